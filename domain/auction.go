@@ -1,0 +1,202 @@
+package domain
+
+// AuctionType says how the price of an auction comes about.
+type AuctionType string
+
+// The types of auctions.
+const (
+	English AuctionType = "english" // bids rise
+	Dutch   AuctionType = "dutch"   // the price falls until somebody takes it
+)
+
+// AuctionSettings are an auction's own fields. Amounts are in CurrencyCode.
+type AuctionSettings struct {
+	SettleAt                 Instant     `json:"settleAt"`
+	StartingBid              Amount      `json:"startingBid"`
+	MinimumIncrement         Amount      `json:"minimumIncrement"`
+	ReservePrice             Amount      `json:"reservePrice"`
+	BuyNowPrice              Amount      `json:"buyNowPrice"`
+	CurrencyCode             Currency    `json:"currencyCode"`
+	WinnerCount              Count       `json:"winnerCount"`
+	AuctionType              AuctionType `json:"auctionType"`
+	AutoExtendSeconds        Count       `json:"autoExtendSeconds"`
+	MaxExtensions            Count       `json:"maxExtensions"`
+	StartPrice               Amount      `json:"startPrice"`
+	FloorPrice               Amount      `json:"floorPrice"` // null: the price falls to one minor unit
+	PriceDropAmount          Amount      `json:"priceDropAmount"`
+	PriceDropIntervalSeconds Count       `json:"priceDropIntervalSeconds"`
+}
+
+// Auction gives access to the highest bids. Its zero value is an auction that
+// has not been created. Not safe for concurrent use.
+type Auction struct {
+	Lifecycle
+	AuctionSettings
+}
+
+// Kind is KindAuction.
+func (a *Auction) Kind() Kind { return KindAuction }
+
+func (a *Auction) fields() []field {
+	return a.allFields(
+		field{"settleAt", instant{&a.SettleAt, &a.TimeZone}, required | timing},
+		field{"startingBid", money{&a.StartingBid}, nullable | untilEntered},
+		field{"minimumIncrement", money{&a.MinimumIncrement}, nullable | untilEntered},
+		field{"reservePrice", money{&a.ReservePrice}, nullable | untilEntered},
+		field{"buyNowPrice", money{&a.BuyNowPrice}, nullable | untilEntered},
+		field{"currencyCode", currency{&a.CurrencyCode}, untilOpen},
+		field{"winnerCount", count(&a.WinnerCount), untilEntered},
+		field{"auctionType", choice{&a.AuctionType, []AuctionType{English, Dutch}}, untilOpen},
+		field{"autoExtendSeconds", seconds(&a.AutoExtendSeconds), nullable | untilEntered},
+		field{"maxExtensions", count(&a.MaxExtensions), nullable | untilEntered},
+		field{"startPrice", money{&a.StartPrice}, nullable | untilOpen},
+		field{"floorPrice", money{&a.FloorPrice}, nullable | untilOpen},
+		field{"priceDropAmount", money{&a.PriceDropAmount}, nullable | untilOpen},
+		field{"priceDropIntervalSeconds", seconds(&a.PriceDropIntervalSeconds), nullable | untilOpen},
+	)
+}
+
+func (a *Auction) preset(d Defaults) {
+	a.CurrencyCode, a.WinnerCount, a.AuctionType = d.CurrencyCode, 1, English
+}
+
+func (a *Auction) check(wrong *problems) {
+	a.checkOrder(wrong, "settleAt", a.SettleAt)
+	a.checkType(wrong)
+	for _, f := range a.fields() {
+		if m, ok := f.value.(money); ok && *m.p%a.CurrencyCode.MinorUnit() != 0 {
+			wrong.add(f.name, "is finer than the minor unit of %s", a.CurrencyCode)
+		}
+	}
+	ascending(wrong, "reservePrice", a.ReservePrice, "startingBid", a.StartingBid)
+	ascending(wrong, "buyNowPrice", a.BuyNowPrice, "reservePrice", a.ReservePrice)
+	if a.ReservePrice == 0 {
+		ascending(wrong, "buyNowPrice", a.BuyNowPrice, "startingBid", a.StartingBid)
+	}
+	ascending(wrong, "startPrice", a.StartPrice, "floorPrice", a.FloorPrice)
+}
+
+// checkType finds fields of the other type of auction, and what a falling price
+// cannot do without.
+func (a *Auction) checkType(wrong *problems) {
+	type own struct {
+		name   string
+		set    bool
+		needed bool
+	}
+	english := []own{
+		{"startingBid", a.StartingBid != 0, false},
+		{"minimumIncrement", a.MinimumIncrement != 0, false},
+		{"reservePrice", a.ReservePrice != 0, false},
+		{"buyNowPrice", a.BuyNowPrice != 0, false},
+		{"autoExtendSeconds", a.AutoExtendSeconds != 0, false},
+		{"maxExtensions", a.MaxExtensions != 0, false},
+	}
+	dutch := []own{
+		{"startPrice", a.StartPrice != 0, true},
+		{"floorPrice", a.FloorPrice != 0, false},
+		{"priceDropAmount", a.PriceDropAmount != 0, true},
+		{"priceDropIntervalSeconds", a.PriceDropIntervalSeconds != 0, true},
+	}
+	mine, others := english, dutch
+	if a.AuctionType == Dutch {
+		mine, others = dutch, english
+	}
+	for _, o := range others {
+		if o.set {
+			wrong.add(o.name, "does not belong to a %s auction", a.AuctionType)
+		}
+	}
+	for _, o := range mine {
+		if o.needed && !o.set {
+			wrong.add(o.name, "is required in a %s auction", a.AuctionType)
+		}
+	}
+}
+
+// ascending finds a price that is below the one it may not be below. Prices that
+// are not set are in order.
+func ascending(wrong *problems, name string, price Amount, belowName string, below Amount) {
+	if price != 0 && below != 0 && price < below {
+		wrong.add(name, "must not be below %s", belowName)
+	}
+}
+
+func (a *Auction) created(s Stamp, _ Create) Event {
+	return &AuctionCreated{s, a.Identity, a.Common, a.AuctionSettings}
+}
+
+func (a *Auction) entered() bool { return false }
+
+// AppendJSON appends the auction as an admin sees it.
+func (a *Auction) AppendJSON(dst []byte) []byte { return appendFields(dst, a.fields()) }
+
+// Secrets names the auction's secrets.
+func (a *Auction) Secrets() []SecretField { return a.secrets() }
+
+// Fork returns a copy that can evolve without changing a.
+func (a *Auction) Fork() Aggregate {
+	c := *a
+	return &c
+}
+
+// Decide implements Aggregate.
+func (a *Auction) Decide(now Instant, cmd Command) ([]Event, error) {
+	if _, ok := cmd.(Advance); ok && !a.Deleted {
+		return a.due(now), nil
+	}
+	return a.decide(now, cmd, a)
+}
+
+// closesAt is when bidding ends: at settleAt when there is no closeAt.
+func (a *Auction) closesAt() Instant { return earlier(a.CloseAt, a.SettleAt) }
+
+func (a *Auction) due(now Instant) []Event {
+	switch {
+	case a.Status == StatusOpen && a.closesAt() <= now:
+		return []Event{Closed{a.dated(a.closesAt())}}
+	case a.Status == StatusClosed && a.SettleAt <= now:
+		return []Event{Settled{a.dated(a.SettleAt), 0}}
+	}
+	return a.Lifecycle.due(now)
+}
+
+// Wake implements Aggregate.
+func (a *Auction) Wake() Instant {
+	switch {
+	case a.Deleted:
+		return 0
+	case a.Status == StatusScheduled:
+		return a.OpenAt
+	case a.Status == StatusOpen:
+		return a.closesAt()
+	case a.Status == StatusClosed:
+		return a.SettleAt
+	}
+	return 0
+}
+
+// stepTime adds the settlement by hand.
+func (a *Auction) stepTime(to Status) *Instant {
+	if to == StatusSettled && a.Status == StatusClosed {
+		return &a.SettleAt
+	}
+	return a.Lifecycle.stepTime(to)
+}
+
+// Evolve implements Aggregate.
+func (a *Auction) Evolve(e Event) error {
+	if err := a.admit(e); err != nil {
+		return err
+	}
+	switch e := e.(type) {
+	case *AuctionCreated:
+		a.AuctionSettings = e.AuctionSettings
+		return a.begin(e, e.Identity, e.Common, KindAuction)
+	case Closed:
+		return a.move(e, StatusClosed, a.closesAt(), StatusOpen)
+	case Settled:
+		return a.move(e, StatusSettled, a.SettleAt, StatusClosed)
+	}
+	return a.evolve(e, a)
+}

@@ -1,0 +1,80 @@
+package domain
+
+import "encoding/json"
+
+// Command is something that is asked of an aggregate. The set is closed. A
+// command carries all that deciding needs except the time, which is read when it
+// is decided.
+type Command interface{ command() }
+
+// Fields are the JSON values of a request's body by their names.
+type Fields map[string]json.RawMessage
+
+// Create makes a distribution. Defaults are the organization's; Seed and Secret
+// are random and used where the kind needs them and the request gives none.
+type Create struct {
+	ID             ID
+	OrganizationID ID
+	Fields         Fields
+	Defaults       Defaults
+	Seed           string   // becomes encryptionSeed when Fields have none
+	Secret         [32]byte // becomes a draw's secret
+}
+
+// Defaults fill in what a request leaves out.
+type Defaults struct {
+	TimeZone     string
+	CurrencyCode Currency
+}
+
+// Update changes the fields that are named and leaves the others.
+type Update struct{ Fields Fields }
+
+// Delete ends a distribution.
+type Delete struct{}
+
+// Step takes the next step of the lifecycle by hand: it sets the time that
+// belongs to the status to now, and Advance does the rest.
+type Step struct{ To Status }
+
+// SupplyEntropy gives a draw what its entropy source published.
+type SupplyEntropy struct{ Value string }
+
+// Advance does the next thing that is due, if anything is. It is harmless early,
+// late or twice; whoever wants all that is due repeats it until nothing comes.
+type Advance struct{}
+
+// CreateOrganization makes an organization.
+type CreateOrganization struct {
+	ID           ID
+	Name         string
+	TimeZone     string
+	CurrencyCode Currency
+}
+
+// CreateKey gives an organization a key. A hash that it has already is no second
+// key.
+type CreateKey struct {
+	KeyID ID
+	Level KeyLevel
+	Name  string
+	Hint  string
+	Hash  string
+}
+
+// RevokeKey ends a key.
+type RevokeKey struct{ KeyID ID }
+
+// Claim says that the creation which this stream is for makes ID.
+type Claim struct{ ID ID }
+
+func (Create) command()             {}
+func (Update) command()             {}
+func (Delete) command()             {}
+func (Step) command()               {}
+func (SupplyEntropy) command()      {}
+func (Advance) command()            {}
+func (CreateOrganization) command() {}
+func (CreateKey) command()          {}
+func (RevokeKey) command()          {}
+func (Claim) command()              {}

@@ -1,0 +1,83 @@
+package domain
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Code says what kind of refusal an Error is. Its text is the `error` of the
+// HTTP contract, literally.
+type Code string
+
+// The refusals that the rules of this package give.
+const (
+	ValidationFailed      Code = "Validation failed"
+	UpdateClosed          Code = "Cannot update closed distribution"
+	UpdateOpen            Code = "Cannot update open distribution"
+	DeleteActive          Code = "Cannot delete active distribution"
+	InvalidTransition     Code = "Invalid status transition"
+	PreconditionFailed    Code = "Precondition failed"
+	IdempotencyReused     Code = "Idempotency key reused"
+	ChangedByAnother      Code = "Distribution was changed by another request"
+	DistributionNotFound  Code = "Distribution not found"
+	OrganizationNotFound  Code = "Organization not found"
+	KeyNotFound           Code = "Key not found"
+	HistoryInconsistent   Code = "Distribution history is inconsistent"
+	EventStoreUnavailable Code = "Event store unavailable"
+)
+
+// NotFound is the refusal for an unknown or deleted distribution of a kind.
+func NotFound(k Kind) Code { return Code(k.Title() + " not found") }
+
+// Identifier is the code in upper snake case: "QUEUE_NOT_FOUND".
+func (c Code) Identifier() string {
+	return strings.ToUpper(strings.ReplaceAll(string(c), " ", "_"))
+}
+
+// Detail names one field and what is wrong with it.
+type Detail struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+}
+
+// Error is a refusal: the rules do not allow what was asked, and nothing
+// happened. Every other error is a fault, which says nothing about the outcome.
+type Error struct {
+	Code    Code
+	Message string   // says more than the code, or is empty
+	Details []Detail // the fields that are wrong, in the order of the contract
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(string(e.Code))
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	for i, d := range e.Details {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		b.WriteString(sep + d.Field + " " + d.Message)
+	}
+	return b.String()
+}
+
+// Refuse makes a refusal. The message is for the client.
+func Refuse(code Code, format string, args ...any) error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Violation is an invariant that an event would break. It is given by Evolve,
+// and History adds the place.
+type Violation struct {
+	Rule   string // short and constant, so that it can be searched for
+	Detail string
+}
+
+func (v *Violation) Error() string { return v.Rule + ": " + v.Detail }
+
+func violation(rule, format string, args ...any) error {
+	return &Violation{Rule: rule, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,345 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// field is one admin field of a distribution, bound to the variable that holds
+// it. A kind's list of fields says, in the order of the contract, everything
+// about them: how they are called, read and written, and when they may be given
+// or changed.
+type field struct {
+	name  string
+	value value
+	rules rule
+}
+
+type rule int
+
+const (
+	computed     rule = 1 << iota // set by the engine, never by a request
+	creationOnly                  // never changes after the creation
+	required                      // on creation
+	nullable                      // null clears it
+	untilOpen                     // frozen once OPEN
+	untilEntered                  // frozen once somebody entered or bid
+	timing                        // part of the schedule: may not be moved into the past while OPEN, nor cleared then
+)
+
+func (f field) is(r rule) bool { return f.rules&r != 0 }
+
+func (f field) json() json.RawMessage { return f.value.appendJSON(nil) }
+
+// value reads and writes one kind of variable. parse and appendJSON are inverse
+// to each other for every value that is not null.
+type value interface {
+	parse(raw json.RawMessage) error // the error's text is for the client
+	clear()
+	appendJSON(dst []byte) []byte
+}
+
+func isNull(raw json.RawMessage) bool { return string(bytes.TrimSpace(raw)) == "null" }
+
+func appendString(dst []byte, s string) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(s); err != nil {
+		panic("a string always encodes: " + err.Error())
+	}
+	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+}
+
+func parseString(raw json.RawMessage) (string, error) {
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return "", fmt.Errorf("must be a string")
+	}
+	return s, nil
+}
+
+// constant is a computed value; it is only ever written.
+type constant string
+
+func (constant) parse(json.RawMessage) error    { return nil }
+func (constant) clear()                         {}
+func (c constant) appendJSON(dst []byte) []byte { return append(dst, c...) }
+
+func constantString(s string) constant { return constant(appendString(nil, s)) }
+
+// text is a string of min to max characters, without control characters; a nil
+// pointer is null.
+type text struct {
+	p        **string
+	min, max int
+}
+
+func (v text) parse(raw json.RawMessage) error {
+	s, err := parseString(raw)
+	if err != nil {
+		return err
+	}
+	if err := checkText(s, v.min, v.max); err != nil {
+		return err
+	}
+	*v.p = &s
+	return nil
+}
+
+func checkText(s string, shortest, longest int) error {
+	if n := utf8.RuneCountInString(s); n < shortest || n > longest {
+		return fmt.Errorf("must have %d to %d characters", shortest, longest)
+	}
+	for _, r := range s {
+		if r < 0x20 || r == 0x7f {
+			return fmt.Errorf("must not have control characters")
+		}
+	}
+	return nil
+}
+
+func (v text) clear() { *v.p = nil }
+
+func (v text) appendJSON(dst []byte) []byte {
+	if *v.p == nil {
+		return append(dst, "null"...)
+	}
+	return appendString(dst, **v.p)
+}
+
+// token is an id of the caller's: 1 to 128 visible ASCII characters.
+type token struct{ p *string }
+
+func (v token) parse(raw json.RawMessage) error {
+	s, err := parseString(raw)
+	if err != nil {
+		return err
+	}
+	if !VisibleASCII(s, 128) {
+		return fmt.Errorf("must be 1 to 128 visible ASCII characters")
+	}
+	*v.p = s
+	return nil
+}
+
+func (v token) clear()                       { *v.p = "" }
+func (v token) appendJSON(dst []byte) []byte { return appendString(dst, *v.p) }
+
+// VisibleASCII reports whether s is 1 to longest characters from '!' to '~'.
+func VisibleASCII(s string, longest int) bool {
+	if s == "" || len(s) > longest {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < '!' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// secret is a text of 1 to 256 characters that is stored sealed.
+type secret struct{ p *Secret }
+
+func (v secret) parse(raw json.RawMessage) error {
+	s, err := parseString(raw)
+	if err != nil {
+		return err
+	}
+	if err := checkText(s, 1, 256); err != nil {
+		return err
+	}
+	*v.p = Secret{Plain: s}
+	return nil
+}
+
+func (v secret) clear()                       { *v.p = Secret{} }
+func (v secret) appendJSON(dst []byte) []byte { return appendString(dst, v.p.Plain) }
+
+// zone is an IANA time zone.
+type zone struct{ p *string }
+
+func (v zone) parse(raw json.RawMessage) error {
+	s, err := parseString(raw)
+	if err != nil {
+		return err
+	}
+	if _, err := LoadZone(s); err != nil {
+		return fmt.Errorf("must be an IANA time zone such as Europe/Berlin")
+	}
+	*v.p = s
+	return nil
+}
+
+func (v zone) clear()                       { *v.p = "" }
+func (v zone) appendJSON(dst []byte) []byte { return appendString(dst, *v.p) }
+
+// instant is a time; one without an offset is read in the object's zone, which
+// therefore stands before it in the list of fields.
+type instant struct {
+	p    *Instant
+	zone *string
+}
+
+func (v instant) parse(raw json.RawMessage) error {
+	s, err := parseString(raw)
+	if err != nil {
+		return err
+	}
+	i, err := ParseInstant(s, *v.zone)
+	if err != nil {
+		return err
+	}
+	*v.p = i
+	return nil
+}
+
+func (v instant) clear()                       { *v.p = 0 }
+func (v instant) appendJSON(dst []byte) []byte { return v.p.appendJSON(dst) }
+
+// Count is a positive whole number. Zero means "not set" and is null in JSON.
+type Count int64
+
+// MarshalJSON writes null or the number.
+func (c Count) MarshalJSON() ([]byte, error) { return c.appendJSON(nil), nil }
+
+// UnmarshalJSON reads null or a whole number.
+func (c *Count) UnmarshalJSON(raw []byte) error {
+	if isNull(raw) {
+		*c = 0
+		return nil
+	}
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	*c = Count(n)
+	return err
+}
+
+func (c Count) appendJSON(dst []byte) []byte {
+	if c == 0 {
+		return append(dst, "null"...)
+	}
+	return strconv.AppendInt(dst, int64(c), 10)
+}
+
+// number is a count from 1 to max.
+type number struct {
+	p   *Count
+	max int64
+}
+
+const (
+	maxCount   = math.MaxInt32
+	maxSeconds = 31_536_000
+)
+
+func count(p *Count) number   { return number{p, maxCount} }
+func seconds(p *Count) number { return number{p, maxSeconds} }
+
+func (v number) parse(raw json.RawMessage) error {
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil || n < 1 || n > v.max {
+		return fmt.Errorf("must be a whole number from 1 to %d", v.max)
+	}
+	*v.p = Count(n)
+	return nil
+}
+
+func (v number) clear()                       { *v.p = 0 }
+func (v number) appendJSON(dst []byte) []byte { return v.p.appendJSON(dst) }
+
+// money is a positive amount; whether it fits the currency is checked with the
+// whole object.
+type money struct{ p *Amount }
+
+func (v money) parse(raw json.RawMessage) error { return v.p.UnmarshalJSON(raw) }
+func (v money) clear()                          { *v.p = 0 }
+func (v money) appendJSON(dst []byte) []byte    { return v.p.appendJSON(dst) }
+
+type currency struct{ p *Currency }
+
+func (v currency) parse(raw json.RawMessage) error {
+	s, err := parseString(raw)
+	if err != nil {
+		return err
+	}
+	if !Currency(s).Known() {
+		return fmt.Errorf("must be an ISO 4217 code such as USD")
+	}
+	*v.p = Currency(s)
+	return nil
+}
+
+func (v currency) clear()                       { *v.p = "" }
+func (v currency) appendJSON(dst []byte) []byte { return appendString(dst, string(*v.p)) }
+
+type flag struct{ p *bool }
+
+func (v flag) parse(raw json.RawMessage) error {
+	switch string(raw) {
+	case "true":
+		*v.p = true
+	case "false":
+		*v.p = false
+	default:
+		return fmt.Errorf("must be true or false")
+	}
+	return nil
+}
+
+func (v flag) clear()                       { *v.p = false }
+func (v flag) appendJSON(dst []byte) []byte { return strconv.AppendBool(dst, *v.p) }
+
+// choice is one of a few words.
+type choice struct {
+	p     *AuctionType
+	words []AuctionType
+}
+
+func (v choice) parse(raw json.RawMessage) error {
+	s, err := parseString(raw)
+	if err != nil {
+		return err
+	}
+	for _, w := range v.words {
+		if s == string(w) {
+			*v.p = w
+			return nil
+		}
+	}
+	return fmt.Errorf("must be one of %v", v.words)
+}
+
+func (v choice) clear()                       { *v.p = "" }
+func (v choice) appendJSON(dst []byte) []byte { return appendString(dst, string(*v.p)) }
+
+// object is a JSON object of at most max bytes, kept compact.
+type object struct {
+	p   *json.RawMessage
+	max int
+}
+
+func (v object) parse(raw json.RawMessage) error {
+	var b bytes.Buffer
+	if err := json.Compact(&b, raw); err != nil || b.Len() == 0 || b.Bytes()[0] != '{' {
+		return fmt.Errorf("must be a JSON object")
+	}
+	if b.Len() > v.max {
+		return fmt.Errorf("must be at most %d bytes of JSON", v.max)
+	}
+	*v.p = b.Bytes()
+	return nil
+}
+
+func (v object) clear() { *v.p = nil }
+
+func (v object) appendJSON(dst []byte) []byte {
+	if *v.p == nil {
+		return append(dst, "null"...)
+	}
+	return append(dst, *v.p...)
+}

@@ -1,0 +1,119 @@
+package domain
+
+import (
+	"errors"
+	"fmt"
+)
+
+// History is a stream's aggregate and the place that it has reached. Events come
+// to it either from the log, through Apply, which believes nothing, or from
+// Advance and Carry, which decide what comes next. Not safe for concurrent use.
+type History struct {
+	Stream    string
+	Aggregate Aggregate
+	Head      Head
+	// Changed is the revision of the last event that changed the object itself;
+	// what participants do does not.
+	Changed Revision
+}
+
+// NewHistory is the history of a stream before its first event. The stream's
+// name must begin with a kind.
+func NewHistory(stream string) *History {
+	return &History{Stream: stream, Aggregate: NewAggregate(StreamKind(stream)), Head: EmptyHead(), Changed: NoStream}
+}
+
+// Fork returns a copy that evolves apart from the original.
+func (h *History) Fork() *History {
+	f := *h
+	f.Aggregate = h.Aggregate.Fork()
+	return &f
+}
+
+// Apply takes the next event of the log. It checks that the event continues the
+// stream without a gap, that the hash chain holds, that the event can be read and
+// that the rules allow it; otherwise it gives a *HistoryError and h is of no use
+// any more.
+func (h *History) Apply(r *Recorded) error {
+	bad := func(rule, format string, args ...any) error {
+		return &HistoryError{h.Stream, r.Revision, r.Type, rule, fmt.Sprintf(format, args...)}
+	}
+	if r.Stream != h.Stream || r.Revision != h.Head.Revision+1 {
+		return bad("revisions have no gaps", "%s@%d follows %d", r.Stream, r.Revision, h.Head.Revision)
+	}
+	metadata, hash, ok := SplitHash(r.RawMetadata)
+	if !ok || hash != EventHash(r.ID, r.Type, r.Stream, r.Revision, r.Data, metadata, h.Head.Hash) {
+		return bad("each event's hash covers it and the event before", "it does not")
+	}
+	if r.Undecoded != nil {
+		return bad("every event can be read", "%s", r.Undecoded)
+	}
+	if err := h.evolve(r.Event, Head{r.Revision, hash}); err != nil {
+		var v *Violation
+		if errors.As(err, &v) {
+			return bad(v.Rule, "%s", v.Detail)
+		}
+		return err
+	}
+	return nil
+}
+
+func (h *History) evolve(e Event, next Head) error {
+	if err := h.Aggregate.Evolve(e); err != nil {
+		return err
+	}
+	h.Head = next
+	h.Changed = next.Revision
+	return nil
+}
+
+// At is the time at which a command counts that is decided when the clock shows
+// clock: never earlier than the latest time in the stream.
+func (h *History) At(clock Instant) Instant {
+	if d, ok := h.Aggregate.(Distribution); ok {
+		return max(clock, d.Shared().Latest)
+	}
+	if o, ok := h.Aggregate.(*Organization); ok {
+		return max(clock, o.Latest)
+	}
+	return clock
+}
+
+// Advance does all that is due at now and returns it.
+func (h *History) Advance(now Instant) ([]Event, error) {
+	var all []Event
+	for {
+		events, err := h.decide(now, Advance{})
+		if err != nil || len(events) == 0 {
+			return all, err
+		}
+		all = append(all, events...)
+	}
+}
+
+// Carry decides cmd at now and returns its events with those that are due
+// because of them. The caller has advanced h to now before. After a refusal h is
+// as it was.
+func (h *History) Carry(now Instant, cmd Command) ([]Event, error) {
+	events, err := h.decide(now, cmd)
+	if err != nil || len(events) == 0 {
+		return nil, err
+	}
+	due, err := h.Advance(now)
+	return append(events, due...), err
+}
+
+// decide evolves h by what cmd leads to. The hash of the new head is not known
+// until the events have their place in the log.
+func (h *History) decide(now Instant, cmd Command) ([]Event, error) {
+	events, err := h.Aggregate.Decide(now, cmd)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range events {
+		if err := h.evolve(e, Head{Revision: h.Head.Revision + 1}); err != nil {
+			return nil, fmt.Errorf("the rules refuse what they decided, %T on %s: %w", e, h.Stream, err)
+		}
+	}
+	return events, nil
+}

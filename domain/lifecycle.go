@@ -1,0 +1,553 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Status is where a distribution stands in its life.
+type Status string
+
+// The statuses, in the order in which they are passed.
+const (
+	StatusDraft     Status = "DRAFT"     // openAt is null
+	StatusScheduled Status = "SCHEDULED" // openAt is set, not reached
+	StatusOpen      Status = "OPEN"      // entering, bidding
+	StatusClosed    Status = "CLOSED"    // too late to take part
+	StatusDrawn     Status = "DRAWN"     // draw: winners selected
+	StatusCompleted Status = "COMPLETED" // queue, draw: nothing more happens
+	StatusSettled   Status = "SETTLED"   // auction: nothing more happens
+)
+
+// Statuses are all statuses, in the order in which they are passed.
+func Statuses() []Status {
+	return []Status{StatusDraft, StatusScheduled, StatusOpen, StatusClosed, StatusDrawn, StatusCompleted, StatusSettled}
+}
+
+// beforeOpen, over: where a PUT may still change everything, and where it may
+// change nothing any more.
+func (s Status) beforeOpen() bool { return s == StatusDraft || s == StatusScheduled }
+func (s Status) over() bool       { return !s.beforeOpen() && s != StatusOpen }
+
+// deletable reports whether a DELETE is allowed: nobody takes part or waits for
+// an outcome.
+func (s Status) deletable() bool {
+	return s.beforeOpen() || s == StatusCompleted || s == StatusSettled
+}
+
+// Common are the settings that every kind has.
+type Common struct {
+	SequenceID     string          `json:"sequenceId"`
+	Name           *string         `json:"name"`
+	TimeZone       string          `json:"timeZone"`
+	OpenAt         Instant         `json:"openAt"`
+	CloseAt        Instant         `json:"closeAt"`
+	EncryptionSeed Secret          `json:"encryptionSeed"`
+	Metadata       json.RawMessage `json:"metadata"`
+}
+
+func (c *Common) secrets() []SecretField {
+	return []SecretField{{"encryptionSeed", &c.EncryptionSeed}}
+}
+
+// Lifecycle is what the three kinds share: who a distribution is, its common
+// settings, its schedule and where it stands. Each kind embeds one by value and
+// asks it first.
+type Lifecycle struct {
+	Identity
+	Common
+	Status    Status  `json:"status"`
+	CreatedAt Instant `json:"createdAt"`
+	UpdatedAt Instant `json:"updatedAt"` // of the last event that changed the admin object
+	Latest    Instant `json:"latest"`    // the latest time in the stream
+	Deleted   bool    `json:"deleted,omitempty"`
+}
+
+// Shared is the part of a distribution that does not depend on its kind. Whoever
+// was not told otherwise only reads it.
+func (l *Lifecycle) Shared() *Lifecycle { return l }
+
+// Distribution is an aggregate of one of the three kinds.
+type Distribution interface {
+	Aggregate
+	SecretHolder
+	Kind() Kind
+	Shared() *Lifecycle
+	// AppendJSON appends the object as an admin sees it.
+	AppendJSON(dst []byte) []byte
+
+	// fields are the admin fields in the order of the contract, bound to this
+	// value.
+	fields() []field
+	// preset fills in what a creation may leave out.
+	preset(Defaults)
+	// check finds what is wrong with the settings as a whole.
+	check(*problems)
+	// created is the event that makes a distribution with these settings.
+	created(Stamp, Create) Event
+	// entered reports whether somebody entered or bid.
+	entered() bool
+	// stepTime is the time that the step to a status waits for, or nil when
+	// there is no such step from the present status.
+	stepTime(Status) *Instant
+}
+
+// NewDistribution is a distribution that has not been created yet.
+func NewDistribution(k Kind) Distribution {
+	switch k {
+	case KindQueue:
+		return &Queue{}
+	case KindDraw:
+		return &Draw{}
+	case KindAuction:
+		return &Auction{}
+	case KindOrganization, KindClaim, KindSeal:
+	}
+	panic("not a kind of distribution: " + string(k))
+}
+
+// problems collects what is wrong with a request, all of it.
+type problems []Detail
+
+func (p *problems) add(field, format string, args ...any) {
+	*p = append(*p, Detail{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (p *problems) refusal(code Code) error {
+	if len(*p) == 0 {
+		return nil
+	}
+	return &Error{Code: code, Details: *p}
+}
+
+// leadingFields and trailingFields stand around each kind's own.
+func (l *Lifecycle) leadingFields() []field {
+	return []field{
+		{"id", constantString(string(l.ID)), computed},
+		{"type", constantString(string(l.ID.Kind())), computed},
+		{"organizationId", constantString(string(l.OrganizationID)), computed},
+		{"sequenceId", token{&l.SequenceID}, required | creationOnly},
+		{"name", text{&l.Name, 0, 200}, nullable},
+		{"timeZone", zone{&l.TimeZone}, 0},
+		{"status", constantString(string(l.Status)), computed},
+		{"openAt", instant{&l.OpenAt, &l.TimeZone}, nullable | untilOpen | timing},
+		{"closeAt", instant{&l.CloseAt, &l.TimeZone}, nullable | timing},
+		{"encryptionSeed", secret{&l.EncryptionSeed}, creationOnly},
+		{"metadata", object{&l.Metadata, 16 << 10}, nullable},
+	}
+}
+
+func (l *Lifecycle) trailingFields() []field {
+	return []field{
+		{"createdAt", constant(l.CreatedAt.appendJSON(nil)), computed},
+		{"updatedAt", constant(l.UpdatedAt.appendJSON(nil)), computed},
+	}
+}
+
+func (l *Lifecycle) allFields(own ...field) []field {
+	return append(append(l.leadingFields(), own...), l.trailingFields()...)
+}
+
+func appendFields(dst []byte, fields []field) []byte {
+	for i, f := range fields {
+		sep := byte(',')
+		if i == 0 {
+			sep = '{'
+		}
+		dst = append(dst, sep, '"')
+		dst = append(dst, f.name...)
+		dst = append(dst, '"', ':')
+		dst = f.value.appendJSON(dst)
+	}
+	return append(dst, '}')
+}
+
+// decide handles the commands that do not depend on the kind. self is the
+// distribution that embeds l.
+func (l *Lifecycle) decide(now Instant, cmd Command, self Distribution) ([]Event, error) {
+	if c, ok := cmd.(Create); ok {
+		return l.create(now, c, self)
+	}
+	if l.Status == "" || l.Deleted {
+		if _, ok := cmd.(Advance); ok {
+			return nil, nil
+		}
+		return nil, Refuse(NotFound(self.Kind()), "")
+	}
+	switch c := cmd.(type) {
+	case Update:
+		return l.update(now, c, self)
+	case Delete:
+		if !l.Status.deletable() {
+			return nil, Refuse(DeleteActive, "it is %s", l.Status)
+		}
+		return []Event{Deleted{Stamp{now}}}, nil
+	case Step:
+		return l.step(now, c, self)
+	}
+	return nil, Refuse(InvalidTransition, "a %s does not take %T", self.Kind(), cmd)
+}
+
+func (l *Lifecycle) create(now Instant, c Create, self Distribution) ([]Event, error) {
+	if l.Status != "" {
+		return nil, Refuse(ChangedByAnother, "%s exists already", l.ID)
+	}
+	made := NewDistribution(c.ID.Kind())
+	s := made.Shared()
+	s.Identity = Identity{c.ID, c.OrganizationID}
+	s.TimeZone = c.Defaults.TimeZone
+	made.preset(c.Defaults)
+	var wrong problems
+	fields := made.fields()
+	wrong.unknown(c.Fields, fields)
+	for _, f := range fields {
+		raw, given := c.Fields[f.name]
+		switch {
+		case given && f.is(computed):
+			wrong.add(f.name, "is set by the engine")
+		case !given || isNull(raw):
+			if f.is(required) {
+				wrong.add(f.name, "is required")
+			}
+		default:
+			if err := f.value.parse(raw); err != nil {
+				wrong.add(f.name, "%s", err)
+			}
+		}
+	}
+	if len(wrong) == 0 {
+		made.check(&wrong)
+	}
+	if err := wrong.refusal(ValidationFailed); err != nil {
+		return nil, err
+	}
+	if s.EncryptionSeed.Plain == "" {
+		s.EncryptionSeed = Secret{Plain: c.Seed}
+	}
+	return []Event{made.created(Stamp{now}, c)}, nil
+}
+
+func (p *problems) unknown(given Fields, fields []field) {
+	known := map[string]bool{}
+	for _, f := range fields {
+		known[f.name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !known[name] {
+			p.add(name, "is not a field of this object")
+		}
+	}
+}
+
+// update decides a partial change. What cannot be read is told first, then what
+// is frozen now, then what does not fit together.
+func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, error) {
+	if l.Status.over() {
+		return nil, Refuse(UpdateClosed, "it is %s", l.Status)
+	}
+	var wrong, frozen problems
+	next := self.Fork().(Distribution)
+	before, after := self.fields(), next.fields()
+	wrong.unknown(c.Fields, before)
+	changed := map[string]Change{}
+	for i, f := range after {
+		raw, given := c.Fields[f.name]
+		if !given {
+			continue
+		}
+		if err := f.read(raw); err != nil {
+			wrong.add(f.name, "%s", err)
+			continue
+		}
+		was, is := before[i].json(), f.json()
+		same := bytes.Equal(was, is)
+		if f.is(computed) {
+			same = sameJSON(raw, was)
+		}
+		if same {
+			continue
+		}
+		changed[f.name] = Change{Old: was, New: is}
+		open := l.Status == StatusOpen
+		switch {
+		case f.is(computed), f.is(creationOnly):
+			wrong.add(f.name, "cannot be changed")
+		case open && f.is(untilOpen):
+			frozen.add(f.name, "is frozen once open")
+		case f.is(untilEntered) && self.entered():
+			frozen.add(f.name, "is frozen once somebody took part")
+		case open && f.is(timing):
+			if isNull(raw) {
+				wrong.add(f.name, "may not be cleared once open")
+			} else if *f.value.(instant).p < now {
+				wrong.add(f.name, "may not be moved into the past")
+			}
+		}
+	}
+	if err := wrong.refusal(ValidationFailed); err != nil {
+		return nil, err
+	}
+	if err := frozen.refusal(UpdateOpen); err != nil {
+		return nil, err
+	}
+	if len(changed) == 0 {
+		return nil, nil
+	}
+	next.check(&wrong)
+	if err := wrong.refusal(ValidationFailed); err != nil {
+		return nil, err
+	}
+	return []Event{Updated{Stamp{now}, changed, CauseUpdate}}, nil
+}
+
+// read parses raw, or clears the field for null.
+func (f field) read(raw json.RawMessage) error {
+	if f.is(computed) {
+		return nil
+	}
+	if !isNull(raw) {
+		return f.value.parse(raw)
+	}
+	if !f.is(nullable) {
+		return fmt.Errorf("may not be null")
+	}
+	f.value.clear()
+	return nil
+}
+
+// sameJSON reports whether two JSON texts mean the same.
+func sameJSON(a, b json.RawMessage) bool {
+	canonical := func(raw json.RawMessage) []byte {
+		var v any
+		if json.Unmarshal(raw, &v) != nil {
+			return nil
+		}
+		out, _ := json.Marshal(v)
+		return out
+	}
+	return bytes.Equal(canonical(a), canonical(b))
+}
+
+// step sets the time of the next status to now. The step itself follows because
+// it is due.
+func (l *Lifecycle) step(now Instant, c Step, self Distribution) ([]Event, error) {
+	if self.stepTime(c.To) == nil {
+		return nil, Refuse(InvalidTransition, "%s is not the next step from %s", c.To, l.Status)
+	}
+	next := self.Fork().(Distribution)
+	*next.stepTime(c.To) = now
+	if c.To == StatusOpen {
+		var wrong problems
+		next.check(&wrong)
+		if err := wrong.refusal(ValidationFailed); err != nil {
+			return nil, err
+		}
+	}
+	changed := map[string]Change{}
+	before, after := self.fields(), next.fields()
+	for i, f := range after {
+		if was, is := before[i].json(), f.json(); !bytes.Equal(was, is) {
+			changed[f.name] = Change{Old: was, New: is}
+		}
+	}
+	return []Event{Updated{Stamp{now}, changed, CauseHand}}, nil
+}
+
+// stepTime finds the times that the kinds share.
+func (l *Lifecycle) stepTime(to Status) *Instant {
+	switch {
+	case to == StatusOpen && l.Status.beforeOpen():
+		return &l.OpenAt
+	case to == StatusClosed && l.Status == StatusOpen:
+		return &l.CloseAt
+	}
+	return nil
+}
+
+// due is the step that the kinds share and that is due at now.
+func (l *Lifecycle) due(now Instant) []Event {
+	switch {
+	case l.Status == StatusDraft && l.OpenAt != 0:
+		return []Event{Scheduled{Stamp{now}}}
+	case l.Status == StatusScheduled && l.OpenAt == 0:
+		return []Event{Unscheduled{Stamp{now}}}
+	case l.Status == StatusScheduled && l.OpenAt <= now:
+		return []Event{Opened{l.dated(l.OpenAt)}}
+	}
+	return nil
+}
+
+// dated stamps what was due at t: with t, but never before what precedes it.
+func (l *Lifecycle) dated(t Instant) Stamp { return Stamp{max(t, l.Latest)} }
+
+// reached reports whether a time is set and has come.
+func reached(t, now Instant) bool { return t != 0 && t <= now }
+
+// earlier returns the earlier of two times of which each may be unset.
+func earlier(a, b Instant) Instant {
+	if a == 0 || (b != 0 && b < a) {
+		return b
+	}
+	return a
+}
+
+// checkOrder finds a schedule that is out of order: openAt < closeAt ≤ end. end
+// is 0 for a kind without one.
+func (l *Lifecycle) checkOrder(wrong *problems, endName string, end Instant) {
+	if l.OpenAt != 0 && l.CloseAt != 0 && l.CloseAt <= l.OpenAt {
+		wrong.add("closeAt", "must be after openAt")
+	}
+	if end == 0 {
+		return
+	}
+	if l.CloseAt != 0 && end < l.CloseAt {
+		wrong.add(endName, "must not be before closeAt")
+	}
+	if l.OpenAt != 0 && end <= l.OpenAt {
+		wrong.add(endName, "must be after openAt")
+	}
+}
+
+// The rules that a history must keep. Each is the Rule of a Violation.
+const (
+	ruleCreation   = "a stream begins with the creation, and has one only"
+	ruleKind       = "an event belongs to its kind"
+	ruleTime       = "time does not run backwards"
+	ruleDeleted    = "nothing follows the deletion"
+	ruleTransition = "the status moves forward, one step at a time"
+	ruleDue        = "no step is taken before its time"
+	ruleUpdate     = "an update continues the present values"
+	ruleFrozen     = "what is frozen does not change"
+	ruleDelete     = "what is active is not deleted"
+	ruleCommitment = "the revealed secret is the one that was committed to"
+	ruleEntries    = "the frozen list holds who entered"
+	ruleKeys       = "a key is made once and revoked once"
+	ruleEntropy    = "entropy comes once, while CLOSED, to who named a source"
+)
+
+// admit refuses any event that cannot come now, whatever it says. It is asked
+// before all else.
+func (l *Lifecycle) admit(e Event) error {
+	_, queue := e.(*QueueCreated)
+	_, draw := e.(*DrawCreated)
+	_, auction := e.(*AuctionCreated)
+	if creation := queue || draw || auction; creation != (l.Status == "") {
+		return violation(ruleCreation, "%T in status %q", e, l.Status)
+	}
+	if l.Deleted {
+		return violation(ruleDeleted, "%T", e)
+	}
+	if e.When() < l.Latest {
+		return violation(ruleTime, "%s after %s", e.When(), l.Latest)
+	}
+	return nil
+}
+
+// begin applies the shared part of a creation.
+func (l *Lifecycle) begin(e Event, id Identity, c Common, k Kind) error {
+	if id.ID.Kind() != k {
+		return violation(ruleKind, "a %s with the id %s", k, id.ID)
+	}
+	l.Identity, l.Common = id, c
+	if isNull(l.Metadata) {
+		l.Metadata = nil
+	}
+	l.Status = StatusDraft
+	l.CreatedAt = e.When()
+	l.touch(e)
+	return nil
+}
+
+// touch notes the time of an event that changed the admin object.
+func (l *Lifecycle) touch(e Event) {
+	l.UpdatedAt = e.When()
+	l.Latest = e.When()
+}
+
+// evolve applies the events that do not depend on the kind.
+func (l *Lifecycle) evolve(e Event, self Distribution) error {
+	var err error
+	switch e := e.(type) {
+	case Updated:
+		err = l.applyUpdate(e, self)
+	case Scheduled:
+		if l.OpenAt == 0 {
+			return violation(ruleDue, "scheduled without openAt")
+		}
+		err = l.move(e, StatusScheduled, 0, StatusDraft)
+	case Unscheduled:
+		if l.OpenAt != 0 {
+			return violation(ruleTransition, "unscheduled with openAt set")
+		}
+		err = l.move(e, StatusDraft, 0, StatusScheduled)
+	case Opened:
+		if l.OpenAt == 0 {
+			return violation(ruleDue, "opened without openAt")
+		}
+		err = l.move(e, StatusOpen, l.OpenAt, StatusScheduled)
+	case Deleted:
+		if !l.Status.deletable() {
+			return violation(ruleDelete, "in status %s", l.Status)
+		}
+		l.Deleted = true
+	default:
+		return violation(ruleKind, "a %s does not have %T", self.Kind(), e)
+	}
+	if err != nil {
+		return err
+	}
+	l.touch(e)
+	return nil
+}
+
+// move takes the step to a status from another one, at due or later.
+func (l *Lifecycle) move(e Event, to Status, due Instant, from Status) error {
+	if l.Status != from {
+		return violation(ruleTransition, "%s from %s", to, l.Status)
+	}
+	if e.When() < due {
+		return violation(ruleDue, "%s at %s, due at %s", to, e.When(), due)
+	}
+	l.Status = to
+	l.touch(e)
+	return nil
+}
+
+func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
+	fields := self.fields()
+	known := map[string]field{}
+	for _, f := range fields {
+		known[f.name] = f
+	}
+	for name, change := range e.Changed {
+		f, ok := known[name]
+		if !ok || f.is(computed) || f.is(creationOnly) {
+			return violation(ruleUpdate, "%s is not a field that changes", name)
+		}
+		if !bytes.Equal(f.json(), change.Old) {
+			return violation(ruleUpdate, "%s was %s, not %s", name, f.json(), change.Old)
+		}
+		// A step by hand sets the time of the status that follows, which an
+		// update may not once the distribution is closed.
+		if l.Status.over() && (e.Cause != CauseHand || !f.is(timing)) {
+			return violation(ruleFrozen, "%s in status %s", name, l.Status)
+		}
+		if l.Status == StatusOpen && f.is(untilOpen) {
+			return violation(ruleFrozen, "%s once open", name)
+		}
+		if f.is(untilEntered) && self.entered() {
+			return violation(ruleFrozen, "%s once somebody took part", name)
+		}
+	}
+	for _, f := range fields {
+		if change, ok := e.Changed[f.name]; ok {
+			if err := f.read(change.New); err != nil {
+				return violation(ruleUpdate, "%s %s", f.name, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,40 @@
+package domain
+
+import (
+	"encoding/json"
+	"errors"
+)
+
+// Secret is a value that is stored only sealed: its JSON is the sealed form, and
+// what was not sealed cannot be written at all. Plain is what the program works
+// with.
+type Secret struct {
+	Plain  string
+	Sealed string
+}
+
+// MarshalJSON writes the sealed form.
+func (s Secret) MarshalJSON() ([]byte, error) {
+	if s.Sealed == "" && s.Plain != "" {
+		return nil, errors.New("a secret was about to be written unsealed")
+	}
+	return json.Marshal(s.Sealed)
+}
+
+// UnmarshalJSON reads the sealed form; Plain is empty until it is opened.
+func (s *Secret) UnmarshalJSON(raw []byte) error {
+	s.Plain = ""
+	return json.Unmarshal(raw, &s.Sealed)
+}
+
+// SecretField is one secret of an event or of a distribution. The name binds the
+// sealed form to its place.
+type SecretField struct {
+	Name  string
+	Value *Secret
+}
+
+// SecretHolder is what holds secrets. The fields point into the holder.
+type SecretHolder interface {
+	Secrets() []SecretField
+}
