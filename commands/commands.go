@@ -1,0 +1,68 @@
+package commands
+
+import (
+	"context"
+	"iter"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// Log is the event log as this package needs it.
+type Log interface {
+	// Encode makes e ready to be appended to stream. It seals the secrets.
+	Encode(stream string, id uuid.UUID, e domain.Event, m domain.Metadata) (domain.Proposed, error)
+	// Append writes events behind head, all of them or none. On success they are
+	// on disk. Errors: domain.ErrWrongRevision, domain.ErrUnavailable (both:
+	// nothing was written), domain.ErrOutcomeUnknown.
+	Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error)
+	// Read yields the events of stream behind a revision, oldest first, and ends
+	// after the first error. A stream that does not exist yields nothing.
+	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
+}
+
+// Caller is who asks, for the metadata of the events.
+type Caller struct {
+	Actor      string // a key's id, or one of the domain.Actor constants
+	OnBehalfOf string // the consumer that a key acts for, or ""
+	RequestID  string // "" when no request is behind the command
+}
+
+// Request is a command for one stream.
+type Request struct {
+	Stream  string
+	Command domain.Command
+	Caller  Caller
+	// Organization is whose distribution the caller may touch; another's is not
+	// found. "" may touch all.
+	Organization domain.ID
+	// Key makes the command repeatable. The zero Key does not.
+	Key Key
+	// IfMatch refuses the command unless the object's last change is at this
+	// revision. Nil asks for nothing.
+	IfMatch *domain.Revision
+}
+
+// Key is what makes a command repeatable: its id, made from the caller's
+// idempotency key and scope, and the hash of the request's body, in lower-case
+// hex. A command whose id is in the stream is not carried out again.
+type Key struct {
+	CommandID uuid.UUID
+	BodyHash  string
+}
+
+func (k Key) given() bool { return k.CommandID != uuid.Nil }
+
+// Result is the outcome of a command that was not refused.
+type Result struct {
+	// History is the stream after the command. The caller owns it.
+	History *domain.History
+	// Position is where the command's last event stands in the log. It is zero
+	// when the command had nothing to write.
+	Position domain.Position
+	// Replayed says that the command had been carried out before.
+	Replayed bool
+	// Raced says that another node wrote to the stream meanwhile.
+	Raced bool
+}

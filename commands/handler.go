@@ -1,0 +1,240 @@
+package commands
+
+import (
+	"container/list"
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/domain"
+)
+
+const (
+	// maxWriters bounds how many streams' states are held in memory.
+	maxWriters = 16_384
+	// maxWaiting bounds how many commands may wait for one stream. More are
+	// answered with domain.ErrUnavailable.
+	maxWaiting = 100_000
+)
+
+// ErrClosed is the answer to a command that comes after Close.
+var ErrClosed = errors.New("the command handler is closed")
+
+// Handler carries out commands. Commands for one stream are decided one after
+// another, on the state that the ones before left; commands for different
+// streams do not wait for each other. Success means that the events are on disk.
+// A *domain.Error is a refusal: nothing happened. A *domain.HistoryError means
+// that the stream cannot be trusted. Any other error is a fault: repeating the
+// command with the same Key is safe. Safe for concurrent use.
+type Handler struct {
+	log   Log
+	clock func() time.Time
+
+	mu      sync.Mutex         // guards the fields below and each writer's waiting and idle
+	writers map[string]*writer // by stream
+	idle    *list.List         // of *writer without work, the longest idle at the back
+	closed  bool
+	working sync.WaitGroup // writers at work; Add only under mu and before closed
+}
+
+// NewHandler returns a handler that appends to log and reads the time from clock.
+func NewHandler(log Log, clock func() time.Time) *Handler {
+	return &Handler{log: log, clock: clock, writers: map[string]*writer{}, idle: list.New()}
+}
+
+// Handle carries out a command. When ctx ends first the outcome is unknown,
+// unless the command had not been decided yet.
+func (h *Handler) Handle(ctx context.Context, r Request) (Result, error) {
+	return h.submit(ctx, &pending{Request: r})
+}
+
+// Load brings a stream's state into memory, so that a command which is expected
+// soon finds it there.
+func (h *Handler) Load(ctx context.Context, stream string) error {
+	_, err := h.submit(ctx, &pending{Request: Request{Stream: stream}})
+	return err
+}
+
+// Creation asks for a new distribution.
+type Creation struct {
+	Kind         domain.Kind
+	Organization domain.ID
+	Fields       domain.Fields
+	Defaults     domain.Defaults
+	Caller       Caller
+	Key          Key
+}
+
+// Create makes a distribution. With a Key it makes one only, however often and
+// on whatever nodes it is asked: the id to be made is claimed in a stream of its
+// own, and whoever repeats the creation finishes what the claim says. A repeat
+// is answered with the state right after the creation.
+func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
+	id, err := newID(c.Kind)
+	if err != nil {
+		return Result{}, err
+	}
+	create := domain.Create{
+		ID: id, OrganizationID: c.Organization, Fields: c.Fields, Defaults: c.Defaults, Seed: rand.Text(),
+	}
+	rand.Read(create.Secret[:])
+	if c.Key.given() {
+		if create.ID, err = h.claim(ctx, c, create); err != nil {
+			return Result{}, err
+		}
+	}
+	result, err := h.Handle(ctx, Request{
+		Stream: create.ID.Stream(), Command: create, Caller: c.Caller, Organization: c.Organization, Key: c.Key,
+	})
+	if err != nil || !result.Replayed {
+		return result, err
+	}
+	result.History, err = h.replay(ctx, create.ID.Stream(), c.Key.CommandID)
+	return result, err
+}
+
+// claim returns the id that a repeatable creation makes. What would be refused
+// claims nothing, unless it was claimed before.
+func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (domain.ID, error) {
+	stream := domain.ClaimStream(c.Key.CommandID.String())
+	claims := domain.NewHistory(stream)
+	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
+		if err == nil {
+			err = claims.Apply(r)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	if made := claims.Aggregate.(*domain.Claims).Made; made != "" {
+		return made, nil
+	}
+	now := domain.InstantOf(h.clock())
+	if _, err := domain.NewHistory(create.ID.Stream()).Carry(now, create); err != nil {
+		return "", err
+	}
+	result, err := h.Handle(ctx, Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller})
+	if err != nil {
+		return "", err
+	}
+	return result.History.Aggregate.(*domain.Claims).Made, nil
+}
+
+// replay folds the events that the creation commandID wrote, and none behind
+// them.
+func (h *Handler) replay(ctx context.Context, stream string, commandID uuid.UUID) (*domain.History, error) {
+	first := domain.NewHistory(stream)
+	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
+		if err != nil {
+			return nil, err
+		}
+		if r.Metadata.CommandID != commandID.String() {
+			break
+		}
+		if err := first.Apply(r); err != nil {
+			return nil, err
+		}
+	}
+	return first, nil
+}
+
+func newID(k domain.Kind) (domain.ID, error) {
+	u, err := uuid.NewV7()
+	if err != nil {
+		return "", err
+	}
+	return domain.NewID(k.IDPrefix(), u), nil
+}
+
+// Close refuses further commands and returns when those that were accepted have
+// their answers, or when ctx ends.
+func (h *Handler) Close(ctx context.Context) error {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		h.working.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// submit hands p to its stream's writer and waits for the answer.
+func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
+	p.ctx, p.since, p.done = ctx, h.clock(), make(chan struct{})
+	p.id = p.Key.CommandID
+	if !p.Key.given() {
+		p.id = uuid.New()
+	}
+	if err := h.enqueue(p); err != nil {
+		return Result{}, err
+	}
+	select {
+	case <-p.done:
+		return p.result, p.err
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+}
+
+func (h *Handler) enqueue(p *pending) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return ErrClosed
+	}
+	w, ok := h.writers[p.Stream]
+	if !ok {
+		w = &writer{handler: h, stream: p.Stream}
+		h.writers[p.Stream] = w
+	}
+	if len(w.waiting) >= maxWaiting {
+		return domain.ErrUnavailable
+	}
+	w.waiting = append(w.waiting, p)
+	if w.working {
+		return nil
+	}
+	w.working = true
+	if w.idle != nil {
+		h.idle.Remove(w.idle)
+		w.idle = nil
+	}
+	h.working.Go(w.run)
+	return nil
+}
+
+// next hands w what waits for it, at most maxBatch commands, or nothing when w
+// is idle from now on.
+func (h *Handler) next(w *writer) []*pending {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := min(len(w.waiting), maxBatch)
+	if n > 0 {
+		batch := w.waiting[:n:n]
+		w.waiting = w.waiting[n:]
+		return batch
+	}
+	w.waiting, w.working = nil, false
+	if w.history == nil {
+		// Nothing worth keeping: the load failed.
+		delete(h.writers, w.stream)
+		return nil
+	}
+	w.idle = h.idle.PushFront(w)
+	if h.idle.Len() > maxWriters {
+		oldest := h.idle.Remove(h.idle.Back()).(*writer)
+		delete(h.writers, oldest.stream)
+	}
+	return nil
+}

@@ -1,0 +1,347 @@
+package commands
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/domain"
+)
+
+const (
+	// maxBatch and maxAppend bound what one append holds. The store's own limit
+	// is 1 MiB.
+	maxBatch  = 1_000
+	maxAppend = 512 << 10
+	// patience is how long a command is decided again after lost races, and how
+	// long doubt about an append is looked into.
+	patience = 2 * time.Second
+	// retryPause is between attempts to reach a store that does not answer.
+	retryPause = 50 * time.Millisecond
+	// storeTimeout bounds one call to the store.
+	storeTimeout = 10 * time.Second
+	// rememberFor is how long a repeated command is recognised.
+	rememberFor = 25 * time.Hour
+)
+
+// pending is a command that waits for its answer. One without a command only
+// loads the stream.
+type pending struct {
+	Request
+	ctx   context.Context
+	id    uuid.UUID // of the command, the same in each attempt
+	since time.Time
+
+	done   chan struct{} // closed when the fields below are set
+	result Result
+	err    error
+}
+
+func (p *pending) answer(result Result, err error) {
+	p.result, p.err = result, err
+	close(p.done)
+}
+
+// writer is the one who writes to a stream in this process. Its state is
+// confirmed: it holds nothing that is not in the log.
+type writer struct {
+	handler *Handler
+	stream  string
+
+	// Guarded by Handler.mu.
+	waiting []*pending
+	working bool
+	idle    *list.Element
+
+	// Owned by run.
+	history    *domain.History // nil before the first load and after doubt
+	remembered memory
+}
+
+// run answers what waits until nothing does.
+func (w *writer) run() {
+	for {
+		batch := w.handler.next(w)
+		if batch == nil {
+			return
+		}
+		for len(batch) > 0 {
+			batch = w.carry(batch)
+		}
+	}
+}
+
+// carry answers the commands of batch and returns those that did not fit into
+// one append.
+func (w *writer) carry(batch []*pending) []*pending {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	raced := false
+	for {
+		if err := w.load(ctx); err != nil {
+			w.failAll(batch, err)
+			return nil
+		}
+		a, err := w.decide(batch)
+		if err != nil {
+			w.failAll(batch, err)
+			return nil
+		}
+		if len(a.events) == 0 {
+			a.answer(domain.Position{}, raced)
+			return a.left
+		}
+		head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, a.events)
+		if err == nil {
+			w.confirm(a, head)
+			a.answer(position, raced)
+			return a.left
+		}
+		if errors.Is(err, domain.ErrUnavailable) {
+			w.failAll(batch, err)
+			return nil
+		}
+		// Either somebody else wrote to the stream, or it is not known what
+		// became of the append. In both cases the stream itself tells.
+		raced = raced || errors.Is(err, domain.ErrWrongRevision)
+		if batch = w.reconcile(ctx, batch, err); len(batch) == 0 {
+			return nil
+		}
+	}
+}
+
+// attempt is one try at a batch: what it would append, and what each command's
+// answer is once that is appended.
+type attempt struct {
+	after    *domain.History // the state behind the events
+	events   []domain.Proposed
+	outcomes []outcome
+	left     []*pending // those that did not fit
+	at       domain.Instant
+}
+
+type outcome struct {
+	pending *pending
+	result  Result
+	err     error
+	wrote   bool
+}
+
+// decide decides batch on a fork of the state: first what is due, then each
+// command with what is due because of it.
+func (w *writer) decide(batch []*pending) (*attempt, error) {
+	a := &attempt{after: w.history.Fork()}
+	a.at = a.after.At(domain.InstantOf(w.handler.clock()))
+	w.remembered.forget(a.at.Add(-rememberFor))
+	due, err := a.after.Advance(a.at)
+	if err != nil {
+		return nil, err
+	}
+	size, err := w.propose(a, due, uuid.New(), &Request{Caller: Caller{Actor: domain.ActorClock}})
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range batch {
+		if size > maxAppend {
+			a.left = batch[i:]
+			break
+		}
+		o := outcome{pending: p}
+		var events []domain.Event
+		if events, o.err = w.decideOne(a, &o); len(events) > 0 {
+			o.wrote = true
+			more, err := w.propose(a, events, p.id, &p.Request)
+			if err != nil {
+				return nil, err
+			}
+			size += more
+		}
+		var refusal *domain.Error
+		if o.err != nil && !errors.As(o.err, &refusal) && !errors.Is(o.err, p.ctx.Err()) {
+			return nil, o.err
+		}
+		o.result.History = a.after.Fork()
+		a.outcomes = append(a.outcomes, o)
+	}
+	return a, nil
+}
+
+// decideOne returns the events of one command, or why there are none.
+func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
+	p := o.pending
+	if err := p.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if p.Command == nil {
+		return nil, nil
+	}
+	d, isDistribution := a.after.Aggregate.(domain.Distribution)
+	if isDistribution && p.Organization != "" && d.Shared().Status != "" && d.Shared().OrganizationID != p.Organization {
+		return nil, domain.Refuse(domain.NotFound(d.Kind()), "")
+	}
+	if body, ok := w.remembered.find(p.id); ok {
+		if body != p.Key.BodyHash {
+			return nil, domain.Refuse(domain.IdempotencyReused, "the key was used with another body")
+		}
+		o.result.Replayed = true
+		return nil, nil
+	}
+	if isDistribution && p.IfMatch != nil && d.Shared().Status != "" && !d.Shared().Deleted && *p.IfMatch != a.after.Changed {
+		return nil, domain.Refuse(domain.PreconditionFailed, "the object was changed since")
+	}
+	return a.after.Carry(a.at, p.Command)
+}
+
+// eventNamespace is the namespace of event ids, which are UUIDv5 (RFC 9562) of
+// stream, command and index, so that a re-sent append is the same append.
+var eventNamespace = uuid.MustParse("5d2f5c2e-7a0c-4a4f-9a53-0d1f6c1f3a10")
+
+// propose adds events to the attempt and returns their size.
+func (w *writer) propose(a *attempt, events []domain.Event, commandID uuid.UUID, r *Request) (int, error) {
+	m := domain.Metadata{
+		CommandID:     commandID.String(),
+		CorrelationID: commandID.String(),
+		CausationID:   commandID.String(),
+		Actor:         r.Caller.Actor,
+		OnBehalfOf:    r.Caller.OnBehalfOf,
+		RequestID:     r.Caller.RequestID,
+		BodyHash:      r.Key.BodyHash,
+	}
+	if r.Caller.RequestID != "" {
+		m.CorrelationID = r.Caller.RequestID
+	}
+	size := 0
+	for i, e := range events {
+		id := uuid.NewSHA1(eventNamespace, []byte(w.stream+"/"+m.CommandID+"/"+strconv.Itoa(i)))
+		proposed, err := w.handler.log.Encode(w.stream, id, e, m)
+		if err != nil {
+			return 0, fmt.Errorf("encode %T for %s: %w", e, w.stream, err)
+		}
+		a.events = append(a.events, proposed)
+		size += proposed.Size()
+	}
+	return size, nil
+}
+
+// answer answers the attempt's commands, after its append if it had one.
+func (a *attempt) answer(position domain.Position, raced bool) {
+	for _, o := range a.outcomes {
+		if o.wrote {
+			o.result.Position = position
+		}
+		o.result.Raced = raced
+		o.pending.answer(o.result, o.err)
+	}
+}
+
+// confirm takes over the state that the append made true.
+func (w *writer) confirm(a *attempt, head domain.Head) {
+	w.history = a.after
+	w.history.Head = head
+	for _, o := range a.outcomes {
+		if o.wrote && o.pending.Key.given() {
+			w.remembered.add(o.pending.Key, a.at)
+		}
+	}
+}
+
+func (w *writer) failAll(batch []*pending, err error) {
+	for _, p := range batch {
+		p.answer(Result{}, err)
+	}
+}
+
+// load reads what the stream holds behind the present state. It reads nothing
+// when there is a state: that it is the latest is what the append checks.
+func (w *writer) load(ctx context.Context) error {
+	if w.history != nil {
+		return nil
+	}
+	w.remembered = memory{}
+	return w.read(ctx, domain.NewHistory(w.stream), nil)
+}
+
+// read applies what stands in the log behind from, and makes it the state.
+func (w *writer) read(ctx context.Context, from *domain.History, seen func(*domain.Recorded)) error {
+	// Until the end is reached the state is of no use.
+	w.history = nil
+	for r, err := range w.handler.log.Read(ctx, w.stream, from.Head.Revision) {
+		if err == nil {
+			err = from.Apply(r)
+		}
+		if err != nil {
+			return err
+		}
+		if id, err := uuid.Parse(r.Metadata.CommandID); err == nil && r.Metadata.BodyHash != "" {
+			w.remembered.add(Key{id, r.Metadata.BodyHash}, domain.InstantOf(r.RecordedAt))
+		}
+		if seen != nil {
+			seen(r)
+		}
+	}
+	w.history = from
+	return nil
+}
+
+// reconcile reads the stream after an append that lost a race or ended without
+// an answer (cause). Commands whose ids stand in the stream are done; those that
+// ran out of patience get the cause as their answer; the others are returned, to
+// be decided again.
+func (w *writer) reconcile(ctx context.Context, batch []*pending, cause error) []*pending {
+	doubt := errors.Is(cause, domain.ErrOutcomeUnknown)
+	written := map[string]domain.Position{}
+	base := w.history
+	for {
+		err := w.read(ctx, base.Fork(), func(r *domain.Recorded) { written[r.Metadata.CommandID] = r.Position })
+		if err == nil {
+			break
+		}
+		var broken *domain.HistoryError
+		if errors.As(err, &broken) {
+			w.failAll(batch, err)
+			return nil
+		}
+		if w.handler.clock().Sub(batch[0].since) > patience || ctx.Err() != nil {
+			if doubt {
+				err = fmt.Errorf("%w: %w", cause, err)
+			}
+			w.failAll(batch, err)
+			return nil
+		}
+		pause(ctx)
+	}
+	var again []*pending
+	for _, p := range batch {
+		position, done := written[p.id.String()]
+		switch {
+		case done:
+			p.answer(Result{History: w.history.Fork(), Position: position}, nil)
+		case w.handler.clock().Sub(p.since) > patience:
+			p.answer(Result{}, outOfPatience(cause))
+		default:
+			again = append(again, p)
+		}
+	}
+	return again
+}
+
+func outOfPatience(cause error) error {
+	if errors.Is(cause, domain.ErrWrongRevision) {
+		return domain.Refuse(domain.ChangedByAnother, "")
+	}
+	return cause
+}
+
+func pause(ctx context.Context) {
+	t := time.NewTimer(retryPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

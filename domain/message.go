@@ -1,0 +1,75 @@
+package domain
+
+import (
+	"encoding/json"
+)
+
+// Topics of the message bus beside the kinds' own names, on which each kind's
+// public events are published.
+const TopicDistributionUpdated = "distribution.updated"
+
+// CloudEvent is a public event or a message derived from one, in the JSON format
+// of CloudEvents 1.0 (https://cloudevents.io).
+type CloudEvent struct {
+	SpecVersion     string          `json:"specversion"`
+	ID              string          `json:"id"`
+	Source          string          `json:"source"`
+	Type            string          `json:"type"`
+	Subject         string          `json:"subject"` // the distribution's id
+	Time            Instant         `json:"time"`
+	DataContentType string          `json:"datacontenttype"`
+	Data            json.RawMessage `json:"data"`
+}
+
+// NewCloudEvent is a message about a distribution. Source and id together are
+// unique.
+func NewCloudEvent(id, messageType string, subject ID, at Instant, data json.RawMessage) CloudEvent {
+	return CloudEvent{
+		SpecVersion: "1.0", ID: id, Source: "lotline", Type: messageType, Subject: string(subject),
+		Time: at, DataContentType: "application/json", Data: data,
+	}
+}
+
+// TimingChanged is the data of a message on TopicDistributionUpdated: which of
+// openAt, closeAt, drawAt and settleAt were set or changed, and why.
+type TimingChanged struct {
+	DistributionID   ID                `json:"distributionId"`
+	DistributionType Kind              `json:"distributionType"`
+	Changed          map[string]Change `json:"changed"`
+	Cause            Cause             `json:"cause"`
+}
+
+// TimingOf returns what e, an event of the distribution id, sets or changes of
+// the schedule, and false when it leaves the schedule alone.
+func TimingOf(id ID, e Event) (TimingChanged, bool) {
+	t := TimingChanged{DistributionID: id, DistributionType: id.Kind(), Changed: map[string]Change{}}
+	set := func(name string, i Instant) {
+		if i != 0 {
+			t.Changed[name] = Change{Old: []byte("null"), New: i.appendJSON(nil)}
+		}
+	}
+	switch e := e.(type) {
+	case *QueueCreated:
+		t.Cause = CauseCreate
+		set("openAt", e.OpenAt)
+		set("closeAt", e.CloseAt)
+	case *DrawCreated:
+		t.Cause = CauseCreate
+		set("openAt", e.OpenAt)
+		set("closeAt", e.CloseAt)
+		set("drawAt", e.DrawAt)
+	case *AuctionCreated:
+		t.Cause = CauseCreate
+		set("openAt", e.OpenAt)
+		set("closeAt", e.CloseAt)
+		set("settleAt", e.SettleAt)
+	case Updated:
+		t.Cause = e.Cause
+		for _, name := range []string{"openAt", "closeAt", "drawAt", "settleAt"} {
+			if c, ok := e.Changed[name]; ok {
+				t.Changed[name] = c
+			}
+		}
+	}
+	return t, len(t.Changed) > 0
+}
