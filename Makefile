@@ -1,0 +1,80 @@
+# Needs Go and make, nothing else: tools come from tools/go.mod.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+LINT := go tool -modfile=tools/go.mod golangci-lint
+
+# How long each fuzz target runs, and how often stress repeats every test.
+FUZZTIME ?= 60s
+STRESS ?= 50
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: fmt-check vet lint test ## Run what has to pass before a commit
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(LINT) fmt
+
+.PHONY: fmt-check
+fmt-check: ## Show what fmt would change, and fail if anything
+	$(LINT) fmt --diff
+
+.PHONY: vet
+vet: ## Run go vet
+	go vet ./...
+
+.PHONY: lint
+lint: ## Run the linters
+	$(LINT) run
+
+.PHONY: prove-lint
+prove-lint: ## Break each linter rule once, to see it reported
+	tools/prove-lint.sh
+
+.PHONY: build
+build: ## Build bin/lotline
+	go build -trimpath -o bin/lotline ./cmd/lotline
+
+.PHONY: test
+test: ## Run the tests
+	go test ./...
+
+.PHONY: race
+race: ## Run the tests with the race detector, in random order
+	go test -race -shuffle=on -count=1 ./...
+
+.PHONY: stress
+stress: ## Run the tests STRESS times with the race detector
+	go test -race -shuffle=on -count=$(STRESS) -timeout=0 ./...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME, one after another
+	@grep -rlE --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u | while read -r dir; do \
+		go test -list '^Fuzz' "$$dir" | { grep '^Fuzz' || true; } | while read -r target; do \
+			echo "$$dir $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" < /dev/null; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: bench-smoke
+bench-smoke: ## Run each benchmark once, so that none rots
+	go test -run '^$$' -bench . -benchtime=1x ./...
+
+.PHONY: cover
+cover: ## Run the tests and show what they cover
+	go test -coverpkg=./... -coverprofile=coverage.out ./...
+	go tool cover -func=coverage.out | tail -n 1
+
+.PHONY: hooks
+hooks: ## Run .githooks/pre-commit before each commit
+	git config core.hooksPath .githooks
