@@ -1,0 +1,340 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"time"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/goccy/go-json"
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// Log is the event log in an EventStoreDB or KurrentDB server, or in the embedded
+// one. Safe for concurrent use.
+type Log struct {
+	client *client
+	codec  *codec
+	keys   *Keyring
+}
+
+// Connect returns the log behind a connection string such as
+// esdb://localhost:2113?tls=false. It does not wait for the server.
+func Connect(connection string, keys *Keyring) (*Log, error) {
+	return connect(connection, "", keys)
+}
+
+// ConnectSocket returns the log of the embedded server that listens on a Unix
+// socket.
+func ConnectSocket(path string, keys *Keyring) (*Log, error) {
+	return connect("esdb://localhost?tls=false", path, keys)
+}
+
+func connect(connection, socket string, keys *Keyring) (*Log, error) {
+	c, err := dial(connection, socket)
+	if err != nil {
+		return nil, err
+	}
+	return &Log{c, newCodec(), keys}, nil
+}
+
+// Close releases the connection. Calls under way end with errors.
+func (l *Log) Close() error { return l.client.close() }
+
+// Encode makes e ready to be appended to stream: named, versioned, its secrets
+// sealed. The secrets' sealed forms are also set in e.
+func (l *Log) Encode(stream string, id uuid.UUID, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
+	s, err := l.codec.schemaOf(domain.StreamKind(stream), e)
+	if err != nil {
+		return domain.Proposed{}, err
+	}
+	if holder, ok := e.(domain.SecretHolder); ok {
+		for _, f := range holder.Secrets() {
+			f.Value.Sealed = l.keys.Seal(stream, s.name, f.Name, f.Value.Plain)
+		}
+	}
+	data, err := l.codec.encode(e)
+	if err != nil {
+		return domain.Proposed{}, err
+	}
+	m.SchemaVersion = s.version
+	metadata, err := json.Marshal(m)
+	if err != nil {
+		return domain.Proposed{}, err
+	}
+	return domain.Proposed{ID: id, Type: s.name, Data: data, Metadata: metadata}, nil
+}
+
+// Append writes events to stream behind head, all of them or none, and returns
+// the stream's new head and the position of the last event. Errors:
+// domain.ErrWrongRevision (nothing was written) and domain.ErrOutcomeUnknown.
+func (l *Log) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+	if len(events) == 0 {
+		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: no events", stream)
+	}
+	after := head
+	data := make([]esdb.EventData, len(events))
+	for i, e := range events {
+		after.Revision++
+		after.Hash = domain.EventHash(e.ID, e.Type, stream, after.Revision, e.Data, e.Metadata, after.Hash)
+		data[i] = esdb.EventData{
+			EventID: e.ID, EventType: e.Type, ContentType: esdb.ContentTypeJson,
+			Data: e.Data, Metadata: domain.WithHash(e.Metadata, after.Hash),
+		}
+	}
+	// The client's default is "any revision", which would switch the check off.
+	options := esdb.AppendToStreamOptions{ExpectedRevision: esdb.NoStream{}}
+	if head.Revision != domain.NoStream {
+		options.ExpectedRevision = esdb.Revision(uint64(head.Revision))
+	}
+	var result *esdb.WriteResult
+	err := l.client.do(ctx, func() error {
+		var err error
+		result, err = l.client.AppendToStream(ctx, stream, options, data...)
+		return err
+	})
+	if err != nil {
+		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: %w", stream, appendError(err))
+	}
+	return after, domain.Position{Commit: result.CommitPosition, Prepare: result.PreparePosition}, nil
+}
+
+// appendError says what a failed append means. Only a wrong revision is sure to
+// have written nothing; the client does not tell whether other errors came before
+// or after the request was sent.
+func appendError(err error) error {
+	if e, ok := errors.AsType[*esdb.Error](err); ok && e.Code() == esdb.ErrorCodeWrongExpectedVersion {
+		return fmt.Errorf("%w: %w", domain.ErrWrongRevision, err)
+	}
+	return fmt.Errorf("%w: %w", domain.ErrOutcomeUnknown, err)
+}
+
+// readAhead is how many events a read fetches before they are asked for.
+const readAhead = 256
+
+// Read yields the events of stream behind a revision, oldest first, and ends
+// after the first error (domain.ErrUnavailable). A stream that does not exist
+// yields nothing. An event that cannot be decoded is yielded with the reason.
+func (l *Log) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+	return func(yield func(*domain.Recorded, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		events := make(chan *esdb.RecordedEvent, readAhead)
+		done := make(chan error, 1)
+		go func() {
+			done <- l.client.do(ctx, func() error { return l.receive(ctx, stream, after, events) })
+		}()
+		for {
+			select {
+			case e := <-events:
+				if !yield(l.decode(e), nil) {
+					return
+				}
+			case err := <-done:
+				for len(events) > 0 {
+					if !yield(l.decode(<-events), nil) {
+						return
+					}
+				}
+				if err != nil {
+					yield(nil, readError(stream, after, err))
+				}
+				return
+			}
+		}
+	}
+}
+
+// readError says what a failed read means. A deleted stream is no fault of the
+// store: somebody took away a history.
+func readError(stream string, after domain.Revision, err error) error {
+	if e, ok := errors.AsType[*esdb.Error](err); ok && e.Code() == esdb.ErrorCodeStreamDeleted {
+		return &domain.HistoryError{Stream: stream, Revision: after + 1, Rule: "a stream is never deleted", Detail: "the store says it was"}
+	}
+	return fmt.Errorf("read %s: %w: %w", stream, domain.ErrUnavailable, err)
+}
+
+func (l *Log) receive(ctx context.Context, stream string, after domain.Revision, events chan<- *esdb.RecordedEvent) error {
+	options := esdb.ReadStreamOptions{Direction: esdb.Forwards, From: esdb.Revision(uint64(after + 1))}
+	// The client wants a count; there is no "all of it".
+	read, err := l.client.ReadStream(ctx, stream, options, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	defer read.Close()
+	for {
+		resolved, err := read.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if e, ok := errors.AsType[*esdb.Error](err); ok && e.Code() == esdb.ErrorCodeResourceNotFound {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case events <- resolved.OriginalEvent():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// decode turns what the client gives into what the domain takes.
+func (l *Log) decode(e *esdb.RecordedEvent) *domain.Recorded {
+	r := &domain.Recorded{
+		ID: e.EventID, Type: e.EventType, Stream: e.StreamID, Revision: domain.Revision(e.EventNumber),
+		Position:   domain.Position{Commit: e.Position.Commit, Prepare: e.Position.Prepare},
+		RecordedAt: e.CreatedDate, Data: e.Data, RawMetadata: e.UserMetadata,
+	}
+	r.Undecoded = json.Unmarshal(e.UserMetadata, &r.Metadata)
+	if r.Undecoded != nil {
+		r.Undecoded = fmt.Errorf("metadata: %w", r.Undecoded)
+		return r
+	}
+	r.Event, r.Undecoded = l.codec.decode(schema{e.EventType, r.Metadata.SchemaVersion}, e.Data)
+	if holder, ok := r.Event.(domain.SecretHolder); ok && r.Undecoded == nil {
+		r.Undecoded = l.open(r, holder)
+	}
+	return r
+}
+
+func (l *Log) open(r *domain.Recorded, holder domain.SecretHolder) error {
+	for _, f := range holder.Secrets() {
+		plain, err := l.keys.Open(r.Stream, r.Type, f.Name, f.Value.Sealed)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", f.Name, err)
+		}
+		f.Value.Plain = plain
+	}
+	return nil
+}
+
+// Head returns the position of the last event in the log, or the zero Position
+// of an empty one. It serves as a test of whether the store answers.
+func (l *Log) Head(ctx context.Context) (domain.Position, error) {
+	var head domain.Position
+	err := l.client.do(ctx, func() error {
+		read, err := l.client.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		resolved, err := read.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p := resolved.OriginalEvent().Position
+		head = domain.Position{Commit: p.Commit, Prepare: p.Prepare}
+		return nil
+	})
+	if err != nil {
+		return domain.Position{}, fmt.Errorf("read the log's end: %w: %w", domain.ErrUnavailable, err)
+	}
+	return head, nil
+}
+
+// subscriber takes what a subscription delivers.
+type subscriber interface {
+	event(*domain.Recorded)
+	// passed says that the log has been read up to a position.
+	passed(domain.Position)
+	caughtUp()
+}
+
+// subscribe delivers what the streams of some kinds hold behind after, and then
+// what comes, until ctx ends or the subscription drops. It returns why.
+func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []domain.Kind, to subscriber) error {
+	// The client's default is to start at the end.
+	var from esdb.AllPosition = esdb.Start{}
+	if after != (domain.Position{}) {
+		from = esdb.Position{Commit: after.Commit, Prepare: after.Prepare}
+	}
+	options := esdb.SubscribeToAllOptions{From: from, Filter: streamsOf(kinds), MaxSearchWindow: 1000}
+	var subscription *esdb.Subscription
+	err := l.client.do(ctx, func() error {
+		var err error
+		subscription, err = l.client.SubscribeToAll(ctx, options)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to the log: %w", err)
+	}
+	defer subscription.Close()
+	for {
+		switch e := subscription.Recv(); {
+		case e.EventAppeared != nil:
+			to.event(l.decode(e.EventAppeared.OriginalEvent()))
+		case e.CheckPointReached != nil:
+			to.passed(domain.Position{Commit: e.CheckPointReached.Commit, Prepare: e.CheckPointReached.Prepare})
+		case e.CaughtUp != nil:
+			to.caughtUp()
+		case e.SubscriptionDropped != nil:
+			return fmt.Errorf("subscription to the log dropped: %w", e.SubscriptionDropped.Error)
+		}
+	}
+}
+
+func streamsOf(kinds []domain.Kind) *esdb.SubscriptionFilter {
+	filter := &esdb.SubscriptionFilter{Type: esdb.StreamFilterType}
+	for _, k := range kinds {
+		filter.Prefixes = append(filter.Prefixes, string(k)+"-")
+	}
+	return filter
+}
+
+// ErrMasterKey says that the log was sealed under another master key.
+var ErrMasterKey = errors.New("the log was sealed under another master key")
+
+// sealCheck is the value that the log holds sealed for CheckMasterKey.
+const sealCheck = "lotline"
+
+// CheckMasterKey finds out whether the keyring's master key is the log's. The
+// first node to ask puts a check value into the log. ErrMasterKey says no; any
+// other error says nothing. now is the time for that first event.
+func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) error {
+	var err error
+	for range checkAttempts {
+		for r, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
+			if err != nil {
+				return err
+			}
+			if e, ok := r.Event.(*domain.SealChecked); !ok || r.Undecoded != nil || e.Value.Plain != sealCheck {
+				return ErrMasterKey
+			}
+			return nil
+		}
+		// When another node is first, or it is not known what became of the
+		// append, the stream tells.
+		if err = l.putSealCheck(ctx, now); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+const checkAttempts = 3
+
+func (l *Log) putSealCheck(ctx context.Context, now time.Time) error {
+	check := &domain.SealChecked{Stamp: domain.Stamp{At: domain.InstantOf(now)}, Value: domain.Secret{Plain: sealCheck}}
+	id := uuid.New()
+	m := domain.Metadata{
+		CommandID: id.String(), CorrelationID: id.String(), CausationID: id.String(), Actor: domain.ActorOperator,
+	}
+	proposed, err := l.Encode(domain.SealStream, id, check, m)
+	if err != nil {
+		return err
+	}
+	_, _, err = l.Append(ctx, domain.SealStream, domain.EmptyHead(), []domain.Proposed{proposed})
+	return err
+}

@@ -1,0 +1,142 @@
+// Package relay publishes what is appended to the log on a message bus
+// (Watermill): every event of a distribution on its kind's topic, and a message
+// of its own on distribution.updated whenever the schedule is set or changes.
+//
+// The log is the truth and the bus a hint: messages come at least once, in the
+// order of the log, and whoever needs all of them reads the log.
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// queued is how many events may wait for the bus before following waits too.
+const queued = 8_192
+
+// Relay is a follower of the log. Its methods but Run are for one goroutine.
+type Relay struct {
+	publisher message.Publisher
+	log       zerolog.Logger
+	position  domain.Position
+	events    chan *domain.Recorded
+	stopped   chan struct{}
+}
+
+// New returns a relay that publishes what stands behind after in the log.
+func New(publisher message.Publisher, after domain.Position, log zerolog.Logger) *Relay {
+	return &Relay{
+		publisher: publisher, log: log, position: after,
+		events: make(chan *domain.Recorded, queued), stopped: make(chan struct{}),
+	}
+}
+
+// Position is the last event taken.
+func (r *Relay) Position() domain.Position { return r.position }
+
+// Follow takes an event to be published.
+func (r *Relay) Follow(e *domain.Recorded) {
+	if !r.position.Before(e.Position) {
+		return
+	}
+	r.position = e.Position
+	if !domain.StreamKind(e.Stream).Distribution() || e.Event == nil {
+		return
+	}
+	select {
+	case r.events <- e:
+	case <-r.stopped:
+	}
+}
+
+// Passed does nothing: where there are no events there is nothing to publish.
+func (r *Relay) Passed(domain.Position) {}
+
+// Run publishes until ctx ends. Without it Follow blocks when the queue is full.
+func (r *Relay) Run(ctx context.Context) {
+	defer close(r.stopped)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-r.events:
+			messages, err := Messages(e)
+			if err != nil {
+				r.log.Error().Err(err).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event was not relayed")
+				continue
+			}
+			for _, m := range messages {
+				r.publish(ctx, m)
+			}
+		}
+	}
+}
+
+const (
+	retrySoon = 100 * time.Millisecond
+	retryLate = 5 * time.Second
+)
+
+// publish tries until it succeeds, so that order is kept.
+func (r *Relay) publish(ctx context.Context, m Message) {
+	for wait := retrySoon; ; wait = min(2*wait, retryLate) {
+		err := r.publisher.Publish(m.Topic, message.NewMessage(m.Event.ID, m.payload))
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		r.log.Warn().Err(err).Str("topic", m.Topic).Msg("a message is published again")
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// Message is what is published, and where.
+type Message struct {
+	Topic   string
+	Event   domain.CloudEvent
+	payload []byte
+}
+
+// Messages are what an event of a distribution is published as: itself, and what
+// is derived from it. The id of a derived message is the UUIDv5 of the event's id
+// and the message's type.
+func Messages(r *domain.Recorded) ([]Message, error) {
+	subject, err := domain.StreamID(r.Stream)
+	if err != nil {
+		return nil, err
+	}
+	id := uuid.UUID(r.ID)
+	at := r.Event.When()
+	kind := string(domain.StreamKind(r.Stream))
+	out := []Message{{Topic: kind, Event: domain.NewCloudEvent(id.String(), r.Type, subject, at, r.Data)}}
+	if timing, ok := domain.TimingOf(subject, r.Event); ok {
+		data, err := json.Marshal(timing)
+		if err != nil {
+			return nil, fmt.Errorf("encode a timing change of %s: %w", subject, err)
+		}
+		derived := uuid.NewSHA1(id, []byte(domain.TopicDistributionUpdated))
+		out = append(out, Message{
+			Topic: domain.TopicDistributionUpdated,
+			Event: domain.NewCloudEvent(derived.String(), domain.TopicDistributionUpdated, subject, at, data),
+		})
+	}
+	for i := range out {
+		if out[i].payload, err = json.Marshal(out[i].Event); err != nil {
+			return nil, fmt.Errorf("encode a message about %s: %w", subject, err)
+		}
+	}
+	return out, nil
+}
