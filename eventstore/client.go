@@ -2,21 +2,37 @@ package eventstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // client supervises the official one, whose calls may block without regard to
-// their context while it looks for a server, and whose Close panics those that
-// do. Safe for concurrent use.
+// their context while it looks for a server, whose Close panics those that do,
+// and which forgets its old connection without closing it when it makes a new
+// one. Safe for concurrent use.
 type client struct {
+	config *esdb.Configuration
+
+	mu      sync.Mutex // guards the fields below
+	current *generation
+	closed  bool
+	retired sync.WaitGroup // generations that wait for their calls to end
+}
+
+// generation is an official client from one loss of the connection to the next.
+type generation struct {
 	*esdb.Client
 	calls sync.WaitGroup
 }
+
+var errClientClosed = errors.New("the event store client is closed")
 
 // dial makes a client for a connection string (esdb://…). It does not connect
 // yet. socket, when not empty, is the path of a Unix socket to use instead of the
@@ -34,25 +50,44 @@ func dial(connection, socket string) (*client, error) {
 	// how long a call waits is up to the call's context.
 	config.MaxDiscoverAttempts = math.MaxInt32
 	config.Logger = esdb.NoopLogging()
-	c, err := esdb.NewClient(config)
+	c := &client{config: config}
+	if c.current, err = c.newGeneration(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *client) newGeneration() (*generation, error) {
+	inner, err := esdb.NewClient(c.config)
 	if err != nil {
 		return nil, fmt.Errorf("event store client: %w", err)
 	}
-	return &client{Client: c}, nil
+	return &generation{Client: inner}, nil
 }
 
 // do runs f, which calls the client, and returns when f does or when ctx ends.
 // What f assigns may be read only when do returned f's result.
-func (c *client) do(ctx context.Context, f func() error) error {
+func (c *client) do(ctx context.Context, f func(*esdb.Client) error) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return errClientClosed
+	}
+	g := c.current
 	done := make(chan error, 1)
-	c.calls.Go(func() {
+	g.calls.Go(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				done <- fmt.Errorf("event store client: %v", p)
 			}
 		}()
-		done <- f()
+		err := f(g.Client)
+		if connectionLost(err) {
+			c.retire(g)
+		}
+		done <- err
 	})
+	c.mu.Unlock()
 	select {
 	case err := <-done:
 		return err
@@ -61,22 +96,60 @@ func (c *client) do(ctx context.Context, f func() error) error {
 	}
 }
 
+func connectionLost(err error) bool {
+	e, ok := errors.AsType[*esdb.Error](err)
+	if !ok {
+		return false
+	}
+	return e.Code() == esdb.ErrorUnavailable || e.Code() == esdb.ErrorCodeConnectionClosed || status.Code(e.Err()) == codes.Unavailable
+}
+
+// retire puts a new generation into g's place. g is closed when its calls have
+// ended.
+func (c *client) retire(g *generation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current != g || c.closed {
+		return
+	}
+	next, err := c.newGeneration()
+	if err != nil {
+		// The configuration was good before; g goes on, with its leak.
+		return
+	}
+	c.current = next
+	c.retired.Go(func() {
+		g.calls.Wait()
+		// Close always succeeds.
+		g.Close()
+	})
+}
+
 // closeWait is how long calls may take to end before a client is left behind.
 const closeWait = 2 * time.Second
 
-// close releases the client's connection. While a call is stuck in the client it
-// is left to end by itself, since closing would make that call panic.
+// close releases the connections. While a call is stuck in the client it is left
+// to end by itself, since closing would make that call panic.
 func (c *client) close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	g := c.current
+	c.mu.Unlock()
 	idle := make(chan struct{})
 	go func() {
-		c.calls.Wait()
+		g.calls.Wait()
+		c.retired.Wait()
 		close(idle)
 	}()
 	timer := time.NewTimer(closeWait)
 	defer timer.Stop()
 	select {
 	case <-idle:
-		return c.Close()
+		return g.Close()
 	case <-timer.C:
 		return fmt.Errorf("event store client: calls did not end within %s", closeWait)
 	}

@@ -94,9 +94,9 @@ func (l *Log) Append(ctx context.Context, stream string, head domain.Head, event
 		options.ExpectedRevision = esdb.Revision(uint64(head.Revision))
 	}
 	var result *esdb.WriteResult
-	err := l.client.do(ctx, func() error {
+	err := l.client.do(ctx, func(c *esdb.Client) error {
 		var err error
-		result, err = l.client.AppendToStream(ctx, stream, options, data...)
+		result, err = c.AppendToStream(ctx, stream, options, data...)
 		return err
 	})
 	if err != nil {
@@ -128,7 +128,7 @@ func (l *Log) Read(ctx context.Context, stream string, after domain.Revision) it
 		events := make(chan *esdb.RecordedEvent, readAhead)
 		done := make(chan error, 1)
 		go func() {
-			done <- l.client.do(ctx, func() error { return l.receive(ctx, stream, after, events) })
+			done <- l.client.do(ctx, func(c *esdb.Client) error { return receive(ctx, c, stream, after, events) })
 		}()
 		for {
 			select {
@@ -160,10 +160,10 @@ func readError(stream string, after domain.Revision, err error) error {
 	return fmt.Errorf("read %s: %w: %w", stream, domain.ErrUnavailable, err)
 }
 
-func (l *Log) receive(ctx context.Context, stream string, after domain.Revision, events chan<- *esdb.RecordedEvent) error {
+func receive(ctx context.Context, c *esdb.Client, stream string, after domain.Revision, events chan<- *esdb.RecordedEvent) error {
 	options := esdb.ReadStreamOptions{Direction: esdb.Forwards, From: esdb.Revision(uint64(after + 1))}
 	// The client wants a count; there is no "all of it".
-	read, err := l.client.ReadStream(ctx, stream, options, math.MaxInt64)
+	read, err := c.ReadStream(ctx, stream, options, math.MaxInt64)
 	if err != nil {
 		return err
 	}
@@ -221,8 +221,8 @@ func (l *Log) open(r *domain.Recorded, holder domain.SecretHolder) error {
 // of an empty one. It serves as a test of whether the store answers.
 func (l *Log) Head(ctx context.Context) (domain.Position, error) {
 	var head domain.Position
-	err := l.client.do(ctx, func() error {
-		read, err := l.client.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
+	err := l.client.do(ctx, func(c *esdb.Client) error {
+		read, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
 		if err != nil {
 			return err
 		}
@@ -262,9 +262,9 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 	}
 	options := esdb.SubscribeToAllOptions{From: from, Filter: streamsOf(kinds), MaxSearchWindow: 1000}
 	var subscription *esdb.Subscription
-	err := l.client.do(ctx, func() error {
+	err := l.client.do(ctx, func(c *esdb.Client) error {
 		var err error
-		subscription, err = l.client.SubscribeToAll(ctx, options)
+		subscription, err = c.SubscribeToAll(ctx, options)
 		return err
 	})
 	if err != nil {

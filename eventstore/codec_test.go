@@ -1,0 +1,268 @@
+package eventstore
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/lotline/lotline/domain"
+)
+
+var update = flag.Bool("update", false, "make golden files that are missing; what is pinned is never overwritten")
+
+func ptr(s string) *string { return &s }
+
+// samples has an event for every stored name, with every field set.
+func samples() map[schema]domain.Event {
+	at := domain.Stamp{At: 1_795_000_000_123}
+	id := func(k domain.Kind) domain.Identity {
+		return domain.Identity{ID: domain.ID(k.IDPrefix() + "_01h455vb4pex5vsknk084sn02q"), OrganizationID: "org_01h455vb4pex5vsknk084sn02r"}
+	}
+	common := domain.Common{
+		SequenceID: "spring-drop", Name: ptr("Tom & Jerry <b>\u2028ü\u0001f600"), TimeZone: "Europe/Berlin",
+		OpenAt: 1_795_000_100_000, CloseAt: 1_795_000_200_000,
+		EncryptionSeed: domain.Secret{Sealed: "v1.c2VhbGVk"},
+		Metadata:       json.RawMessage(`{"campaign":"<spring> & co","n":1.50,"list":[1,null,{}]}`),
+	}
+	out := map[schema]domain.Event{
+		{"queue.created", 1}: &domain.QueueCreated{Stamp: at, Identity: id(domain.KindQueue), Common: common, QueueSettings: domain.QueueSettings{MaxCapacity: 500, AdmissionRate: 100, SessionDurationSeconds: 600}},
+		{"draw.created", 1}: &domain.DrawCreated{
+			Stamp: at, Identity: id(domain.KindDraw), Common: common,
+			DrawSettings:   domain.DrawSettings{DrawAt: 1_795_000_300_000, WinnerCount: 3, MaxEntries: 1000, ClaimWindowSeconds: 3600, Backfill: true, EntropySource: ptr("drand quicknet round 1000")},
+			SeedCommitment: "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925", Secret: domain.Secret{Sealed: "v1.c2VjcmV0"},
+		},
+		{"auction.created", 1}: &domain.AuctionCreated{Stamp: at, Identity: id(domain.KindAuction), Common: common, AuctionSettings: domain.AuctionSettings{
+			SettleAt: 1_795_000_300_000, StartingBid: 1_000_000, MinimumIncrement: 50_000, ReservePrice: 2_000_000, BuyNowPrice: 9_999_900,
+			CurrencyCode: "EUR", WinnerCount: 1, AuctionType: domain.English, AutoExtendSeconds: 60, MaxExtensions: 5,
+			StartPrice: 1, FloorPrice: 2, PriceDropAmount: 3, PriceDropIntervalSeconds: 4,
+		}},
+		{"draw.closed", 1}:           domain.DrawClosed{Stamp: at, EntriesRoot: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", EntryCount: 7},
+		{"draw.entropy.supplied", 1}: domain.EntropySupplied{Stamp: at, Value: "b3c4d5"},
+		{"draw.drawn", 1}:            domain.Drawn{Stamp: at, Secret: "00ff", Entropy: ptr("b3c4d5"), Seed: "11ee", OperatorTrusted: true, WinnerCount: 2, WinnersDigest: "22dd"},
+		{"auction.settled", 1}:       domain.Settled{Stamp: at, WinnerCount: 1},
+		{"organization.created", 1}:  domain.OrganizationCreated{Stamp: at, ID: "org_01h455vb4pex5vsknk084sn02r", Name: "default", TimeZone: "UTC", CurrencyCode: "USD"},
+		{"organization.key.created", 1}: domain.KeyCreated{
+			Stamp: at, KeyID: "key_01h455vb4pex5vsknk084sn02s", Level: domain.SecretKey, Name: "first start", Hint: "sk_live_ABCD",
+			Hash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+		},
+		{"organization.key.revoked", 1}: domain.KeyRevoked{Stamp: at, KeyID: "key_01h455vb4pex5vsknk084sn02s"},
+		{"claim.made", 1}:               domain.Claimed{Stamp: at, ID: "queue_01h455vb4pex5vsknk084sn02q"},
+		{"seal.checked", 1}:             &domain.SealChecked{Stamp: at, Value: domain.Secret{Sealed: "v1.Y2hlY2s"}},
+	}
+	for _, kind := range domain.Kinds() {
+		name := string(kind)
+		out[schema{name + ".updated", 1}] = domain.Updated{Stamp: at, Changed: map[string]domain.Change{
+			"name":   {Old: json.RawMessage(`null`), New: json.RawMessage(`"a <b>"`)},
+			"openAt": {Old: json.RawMessage(`"2026-12-15T09:00:00.000Z"`), New: json.RawMessage(`null`)},
+		}, Cause: domain.CauseUpdate}
+		out[schema{name + ".scheduled", 1}] = domain.Scheduled{Stamp: at}
+		out[schema{name + ".unscheduled", 1}] = domain.Unscheduled{Stamp: at}
+		out[schema{name + ".opened", 1}] = domain.Opened{Stamp: at}
+		out[schema{name + ".deleted", 1}] = domain.Deleted{Stamp: at}
+		if kind != domain.KindDraw {
+			out[schema{name + ".closed", 1}] = domain.Closed{Stamp: at}
+		}
+		if kind != domain.KindAuction {
+			out[schema{name + ".completed", 1}] = domain.Completed{Stamp: at}
+		}
+	}
+	return out
+}
+
+func (s schema) file() string {
+	return filepath.Join("testdata", "events", fmt.Sprintf("%s.v%d.json", s.name, s.version))
+}
+
+func TestCodec_goldenFilesPinEveryStoredEvent(t *testing.T) {
+	t.Parallel()
+	c, all := newCodec(), samples()
+	for s := range c.decoders {
+		if _, ok := all[s]; !ok {
+			t.Errorf("%s version %d has no sample", s.name, s.version)
+		}
+	}
+	for s, e := range all {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			data, err := c.encode(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.ReadFile(s.file())
+			if os.IsNotExist(err) && *update {
+				if err := os.WriteFile(s.file(), append(data, '\n'), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = bytes.TrimSuffix(want, []byte("\n"))
+			if !bytes.Equal(data, want) {
+				t.Errorf("is stored as\n%s\nwant\n%s", data, want)
+			}
+			back, err := c.decode(s, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(back, e) {
+				t.Errorf("is read as\n%+v\nwant\n%+v", back, e)
+			}
+		})
+	}
+	files, err := filepath.Glob("testdata/events/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != len(all) {
+		t.Errorf("%d golden files for %d stored events", len(files), len(all))
+	}
+}
+
+func TestCodec_writesWhatEncodingJSONWrites(t *testing.T) {
+	t.Parallel()
+	c := newCodec()
+	for s, e := range samples() {
+		var want bytes.Buffer
+		enc := json.NewEncoder(&want)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(e); err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.encode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, bytes.TrimSuffix(want.Bytes(), []byte("\n"))) {
+			t.Errorf("%s:\n%s\nwant\n%s", s.name, got, want.Bytes())
+		}
+	}
+}
+
+func TestCodec_schemaOfIsTheNameItIsReadBy(t *testing.T) {
+	t.Parallel()
+	c := newCodec()
+	for s, e := range samples() {
+		kind := domain.StreamKind(string(mustKind(t, s.name)) + "-x")
+		got, err := c.schemaOf(kind, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != s {
+			t.Errorf("%T of a %s is stored as %v, want %v", e, kind, got, s)
+		}
+	}
+	if _, err := c.schemaOf(domain.KindQueue, domain.Drawn{}); err == nil {
+		t.Error("a queue has no Drawn")
+	}
+}
+
+func mustKind(t *testing.T, name string) domain.Kind {
+	t.Helper()
+	for _, k := range domain.StreamKinds() {
+		if len(name) > len(k) && name[:len(k)+1] == string(k)+"." {
+			return k
+		}
+	}
+	t.Fatalf("%s begins with no kind", name)
+	return ""
+}
+
+func TestCodec_unknownNamesAndVersionsAreErrors(t *testing.T) {
+	t.Parallel()
+	c := newCodec()
+	for _, s := range []schema{{"queue.exploded", 1}, {"queue.opened", 2}, {"queue.opened", 0}, {"", 1}} {
+		if e, err := c.decode(s, []byte(`{}`)); err == nil {
+			t.Errorf("%v was read as %T", s, e)
+		}
+	}
+	if _, err := c.decode(schema{"queue.opened", 1}, []byte(`{"at":5}`)); err == nil {
+		t.Error("a number was read as a time")
+	}
+}
+
+func TestCodec_upcastsChain(t *testing.T) {
+	t.Parallel()
+	c := &codec{
+		decoders: map[schema]func([]byte) (domain.Event, error){},
+		names:    map[typeOfKind]schema{},
+		upcasts:  map[schema]func([]byte) ([]byte, error){},
+	}
+	register[domain.EntropySupplied](c, "entropy.supplied", 3, domain.KindDraw)
+	rename := func(from, to string) func([]byte) ([]byte, error) {
+		return func(raw []byte) ([]byte, error) {
+			var m map[string]json.RawMessage
+			if err := json.Unmarshal(raw, &m); err != nil {
+				return nil, err
+			}
+			m[to] = m[from]
+			delete(m, from)
+			return json.Marshal(m)
+		}
+	}
+	c.upcasts[schema{"draw.entropy.supplied", 1}] = rename("a", "b")
+	c.upcasts[schema{"draw.entropy.supplied", 2}] = rename("b", "value")
+	e, err := c.decode(schema{"draw.entropy.supplied", 1}, []byte(`{"at":"2026-12-15T09:00:00.000Z","a":"x"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := e.(domain.EntropySupplied).Value; got != "x" {
+		t.Errorf("value is %q", got)
+	}
+}
+
+func TestCodec_aNameIsRegisteredOnce(t *testing.T) {
+	t.Parallel()
+	defer func() {
+		if recover() == nil {
+			t.Error("the second registration was taken")
+		}
+	}()
+	register[domain.Opened](newCodec(), "opened", 1, domain.KindQueue)
+}
+
+// FuzzCodec_readsAsEncodingJSONDoes holds the faster decoder against the standard
+// one: both accept the same bytes and read the same from them.
+func FuzzCodec_readsAsEncodingJSONDoes(f *testing.F) {
+	c := newCodec()
+	all := samples()
+	names := slices.SortedFunc(maps.Keys(all), func(a, b schema) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
+	for i, s := range names {
+		data, err := c.encode(all[s])
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(i, data)
+	}
+	f.Fuzz(func(t *testing.T, i int, data []byte) {
+		s := names[uint(i)%uint(len(names))]
+		got, err := c.decode(s, data)
+		want := reflect.New(reflect.TypeOf(all[s]))
+		stdErr := json.Unmarshal(data, want.Interface())
+		if err == nil && stdErr != nil {
+			t.Fatalf("%s accepted %q, encoding/json says %v", s.name, data, stdErr)
+		}
+		if err != nil || stdErr != nil {
+			return
+		}
+		again, err := c.encode(got)
+		if err != nil {
+			return // a secret that came unsealed
+		}
+		std, err := c.encode(want.Elem().Interface().(domain.Event))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(again, std) {
+			t.Fatalf("%s: %q read as\n%s\nencoding/json reads\n%s", s.name, data, again, std)
+		}
+	})
+}
