@@ -56,7 +56,8 @@ func (k Key) given() bool { return k.CommandID != uuid.Nil }
 
 // Result is the outcome of a command that was not refused.
 type Result struct {
-	// History is the stream after the command. The caller owns it.
+	// History is the stream after the command, though without the hash of its
+	// head. The caller owns it.
 	History *domain.History
 	// Position is where the command's last event stands in the log. It is zero
 	// when the command had nothing to write.

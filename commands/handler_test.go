@@ -1,0 +1,692 @@
+package commands
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/domain"
+)
+
+const org = domain.ID("org_01h455vb4pex5vsknk084sn02r")
+
+// clock is a clock that a test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 12, 15, 9, 0, 0, 0, time.UTC)} }
+
+func (c *clock) time() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+type bench struct {
+	log   *testLog
+	clock *clock
+	*Handler
+}
+
+func newBench() *bench {
+	c := newClock()
+	b := &bench{log: newTestLog(c.time), clock: c}
+	b.Handler = NewHandler(b.log, b.clock.time)
+	return b
+}
+
+func fields(pairs ...string) domain.Fields {
+	f := domain.Fields{}
+	for i := 0; i < len(pairs); i += 2 {
+		f[pairs[i]] = json.RawMessage(pairs[i+1])
+	}
+	return f
+}
+
+func key(s, body string) Key { return Key{uuid.NewSHA1(uuid.Nil, []byte(s)), body} }
+
+func creation(k Key, extra ...string) Creation {
+	return Creation{
+		Kind: domain.KindQueue, Organization: org, Key: k, Caller: Caller{Actor: "key_1", RequestID: "r1"},
+		Fields: fields(append([]string{"sequenceId", `"s"`}, extra...)...), Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"},
+	}
+}
+
+func (b *bench) queue(t testing.TB, extra ...string) string {
+	t.Helper()
+	r, err := b.Create(t.Context(), creation(Key{}, extra...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.History.Stream
+}
+
+func (b *bench) update(t testing.TB, stream, field, value string) error {
+	t.Helper()
+	_, err := b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Update{Fields: fields(field, value)}})
+	return err
+}
+
+func refusedWith(t *testing.T, err error, code domain.Code) {
+	t.Helper()
+	refusal, ok := errors.AsType[*domain.Error](err)
+	if !ok || refusal.Code != code {
+		t.Errorf("got %v, want %q", err, code)
+	}
+}
+
+func shared(r Result) *domain.Lifecycle { return r.History.Aggregate.(domain.Distribution).Shared() }
+
+func TestHandler_appendsWithWhatIsDue(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	r, err := b.Create(t.Context(), creation(Key{}, "openAt", `"2026-12-15T08:00:00Z"`, "closeAt", `"2026-12-15T10:00:00Z"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := r.History.Stream
+	want := []string{"*domain.QueueCreated", "domain.Scheduled", "domain.Opened"}
+	if got := b.log.types(stream); !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	if b.log.appends != 1 || r.Position.Commit != 3 || shared(r).Status != domain.StatusOpen || r.History.Changed != 2 {
+		t.Errorf("%d appends, %+v", b.log.appends, r)
+	}
+	// What is due comes first even when the command is refused.
+	b.clock.add(2 * time.Hour)
+	err = b.update(t, stream, "name", `"late"`)
+	refusedWith(t, err, domain.UpdateClosed)
+	want = append(want, "domain.Closed", "domain.Completed")
+	if got := b.log.types(stream); !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	b.log.verify(t)
+}
+
+func TestHandler_aCommandCountsNotBeforeTheLatestTimeInTheStream(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	b.clock.add(-time.Hour)
+	if err := b.update(t, stream, "name", `"the clock jumped back"`); err != nil {
+		t.Fatal(err)
+	}
+	b.log.verify(t)
+	events := b.log.streams[stream]
+	if a, z := events[0].Event.When(), events[1].Event.When(); z != a {
+		t.Errorf("%s after %s", z, a)
+	}
+}
+
+func TestHandler_batchesWhatWaits(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	b.log.before = func(n int, _ string) error {
+		if n == 2 {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	const n = 200
+	errs := make(chan error, n)
+	send := func(i int) { errs <- b.update(t, stream, "name", fmt.Sprintf(`"%d"`, i)) }
+	go send(0)
+	<-held
+	for i := 1; i < n; i++ {
+		go send(i)
+	}
+	waitFor(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.writers[stream].waiting) == n-1
+	})
+	close(release)
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if b.log.appends != 3 {
+		t.Errorf("%d appends for the creation, one update and those that waited", b.log.appends)
+	}
+	if got := len(b.log.types(stream)); got != n+1 {
+		t.Errorf("%d events", got)
+	}
+	b.log.verify(t)
+}
+
+// waitFor waits for a state that another goroutine is about to bring about.
+func waitFor(t testing.TB, reached func() bool) {
+	t.Helper()
+	for !reached() {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("it did not come about")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func TestHandler_appendsStayBelowTheirBound(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	b.log.before = func(n int, _ string) error {
+		if n == 2 {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	const n = 120
+	errs := make(chan error, n)
+	// Each update holds the old and the new metadata, some 32 KiB.
+	send := func(i int) {
+		errs <- b.update(t, stream, "metadata", fmt.Sprintf(`{"n":"%0*d"}`, 16_000, i))
+	}
+	go send(0)
+	<-held
+	for i := 1; i < n; i++ {
+		go send(i)
+	}
+	waitFor(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.writers[stream].waiting) == n-1
+	})
+	close(release)
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if least := n * 32_000 / (maxAppend + 40_000); b.log.appends < least {
+		t.Errorf("%d appends, at least %d keep below the bound", b.log.appends, least)
+	}
+	b.log.verify(t)
+}
+
+func TestHandler_decidesAgainAfterALostRace(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	other := NewHandler(b.log, b.clock.time)
+	lost := false
+	b.log.before = func(_ int, _ string) error {
+		if lost {
+			return nil
+		}
+		lost = true
+		_, err := other.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"theirs"`)}})
+		return err
+	}
+	r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"ours"`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Raced || r.History.Head.Revision != 2 {
+		t.Errorf("%+v", r)
+	}
+	last := b.log.streams[stream][2].Event.(domain.Updated)
+	if got := string(last.Changed["name"].Old); got != `"theirs"` {
+		t.Errorf("decided on %s", got)
+	}
+	b.log.verify(t)
+}
+
+func TestHandler_givesUpARaceAfterTwoSeconds(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	b.log.before = func(int, string) error {
+		b.clock.add(300 * time.Millisecond)
+		return domain.ErrWrongRevision
+	}
+	refusedWith(t, b.update(t, stream, "name", `"x"`), domain.ChangedByAnother)
+	if b.log.appends < 5 || b.log.appends > 10 {
+		t.Errorf("%d attempts in two seconds of 300 ms each", b.log.appends)
+	}
+	b.log.before = func(int, string) error { return nil }
+	if err := b.update(t, stream, "name", `"y"`); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHandler_aLostAnswerIsFoundInTheStream(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	b.log.after = func(n int, _ string) error {
+		if n == 2 {
+			return domain.ErrOutcomeUnknown
+		}
+		return nil
+	}
+	r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"once"`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Position.Commit != 2 || r.History.Head.Revision != 1 {
+		t.Errorf("%+v", r)
+	}
+	if got := b.log.types(stream); len(got) != 2 {
+		t.Errorf("got %v", got)
+	}
+	b.log.verify(t)
+}
+
+func TestHandler_anAppendThatDidNothingIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	b.log.before = func(n int, _ string) error {
+		if n == 2 {
+			return domain.ErrOutcomeUnknown
+		}
+		return nil
+	}
+	if err := b.update(t, stream, "name", `"once"`); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.log.types(stream); len(got) != 2 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestHandler_aStoreThatStaysAwayLeavesTheOutcomeUnknown(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	away := true
+	b.log.after = func(int, string) error {
+		if away {
+			return domain.ErrOutcomeUnknown
+		}
+		return nil
+	}
+	b.log.reading = func(int, string) error {
+		b.clock.add(500 * time.Millisecond)
+		if away {
+			return domain.ErrUnavailable
+		}
+		return nil
+	}
+	k := key("k", "body")
+	update := Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"x"`)}, Key: k}
+	if _, err := b.Handle(t.Context(), update); !errors.Is(err, domain.ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	away = false
+	// It had been written, so the repeat finds it.
+	r, err := b.Handle(t.Context(), update)
+	if err != nil || !r.Replayed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if got := b.log.types(stream); len(got) != 2 {
+		t.Errorf("got %v", got)
+	}
+	b.log.verify(t)
+}
+
+// The k-th append fails, before or after doing its work, for every k; then all
+// is repeated on a new node. The log is the same as without failures.
+func TestHandler_theKthAppendFails(t *testing.T) {
+	t.Parallel()
+	story := func(h *Handler, ctx context.Context) error {
+		created, err := h.Create(ctx, creation(key("create", "b")))
+		if err != nil {
+			return err
+		}
+		stream := created.History.Stream
+		for i, cmd := range []domain.Command{
+			domain.Update{Fields: fields("name", `"n"`)}, domain.Step{To: domain.StatusOpen}, domain.Step{To: domain.StatusClosed}, domain.Delete{},
+		} {
+			if _, err := h.Handle(ctx, Request{Stream: stream, Command: cmd, Key: key(fmt.Sprint(i), "b")}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	count := func(l *testLog) (n int) {
+		for _, events := range l.streams {
+			n += len(events)
+		}
+		return n
+	}
+	clean := newBench()
+	if err := story(clean.Handler, t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := count(clean.log)
+	for _, point := range []string{"before", "after"} {
+		for _, kind := range []error{domain.ErrUnavailable, domain.ErrOutcomeUnknown} {
+			if point == "after" && errors.Is(kind, domain.ErrUnavailable) {
+				continue // an append that did its work is never "nothing was written"
+			}
+			for k := 1; k <= clean.log.appends; k++ {
+				b := newBench()
+				fail := func(n int, _ string) error {
+					if n == k {
+						return kind
+					}
+					return nil
+				}
+				if point == "before" {
+					b.log.before = fail
+				} else {
+					b.log.after = fail
+				}
+				err := story(b.Handler, t.Context())
+				if errors.Is(kind, domain.ErrUnavailable) != errors.Is(err, domain.ErrUnavailable) {
+					t.Errorf("%s, %v at %d: %v", point, kind, k, err)
+				}
+				if err := story(NewHandler(b.log, b.clock.time), t.Context()); err != nil {
+					t.Errorf("%s, %v at %d, repeated: %v", point, kind, k, err)
+				}
+				if got := count(b.log); got != want {
+					t.Errorf("%s, %v at %d: %d events, want %d", point, kind, k, got, want)
+				}
+				b.log.verify(t)
+			}
+		}
+	}
+}
+
+func TestHandler_aRepeatedCreationIsOne(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	k := key("k", "body")
+	first, err := b.Create(t.Context(), creation(k))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := first.History.Stream
+	if err := b.update(t, stream, "name", `"changed since"`); err != nil {
+		t.Fatal(err)
+	}
+	for name, h := range map[string]*Handler{"same node": b.Handler, "another node": NewHandler(b.log, b.clock.time)} {
+		again, err := h.Create(t.Context(), creation(k))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !again.Replayed || again.History.Stream != stream || again.History.Head.Revision != first.History.Head.Revision {
+			t.Errorf("%s: %+v", name, again)
+		}
+		if shared(again).Name != nil {
+			t.Errorf("%s: the repeat shows what came later", name)
+		}
+		_, err = h.Create(t.Context(), creation(key("k", "another body")))
+		refusedWith(t, err, domain.IdempotencyReused)
+	}
+}
+
+func TestHandler_twoNodesThatCreateAtOnceMakeOne(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	nodes := []*Handler{b.Handler, NewHandler(b.log, b.clock.time)}
+	for round := range 50 {
+		k := key(fmt.Sprint(round), "body")
+		var ids [2]string
+		var all sync.WaitGroup
+		for i, h := range nodes {
+			all.Go(func() {
+				r, err := h.Create(t.Context(), creation(k))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ids[i] = r.History.Stream
+			})
+		}
+		all.Wait()
+		if ids[0] != ids[1] {
+			t.Errorf("made %s and %s", ids[0], ids[1])
+		}
+		if got := b.log.types(ids[0]); len(got) != 1 {
+			t.Errorf("got %v", got)
+		}
+	}
+	b.log.verify(t)
+}
+
+func TestHandler_aRefusalIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	k := key("k", "bad")
+	_, err := b.Create(t.Context(), creation(k, "maxCapacity", "0"))
+	refusedWith(t, err, domain.ValidationFailed)
+	if len(b.log.streams) != 0 {
+		t.Errorf("a refusal left %v", b.log.streams)
+	}
+	k.BodyHash = "good"
+	r, err := b.Create(t.Context(), creation(k))
+	if err != nil || r.Replayed {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestHandler_aRepeatedCommandIsDoneOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "")}
+	open.Key.BodyHash = "e3b0"
+	if r, err := b.Handle(t.Context(), open); err != nil || r.Replayed {
+		t.Fatal(r, err)
+	}
+	n := len(b.log.types(stream))
+	for name, h := range map[string]*Handler{"same node": b.Handler, "after a restart": NewHandler(b.log, b.clock.time)} {
+		r, err := h.Handle(t.Context(), open)
+		if err != nil || !r.Replayed || shared(r).Status != domain.StatusOpen {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		other := open
+		other.Key.BodyHash = "another"
+		_, err = h.Handle(t.Context(), other)
+		refusedWith(t, err, domain.IdempotencyReused)
+	}
+	if got := len(b.log.types(stream)); got != n {
+		t.Errorf("%d events became %d", n, got)
+	}
+}
+
+func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
+	t.Parallel()
+	var m memory
+	day := domain.Instant(24 * time.Hour / time.Millisecond)
+	m.add(key("old", "b"), day)
+	m.add(key("new", "b"), 2*day)
+	m.add(key("old", "c"), 3*day)
+	m.forget(day + 1)
+	if _, ok := m.find(key("old", "").CommandID); ok {
+		t.Error("the old one is remembered")
+	}
+	if body, ok := m.find(key("new", "").CommandID); !ok || body != "b" {
+		t.Error("the new one is forgotten")
+	}
+	if rememberFor < 24*time.Hour {
+		t.Error("keys hold for 24 hours at least")
+	}
+}
+
+func TestHandler_anotherOrganizationsDistributionIsNotFound(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	for name, r := range map[string]Request{
+		"theirs":  {Stream: stream, Organization: "org_other", Command: domain.Delete{}},
+		"unknown": {Stream: "queue-00000000000000000000000000", Organization: org, Command: domain.Delete{}},
+	} {
+		_, err := b.Handle(t.Context(), r)
+		refusedWith(t, err, domain.NotFound(domain.KindQueue))
+		if err.Error() != "Queue not found" {
+			t.Errorf("%s says %q", name, err)
+		}
+	}
+	if got := b.log.types(stream); len(got) != 1 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestHandler_aPreconditionIsCheckedAfterWhatIsDue(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`)
+	at := domain.Revision(1)
+	update := Request{Stream: stream, Organization: org, Command: domain.Update{Fields: fields("name", `"x"`)}, IfMatch: &at}
+	if _, err := b.Handle(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.Handle(t.Context(), update)
+	refusedWith(t, err, domain.PreconditionFailed)
+	at = 2
+	b.clock.add(2 * time.Hour)
+	_, err = b.Handle(t.Context(), update)
+	refusedWith(t, err, domain.PreconditionFailed)
+	if got := b.log.types(stream); got[len(got)-1] != "domain.Opened" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestHandler_aBrokenHistoryIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	p, err := b.log.Encode(stream, uuid.New(), domain.Closed{Stamp: domain.Stamp{At: 1_795_000_000_000}}, domain.Metadata{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := b.log.streams[stream][0]
+	_, hash, _ := domain.SplitHash(first.RawMetadata)
+	if _, _, err := b.log.write(stream, domain.Head{Revision: 0, Hash: hash}, []domain.Proposed{p}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		err = b.update(t, stream, "name", `"x"`)
+		broken, ok := errors.AsType[*domain.HistoryError](err)
+		if !ok || broken.Stream != stream || broken.Revision != 1 || broken.Type != "domain.Closed" {
+			t.Errorf("got %v", err)
+		}
+	}
+	if healthy := b.queue(t); healthy == "" {
+		t.Error("another stream is not served")
+	}
+}
+
+func TestHandler_idleWritersAreDropped(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	const extra = 10
+	for i := range maxWriters + extra {
+		if err := b.Load(t.Context(), fmt.Sprintf("queue-%026d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.working.Wait()
+	if n := len(b.writers); n != maxWriters {
+		t.Errorf("%d writers are held", n)
+	}
+	if _, ok := b.writers["queue-00000000000000000000000000"]; ok {
+		t.Error("the longest idle is still there")
+	}
+}
+
+func TestHandler_closeAnswersWhatWasAccepted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		stream := b.queue(t)
+		held, release := make(chan struct{}), make(chan struct{})
+		b.log.before = func(int, string) error {
+			close(held)
+			<-release
+			return nil
+		}
+		answered := make(chan error, 1)
+		go func() { answered <- b.update(t, stream, "name", `"x"`) }()
+		<-held
+		closed := make(chan error, 1)
+		go func() { closed <- b.Close(t.Context()) }()
+		synctest.Wait()
+		if err := b.update(t, stream, "name", `"y"`); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+		select {
+		case <-closed:
+			t.Error("Close did not wait")
+		default:
+		}
+		close(release)
+		if err := errors.Join(<-answered, <-closed); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestHandler_aCallerThatLeftIsNotServed(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := b.Handle(ctx, Request{Stream: stream, Command: domain.Delete{}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	b.working.Wait()
+	if got := b.log.types(stream); len(got) != 1 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func BenchmarkHandler_update(b *testing.B) {
+	bench := newBench()
+	stream := bench.queue(b)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		if err := bench.update(b, stream, "admissionRate", fmt.Sprint(i%1000+1)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkHandler_load(b *testing.B) {
+	for _, n := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
+			bench := newBench()
+			stream := bench.queue(b)
+			for i := range n - 1 {
+				if err := bench.update(b, stream, "admissionRate", fmt.Sprint(i%1000+1)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if err := NewHandler(bench.log, bench.clock.time).Load(b.Context(), stream); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

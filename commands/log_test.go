@@ -1,0 +1,167 @@
+package commands
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+
+	"github.com/lotline/lotline/domain"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testLog is a log in memory whose calls can be made to fail.
+type testLog struct {
+	mu      sync.Mutex // guards the fields below
+	streams map[string][]*domain.Recorded
+	written uint64
+	appends int
+	reads   int
+
+	// before is called before an append does its work, after when it has done
+	// it; an error is the append's answer. n counts the appends from 1.
+	before, after func(n int, stream string) error
+	// reading is called before a read; an error ends it.
+	reading func(n int, stream string) error
+	clock   func() time.Time
+}
+
+func newTestLog(clock func() time.Time) *testLog {
+	never := func(int, string) error { return nil }
+	return &testLog{streams: map[string][]*domain.Recorded{}, before: never, after: never, reading: never, clock: clock}
+}
+
+func (l *testLog) Encode(stream string, id uuid.UUID, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
+	if holder, ok := e.(domain.SecretHolder); ok {
+		for _, s := range holder.Secrets() {
+			s.Value.Sealed = s.Value.Plain
+		}
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return domain.Proposed{}, err
+	}
+	m.SchemaVersion = 1
+	metadata, err := json.Marshal(m)
+	return domain.Proposed{ID: id, Type: reflect.TypeOf(e).String(), Data: data, Metadata: metadata}, err
+}
+
+func (l *testLog) Append(_ context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+	l.mu.Lock()
+	l.appends++
+	n := l.appends
+	l.mu.Unlock()
+	// The hooks may use the log themselves.
+	if err := l.before(n, stream); err != nil {
+		return domain.Head{}, domain.Position{}, err
+	}
+	head, position, err := l.write(stream, head, events)
+	if err != nil {
+		return domain.Head{}, domain.Position{}, err
+	}
+	if err := l.after(n, stream); err != nil {
+		return domain.Head{}, domain.Position{}, err
+	}
+	return head, position, nil
+}
+
+func (l *testLog) write(stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if head.Revision != domain.Revision(len(l.streams[stream])-1) {
+		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: %w", stream, domain.ErrWrongRevision)
+	}
+	for _, p := range events {
+		head.Revision++
+		head.Hash = domain.EventHash(p.ID, p.Type, stream, head.Revision, p.Data, p.Metadata, head.Hash)
+		l.written++
+		r := &domain.Recorded{
+			ID: p.ID, Type: p.Type, Stream: stream, Revision: head.Revision,
+			Position:   domain.Position{Commit: l.written, Prepare: l.written},
+			RecordedAt: l.clock(), Data: p.Data, RawMetadata: domain.WithHash(p.Metadata, head.Hash),
+		}
+		r.Undecoded = json.Unmarshal(p.Metadata, &r.Metadata)
+		r.Event = decode(p.Type, p.Data)
+		l.streams[stream] = append(l.streams[stream], r)
+	}
+	return head, domain.Position{Commit: l.written, Prepare: l.written}, nil
+}
+
+// decode makes events anew from their bytes, so that no state is shared.
+func decode(name string, data []byte) domain.Event {
+	for _, e := range []domain.Event{
+		domain.Updated{}, domain.Scheduled{}, domain.Unscheduled{}, domain.Opened{}, domain.Closed{}, domain.DrawClosed{},
+		domain.EntropySupplied{}, domain.Drawn{}, domain.Settled{}, domain.Completed{}, domain.Deleted{}, domain.Claimed{},
+		domain.OrganizationCreated{}, domain.KeyCreated{}, domain.KeyRevoked{},
+		&domain.QueueCreated{}, &domain.DrawCreated{}, &domain.AuctionCreated{},
+	} {
+		if reflect.TypeOf(e).String() != name {
+			continue
+		}
+		v := reflect.New(reflect.TypeOf(e))
+		if err := json.Unmarshal(data, v.Interface()); err != nil {
+			panic(err)
+		}
+		decoded := v.Elem().Interface().(domain.Event)
+		if holder, ok := decoded.(domain.SecretHolder); ok {
+			for _, s := range holder.Secrets() {
+				s.Value.Plain = s.Value.Sealed
+			}
+		}
+		return decoded
+	}
+	return nil
+}
+
+func (l *testLog) Read(_ context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+	return func(yield func(*domain.Recorded, error) bool) {
+		l.mu.Lock()
+		l.reads++
+		n := l.reads
+		events := l.streams[stream][min(int(after+1), len(l.streams[stream])):]
+		l.mu.Unlock()
+		if err := l.reading(n, stream); err != nil {
+			yield(nil, fmt.Errorf("read %s: %w", stream, err))
+			return
+		}
+		for _, r := range events {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// types are the events of a stream, by name.
+func (l *testLog) types(stream string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, r := range l.streams[stream] {
+		out = append(out, r.Type)
+	}
+	return out
+}
+
+// verify replays every stream and so checks revisions, hashes and rules.
+func (l *testLog) verify(t testing.TB) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for stream, events := range l.streams {
+		h := domain.NewHistory(stream)
+		for _, r := range events {
+			if err := h.Apply(r); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
