@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore"
+	"github.com/lotline/lotline/projections"
+)
+
+// operator is who the command line acts as.
+var operator = commands.Caller{Actor: domain.ActorOperator}
+
+// office administers organizations and keys through commands of its own, beside
+// whatever engines are running: they learn of it from the log.
+type office struct {
+	handler *commands.Handler
+	views   interface {
+		Organizations() []*domain.Organization
+	}
+}
+
+// createOrganization makes an organization and returns its id.
+func (o *office) createOrganization(ctx context.Context, id domain.ID, name, timeZone string, currency domain.Currency) error {
+	_, err := o.handler.Handle(ctx, commands.Request{
+		Stream: id.Stream(), Caller: operator,
+		Command: domain.CreateOrganization{ID: id, Name: name, TimeZone: timeZone, CurrencyCode: currency},
+	})
+	return err
+}
+
+// newID makes a TypeID of now.
+func newID(prefix string) (domain.ID, error) {
+	u, err := uuid.NewV7()
+	if err != nil {
+		return "", err
+	}
+	return domain.NewID(prefix, u), nil
+}
+
+// defaultOrganization is the one that provisioned keys belong to.
+const defaultOrganization = "default"
+
+// defaultClaim is the stream in which the id of the default organization is
+// claimed, so that nodes which start together make one only.
+var defaultClaim = domain.ClaimStream(uuid.NewSHA1(uuid.Nil, []byte("organization "+defaultOrganization)).String())
+
+// makeDefaultOrganization makes the default organization when there is none, and
+// returns it as it is.
+func (o *office) makeDefaultOrganization(ctx context.Context) (*domain.Organization, error) {
+	proposed, err := newID(domain.KindOrganization.IDPrefix())
+	if err != nil {
+		return nil, err
+	}
+	claim, err := o.handler.Handle(ctx, commands.Request{Stream: defaultClaim, Command: domain.Claim{ID: proposed}, Caller: operator})
+	if err != nil {
+		return nil, err
+	}
+	id := claim.History.Aggregate.(*domain.Claims).Made
+	made, err := o.handler.Handle(ctx, commands.Request{
+		Stream: id.Stream(), Caller: operator,
+		Command: domain.CreateOrganization{ID: id, Name: defaultOrganization, TimeZone: "UTC", CurrencyCode: "USD"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return made.History.Aggregate.(*domain.Organization), nil
+}
+
+// newKey makes a key that nobody can guess.
+func newKey(level domain.KeyLevel, mode string) string {
+	return keyPrefix(level) + mode + "_" + rand.Text()
+}
+
+// hintLength is how much of a key is kept readable, to tell it from others.
+const hintLength = len("sk_live_") + 4
+
+// addKey gives an organization a key; one that it has already is left as it is.
+func (o *office) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.ID, error) {
+	id, err := newID("key")
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.Sum256([]byte(key))
+	_, err = o.handler.Handle(ctx, commands.Request{
+		Stream: organization.Stream(), Caller: operator,
+		Command: domain.CreateKey{KeyID: id, Level: level, Name: name, Hint: key[:hintLength], Hash: hex.EncodeToString(hash[:])},
+	})
+	return id, err
+}
+
+// find returns the organization with that id or, when only one has it, that
+// name.
+func (o *office) find(idOrName string) (*domain.Organization, error) {
+	var found []*domain.Organization
+	for _, org := range o.views.Organizations() {
+		if string(org.ID) == idOrName {
+			return org, nil
+		}
+		if org.Name == idOrName {
+			found = append(found, org)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, badConfig("there is no organization %q", idOrName)
+	case 1:
+		return found[0], nil
+	}
+	return nil, badConfig("%d organizations are called %q: give the id", len(found), idOrName)
+}
+
+// withOffice runs f on the log that the settings name: on the server that is
+// named, through the socket of the engine that has the data directory, or on the
+// directory's file when nobody has it.
+func withOffice(ctx context.Context, s *settings, f func(*office) error) (err error) {
+	l, err := adminLog(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	scratch, err := os.MkdirTemp("", "lotline-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	views, err := projections.Open(filepath.Join(scratch, viewsFile), l.keys, zerolog.Nop())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, views.Close()) }()
+	tail := eventstore.NewTail(l.Log, []domain.Kind{domain.KindOrganization}, zerolog.Nop(), views)
+	defer start(tail.Run)()
+	select {
+	case <-tail.CaughtUp():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return f(&office{commands.NewHandler(l, time.Now), views})
+}
+
+// adminLog is the log with, where this process has to run the embedded store
+// itself, the lock on the data directory.
+func adminLog(ctx context.Context, s *settings) (*log, error) {
+	dir, err := openDataDir(s.DataDir)
+	if err == nil {
+		l, err := openLog(ctx, s, dir, zerolog.Nop())
+		if err != nil {
+			return nil, errors.Join(err, dir.Close())
+		}
+		l.dir = dir
+		return l, nil
+	}
+	if !errors.Is(err, errLocked) {
+		return nil, err
+	}
+	key, err := masterKey(s, s.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := eventstore.NewKeyring(key)
+	if err != nil {
+		return nil, badConfig("%w", err)
+	}
+	l := &log{keys: keys}
+	if s.EventStore != "" {
+		l.Log, err = eventstore.Connect(s.EventStore, keys)
+	} else {
+		l.Log, err = eventstore.ConnectSocket(filepath.Join(s.DataDir, socketFile), keys)
+	}
+	if err != nil {
+		return nil, badConfig("event store: %w", err)
+	}
+	if err := l.check(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+type orgCmd struct {
+	Create orgCreateCmd `cmd:"" help:"Make an organization."`
+}
+
+type orgCreateCmd struct {
+	Name     string `required:"" help:"What it is called."`
+	TimeZone string `default:"UTC" help:"IANA time zone for times without an offset (${default})."`
+	Currency string `default:"USD" help:"ISO 4217 code of prices without one (${default})."`
+}
+
+// Run makes the organization and prints its id.
+func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
+	return withOffice(ctx, s, func(o *office) error {
+		id, err := newID(domain.KindOrganization.IDPrefix())
+		if err != nil {
+			return err
+		}
+		if err := o.createOrganization(ctx, id, c.Name, c.TimeZone, domain.Currency(c.Currency)); err != nil {
+			return refused(err)
+		}
+		_, err = fmt.Fprintln(to.out, id)
+		return err
+	})
+}
+
+// refused makes a refusal a matter of configuration: the arguments are wrong.
+func refused(err error) error {
+	if _, ok := errors.AsType[*domain.Error](err); ok {
+		return configError{err}
+	}
+	return err
+}
+
+type keysCmd struct {
+	Create keysCreateCmd `cmd:"" help:"Make a key and print it, once."`
+	List   keysListCmd   `cmd:"" help:"List keys."`
+	Revoke keysRevokeCmd `cmd:"" help:"End a key."`
+}
+
+type keysCreateCmd struct {
+	Org   string `default:"default" help:"The organization's id or name (${default})."`
+	Level string `enum:"secret,publishable" default:"secret" help:"secret or publishable (${default})."`
+	Mode  string `enum:"live,test" default:"live" help:"live or test (${default})."`
+	Name  string `help:"What it is for."`
+}
+
+// Run makes the key and prints it.
+func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
+	return withOffice(ctx, s, func(o *office) error {
+		org, err := o.find(c.Org)
+		if err != nil {
+			return err
+		}
+		level := domain.KeyLevel(c.Level)
+		key := newKey(level, c.Mode)
+		if _, err := o.addKey(ctx, org.ID, level, c.Name, key); err != nil {
+			return refused(err)
+		}
+		_, err = fmt.Fprintln(to.out, key)
+		return err
+	})
+}
+
+type keysListCmd struct {
+	Org string `help:"Only those of this organization, by id or name."`
+}
+
+// Run prints the keys, without what they are.
+func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
+	return withOffice(ctx, s, func(o *office) error {
+		organizations := o.views.Organizations()
+		if c.Org != "" {
+			org, err := o.find(c.Org)
+			if err != nil {
+				return err
+			}
+			organizations = []*domain.Organization{org}
+		}
+		table := tabwriter.NewWriter(to.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "KEY\tBEGINS\tLEVEL\tORGANIZATION\tNAME\tCREATED\tREVOKED")
+		for _, org := range organizations {
+			for _, k := range org.SortedKeys() {
+				revoked := "-"
+				if k.RevokedAt != 0 {
+					revoked = k.RevokedAt.String()
+				}
+				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Hint, k.Level, org.Name, k.Name, k.CreatedAt, revoked)
+			}
+		}
+		return table.Flush()
+	})
+}
+
+type keysRevokeCmd struct {
+	Key string `arg:"" help:"The key's id, as keys list shows it."`
+}
+
+// Run ends the key.
+func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to streams) error {
+	return withOffice(ctx, s, func(o *office) error {
+		for _, org := range o.views.Organizations() {
+			if _, ok := org.Keys[domain.ID(c.Key)]; !ok {
+				continue
+			}
+			_, err := o.handler.Handle(ctx, commands.Request{
+				Stream: org.ID.Stream(), Command: domain.RevokeKey{KeyID: domain.ID(c.Key)}, Caller: operator,
+			})
+			if err != nil {
+				return refused(err)
+			}
+			_, err = fmt.Fprintln(to.out, "revoked", c.Key)
+			return err
+		}
+		return badConfig("there is no key %q", c.Key)
+	})
+}

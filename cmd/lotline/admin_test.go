@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/hex"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// admin runs an administrative command and returns what it printed.
+func admin(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	stdout, stderr, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + dir}, args...)
+	if code != 0 {
+		t.Fatalf("%v: exit %d: %s", args, code, stderr)
+	}
+	return strings.TrimSpace(stdout)
+}
+
+// keyID finds the id of the key with a name in the list of keys.
+func keyID(t *testing.T, list, name string) string {
+	t.Helper()
+	for line := range strings.Lines(list) {
+		if cells := strings.Fields(line); strings.Contains(line, name) {
+			return cells[0]
+		}
+	}
+	t.Fatalf("no %q in\n%s", name, list)
+	return ""
+}
+
+func TestKeys_areMadeAndRevokedWhileTheEngineRuns(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	e.secretKey()
+
+	made := admin(t, dir, "keys", "create", "--name=ci", "--mode=test")
+	if !regexp.MustCompile(`^sk_test_[A-Z2-7]{26}$`).MatchString(made) {
+		t.Errorf("made %q", made)
+	}
+	eventually(t, "the new key works", func() bool { return e.call("GET", "/api/v1/queues", made, "").status == 200 })
+
+	list := admin(t, dir, "keys", "list")
+	if strings.Contains(list, made) {
+		t.Errorf("the list shows the key:\n%s", list)
+	}
+	id := keyID(t, list, "ci")
+	admin(t, dir, "keys", "revoke", id)
+	eventually(t, "the key is revoked", func() bool { return e.call("GET", "/api/v1/queues", made, "").status == 401 })
+	if line := admin(t, dir, "keys", "list"); strings.Contains(lineOf(line, id), " -\n") {
+		t.Errorf("the list does not say so:\n%s", line)
+	}
+}
+
+func lineOf(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return ""
+}
+
+func TestKeys_areMadeAndRevokedWhileNoEngineRuns(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	org := admin(t, dir, "org", "create", "--name=Acme", "--time-zone=Europe/Berlin", "--currency=EUR")
+	if !strings.HasPrefix(org, "org_") {
+		t.Errorf("made %q", org)
+	}
+	key := admin(t, dir, "keys", "create", "--org=Acme")
+	other := admin(t, dir, "keys", "create", "--org="+org, "--name=other")
+	publishable := admin(t, dir, "keys", "create", "--org=Acme", "--level=publishable")
+	if !strings.HasPrefix(publishable, "pk_live_") {
+		t.Errorf("made %q", publishable)
+	}
+	admin(t, dir, "keys", "revoke", keyID(t, admin(t, dir, "keys", "list", "--org=Acme"), "other"))
+
+	e := testBinary(t).serve(t, dir)
+	e.must(401, "GET", "/api/v1/queues", other, "")
+	// The organization's own time zone and currency are the defaults.
+	a := e.must(201, "POST", "/api/v1/auctions", key, `{"sequenceId":"s","settleAt":"2099-07-01T12:00:00"}`).object(t)
+	if a["timeZone"] != "Europe/Berlin" || a["currencyCode"] != "EUR" || a["settleAt"] != "2099-07-01T10:00:00.000Z" || a["organizationId"] != org {
+		t.Errorf("got %v", a)
+	}
+	// Another organization sees nothing of it.
+	theirs := e.secretKey()
+	path := "/api/v1/auctions/" + a["id"].(string)
+	e.must(404, "GET", path, theirs, "")
+	e.must(404, "DELETE", path, theirs, "")
+	e.must(404, "GET", "/api/v1/auctions/auction_00000000000000000000000000", theirs, "")
+	e.must(200, "GET", path, key, "")
+}
+
+func TestKeys_whatDoesNotExistIsExitCode2(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	for _, args := range [][]string{
+		{"keys", "create", "--org=nobody"},
+		{"keys", "list", "--org=nobody"},
+		{"keys", "revoke", "key_00000000000000000000000000"},
+		{"org", "create", "--name=x", "--time-zone=Mars/Olympus"},
+		{"org", "create", "--name=x", "--currency=XYZ"},
+		{"org", "create"},
+		{"keys"},
+	} {
+		stdout, stderr, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + dir}, args...)
+		if code != exitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestServe_takesTheKeysItIsGiven(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	const key, publishable = "sk_live_provisioned-key-0001", "pk_live_provisioned-key-0001"
+	for range 2 {
+		e := testBinary(t).serve(t, dir, "LOTLINE_SECRET_KEY="+key, "LOTLINE_PUBLISHABLE_KEY="+publishable)
+		e.must(200, "GET", "/api/v1/queues", key, "")
+		if out := e.stdout.String(); strings.Contains(out, "sk_live") || strings.Contains(out, "pk_live") {
+			t.Errorf("it shows keys: %s", out)
+		}
+		e.terminate()
+	}
+	if list := admin(t, dir, "keys", "list"); strings.Count(list, "provisioned") != 2*2 {
+		t.Errorf("each key once, with its name and how it begins:\n%s", list)
+	}
+}
+
+// freePort is a port that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Two engines on one `lotline store`: what one writes the other serves.
+func TestStore_isSharedByEngines(t *testing.T) {
+	t.Parallel()
+	lotline, storeDir, at := testBinary(t), dataDirectory(t), freePort(t)
+	store := startStore(t, lotline, storeDir, at)
+	env := []string{"LOTLINE_EVENTSTORE=esdb://" + at + "?tls=false", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32)), "LOTLINE_SECRET_KEY=sk_live_provisioned-key-0001"}
+	a := lotline.serve(t, dataDirectory(t), env...)
+	b := lotline.serve(t, dataDirectory(t), env...)
+	const key = "sk_live_provisioned-key-0001"
+	made := a.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q,"closeAt":%q}`, in(500), in(1000)))
+	path := made.header.Get("Location")
+	// The position makes the other engine wait until it knows.
+	b.must(200, "GET", path, key, "", "X-Position", made.header.Get("X-Position"))
+	for _, e := range []*engine{a, b} {
+		eventually(t, "it went through its life", func() bool { return e.must(200, "GET", path, key, "").object(t)["status"] == "COMPLETED" })
+	}
+	for _, e := range []*engine{a, b} {
+		if code := e.terminate(); code != 0 {
+			t.Errorf("exit %d: %s", code, e.stderr)
+		}
+	}
+	if code := store.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, store.stderr)
+	}
+}

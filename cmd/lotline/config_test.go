@@ -1,0 +1,150 @@
+package main
+
+import (
+	"encoding/hex"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Each of these ends with one clear line and exit code 2.
+func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
+	t.Parallel()
+	lotline := testBinary(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	running := dataDirectory(t)
+	lotline.serve(t, running)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	orphan := dataDirectory(t)
+	e := lotline.serve(t, orphan)
+	e.terminate()
+	if err := os.Remove(filepath.Join(orphan, masterKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	deep := filepath.Join(dataDirectory(t), strings.Repeat("x", 120))
+	for name, c := range map[string]struct {
+		env  []string
+		args []string
+		says string
+	}{
+		"unknown flag":              {args: []string{"--colour"}, says: "unknown flag --colour"},
+		"bad master key":            {env: []string{"LOTLINE_MASTER_KEY=short"}, says: "LOTLINE_MASTER_KEY must be 32 bytes"},
+		"bad secret key":            {env: []string{"LOTLINE_SECRET_KEY=hunter2"}, says: "LOTLINE_SECRET_KEY must look like sk_live_"},
+		"a secret publishable key":  {env: []string{"LOTLINE_PUBLISHABLE_KEY=sk_live_0123456789abcdef"}, says: "LOTLINE_PUBLISHABLE_KEY must look like pk_live_"},
+		"bad bus":                   {env: []string{"LOTLINE_BUS=carrier-pigeon://loft"}, says: "LOTLINE_BUS"},
+		"bad log format":            {env: []string{"LOTLINE_LOG_FORMAT=xml"}, says: "log-format"},
+		"bad listen address":        {env: []string{"LOTLINE_LISTEN=nowhere:http:80"}, says: "LOTLINE_LISTEN"},
+		"port in use":               {env: []string{"LOTLINE_LISTEN=" + taken.Addr().String()}, says: "address already in use"},
+		"embedded store in public":  {env: []string{"LOTLINE_EMBEDDED_LISTEN=0.0.0.0:0"}, says: "is not a loopback address"},
+		"embedded port in use":      {env: []string{"LOTLINE_EMBEDDED_LISTEN=" + taken.Addr().String()}, says: "LOTLINE_EMBEDDED_LISTEN"},
+		"directory is a file":       {env: []string{"LOTLINE_DATA_DIR=" + file}, says: "data directory"},
+		"directory below a file":    {env: []string{"LOTLINE_DATA_DIR=" + file + "/data"}, says: "data directory"},
+		"directory in use":          {env: []string{"LOTLINE_DATA_DIR=" + running}, says: "another process is using it"},
+		"path too long":             {env: []string{"LOTLINE_DATA_DIR=" + deep}, says: "event store"},
+		"master key gone":           {env: []string{"LOTLINE_DATA_DIR=" + orphan}, says: "master.key is missing"},
+		"another master key":        {env: []string{"LOTLINE_DATA_DIR=" + orphan, "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "sealed under another master key"},
+		"remote store, no key":      {env: []string{"LOTLINE_EVENTSTORE=esdb://localhost:1?tls=false"}, says: "set LOTLINE_MASTER_KEY"},
+		"remote store, bad address": {env: []string{"LOTLINE_EVENTSTORE=postgres://localhost", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "LOTLINE_EVENTSTORE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env := append([]string{"LOTLINE_DATA_DIR=" + dataDirectory(t), "LOTLINE_LISTEN=127.0.0.1:0"}, c.env...)
+			stdout, stderr, code := lotline.run(t, env, append([]string{"serve"}, c.args...)...)
+			if code != exitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, c.says) {
+				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestServe_sigtermIsAnOrderlyEnd(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`)
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, e.stderr)
+	}
+	for line := range strings.Lines(e.stderr.String()) {
+		if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) {
+			t.Errorf("it complained: %s", line)
+		}
+	}
+}
+
+func TestLogs_neverShowAKey(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_LOG_FORMAT=json")
+	key := e.secretKey()
+	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s","encryptionSeed":"keep-me-to-yourself"}`)
+	e.must(401, "GET", "/api/v1/queues", key+"x", "")
+	e.terminate()
+	logged := e.stderr.String()
+	for _, secret := range []string{key, key[8:20], "keep-me-to-yourself"} {
+		if strings.Contains(logged, secret) {
+			t.Errorf("the log shows %q", secret)
+		}
+	}
+	if !strings.Contains(logged, `"message":"request"`) {
+		t.Errorf("no request line in %s", logged)
+	}
+}
+
+func TestMasterKey_isReadInHexAndBothBase64s(t *testing.T) {
+	t.Parallel()
+	key := make([]byte, 32)
+	for i := range key {
+		key[i] = byte(0xf8 + i%8)
+	}
+	for _, text := range []string{
+		"f8f9fafbfcfdfefff8f9fafbfcfdfefff8f9fafbfcfdfefff8f9fafbfcfdfeff",
+		"+Pn6+/z9/v/4+fr7/P3+//j5+vv8/f7/+Pn6+/z9/v8=",
+		"+Pn6+/z9/v/4+fr7/P3+//j5+vv8/f7/+Pn6+/z9/v8",
+		"-Pn6-_z9_v_4-fr7_P3-__j5-vv8_f7_-Pn6-_z9_v8",
+		" -Pn6-_z9_v_4-fr7_P3-__j5-vv8_f7_-Pn6-_z9_v8\n",
+	} {
+		got, ok := decodeMasterKey(text)
+		if !ok || string(got) != string(key) {
+			t.Errorf("%q was read as %x", text, got)
+		}
+	}
+	for _, text := range []string{"", "f8f9", "not a key at all, but as long as one!!!!!!", strings.Repeat("0", 63)} {
+		if got, ok := decodeMasterKey(text); ok {
+			t.Errorf("%q was read as %x", text, got)
+		}
+	}
+}
+
+func TestVersion_isPrinted(t *testing.T) {
+	t.Parallel()
+	stdout, _, code := testBinary(t).run(t, nil, "version")
+	if code != 0 || !strings.HasPrefix(stdout, "lotline ") {
+		t.Errorf("exit %d, %q", code, stdout)
+	}
+}
+
+func TestHelp_namesEveryVariable(t *testing.T) {
+	t.Parallel()
+	stdout, _, code := testBinary(t).run(t, nil, "serve", "--help")
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	for _, v := range []string{
+		"LOTLINE_LISTEN", "LOTLINE_DATA_DIR", "LOTLINE_EVENTSTORE", "LOTLINE_EMBEDDED_LISTEN", "LOTLINE_BUS",
+		"LOTLINE_MASTER_KEY", "LOTLINE_SECRET_KEY", "LOTLINE_PUBLISHABLE_KEY", "LOTLINE_LOG_FORMAT",
+	} {
+		if !strings.Contains(stdout, v) {
+			t.Errorf("%s is not in the help", v)
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// greet tells where the engine listens and, once, the keys that it made, with
+// lines that work when they are pasted into a shell.
+func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
+	url := "http://" + address(at)
+	fmt.Fprintf(out, "Lotline is listening on %s\n", url)
+	if len(made) == 0 {
+		fmt.Fprintln(out, "Keys: lotline keys list, lotline keys create")
+		return
+	}
+	fmt.Fprint(out, "\nThese keys were made now and are not shown again:\n\n")
+	for _, level := range []domain.KeyLevel{domain.SecretKey, domain.PublishableKey} {
+		if key, ok := made[level]; ok {
+			fmt.Fprintf(out, "  %-16s %s\n", string(level)+" key", key)
+		}
+	}
+	secret, ok := made[domain.SecretKey]
+	if !ok {
+		return
+	}
+	second := func(n int) string {
+		return domain.InstantOf(time.Now().Add(time.Duration(n) * time.Second)).String()
+	}
+	headers := fmt.Sprintf("-H 'Authorization: Bearer %s' -H 'Content-Type: application/json'", secret)
+	fmt.Fprint(out, "\nMake a queue, a draw and an auction that open in 15 seconds and close a minute later:\n\n")
+	post := func(path, body string) {
+		fmt.Fprintf(out, "  curl %s/api/v1/%s %s -d '%s'\n\n", url, path, headers, body)
+	}
+	post("queues", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Spring drop","openAt":"%s","closeAt":"%s","admissionRate":100}`, second(15), second(75)))
+	post("draws", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Spring raffle","openAt":"%s","drawAt":"%s","winnerCount":10}`, second(15), second(75)))
+	post("auctions", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Number one","openAt":"%s","settleAt":"%s","startingBid":100,"currencyCode":"EUR"}`, second(15), second(75)))
+	fmt.Fprintf(out, "Watch the clock open and close them:\n\n  curl %s/api/v1/distributions -H 'Authorization: Bearer %s'\n\n", url, secret)
+}
+
+// address is where a program on this machine reaches at.
+func address(at net.Addr) string {
+	tcp, ok := at.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return at.String()
+	}
+	return fmt.Sprintf("localhost:%d", tcp.Port)
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// officialClient is the client that anybody can use, on the engine's socket.
+func officialClient(t testing.TB, dir string) *esdb.Client {
+	t.Helper()
+	config, err := esdb.ParseConnectionString("esdb://localhost?tls=false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Address = "unix:" + filepath.Join(dir, socketFile)
+	config.Logger = esdb.NoopLogging()
+	c, err := esdb.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// eventsOf reads a distribution's stream with the official client.
+func eventsOf(t testing.TB, c *esdb.Client, id string) []*esdb.RecordedEvent {
+	t.Helper()
+	read, err := c.ReadStream(t.Context(), domain.ID(id).Stream(), esdb.ReadStreamOptions{From: esdb.Start{}}, math.MaxInt64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	var out []*esdb.RecordedEvent
+	for {
+		e, err := read.Recv()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, e.Event)
+	}
+}
+
+// lines are events in a form to compare: all that is stored of them.
+func lines(events []*esdb.RecordedEvent) []string {
+	var out []string
+	for _, e := range events {
+		out = append(out, fmt.Sprint(e.EventNumber, " ", e.EventType, " ", e.EventID, " ", e.Position, " ", e.CreatedDate, " ", string(e.Data), " ", string(e.UserMetadata)))
+	}
+	return out
+}
+
+// checkChain recomputes the hashes as docs/integrity.md says.
+func checkChain(t *testing.T, events []*esdb.RecordedEvent) {
+	t.Helper()
+	prev := ""
+	for _, e := range events {
+		metadata, hash, ok := domain.SplitHash(e.UserMetadata)
+		if !ok || hash != domain.EventHash(e.EventID, e.EventType, e.StreamID, domain.Revision(e.EventNumber), e.Data, metadata, prev) {
+			t.Errorf("%s@%d: the chain is broken", e.StreamID, e.EventNumber)
+		}
+		prev = hash
+	}
+}
+
+// All three kinds go through their lives by the clock while the process is killed
+// and started again, and nothing of it is lost or changes.
+func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
+	t.Parallel()
+	dir, lotline := dataDirectory(t), builtBinary(t)
+	e := lotline.serve(t, dir)
+	key := e.secretKey()
+
+	open, closing, end := in(1500), in(4000), in(5000)
+	created := map[string]answer{}
+	for path, own := range map[string]string{
+		"queues":   body(`"admissionRate":60`),
+		"draws":    body(`"drawAt":%q,"winnerCount":3`, end),
+		"auctions": body(`"settleAt":%q,"startingBid":100.5,"currencyCode":"EUR"`, end),
+	} {
+		a := e.must(201, "POST", "/api/v1/"+path, key, body(`{"sequenceId":"drop","name":"All %s","openAt":%q,"closeAt":%q,%s}`, path, open, closing, own))
+		if got := a.object(t)["status"]; got != "SCHEDULED" {
+			t.Errorf("%s begin as %s", path, got)
+		}
+		created[a.header.Get("Location")] = a
+	}
+	statuses := func() (all []string) {
+		for path := range created {
+			all = append(all, e.must(200, "GET", path, key, "").object(t)["status"].(string))
+		}
+		slices.Sort(all)
+		return all
+	}
+	snapshot := func() map[string]string {
+		all := map[string]string{}
+		c := officialClient(t, dir)
+		for path := range created {
+			a := e.must(200, "GET", path, key, "")
+			all[path] = a.header.Get("ETag") + string(a.body) + strings.Join(lines(eventsOf(t, c, filepath.Base(path))), "\n")
+		}
+		return all
+	}
+	restart := func() {
+		before := snapshot()
+		e.kill()
+		e = lotline.serve(t, dir)
+		after := snapshot()
+		for path := range created {
+			// The clock may have gone on meanwhile, but what was there is there.
+			if !strings.HasSuffix(after[path], before[path]) && !strings.Contains(after[path], before[path][strings.Index(before[path], "0 "):]) {
+				t.Errorf("%s was\n%s\nand is\n%s", path, before[path], after[path])
+			}
+		}
+	}
+
+	eventually(t, "all open", func() bool { return slices.Equal(statuses(), []string{"OPEN", "OPEN", "OPEN"}) })
+	restart()
+	eventually(t, "the queue completed, the others closed or further", func() bool { return !slices.Contains(statuses(), "OPEN") })
+	restart()
+	eventually(t, "all at their ends", func() bool { return slices.Equal(statuses(), []string{"COMPLETED", "COMPLETED", "SETTLED"}) })
+
+	before := snapshot()
+	e.kill()
+	e = lotline.serve(t, dir)
+	if after := snapshot(); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("was\n%v\nand is\n%v", before, after)
+	}
+	if strings.Contains(e.stdout.String(), "sk_live_") {
+		t.Error("keys are shown again")
+	}
+
+	want := map[string][]string{
+		"queue":   {"queue.created -", "queue.scheduled -", "queue.opened " + open, "queue.closed " + closing, "queue.completed " + closing},
+		"draw":    {"draw.created -", "draw.scheduled -", "draw.opened " + open, "draw.closed " + closing, "draw.drawn " + end, "draw.completed " + end},
+		"auction": {"auction.created -", "auction.scheduled -", "auction.opened " + open, "auction.closed " + closing, "auction.settled " + end},
+	}
+	c := officialClient(t, dir)
+	for path := range created {
+		id := filepath.Base(path)
+		events := eventsOf(t, c, id)
+		checkChain(t, events)
+		var got []string
+		for _, r := range events {
+			at := answer{body: r.Data}.object(t)["at"].(string)
+			if r.EventNumber < 2 {
+				at = "-"
+			}
+			got = append(got, r.EventType+" "+at)
+		}
+		if kind := string(domain.ID(id).Kind()); !slices.Equal(got, want[kind]) {
+			t.Errorf("%s: got %v", id, got)
+		}
+		for _, r := range events {
+			if strings.Contains(string(r.Data), created[path].object(t)["encryptionSeed"].(string)) {
+				t.Errorf("%s holds the seed unsealed: %s", r.EventType, r.Data)
+			}
+		}
+	}
+	if code := e.terminate(); code != 0 {
+		t.Errorf("SIGTERM: exit %d\n%s", code, e.stderr)
+	}
+}
+
+func TestServe_aMovedTimeIsKeptPromptly(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t))
+	key := e.secretKey()
+	path := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q,"closeAt":%q}`, in(-1000), in(3_600_000))).header.Get("Location")
+	soon := in(300)
+	e.must(200, "PUT", path, key, body(`{"closeAt":%q}`, soon))
+	// Well before the next sweep, so the message bus has told the scheduler.
+	eventually(t, "it closed", func() bool { return e.must(200, "GET", path, key, "").object(t)["status"] == "COMPLETED" })
+	if got := e.must(200, "GET", path, key, "").object(t)["updatedAt"]; got != soon {
+		t.Errorf("closed at %s, due at %s", got, soon)
+	}
+}
+
+func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	make := func() string {
+		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	}
+	bad, good := make(), make()
+	// A queue in DRAFT cannot complete. The event is otherwise as the engine
+	// would have written it: only the rule is broken.
+	c := officialClient(t, dir)
+	id := filepath.Base(bad)
+	last := eventsOf(t, c, id)[0]
+	_, prev, _ := domain.SplitHash(last.UserMetadata)
+	impossible := esdb.EventData{
+		EventID: last.EventID, EventType: "queue.completed", ContentType: esdb.ContentTypeJson, Data: []byte(`{"at":"2099-01-01T00:00:00.000Z"}`),
+	}
+	impossible.EventID[0] ^= 0xff
+	metadata := []byte(`{"schemaVersion":1,"actor":"somebody"}`)
+	hash := domain.EventHash(impossible.EventID, impossible.EventType, last.StreamID, 1, impossible.Data, metadata, prev)
+	impossible.Metadata = domain.WithHash(metadata, hash)
+	if _, err := c.AppendToStream(t.Context(), last.StreamID, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(0)}, impossible); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		eventually(t, "it is quarantined", func() bool { return e.call("GET", bad, key, "").status == 500 })
+		for _, a := range []answer{
+			e.call("GET", bad, key, ""),
+			e.call("PUT", bad, key, `{"name":"x"}`),
+			e.call("POST", bad+"/open", key, ""),
+			e.call("DELETE", bad, key, ""),
+		} {
+			if got := a.object(t); a.status != 500 || got["error"] != "Distribution history is inconsistent" || got["code"] != "DISTRIBUTION_HISTORY_IS_INCONSISTENT" {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+		e.must(200, "GET", good, key, "")
+		e.must(200, "PUT", good, key, body(`{"name":%q}`, in(0)))
+		e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
+		ready := string(e.call("GET", "/readyz", "", "").body)
+		for _, part := range []string{last.StreamID, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
+			if !strings.Contains(ready, part) {
+				t.Errorf("/readyz does not say %q: %s", part, ready)
+			}
+		}
+	}
+	check()
+	e.kill()
+	e = testBinary(t).serve(t, dir)
+	check()
+}
+
+// The keys that are shown work, the lines that are printed can be pasted.
+func TestServe_theLinesItPrintsWork(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t))
+	e.secretKey()
+	var pasted []string
+	eventually(t, "all lines are printed", func() bool {
+		pasted = nil
+		for line := range strings.Lines(e.stdout.String()) {
+			if rest, ok := strings.CutPrefix(line, "  curl "); ok && strings.HasSuffix(line, "\n") {
+				pasted = append(pasted, strings.TrimSpace(rest))
+			}
+		}
+		return len(pasted) == 4
+	})
+	for _, line := range pasted {
+		url, rest, _ := strings.Cut(line, " ")
+		quoted := strings.Split(rest, "'")
+		method, data, status := "GET", "", 200
+		var header []string
+		for i := 0; i+1 < len(quoted); i += 2 {
+			switch strings.TrimSpace(quoted[i]) {
+			case "-H":
+				name, value, _ := strings.Cut(quoted[i+1], ": ")
+				header = append(header, name, value)
+			case "-d":
+				method, data, status = "POST", quoted[i+1], 201
+			default:
+				t.Fatalf("what is %q in %s", quoted[i], line)
+			}
+		}
+		a := e.must(status, method, strings.TrimPrefix(url, e.url), "", data, header...)
+		if method == "GET" && len(a.object(t)["data"].([]any)) != 3 {
+			t.Errorf("the list has %s", a.body)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+// Command lotline runs the distribution engine and administers it.
+//
+// This package turns flags and environment into configuration and wires the
+// parts together; it is the only one that knows all of them. It must not hold
+// rules of any kind.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes beside 0.
+const (
+	exitFault  = 1 // something broke while running
+	exitConfig = 2 // it cannot run like this: the one line on stderr says why
+)
+
+// configError is something that whoever starts the program has to change.
+type configError struct{ error }
+
+func (e configError) Unwrap() error { return e.error }
+
+func badConfig(format string, args ...any) error {
+	return configError{fmt.Errorf(format, args...)}
+}
+
+// cli is every command and flag. Each flag can also be given in the environment.
+type cli struct {
+	settings
+
+	Serve   serveCmd   `cmd:"" help:"Run the engine."`
+	Store   storeCmd   `cmd:"" help:"Run the embedded event store alone, for several engines to share."`
+	Org     orgCmd     `cmd:"" help:"Administer organizations."`
+	Keys    keysCmd    `cmd:"" help:"Administer keys."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program without its process: it ends when the command does or, for
+// those that serve, when ctx does.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var c cli
+	helped := false
+	parser, err := kong.New(&c,
+		kong.Name("lotline"),
+		kong.Description("Distribution of scarce things by queue, draw and auction, as events that anybody can check."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "lotline:", err)
+		return exitFault
+	}
+	command, err := parser.Parse(args)
+	if helped {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "lotline:", err)
+		return exitConfig
+	}
+	command.BindTo(ctx, (*context.Context)(nil))
+	command.Bind(&c.settings, streams{stdout, stderr})
+	if err := command.Run(); err != nil {
+		fmt.Fprintln(stderr, "lotline:", err)
+		if _, ok := errors.AsType[configError](err); ok {
+			return exitConfig
+		}
+		return exitFault
+	}
+	return 0
+}
+
+// streams are where a command prints.
+type streams struct{ out, err io.Writer }
+
+type versionCmd struct{}
+
+func (versionCmd) Run(to streams) error {
+	version := "(development)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	_, err := fmt.Fprintln(to.out, "lotline", version)
+	return err
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/commands/scheduler"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore"
+	"github.com/lotline/lotline/eventstore/relay"
+	"github.com/lotline/lotline/httpapi"
+	"github.com/lotline/lotline/projections"
+)
+
+type serveCmd struct {
+	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"Where HTTP is served (${default})."`
+	Bus            string `env:"LOTLINE_BUS" placeholder:"URL" help:"The message bus; empty is the one inside the process."`
+	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
+	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
+}
+
+func (c *serveCmd) validate() error {
+	if c.Bus != "" {
+		return badConfig("LOTLINE_BUS: %q is not a bus that this version knows; leave it empty for the one inside the process", c.Bus)
+	}
+	if err := provisioned("LOTLINE_SECRET_KEY", c.SecretKey, domain.SecretKey); err != nil {
+		return err
+	}
+	return provisioned("LOTLINE_PUBLISHABLE_KEY", c.PublishableKey, domain.PublishableKey)
+}
+
+// Run serves until ctx ends, and then shuts down in order.
+func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	logger, flush := newLogger(s.LogFormat, to.err)
+	defer func() { err = errors.Join(err, flush()) }()
+	dir, err := openDataDir(s.DataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return badConfig("LOTLINE_LISTEN: %w", err)
+	}
+	l, err := openLog(ctx, s, dir, logger)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	n, err := newNode(l, dir, logger)
+	if err != nil {
+		return errors.Join(err, listener.Close(), l.Close())
+	}
+	served := n.serve(listener)
+	err = c.runNode(ctx, n, listener.Addr(), to.out, served)
+	return errors.Join(err, n.shutDown(), l.Close())
+}
+
+// runNode brings the node up and waits for the end.
+func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Writer, served <-chan error) error {
+	if err := n.catchUp(ctx); err != nil {
+		// Asked to stop before it was ready, which is no fault.
+		return nil
+	}
+	made, err := c.provision(ctx, &office{n.handler, n.views})
+	if err != nil {
+		return fmt.Errorf("set up the organization %s: %w", defaultOrganization, err)
+	}
+	n.keepTime()
+	greet(out, at, made)
+	n.logger.Info().Str("address", at.String()).Msg("ready")
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-served:
+		return fmt.Errorf("serve HTTP: %w", err)
+	}
+}
+
+// provision makes sure that the default organization has the keys that are
+// given, and a key of each level at all. It returns the keys that it made.
+func (c *serveCmd) provision(ctx context.Context, o *office) (map[domain.KeyLevel]string, error) {
+	org, err := o.makeDefaultOrganization(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made := map[domain.KeyLevel]string{}
+	for level, given := range map[domain.KeyLevel]string{domain.SecretKey: c.SecretKey, domain.PublishableKey: c.PublishableKey} {
+		name, key := "provisioned", given
+		if key == "" {
+			if org.HasKey(level) {
+				continue
+			}
+			name, key = "first start", newKey(level, "live")
+			made[level] = key
+		}
+		if _, err := o.addKey(ctx, org.ID, level, name, key); err != nil {
+			return nil, err
+		}
+	}
+	return made, nil
+}
+
+// node is an engine while it runs.
+type node struct {
+	logger    zerolog.Logger
+	log       *log
+	views     *projections.Views
+	handler   *commands.Handler
+	bus       *gochannel.GoChannel
+	relay     *relay.Relay
+	tail      *eventstore.Tail
+	scheduler *scheduler.Scheduler
+	server    *http.Server
+
+	// What stops the parts that run, nil for those that do not yet.
+	stopViews, stopRelay, stopTail, stopScheduler func()
+}
+
+func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
+	views, err := projections.Open(dir.file(viewsFile), l.keys, logger)
+	if err != nil {
+		return nil, badConfig("read models: %w", err)
+	}
+	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(l, time.Now)}
+	n.bus = gochannel.NewGoChannel(gochannel.Config{
+		// Without it messages overtake each other.
+		BlockPublishUntilSubscriberAck: true,
+	}, busLogger{logger})
+	n.scheduler = scheduler.New(views, n.handler, time.Now, logger)
+	macKey, err := l.keys.Derive("http tokens v1")
+	if err != nil {
+		return nil, errors.Join(err, views.Close())
+	}
+	n.server = &http.Server{
+		Handler: httpapi.New(httpapi.Config{
+			Commands: n.handler, Views: views, Ready: n.ready, MACKey: macKey, Clock: time.Now, Log: logger,
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	return n, nil
+}
+
+// serve answers HTTP from now on; what it needs may still be catching up.
+func (n *node) serve(l net.Listener) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		err := n.server.Serve(l)
+		if !errors.Is(err, http.ErrServerClosed) {
+			done <- err
+		}
+	}()
+	return done
+}
+
+// catchUp follows the log and returns when the read models have reached its
+// present end.
+func (n *node) catchUp(ctx context.Context) error {
+	head, err := n.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	// The bus is for what happens from now on; the log has what happened.
+	n.relay = relay.New(n.bus, head, n.logger)
+	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), n.logger, n.views, n.relay)
+	n.stopViews = start(func(ctx context.Context) {
+		if err := n.views.Run(ctx); err != nil {
+			n.logger.Error().Err(err).Msg("the read models were not saved")
+		}
+	})
+	n.stopRelay = start(n.relay.Run)
+	n.stopTail = start(n.tail.Run)
+	select {
+	case <-n.tail.CaughtUp():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// keepTime starts the timers, from the read models as they are now.
+func (n *node) keepTime() {
+	n.stopScheduler = start(func(ctx context.Context) {
+		updates, err := n.bus.Subscribe(ctx, domain.TopicDistributionUpdated)
+		if err != nil {
+			// The sweeps still find every timer.
+			n.logger.Error().Err(err).Msg("the scheduler is not told of changes")
+		}
+		n.scheduler.Run(ctx, updates)
+	})
+}
+
+// ready names the parts that a ready engine needs, and what is wrong with them.
+func (n *node) ready(ctx context.Context) []httpapi.Check {
+	_, store := n.log.Head(ctx)
+	views := errors.New("catching up with the log")
+	if n.tail != nil && n.tail.Connected() {
+		views = nil
+	}
+	timers := errors.New("what was overdue at the start is not done")
+	if n.scheduler.CaughtUp() {
+		timers = nil
+	}
+	return []httpapi.Check{
+		{Name: "eventStore", Err: store},
+		{Name: "projections", Err: views},
+		{Name: "timers", Err: timers},
+	}
+}
+
+// drainTimeout is how long requests and commands under way may take at the end.
+const drainTimeout = 15 * time.Second
+
+// shutDown stops the parts in the order in which they need each other: nothing
+// new comes in before what is under way has gone through.
+func (n *node) shutDown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	err := n.server.Shutdown(ctx)
+	stop(n.stopScheduler)
+	err = errors.Join(err, n.handler.Close(ctx))
+	stop(n.stopTail)
+	stop(n.stopRelay)
+	err = errors.Join(err, n.bus.Close())
+	stop(n.stopViews)
+	return errors.Join(err, n.views.Close())
+}
+
+// start runs f in the background. What it returns ends f's context and waits
+// for f to return.
+func start(f func(context.Context)) func() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { f(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func stop(f func()) {
+	if f != nil {
+		f()
+	}
+}

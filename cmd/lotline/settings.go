@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore"
+)
+
+// settings are the flags of all commands.
+type settings struct {
+	DataDir        string `env:"LOTLINE_DATA_DIR" default:"./lotline-data" placeholder:"DIR" help:"Where the embedded store, the read models and the master key are (${default})."`
+	EventStore     string `name:"eventstore" env:"LOTLINE_EVENTSTORE" placeholder:"esdb://…" help:"The EventStoreDB or KurrentDB server to use instead of the embedded store."`
+	EmbeddedListen string `env:"LOTLINE_EMBEDDED_LISTEN" placeholder:"HOST:PORT" help:"A loopback address on which other programs reach the embedded store (none: its Unix socket only)."`
+	MasterKey      string `env:"LOTLINE_MASTER_KEY" placeholder:"KEY" help:"32 bytes in hex or base64 under which secrets are sealed (made in the data directory when not given)."`
+	LogFormat      string `env:"LOTLINE_LOG_FORMAT" enum:"auto,console,json" default:"auto" help:"console, json, or auto: console on a terminal, else json."`
+}
+
+// masterKey decodes the master key, or returns nil when none is given.
+func (s *settings) masterKey() ([]byte, error) {
+	if s.MasterKey == "" {
+		return nil, nil
+	}
+	key, ok := decodeMasterKey(s.MasterKey)
+	if !ok {
+		return nil, badConfig("LOTLINE_MASTER_KEY must be %d bytes in hex or base64", eventstore.MasterKeySize)
+	}
+	return key, nil
+}
+
+func decodeMasterKey(text string) ([]byte, bool) {
+	text = strings.TrimSpace(text)
+	if key, err := hex.DecodeString(text); err == nil && len(key) == eventstore.MasterKeySize {
+		return key, true
+	}
+	// Both alphabets of base64, with or without padding.
+	text = strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(text, "="))
+	key, err := base64.RawURLEncoding.DecodeString(text)
+	return key, err == nil && len(key) == eventstore.MasterKeySize
+}
+
+// embeddedListen checks the address for the embedded store: what it speaks there
+// is neither encrypted nor protected by a password.
+func (s *settings) embeddedListen() error {
+	if s.EmbeddedListen == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(s.EmbeddedListen)
+	if err != nil {
+		return badConfig("LOTLINE_EMBEDDED_LISTEN: %w", err)
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return badConfig("LOTLINE_EMBEDDED_LISTEN: %s is not a loopback address, and the embedded store has no password yet", s.EmbeddedListen)
+	}
+	return nil
+}
+
+var keyPattern = regexp.MustCompile(`^(sk|pk)_(live|test)_[0-9A-Za-z_-]{16,128}$`)
+
+// provisioned checks a key that is given in the environment.
+func provisioned(variable, key string, level domain.KeyLevel) error {
+	if key != "" && (!keyPattern.MatchString(key) || !strings.HasPrefix(key, keyPrefix(level))) {
+		return badConfig("%s must look like %slive_… with at least 16 letters, digits, - or _ behind it", variable, keyPrefix(level))
+	}
+	return nil
+}
+
+// keyPrefix is what the keys of a level begin with.
+func keyPrefix(level domain.KeyLevel) string {
+	if level == domain.PublishableKey {
+		return "pk_"
+	}
+	return "sk_"
+}

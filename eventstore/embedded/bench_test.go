@@ -1,0 +1,180 @@
+package embedded
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+)
+
+// benchmarkData is an event as large as most.
+var benchmarkData = `{"consumer":"` + strings.Repeat("c", 360) + `"}`
+
+func reportEvents(b *testing.B, each int) {
+	b.ReportMetric(float64(b.N)*float64(each)/b.Elapsed().Seconds(), "events/s")
+}
+
+// Each caller appends one event at a time to streams of its own, at the exact
+// revision, and waits for the answer.
+func BenchmarkAppend(b *testing.B) {
+	for _, callers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("store/callers=%d", callers), func(b *testing.B) {
+			s := newStore(b)
+			spread(b, callers, func(stream string, revision int64) error {
+				_, err := s.append(b.Context(), stream, expectation(revision-1), []proposed{{
+					id: uuid.New(), kind: "queue.consumer.entered", json: true, data: []byte(benchmarkData), metadata: []byte(`{"commandId":"x"}`),
+				}})
+				return err
+			})
+		})
+	}
+	for _, callers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("client/callers=%d", callers), func(b *testing.B) {
+			client := start(b).connect(b)
+			spread(b, callers, func(stream string, revision int64) error {
+				var expected esdb.ExpectedRevision = esdb.NoStream{}
+				if revision > 0 {
+					expected = esdb.Revision(uint64(revision - 1))
+				}
+				_, err := client.AppendToStream(b.Context(), stream, esdb.AppendToStreamOptions{ExpectedRevision: expected}, esdb.EventData{
+					EventID: uuid.New(), EventType: "queue.consumer.entered", ContentType: esdb.ContentTypeJson, Data: []byte(benchmarkData), Metadata: []byte(`{"commandId":"x"}`),
+				})
+				return err
+			})
+		})
+	}
+}
+
+// spread shares b.N appends among callers; a stream is used for ten of them.
+func spread(b *testing.B, callers int, do func(stream string, revision int64) error) {
+	b.ReportAllocs()
+	b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
+	var ids atomic.Int64
+	work := func(next func() bool) {
+		id := ids.Add(1)
+		for i := int64(0); next(); i++ {
+			if err := do(fmt.Sprintf("queue-%d-%d", id, i/10), i%10); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	}
+	if callers == 1 {
+		work(b.Loop)
+	} else {
+		b.RunParallel(func(pb *testing.PB) { work(pb.Next) })
+	}
+	reportEvents(b, 1)
+}
+
+func BenchmarkAppendBatch(b *testing.B) {
+	const each = 1000
+	s := newStore(b)
+	b.ReportAllocs()
+	for i := int64(0); b.Loop(); i++ {
+		events := proposals(each, 380)
+		if _, err := s.append(b.Context(), "queue-1", expectation(i*each-1), events); err != nil {
+			b.Fatal(err)
+		}
+	}
+	reportEvents(b, each)
+}
+
+// benchmarkLog holds count events, all in streams of the same length.
+func benchmarkLog(b *testing.B, count, length int) *running {
+	b.Helper()
+	server := start(b)
+	for i := range count / length {
+		events := make([]proposed, length)
+		for j := range events {
+			events[j] = proposed{id: uuid.New(), kind: "queue.consumer.entered", json: true, data: []byte(benchmarkData), metadata: []byte(`{"commandId":"x"}`)}
+		}
+		if _, err := server.store.append(b.Context(), fmt.Sprintf("queue-%d", i), expectNoStream, events); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return server
+}
+
+func BenchmarkReadStream(b *testing.B) {
+	for _, length := range []int{20, 1000} {
+		server := benchmarkLog(b, 20_000, length)
+		client := server.connect(b)
+		streams := 20_000 / length
+		b.Run(fmt.Sprintf("store/events=%d", length), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				p, err := server.store.readStream(b.Context(), fmt.Sprintf("queue-%d", i%streams), 0, false, int64(length))
+				if err != nil || len(p.events) != length {
+					b.Fatalf("%d events, %v", len(p.events), err)
+				}
+			}
+			reportEvents(b, length)
+		})
+		b.Run(fmt.Sprintf("client/events=%d", length), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				events, err := client.ReadStream(b.Context(), fmt.Sprintf("queue-%d", i%streams), esdb.ReadStreamOptions{From: esdb.Start{}}, uint64(length))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if got, err := drain(events); err != nil || len(got) != length {
+					b.Fatalf("%d events, %v", len(got), err)
+				}
+			}
+			reportEvents(b, length)
+		})
+	}
+}
+
+func BenchmarkReadAll(b *testing.B) {
+	const count = 50_000
+	server := benchmarkLog(b, count, 100)
+	client := server.connect(b)
+	matching := &filter{prefixes: [][]byte{[]byte("queue-7")}}
+	for name, f := range map[string]*filter{"store": nil, "store/filtered": matching} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				for next, complete := int64(0), false; !complete; {
+					p, err := server.store.readAll(b.Context(), next, false, f, 1<<62, pageRows)
+					if err != nil {
+						b.Fatal(err)
+					}
+					next, complete = p.last+1, p.complete
+				}
+			}
+			reportEvents(b, count)
+		})
+	}
+	b.Run("client/subscription", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			subscription, err := client.SubscribeToAll(b.Context(), esdb.SubscribeToAllOptions{From: esdb.Start{}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for range count {
+				nextEvent(b, subscription)
+			}
+			subscription.Close()
+		}
+		reportEvents(b, count)
+	})
+}
+
+// The floor under BenchmarkAppend: what a raw log that groups its callers' bytes
+// into one synced write would reach, on the same disk.
+func BenchmarkRawLog(b *testing.B) {
+	b.Run("callers=64", func(b *testing.B) {
+		log := newRawLog(b, filepath.Join(b.TempDir(), "raw"))
+		record := []byte(benchmarkData + strings.Repeat("m", 200))
+		spread(b, 64, func(string, int64) error { return log.append(record) })
+	})
+}

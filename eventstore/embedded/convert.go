@@ -1,0 +1,112 @@
+package embedded
+
+import (
+	"encoding/binary"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+)
+
+const (
+	metadataKeyType        = "type"
+	metadataKeyContentType = "content-type"
+	metadataKeyCreated     = "created"
+
+	contentTypeJSON  = "application/json"
+	contentTypeBytes = "application/octet-stream"
+
+	maxStreamName = 64 << 10
+)
+
+func streamName(identifier *shared.StreamIdentifier) (string, error) {
+	name := identifier.GetStreamName()
+	switch {
+	case len(name) == 0:
+		return "", status.Error(codes.InvalidArgument, "the stream has no name")
+	case len(name) > maxStreamName:
+		return "", status.Errorf(codes.InvalidArgument, "the stream's name is longer than %d bytes", maxStreamName)
+	case !utf8.Valid(name):
+		return "", status.Error(codes.InvalidArgument, "the stream's name is not UTF-8")
+	}
+	return string(name), nil
+}
+
+// clamp brings revisions and positions into the range that SQLite can hold.
+// Clients send the highest number there is for "as far as there is".
+func clamp(value uint64) int64 {
+	return int64(min(value, math.MaxInt64))
+}
+
+func proposedEvent(id *shared.UUID, system map[string]string, data, metadata []byte) (proposed, error) {
+	parsed, err := parseUUID(id)
+	if err != nil {
+		return proposed{}, status.Errorf(codes.InvalidArgument, "the event's id is not valid: %v", err)
+	}
+	if parsed == uuid.Nil {
+		return proposed{}, status.Error(codes.InvalidArgument, "the event has no id")
+	}
+	kind, hasType := system[metadataKeyType]
+	contentType, hasContentType := system[metadataKeyContentType]
+	switch {
+	case !hasType:
+		return proposed{}, missingProperty(metadataKeyType)
+	case !hasContentType:
+		return proposed{}, missingProperty(metadataKeyContentType)
+	case kind == "":
+		return proposed{}, status.Error(codes.InvalidArgument, "the event has an empty type")
+	}
+	return proposed{id: parsed, kind: kind, json: contentType == contentTypeJSON, data: data, metadata: metadata}, nil
+}
+
+func parseUUID(id *shared.UUID) (uuid.UUID, error) {
+	if structured := id.GetStructured(); structured != nil {
+		var parsed uuid.UUID
+		binary.BigEndian.PutUint64(parsed[:8], uint64(structured.GetMostSignificantBits()))
+		binary.BigEndian.PutUint64(parsed[8:], uint64(structured.GetLeastSignificantBits()))
+		return parsed, nil
+	}
+	return uuid.Parse(id.GetString_())
+}
+
+func structuredUUID(id uuid.UUID) *shared.UUID {
+	return &shared.UUID{Value: &shared.UUID_Structured_{Structured: &shared.UUID_Structured{
+		MostSignificantBits:  int64(binary.BigEndian.Uint64(id[:8])),
+		LeastSignificantBits: int64(binary.BigEndian.Uint64(id[8:])),
+	}}}
+}
+
+func stringUUID(id uuid.UUID) *shared.UUID {
+	return &shared.UUID{Value: &shared.UUID_String_{String_: id.String()}}
+}
+
+func eventResponse(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *streamspb.ReadResp {
+	contentType := contentTypeBytes
+	if e.json {
+		contentType = contentTypeJSON
+	}
+	return &streamspb.ReadResp{Content: &streamspb.ReadResp_Event{Event: &streamspb.ReadResp_ReadEvent{
+		Event: &streamspb.ReadResp_ReadEvent_RecordedEvent{
+			Id:               asUUID(e.id),
+			StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(e.stream)},
+			StreamRevision:   uint64(e.revision),
+			PreparePosition:  uint64(e.position),
+			CommitPosition:   uint64(e.position),
+			Metadata: map[string]string{
+				metadataKeyType:        e.kind,
+				metadataKeyContentType: contentType,
+				// Clients end their process when this is not a decimal number.
+				metadataKeyCreated: strconv.FormatInt(e.created, 10),
+			},
+			CustomMetadata: e.metadata,
+			Data:           e.data,
+		},
+		Position: &streamspb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(e.position)},
+	}}}
+}

@@ -1,0 +1,293 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+const (
+	// A page is what a read takes from the file at once. It is bounded by bytes
+	// because events can be a mebibyte each, and by rows because a filter may
+	// refuse all of them.
+	pageBytes = 1 << 20
+	pageRows  = 1024
+
+	internedLimit = 4096
+)
+
+// reader is one connection for reading, used by one goroutine at a time.
+type reader struct {
+	conn            *sqlite3.Conn
+	stream          *sqlite3.Stmt
+	streamForwards  *sqlite3.Stmt
+	streamBackwards *sqlite3.Stmt
+	allForwards     *sqlite3.Stmt
+	allBackwards    *sqlite3.Stmt
+	last            *sqlite3.Stmt
+	// interned keeps the few names and types that most events share from being
+	// copied for each of them.
+	interned map[string]string
+}
+
+func openReader(uri string) (*reader, error) {
+	conn, err := connect(uri)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{conn: conn, interned: make(map[string]string)}
+	if err := conn.Exec(`PRAGMA query_only = ON; PRAGMA cache_size = -8192`); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	const (
+		columns = `SELECT e.position, e.revision, e.id, e.type, e.is_json, e.created, e.data, e.metadata`
+		ofOne   = columns + ` FROM events e WHERE e.stream = ? AND e.revision BETWEEN ? AND ? AND e.created >= ? ORDER BY e.revision `
+		// CROSS JOIN makes SQLite walk the events and look the names up.
+		ofAll = columns + `, s.name FROM events e CROSS JOIN streams s ON s.id = e.stream WHERE e.position BETWEEN ? AND ? ORDER BY e.position `
+	)
+	err = prepareAll(conn, map[**sqlite3.Stmt]string{
+		&r.stream:          selectStream,
+		&r.streamForwards:  ofOne + `LIMIT ?`,
+		&r.streamBackwards: ofOne + `DESC LIMIT ?`,
+		&r.allForwards:     ofAll + `LIMIT ?`,
+		&r.allBackwards:    ofAll + `DESC LIMIT ?`,
+		&r.last:            `SELECT max(position) FROM events`,
+	})
+	if err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+func (r *reader) close() error {
+	return closeConnection(r.conn)
+}
+
+func prepareAll(conn *sqlite3.Conn, statements map[**sqlite3.Stmt]string) error {
+	for target, sql := range statements {
+		stmt, _, err := conn.PrepareFlags(sql, sqlite3.PREPARE_PERSISTENT)
+		if err != nil {
+			return err
+		}
+		*target = stmt
+	}
+	return nil
+}
+
+// closeConnection finalizes the statements first: SQLite refuses to close a
+// connection that has any.
+func closeConnection(conn *sqlite3.Conn) error {
+	var errs []error
+	for _, stmt := range slices.Collect(conn.Stmts()) {
+		errs = append(errs, stmt.Close())
+	}
+	return errors.Join(append(errs, conn.Close())...)
+}
+
+const selectStream = `SELECT s.id, s.truncate_before, s.max_count, s.max_age,
+	(SELECT e.revision FROM events e WHERE e.stream = s.id ORDER BY e.revision DESC LIMIT 1)
+	FROM streams s WHERE s.name = ?`
+
+// lookUp reads what is known of a stream. A stream nobody wrote to comes back
+// without an id and at noRevision.
+func lookUp(stmt *sqlite3.Stmt, name string) (head, error) {
+	h := head{name: name, last: noRevision}
+	if err := stmt.BindText(1, name); err != nil {
+		return h, err
+	}
+	if stmt.Step() {
+		h.id = stmt.ColumnInt64(0)
+		h.limits = limits{
+			before:   stmt.ColumnInt64(1),
+			maxCount: stmt.ColumnInt64(2),
+			maxAge:   stmt.ColumnInt64(3),
+		}
+		// A stream can have metadata before it has events.
+		if stmt.ColumnType(4) != sqlite3.NULL {
+			h.last = stmt.ColumnInt64(4)
+		}
+	}
+	if _, isMetadata := described(name); isMetadata {
+		// Of metadata only the newest counts. Clients rely on it: they read the
+		// first event there is.
+		h.limits = limits{maxCount: 1}
+	}
+	return h, errors.Join(stmt.Err(), stmt.Reset())
+}
+
+// page is a run of events.
+type page struct {
+	events []recorded
+	// considered counts the rows looked at, whether a filter took them or not.
+	considered int
+	// last is the revision or position of the last row that was considered; it
+	// means nothing when none was.
+	last int64
+	// complete says that the page ended for want of rows.
+	complete bool
+}
+
+// withReader lends a connection to do.
+func (s *store) withReader(ctx context.Context, do func(*reader) error) error {
+	select {
+	case r, open := <-s.readers:
+		if !open {
+			return errClosed
+		}
+		defer func() { s.readers <- r }()
+		if r == nil {
+			opened, err := openReader(s.uri)
+			if err != nil {
+				return err
+			}
+			r = opened
+		}
+		return do(r)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lastPosition is the position of the newest event, 0 when there is none.
+func (s *store) lastPosition(ctx context.Context) (int64, error) {
+	var position int64
+	err := s.withReader(ctx, func(r *reader) error {
+		if r.last.Step() {
+			position = r.last.ColumnInt64(0)
+		}
+		return errors.Join(r.last.Err(), r.last.Reset())
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read last position: %w", err)
+	}
+	return position, nil
+}
+
+// state is what a reader of a stream must know: its newest revision and which
+// events its metadata hides.
+func (s *store) state(ctx context.Context, stream string) (head, error) {
+	var h head
+	err := s.withReader(ctx, func(r *reader) (err error) {
+		h, err = lookUp(r.stream, stream)
+		return err
+	})
+	if err != nil {
+		return head{}, fmt.Errorf("read state of %s: %w", stream, err)
+	}
+	return h, nil
+}
+
+// readStream returns up to count events of a stream, from the given revision on
+// and including it. It tells a stream without readable events by errNoStream and
+// one that was ended for good by a *deletedError.
+func (s *store) readStream(ctx context.Context, stream string, from int64, backwards bool, count int64) (page, error) {
+	var p page
+	err := s.withReader(ctx, func(r *reader) error {
+		h, err := lookUp(r.stream, stream)
+		if err != nil {
+			return err
+		}
+		switch {
+		case h.last == tombstoneRevision:
+			return &deletedError{stream: stream}
+		case h.last == noRevision || h.limits.before == deletedBefore:
+			return errNoStream
+		}
+		low, high, stmt := max(from, h.firstShown()), h.last, r.streamForwards
+		if backwards {
+			low, high, stmt = h.firstShown(), min(from, h.last), r.streamBackwards
+		}
+		p.complete = true
+		if low > high {
+			return nil
+		}
+		rows := min(count, pageRows)
+		for i, value := range []int64{h.id, low, high, h.oldestShown(s.ticks()), rows} {
+			if err := stmt.BindInt64(i+1, value); err != nil {
+				return err
+			}
+		}
+		return r.collect(stmt, &p, rows, rows, func() (string, bool) { return stream, true },
+			func(e *recorded) int64 { return e.revision })
+	})
+	if err != nil {
+		return page{}, fmt.Errorf("read %s: %w", stream, err)
+	}
+	return p, nil
+}
+
+// readAll returns up to count events of the whole log that match, from the given
+// position on and including it, having considered at most limit rows.
+func (s *store) readAll(ctx context.Context, from int64, backwards bool, matching *filter, count, limit int64) (page, error) {
+	var p page
+	err := s.withReader(ctx, func(r *reader) error {
+		low, high, stmt := from, int64(math.MaxInt64), r.allForwards
+		if backwards {
+			low, high, stmt = 0, from, r.allBackwards
+		}
+		rows := min(limit, pageRows)
+		for i, value := range []int64{low, high, rows} {
+			if err := stmt.BindInt64(i+1, value); err != nil {
+				return err
+			}
+		}
+		p.complete = true
+		return r.collect(stmt, &p, rows, count, func() (string, bool) {
+			name := stmt.ColumnRawText(8)
+			if matching != nil && !matching.matches(name, stmt.ColumnRawText(3)) {
+				return "", false
+			}
+			return r.intern(name), true
+		}, func(e *recorded) int64 { return e.position })
+	})
+	if err != nil {
+		return page{}, fmt.Errorf("read $all: %w", err)
+	}
+	return p, nil
+}
+
+// collect copies rows into p until it holds count events, enough bytes, or the
+// statement has no more; rows is the statement's own limit. named gives the
+// stream of the present row and whether the row is wanted.
+func (r *reader) collect(stmt *sqlite3.Stmt, p *page, rows, count int64, named func() (string, bool), at func(*recorded) int64) error {
+	var bytesHeld int
+	for stmt.Step() {
+		p.considered++
+		e := recorded{position: stmt.ColumnInt64(0), revision: stmt.ColumnInt64(1)}
+		p.last = at(&e)
+		stream, wanted := named()
+		if wanted {
+			e.stream = stream
+			copy(e.id[:], stmt.ColumnRawBlob(2))
+			e.kind = r.intern(stmt.ColumnRawText(3))
+			e.json = stmt.ColumnBool(4)
+			e.created = stmt.ColumnInt64(5)
+			e.data = bytes.Clone(stmt.ColumnRawBlob(6))
+			e.metadata = bytes.Clone(stmt.ColumnRawBlob(7))
+			p.events = append(p.events, e)
+			bytesHeld += len(e.data) + len(e.metadata)
+		}
+		if int64(len(p.events)) == count || bytesHeld >= pageBytes || int64(p.considered) == rows {
+			p.complete = false
+			break
+		}
+	}
+	return errors.Join(stmt.Err(), stmt.Reset())
+}
+
+func (r *reader) intern(raw []byte) string {
+	if known, ok := r.interned[string(raw)]; ok {
+		return known
+	}
+	if len(r.interned) >= internedLimit {
+		clear(r.interned)
+	}
+	text := string(raw)
+	r.interned[text] = text
+	return text
+}

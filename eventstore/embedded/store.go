@@ -1,0 +1,329 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/ncruces/go-sqlite3"
+)
+
+const (
+	// applicationID marks the file as ours in the SQLite header ("LOTL").
+	applicationID = 0x4c4f544c
+	// formatVersion is raised when a file written by this program can no longer
+	// be read by the one before it.
+	formatVersion = 1
+
+	// readConnections is small because a read holds one only while it copies a
+	// page out, never while it waits for a client.
+	readConnections = 4
+)
+
+// schema is written for people as well: the file can be opened with the sqlite3
+// tool while it is in use, and the comments are kept in it.
+const schema = `
+CREATE TABLE streams (
+	id              INTEGER PRIMARY KEY,
+	name            TEXT NOT NULL UNIQUE,
+	-- What the newest event of the stream's metadata stream says, NULL for nothing:
+	truncate_before INTEGER, -- $tb: first revision still shown; 9223372036854775807 when the stream is deleted
+	max_count       INTEGER, -- $maxCount: how many of the newest events are shown
+	max_age         INTEGER  -- $maxAge: for how many seconds an event is shown
+) STRICT;
+
+CREATE TABLE events (
+	position INTEGER PRIMARY KEY,                    -- 1, 2, 3… in the order of commits
+	stream   INTEGER NOT NULL REFERENCES streams(id),
+	revision INTEGER NOT NULL,                       -- 0, 1, 2… within the stream; 9223372036854775807 for a tombstone
+	id       BLOB NOT NULL,                          -- the 16 bytes of a UUID
+	type     TEXT NOT NULL,
+	is_json  INTEGER NOT NULL,                       -- 1 when the writer said that data is JSON
+	created  INTEGER NOT NULL,                       -- ticks of 100 ns since 1970, never falling
+	data     ANY NOT NULL,                           -- the bytes as they came: TEXT when they are text, else BLOB
+	metadata ANY NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX events_by_stream ON events (stream, revision);
+
+CREATE VIEW log AS
+	SELECT e.position, s.name AS stream, e.revision, e.type,
+	       strftime('%Y-%m-%dT%H:%M:%fZ', e.created / 1e7, 'unixepoch') AS created,
+	       lower(hex(e.id)) AS id, e.data, e.metadata
+	FROM events e CROSS JOIN streams s ON s.id = e.stream;
+`
+
+// recorded is an event as it stands in the log.
+type recorded struct {
+	position int64
+	stream   string
+	revision int64
+	id       uuid.UUID
+	kind     string
+	json     bool
+	created  int64 // ticks of 100 ns since 1970
+	data     []byte
+	metadata []byte
+}
+
+// store is the log in its file. Its methods may be called from any goroutine;
+// what they return is the caller's.
+type store struct {
+	lock    *os.File
+	writer  *committer
+	readers chan *reader // nil for one that was not needed yet
+	uri     string
+	hub     hub
+	now     func() time.Time
+
+	mu     sync.RWMutex // guards closed and the sending to the writer's queue
+	closed bool
+}
+
+var errClosed = errors.New("the event store is closed")
+
+func openStore(path string, now func() time.Time) (_ *store, err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open event store: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open event store %s: %w", path, err)
+		}
+	}()
+
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	s := &store{lock: lock, uri: fileURI(path), now: now, readers: make(chan *reader, readConnections)}
+	s.hub.watchers = make(map[string]map[*watcher]struct{})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+
+	// SQLite would create the file readable by everybody.
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Close(); err != nil {
+		return nil, err
+	}
+	s.writer, err = openCommitter(s)
+	if err != nil {
+		return nil, err
+	}
+	// The entries of the file and of its write-ahead log must outlive a power
+	// failure as well, and SQLite's file layer here does not see to it.
+	if err := syncDirectory(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, s.writer.close())
+	}
+	for range readConnections {
+		s.readers <- nil
+	}
+	go s.writer.run()
+	return s, nil
+}
+
+func fileURI(path string) string {
+	// Files that SQLite puts beside the database get the mode of the database.
+	// SQLite does not read a plus sign in a query as a space.
+	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
+	uri := url.URL{Scheme: "file", Path: path, RawQuery: "modeof=" + mode}
+	return uri.String()
+}
+
+func syncDirectory(path string) error {
+	directory, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(directory.Sync(), directory.Close())
+}
+
+// connect opens a connection with the settings that all of them need.
+func connect(uri string) (*sqlite3.Conn, error) {
+	conn, err := sqlite3.Open(uri)
+	if err != nil {
+		return nil, err
+	}
+	// The build of SQLite in use syncs the write-ahead log only at checkpoints
+	// unless it is told otherwise, which would lose acknowledged events.
+	err = conn.Exec(`PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF`)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// prepareFile checks that the file is ours and of a format we know, and lays the
+// tables when it is new.
+func prepareFile(conn *sqlite3.Conn) error {
+	application, err := queryInt(conn, `PRAGMA application_id`)
+	if err != nil {
+		return err
+	}
+	version, err := queryInt(conn, `PRAGMA user_version`)
+	if err != nil {
+		return err
+	}
+	tables, err := queryInt(conn, `SELECT count(*) FROM sqlite_schema`)
+	if err != nil {
+		return err
+	}
+	fresh := application == 0 && version == 0 && tables == 0
+	switch {
+	case !fresh && application != applicationID:
+		return errors.New("the file is an SQLite database but not an event store")
+	case version > formatVersion:
+		return fmt.Errorf("the file has format %d, this program knows formats up to %d: use a newer release", version, formatVersion)
+	}
+	// SQLite answers with the mode it stays in where it cannot have this one.
+	if mode, err := queryText(conn, `PRAGMA journal_mode = WAL`); err != nil {
+		return err
+	} else if mode != "wal" {
+		return fmt.Errorf("the file system does not allow a write-ahead log: journal mode is %q", mode)
+	}
+	err = conn.Exec(`PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -65536`)
+	if err != nil || !fresh {
+		return err
+	}
+	script := fmt.Sprintf(`BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT`,
+		schema, applicationID, formatVersion)
+	if err := conn.Exec(script); err != nil {
+		return fmt.Errorf("create tables: %w", err)
+	}
+	return nil
+}
+
+func queryInt(conn *sqlite3.Conn, sql string) (int64, error) {
+	text, err := queryText(conn, sql)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(text, 10, 64)
+}
+
+func queryText(conn *sqlite3.Conn, sql string) (string, error) {
+	stmt, _, err := conn.Prepare(sql)
+	if err != nil {
+		return "", err
+	}
+	defer stmt.Close()
+	var value string
+	if stmt.Step() {
+		value = stmt.ColumnText(0)
+	}
+	return value, stmt.Err()
+}
+
+// close waits for the appends that were taken and closes the file. Reads must
+// have ended: those that come later fail.
+func (s *store) close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.writer.queue)
+	s.mu.Unlock()
+
+	<-s.writer.done
+	var errs []error
+	for range readConnections {
+		if r := <-s.readers; r != nil {
+			errs = append(errs, r.close())
+		}
+	}
+	close(s.readers)
+	// The writer goes last: the last connection to close empties the
+	// write-ahead log into the database.
+	errs = append(errs, s.writer.close(), s.lock.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close event store: %w", err)
+	}
+	return nil
+}
+
+// append adds events to a stream when it stands at the expected revision and
+// returns once they are on disk. An error that is neither a *revisionError nor a
+// *deletedError leaves open whether they were added.
+func (s *store) append(ctx context.Context, stream string, expected expectation, events []proposed) (receipt, error) {
+	return s.write(ctx, &write{stream: stream, expected: expected, events: events})
+}
+
+// delete hides the events that a stream has now. Its revisions go on from where
+// they are when somebody appends to it again.
+func (s *store) delete(ctx context.Context, stream string, expected expectation) (receipt, error) {
+	return s.write(ctx, &write{operation: softDelete, stream: stream, expected: expected})
+}
+
+// tombstone ends a stream for good.
+func (s *store) tombstone(ctx context.Context, stream string, expected expectation) (receipt, error) {
+	return s.write(ctx, &write{operation: tombstone, stream: stream, expected: expected})
+}
+
+func (s *store) write(ctx context.Context, w *write) (receipt, error) {
+	if err := s.begin(ctx, w); err != nil {
+		return receipt{}, err
+	}
+	return s.finish(ctx, w)
+}
+
+// begin puts a write in line. Those of one goroutine are carried out in the
+// order in which it begins them.
+func (s *store) begin(ctx context.Context, w *write) error {
+	w.done = make(chan struct{})
+	if err := s.enqueue(ctx, w); err != nil {
+		return fmt.Errorf("append to %s: %w", w.stream, err)
+	}
+	return nil
+}
+
+// finish waits for a write that was begun.
+func (s *store) finish(ctx context.Context, w *write) (receipt, error) {
+	select {
+	case <-w.done:
+		return w.receipt, w.err
+	case <-ctx.Done():
+		return receipt{}, fmt.Errorf("append to %s: %w", w.stream, ctx.Err())
+	}
+}
+
+func (s *store) enqueue(ctx context.Context, w *write) error {
+	// Held while sending, so that close cannot close the queue under the sender.
+	// The committer goes on emptying the queue meanwhile.
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	select {
+	case s.writer.queue <- w:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ticks is the time in the unit of the log.
+func (s *store) ticks() int64 {
+	return s.now().UnixNano() / 100
+}
+
+// tombstoneRevision is the revision of the event that ends a stream for good.
+const tombstoneRevision = math.MaxInt64

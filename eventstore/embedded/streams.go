@@ -1,0 +1,361 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+)
+
+// maxAppendBytes is the default of a real server. A store that took more would
+// surprise its users when they move to one.
+const maxAppendBytes = 1 << 20
+
+// streams answers the calls of the service of the same name.
+type streams struct {
+	streamspb.UnimplementedStreamsServer
+
+	store   *store
+	closing <-chan struct{} // closed when reads and subscriptions have to end
+}
+
+func (s *streams) Append(call streamspb.Streams_AppendServer) error {
+	request, err := call.Recv()
+	if err != nil {
+		return err
+	}
+	options := request.GetOptions()
+	if options == nil {
+		return status.Error(codes.InvalidArgument, "an append begins with its options")
+	}
+	stream, err := streamName(options.GetStreamIdentifier())
+	if err != nil {
+		return err
+	}
+	expected, err := expectedOf(options.GetExpectedStreamRevision())
+	if err != nil {
+		return err
+	}
+	events, err := receiveEvents(call)
+	if err != nil {
+		return err
+	}
+	result, err := s.store.append(call.Context(), stream, expected, events)
+	if refusal, ok := errors.AsType[*revisionError](err); ok {
+		return call.SendAndClose(wrongExpectedVersion(refusal))
+	}
+	if err != nil {
+		return toStatus(err)
+	}
+	return call.SendAndClose(&streamspb.AppendResp{Result: &streamspb.AppendResp_Success_{Success: appendSuccess(result)}})
+}
+
+// receiveEvents takes a call's events. When one is refused it goes on receiving,
+// and drops what comes: a client that is cut off while it sends does not look at
+// the reason.
+func receiveEvents(call streamspb.Streams_AppendServer) ([]proposed, error) {
+	var events []proposed
+	var refusal error
+	size := 0
+	for {
+		request, err := call.Recv()
+		if errors.Is(err, io.EOF) {
+			return events, refusal
+		}
+		if err != nil {
+			return nil, err
+		}
+		if refusal != nil {
+			continue
+		}
+		message := request.GetProposedMessage()
+		if message == nil {
+			refusal = status.Error(codes.InvalidArgument, "an append's options come once, then its events")
+			continue
+		}
+		event, err := proposedEvent(message.GetId(), message.GetMetadata(), message.GetData(), message.GetCustomMetadata())
+		if err != nil {
+			refusal = err
+			continue
+		}
+		if size += event.size(); size > maxAppendBytes {
+			refusal, events = tooLargeStatus(), nil
+			continue
+		}
+		events = append(events, event)
+	}
+}
+
+func appendSuccess(r receipt) *streamspb.AppendResp_Success {
+	success := &streamspb.AppendResp_Success{
+		CurrentRevisionOption: &streamspb.AppendResp_Success_CurrentRevision{CurrentRevision: uint64(r.revision)},
+		PositionOption: &streamspb.AppendResp_Success_Position{Position: &streamspb.AppendResp_Position{
+			CommitPosition: uint64(r.position), PreparePosition: uint64(r.position),
+		}},
+	}
+	if r.revision == noRevision {
+		success.CurrentRevisionOption = &streamspb.AppendResp_Success_NoStream{NoStream: &shared.Empty{}}
+	}
+	if r.position == 0 {
+		success.PositionOption = &streamspb.AppendResp_Success_NoPosition{NoPosition: &shared.Empty{}}
+	}
+	return success
+}
+
+// wrongExpectedVersion fills the fields of old clients beside the present ones,
+// as a real server does.
+func wrongExpectedVersion(refusal *revisionError) *streamspb.AppendResp {
+	wrong := &streamspb.AppendResp_WrongExpectedVersion{}
+	if refusal.actual == noRevision {
+		wrong.CurrentRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_CurrentNoStream{CurrentNoStream: &shared.Empty{}}
+		wrong.CurrentRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_NoStream_20_6_0{NoStream_20_6_0: &shared.Empty{}}
+	} else {
+		actual := uint64(refusal.actual)
+		wrong.CurrentRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_CurrentRevision{CurrentRevision: actual}
+		wrong.CurrentRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_CurrentRevision_20_6_0{CurrentRevision_20_6_0: actual}
+	}
+	switch refusal.expected {
+	case expectAny:
+		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedAny{ExpectedAny: &shared.Empty{}}
+		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_Any_20_6_0{Any_20_6_0: &shared.Empty{}}
+	case expectStreamExists:
+		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedStreamExists{ExpectedStreamExists: &shared.Empty{}}
+		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_StreamExists_20_6_0{StreamExists_20_6_0: &shared.Empty{}}
+	case expectNoStream:
+		// The old fields have no way to say it but the revision before the first.
+		before := uint64(math.MaxUint64)
+		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedNoStream{ExpectedNoStream: &shared.Empty{}}
+		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_ExpectedRevision_20_6_0{ExpectedRevision_20_6_0: before}
+	default:
+		expected := uint64(refusal.expected)
+		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedRevision{ExpectedRevision: expected}
+		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_ExpectedRevision_20_6_0{ExpectedRevision_20_6_0: expected}
+	}
+	return &streamspb.AppendResp{Result: &streamspb.AppendResp_WrongExpectedVersion_{WrongExpectedVersion: wrong}}
+}
+
+func (s *streams) Delete(ctx context.Context, request *streamspb.DeleteReq) (*streamspb.DeleteResp, error) {
+	options := request.GetOptions()
+	position, err := s.end(ctx, "Delete", s.store.delete, options.GetStreamIdentifier(), options.GetExpectedStreamRevision())
+	if err != nil {
+		return nil, err
+	}
+	return &streamspb.DeleteResp{PositionOption: &streamspb.DeleteResp_Position_{Position: &streamspb.DeleteResp_Position{
+		CommitPosition: position, PreparePosition: position,
+	}}}, nil
+}
+
+func (s *streams) Tombstone(ctx context.Context, request *streamspb.TombstoneReq) (*streamspb.TombstoneResp, error) {
+	options := request.GetOptions()
+	position, err := s.end(ctx, "Tombstone", s.store.tombstone, options.GetStreamIdentifier(), options.GetExpectedStreamRevision())
+	if err != nil {
+		return nil, err
+	}
+	return &streamspb.TombstoneResp{PositionOption: &streamspb.TombstoneResp_Position_{Position: &streamspb.TombstoneResp_Position{
+		CommitPosition: position, PreparePosition: position,
+	}}}, nil
+}
+
+func (s *streams) end(
+	ctx context.Context,
+	operation string,
+	do func(context.Context, string, expectation) (receipt, error),
+	identifier *shared.StreamIdentifier,
+	expectedOption any,
+) (position uint64, err error) {
+	stream, err := streamName(identifier)
+	if err != nil {
+		return 0, err
+	}
+	expected, err := expectedOf(expectedOption)
+	if err != nil {
+		return 0, err
+	}
+	result, err := do(ctx, stream, expected)
+	if refusal, ok := errors.AsType[*revisionError](err); ok {
+		return 0, revisionStatus(operation, refusal)
+	}
+	if err != nil {
+		return 0, toStatus(err)
+	}
+	return uint64(result.position), nil
+}
+
+// expectedOf reads the expected revision out of the options of any of the calls
+// that have one.
+func expectedOf(option any) (expectation, error) {
+	switch expected := option.(type) {
+	case *streamspb.AppendReq_Options_Revision:
+		return expectation(clamp(expected.Revision)), nil
+	case *streamspb.DeleteReq_Options_Revision:
+		return expectation(clamp(expected.Revision)), nil
+	case *streamspb.TombstoneReq_Options_Revision:
+		return expectation(clamp(expected.Revision)), nil
+	case *streamspb.AppendReq_Options_NoStream, *streamspb.DeleteReq_Options_NoStream, *streamspb.TombstoneReq_Options_NoStream:
+		return expectNoStream, nil
+	case *streamspb.AppendReq_Options_Any, *streamspb.DeleteReq_Options_Any, *streamspb.TombstoneReq_Options_Any:
+		return expectAny, nil
+	case *streamspb.AppendReq_Options_StreamExists, *streamspb.DeleteReq_Options_StreamExists, *streamspb.TombstoneReq_Options_StreamExists:
+		return expectStreamExists, nil
+	}
+	return 0, status.Error(codes.InvalidArgument, "the expected revision is missing")
+}
+
+// readCall is one Read, whose many forms share how events are sent.
+type readCall struct {
+	*streams
+	streamspb.Streams_ReadServer
+	asUUID func(uuid.UUID) *shared.UUID
+}
+
+func (s *streams) Read(request *streamspb.ReadReq, server streamspb.Streams_ReadServer) error {
+	options := request.GetOptions()
+	call := &readCall{streams: s, Streams_ReadServer: server, asUUID: structuredUUID}
+	if _, asText := options.GetUuidOption().GetContent().(*streamspb.ReadReq_Options_UUIDOption_String_); asText {
+		call.asUUID = stringUUID
+	}
+	return toStatus(call.dispatch(options))
+}
+
+func (c *readCall) dispatch(options *streamspb.ReadReq_Options) error {
+	backwards := options.GetReadDirection() == streamspb.ReadReq_Options_Backwards
+	counted, isCounted := options.GetCountOption().(*streamspb.ReadReq_Options_Count)
+	_, isSubscription := options.GetCountOption().(*streamspb.ReadReq_Options_Subscription)
+	if !isCounted && !isSubscription {
+		return status.Error(codes.InvalidArgument, "a read has a count or is a subscription")
+	}
+	if isSubscription && backwards {
+		return status.Error(codes.InvalidArgument, "a subscription goes forwards")
+	}
+	switch source := options.GetStreamOption().(type) {
+	case *streamspb.ReadReq_Options_Stream:
+		stream, err := streamName(source.Stream.GetStreamIdentifier())
+		if err != nil {
+			return err
+		}
+		if options.GetFilter() != nil {
+			return status.Error(codes.InvalidArgument, "only $all can be filtered")
+		}
+		if isSubscription {
+			return c.subscribeToStream(stream, source.Stream)
+		}
+		return c.readStream(stream, source.Stream, backwards, clamp(counted.Count))
+	case *streamspb.ReadReq_Options_All:
+		var matching *filter
+		if options.GetFilter() != nil {
+			var err error
+			if matching, err = newFilter(options.GetFilter()); err != nil {
+				return err
+			}
+		}
+		if isSubscription {
+			return c.subscribeToAll(source.All, matching, options.GetFilter())
+		}
+		return c.readAll(source.All, matching, backwards, clamp(counted.Count))
+	}
+	return status.Error(codes.InvalidArgument, "a read names a stream or $all")
+}
+
+func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_StreamOptions, backwards bool, count int64) error {
+	next := int64(0)
+	switch from := options.GetRevisionOption().(type) {
+	case *streamspb.ReadReq_Options_StreamOptions_Revision:
+		next = clamp(from.Revision)
+	case *streamspb.ReadReq_Options_StreamOptions_Start:
+	case *streamspb.ReadReq_Options_StreamOptions_End:
+		next = math.MaxInt64
+	default:
+		return status.Error(codes.InvalidArgument, "a read says where to start")
+	}
+	for {
+		p, err := c.store.readStream(c.Context(), stream, next, backwards, count)
+		if errors.Is(err, errNoStream) {
+			return c.Send(&streamspb.ReadResp{Content: &streamspb.ReadResp_StreamNotFound_{
+				StreamNotFound: &streamspb.ReadResp_StreamNotFound{StreamIdentifier: options.GetStreamIdentifier()},
+			}})
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.sendEvents(p.events); err != nil {
+			return err
+		}
+		count -= int64(len(p.events))
+		if p.complete || count == 0 {
+			return nil
+		}
+		if next = p.last + 1; backwards {
+			next = p.last - 1
+		}
+		if next < 0 {
+			return nil
+		}
+		if err := c.goOn(); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matching *filter, backwards bool, count int64) error {
+	next := int64(0)
+	switch from := options.GetAllOption().(type) {
+	case *streamspb.ReadReq_Options_AllOptions_Position:
+		next = clamp(from.Position.GetCommitPosition())
+		if backwards {
+			// A position stands before its event when reading backwards.
+			next--
+		}
+	case *streamspb.ReadReq_Options_AllOptions_Start:
+	case *streamspb.ReadReq_Options_AllOptions_End:
+		next = math.MaxInt64
+	default:
+		return status.Error(codes.InvalidArgument, "a read says where to start")
+	}
+	for count > 0 && next >= 0 {
+		p, err := c.store.readAll(c.Context(), next, backwards, matching, count, pageRows)
+		if err != nil {
+			return err
+		}
+		if err := c.sendEvents(p.events); err != nil {
+			return err
+		}
+		count -= int64(len(p.events))
+		if p.complete {
+			return nil
+		}
+		if next = p.last + 1; backwards {
+			next = p.last - 1
+		}
+		if err := c.goOn(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendEvents blocks as long as the client does not take them.
+func (c *readCall) sendEvents(events []recorded) error {
+	for i := range events {
+		if err := c.Send(eventResponse(&events[i], c.asUUID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goOn ends a call between two pages when the server is closing.
+func (c *readCall) goOn() error {
+	select {
+	case <-c.closing:
+		return closingStatus()
+	default:
+		return nil
+	}
+}
