@@ -125,8 +125,8 @@ func TestServe_takesTheKeysItIsGiven(t *testing.T) {
 		}
 		e.terminate()
 	}
-	if list := admin(t, dir, "keys", "list"); strings.Count(list, "provisioned") != 2*2 {
-		t.Errorf("each key once, with its name and how it begins:\n%s", list)
+	if list := admin(t, dir, "keys", "list"); strings.Count(list, "provisioned") != 2 {
+		t.Errorf("each key once:\n%s", list)
 	}
 }
 

@@ -17,7 +17,12 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	// Not a defer, which would run before the parallel subtests.
+	t.Cleanup(func() {
+		if err := taken.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	running := dataDirectory(t)
 	lotline.serve(t, running)
 	file := filepath.Join(t.TempDir(), "file")

@@ -79,6 +79,12 @@ func checkChain(t *testing.T, events []*esdb.RecordedEvent) {
 	}
 }
 
+// distribution is one as the API and the event store show it.
+type distribution struct {
+	object string
+	events []string
+}
+
 // All three kinds go through their lives by the clock while the process is killed
 // and started again, and nothing of it is lost or changes.
 func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
@@ -87,7 +93,7 @@ func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 	e := lotline.serve(t, dir)
 	key := e.secretKey()
 
-	open, closing, end := in(1500), in(4000), in(5000)
+	open, closing, end := in(3000), in(7000), in(8500)
 	created := map[string]answer{}
 	for path, own := range map[string]string{
 		"queues":   body(`"admissionRate":60`),
@@ -107,12 +113,12 @@ func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 		slices.Sort(all)
 		return all
 	}
-	snapshot := func() map[string]string {
-		all := map[string]string{}
+	snapshot := func() map[string]distribution {
+		all := map[string]distribution{}
 		c := officialClient(t, dir)
 		for path := range created {
 			a := e.must(200, "GET", path, key, "")
-			all[path] = a.header.Get("ETag") + string(a.body) + strings.Join(lines(eventsOf(t, c, filepath.Base(path))), "\n")
+			all[path] = distribution{a.header.Get("ETag") + string(a.body), lines(eventsOf(t, c, filepath.Base(path)))}
 		}
 		return all
 	}
@@ -121,26 +127,23 @@ func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 		e.kill()
 		e = lotline.serve(t, dir)
 		after := snapshot()
-		for path := range created {
-			// The clock may have gone on meanwhile, but what was there is there.
-			if !strings.HasSuffix(after[path], before[path]) && !strings.Contains(after[path], before[path][strings.Index(before[path], "0 "):]) {
-				t.Errorf("%s was\n%s\nand is\n%s", path, before[path], after[path])
+		for path, was := range before {
+			is := after[path]
+			// The clock may have gone on meanwhile; what was there is there.
+			n := min(len(was.events), len(is.events))
+			if !slices.Equal(is.events[:n], was.events) || (n == len(is.events) && is.object != was.object) {
+				t.Errorf("%s was\n%v\nand is\n%v", path, was, is)
 			}
 		}
 	}
 
-	eventually(t, "all open", func() bool { return slices.Equal(statuses(), []string{"OPEN", "OPEN", "OPEN"}) })
+	eventually(t, "all opened", func() bool { return !slices.Contains(statuses(), "SCHEDULED") })
 	restart()
-	eventually(t, "the queue completed, the others closed or further", func() bool { return !slices.Contains(statuses(), "OPEN") })
+	eventually(t, "all closed", func() bool { return !slices.Contains(statuses(), "OPEN") })
 	restart()
 	eventually(t, "all at their ends", func() bool { return slices.Equal(statuses(), []string{"COMPLETED", "COMPLETED", "SETTLED"}) })
 
-	before := snapshot()
-	e.kill()
-	e = lotline.serve(t, dir)
-	if after := snapshot(); fmt.Sprint(after) != fmt.Sprint(before) {
-		t.Errorf("was\n%v\nand is\n%v", before, after)
-	}
+	restart()
 	if strings.Contains(e.stdout.String(), "sk_live_") {
 		t.Error("keys are shown again")
 	}

@@ -70,8 +70,10 @@ func (p program) command(ctx context.Context, env []string, args ...string) *exe
 // run runs a command to its end.
 func (p program) run(t testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	var out, errs bytes.Buffer
-	c := p.command(t.Context(), env, args...)
+	c := p.command(ctx, env, args...)
 	c.Stdout, c.Stderr = &out, &errs
 	err := c.Run()
 	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // Run documents this type

@@ -68,7 +68,7 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 	streamspb.RegisterStreamsServer(s.grpc, &streams{store: store, closing: s.closing})
 	serverfeatures.RegisterServerFeaturesServer(s.grpc, features{})
 	gossippb.RegisterGossipServer(s.grpc, &gossip{instance: uuid.New(), now: now})
-	log.Info().Str("path", path).Int64("position", store.writer.position).Msg("event store opened")
+	log.Debug().Str("path", path).Int64("position", store.writer.position).Msg("event store opened")
 	return s, nil
 }
 
@@ -106,6 +106,6 @@ func (s *Server) shutDown() error {
 		<-graceful
 	}
 	err := s.store.close()
-	s.log.Info().Msg("event store closed")
+	s.log.Debug().Msg("event store closed")
 	return err
 }
