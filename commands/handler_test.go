@@ -336,6 +336,9 @@ func TestHandler_aStoreThatStaysAwayLeavesTheOutcomeUnknown(t *testing.T) {
 	if _, err := b.Handle(t.Context(), update); !errors.Is(err, domain.ErrOutcomeUnknown) {
 		t.Errorf("got %v", err)
 	}
+	if b.log.reads > 10 {
+		t.Errorf("%d attempts to read in two seconds of 500 ms each", b.log.reads)
+	}
 	away = false
 	// It had been written, so the repeat finds it.
 	r, err := b.Handle(t.Context(), update)
@@ -523,6 +526,20 @@ func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
 	}
 	if body, ok := m.find(key("new", "").CommandID); !ok || body != "b" {
 		t.Error("the new one is forgotten")
+	}
+	// A writer forgets as its stream goes on.
+	b := newBench()
+	stream := b.queue(t)
+	for i := range 3 {
+		b.clock.add(24 * time.Hour)
+		r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(fmt.Sprint(i), "b")}
+		if _, err := b.Handle(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.working.Wait()
+	if n := len(b.writers[stream].remembered.order); n != 2 {
+		t.Errorf("%d keys are remembered", n)
 	}
 	if rememberFor < 24*time.Hour {
 		t.Error("keys hold for 24 hours at least")

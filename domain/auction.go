@@ -104,12 +104,12 @@ func (a *Auction) checkType(wrong *problems) {
 	}
 	for _, o := range others {
 		if o.set {
-			wrong.add(o.name, "does not belong to a %s auction", a.AuctionType)
+			wrong.add(o.name, "does not go with auctionType %s", a.AuctionType)
 		}
 	}
 	for _, o := range mine {
 		if o.needed && !o.set {
-			wrong.add(o.name, "is required in a %s auction", a.AuctionType)
+			wrong.add(o.name, "is required with auctionType %s", a.AuctionType)
 		}
 	}
 }

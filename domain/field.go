@@ -325,7 +325,7 @@ type object struct {
 
 func (v object) parse(raw json.RawMessage) error {
 	var b bytes.Buffer
-	if err := json.Compact(&b, raw); err != nil || b.Len() == 0 || b.Bytes()[0] != '{' {
+	if err := json.Compact(&b, raw); err != nil || b.Len() == 0 || b.Bytes()[0] != '{' || !utf8.Valid(raw) {
 		return fmt.Errorf("must be a JSON object")
 	}
 	if b.Len() > v.max {

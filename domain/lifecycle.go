@@ -116,6 +116,26 @@ func (p *problems) add(field, format string, args ...any) {
 	*p = append(*p, Detail{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
+// whole adds what is wrong with d as a whole. It says no more of a field that
+// was complained of already, and nothing when such a field decides what the
+// others mean.
+func (p *problems) whole(d Distribution) {
+	told := map[string]bool{}
+	for _, w := range *p {
+		told[w.Field] = true
+	}
+	if told["timeZone"] || told["currencyCode"] || told["auctionType"] {
+		return
+	}
+	var more problems
+	d.check(&more)
+	for _, m := range more {
+		if !told[m.Field] {
+			*p = append(*p, m)
+		}
+	}
+}
+
 func (p *problems) refusal(code Code) error {
 	if len(*p) == 0 {
 		return nil
@@ -195,7 +215,7 @@ func (l *Lifecycle) create(now Instant, c Create, self Distribution) ([]Event, e
 	if l.Status != "" {
 		return nil, Refuse(ChangedByAnother, "%s exists already", l.ID)
 	}
-	made := NewDistribution(c.ID.Kind())
+	made := NewDistribution(self.Kind())
 	s := made.Shared()
 	s.Identity = Identity{c.ID, c.OrganizationID}
 	s.TimeZone = c.Defaults.TimeZone
@@ -218,9 +238,7 @@ func (l *Lifecycle) create(now Instant, c Create, self Distribution) ([]Event, e
 			}
 		}
 	}
-	if len(wrong) == 0 {
-		made.check(&wrong)
-	}
+	wrong.whole(made)
 	if err := wrong.refusal(ValidationFailed); err != nil {
 		return nil, err
 	}
@@ -242,8 +260,8 @@ func (p *problems) unknown(given Fields, fields []field) {
 	}
 }
 
-// update decides a partial change. What cannot be read is told first, then what
-// is frozen now, then what does not fit together.
+// update decides a partial change. What is wrong in any state is told before
+// what is frozen now.
 func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, error) {
 	if l.Status.over() {
 		return nil, Refuse(UpdateClosed, "it is %s", l.Status)
@@ -260,14 +278,16 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 		}
 		if err := f.read(raw); err != nil {
 			wrong.add(f.name, "%s", err)
+			if f.is(nullable | timing) {
+				f.value.clear() // so that nothing is measured by what it was
+			}
 			continue
 		}
 		was, is := before[i].json(), f.json()
-		same := bytes.Equal(was, is)
 		if f.is(computed) {
-			same = sameJSON(raw, was)
+			is = raw
 		}
-		if same {
+		if sameJSON(was, is) {
 			continue
 		}
 		changed[f.name] = Change{Old: was, New: is}
@@ -287,6 +307,9 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 			}
 		}
 	}
+	if len(changed) > 0 && len(frozen) == 0 {
+		wrong.whole(next)
+	}
 	if err := wrong.refusal(ValidationFailed); err != nil {
 		return nil, err
 	}
@@ -295,10 +318,6 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 	}
 	if len(changed) == 0 {
 		return nil, nil
-	}
-	next.check(&wrong)
-	if err := wrong.refusal(ValidationFailed); err != nil {
-		return nil, err
 	}
 	return []Event{Updated{Stamp{now}, changed, CauseUpdate}}, nil
 }
@@ -318,11 +337,14 @@ func (f field) read(raw json.RawMessage) error {
 	return nil
 }
 
-// sameJSON reports whether two JSON texts mean the same.
+// sameJSON reports whether two JSON texts mean the same, however strings are
+// escaped and members ordered. Numbers are compared as they are written.
 func sameJSON(a, b json.RawMessage) bool {
 	canonical := func(raw json.RawMessage) []byte {
 		var v any
-		if json.Unmarshal(raw, &v) != nil {
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber()
+		if d.Decode(&v) != nil {
 			return nil
 		}
 		out, _ := json.Marshal(v)
@@ -522,17 +544,18 @@ func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
 	for _, f := range fields {
 		known[f.name] = f
 	}
-	for name, change := range e.Changed {
+	for _, name := range slices.Sorted(maps.Keys(e.Changed)) {
 		f, ok := known[name]
+		change := e.Changed[name]
 		if !ok || f.is(computed) || f.is(creationOnly) {
 			return violation(ruleUpdate, "%s is not a field that changes", name)
 		}
-		if !bytes.Equal(f.json(), change.Old) {
+		if !sameJSON(f.json(), change.Old) {
 			return violation(ruleUpdate, "%s was %s, not %s", name, f.json(), change.Old)
 		}
 		// A step by hand sets the time of the status that follows, which an
 		// update may not once the distribution is closed.
-		if l.Status.over() && (e.Cause != CauseHand || !f.is(timing)) {
+		if e.Cause == CauseHand && !byHand(self, f) || e.Cause != CauseHand && l.Status.over() {
 			return violation(ruleFrozen, "%s in status %s", name, l.Status)
 		}
 		if l.Status == StatusOpen && f.is(untilOpen) {
@@ -547,7 +570,16 @@ func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
 			if err := f.read(change.New); err != nil {
 				return violation(ruleUpdate, "%s %s", f.name, err)
 			}
+			if t, ok := f.value.(instant); ok && l.Status == StatusOpen && *t.p < e.When() {
+				return violation(ruleFrozen, "%s is moved to %s once open", f.name, *t.p)
+			}
 		}
 	}
 	return nil
+}
+
+// byHand reports whether the next step by hand sets f.
+func byHand(self Distribution, f field) bool {
+	i, ok := f.value.(instant)
+	return ok && slices.ContainsFunc(Statuses(), func(s Status) bool { return self.stepTime(s) == i.p })
 }

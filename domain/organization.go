@@ -1,8 +1,9 @@
 package domain
 
 import (
-	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -31,8 +32,11 @@ type Organization struct {
 
 // Decide implements Aggregate.
 func (o *Organization) Decide(now Instant, cmd Command) ([]Event, error) {
-	if c, ok := cmd.(CreateOrganization); ok {
+	switch c := cmd.(type) {
+	case CreateOrganization:
 		return o.create(now, c)
+	case Advance:
+		return nil, nil
 	}
 	if o.ID == "" {
 		return nil, Refuse(OrganizationNotFound, "")
@@ -120,5 +124,18 @@ func (o *Organization) Fork() Aggregate {
 	return &f
 }
 
-// String names the organization in messages.
-func (o *Organization) String() string { return fmt.Sprintf("%s (%s)", o.Name, o.ID) }
+// HasKey reports whether the organization has a key of a level that is not
+// revoked.
+func (o *Organization) HasKey(level KeyLevel) bool {
+	for _, k := range o.Keys {
+		if k.Level == level && k.RevokedAt == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// SortedKeys are the organization's keys in the order in which they were made.
+func (o *Organization) SortedKeys() []Key {
+	return slices.SortedFunc(maps.Values(o.Keys), func(a, b Key) int { return strings.Compare(string(a.ID), string(b.ID)) })
+}

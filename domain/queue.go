@@ -89,6 +89,9 @@ func (q *Queue) Evolve(e Event) error {
 		q.QueueSettings = e.QueueSettings
 		return q.begin(e, e.Identity, e.Common, KindQueue)
 	case Closed:
+		if q.CloseAt == 0 {
+			return violation(ruleDue, "closed without closeAt")
+		}
 		return q.move(e, StatusClosed, q.CloseAt, StatusOpen)
 	case Completed:
 		return q.move(e, StatusCompleted, 0, StatusClosed)
