@@ -1,0 +1,195 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/lotline/lotline/domain"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	stream = "queue-01h455vb4pex5vsknk084sn02q"
+	id     = domain.ID("queue_01h455vb4pex5vsknk084sn02q")
+	nine   = domain.Instant(1_795_000_000_000)
+)
+
+var eventID = uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057")
+
+func at(n uint64) domain.Position { return domain.Position{Commit: n, Prepare: n} }
+
+func recorded(n uint64, eventType string, e domain.Event) *domain.Recorded {
+	return &domain.Recorded{ID: eventID, Type: eventType, Stream: stream, Position: at(n), Data: fmt.Appendf(nil, `{"n":%d}`, n), Event: e}
+}
+
+func created() *domain.QueueCreated {
+	e := &domain.QueueCreated{Stamp: domain.Stamp{At: nine}}
+	e.OpenAt = nine + 1000
+	return e
+}
+
+func renamed() domain.Updated {
+	return domain.Updated{Stamp: domain.Stamp{At: nine}, Changed: map[string]domain.Change{"name": {Old: []byte(`null`), New: []byte(`"x"`)}}, Cause: domain.CauseUpdate}
+}
+
+func TestMessages_anEventIsACloudEventOnItsKindsTopic(t *testing.T) {
+	t.Parallel()
+	got, err := Messages(recorded(1, "queue.opened", domain.Opened{Stamp: domain.Stamp{At: nine}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0].Topic != "queue" {
+		t.Fatalf("got %+v", got)
+	}
+	const want = `{"specversion":"1.0","id":"01890a5d-ac96-774b-bcce-b302099a8057","source":"lotline","type":"queue.opened",` +
+		`"subject":"queue_01h455vb4pex5vsknk084sn02q","time":"2026-11-18T11:06:40.000Z","datacontenttype":"application/json","data":{"n":1}}`
+	if string(got[0].payload) != want {
+		t.Errorf("got %s", got[0].payload)
+	}
+}
+
+func TestMessages_everyTimingChangeIsDistributionUpdated(t *testing.T) {
+	t.Parallel()
+	moved := domain.Updated{Stamp: domain.Stamp{At: nine}, Cause: domain.CauseHand, Changed: map[string]domain.Change{
+		"closeAt": {Old: []byte(`null`), New: []byte(`"2026-12-15T09:00:00.000Z"`)},
+		"name":    {Old: []byte(`null`), New: []byte(`"x"`)},
+	}}
+	for name, c := range map[string]struct {
+		event domain.Event
+		data  string
+	}{
+		"creation": {created(), `{"distributionId":"queue_01h455vb4pex5vsknk084sn02q","distributionType":"queue","changed":{"openAt":{"old":null,"new":"2026-11-18T11:06:41.000Z"}},"cause":"create"}`},
+		"by hand":  {moved, `{"distributionId":"queue_01h455vb4pex5vsknk084sn02q","distributionType":"queue","changed":{"closeAt":{"old":null,"new":"2026-12-15T09:00:00.000Z"}},"cause":"hand"}`},
+	} {
+		got, err := Messages(recorded(1, "queue.x", c.event))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 2 {
+			t.Fatalf("%s: got %+v", name, got)
+		}
+		m := got[1]
+		if m.Topic != "distribution.updated" || m.Event.Type != "distribution.updated" || string(m.Event.Data) != c.data {
+			t.Errorf("%s: got %s %s", name, m.Topic, m.payload)
+		}
+		if want := uuid.NewSHA1(eventID, []byte("distribution.updated")).String(); m.Event.ID != want {
+			t.Errorf("%s: id %s, want %s", name, m.Event.ID, want)
+		}
+	}
+	for name, e := range map[string]domain.Event{"a name": renamed(), "a step": domain.Opened{}, "a creation without times": &domain.QueueCreated{}} {
+		got, err := Messages(recorded(1, "queue.x", e))
+		if err != nil || len(got) != 1 {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// start runs r and returns what stops it.
+func start(r *Relay) func() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func TestRelay_publishesInTheOrderOfTheLog(t *testing.T) {
+	t.Parallel()
+	bus := gochannel.NewGoChannel(gochannel.Config{BlockPublishUntilSubscriberAck: true}, watermill.NopLogger{})
+	messages, err := bus.Subscribe(t.Context(), "queue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := New(bus, at(2), zerolog.Nop())
+	stop := start(r)
+	const n = 2000
+	go func() {
+		for i := uint64(1); i <= n; i++ {
+			e := recorded(i, "queue.updated", renamed())
+			r.Follow(e)
+			r.Follow(e) // it comes again after a reconnection
+		}
+		// What is no distribution's is not published.
+		org := recorded(n+1, "organization.created", domain.OrganizationCreated{})
+		org.Stream = "organization-01h455vb4pex5vsknk084sn02q"
+		r.Follow(org)
+		r.Follow(recorded(n+2, "queue.updated", renamed()))
+	}()
+	var got []uint64
+	for len(got) < n-1 {
+		m := <-messages
+		var e struct{ Data struct{ N uint64 } }
+		if err := json.Unmarshal(m.Payload, &e); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e.Data.N)
+		m.Ack()
+	}
+	var want []uint64
+	for i := uint64(3); i <= n; i++ {
+		want = append(want, i)
+	}
+	if want = append(want, n+2); !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	stop()
+	if err := bus.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// stubborn refuses every message a few times.
+type stubborn struct {
+	mu    sync.Mutex
+	tries map[string]int
+	taken chan string
+}
+
+func (s *stubborn) Publish(topic string, messages ...*message.Message) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range messages {
+		if s.tries[topic+m.UUID]++; s.tries[topic+m.UUID] < 3 {
+			return errors.New("not now")
+		}
+		s.taken <- topic
+	}
+	return nil
+}
+
+func (s *stubborn) Close() error { return nil }
+
+func TestRelay_publishesAgainWhatWasRefusedBeforeItGoesOn(t *testing.T) {
+	t.Parallel()
+	bus := &stubborn{tries: map[string]int{}, taken: make(chan string, 10)}
+	r := New(bus, domain.Position{}, zerolog.Nop())
+	defer start(r)()
+	r.Follow(recorded(1, "queue.created", created()))
+	if first, second := <-bus.taken, <-bus.taken; first != "queue" || second != "distribution.updated" {
+		t.Errorf("got %s, %s", first, second)
+	}
+}
+
+func TestRelay_doesNotHoldUpTheLogAfterItsEnd(t *testing.T) {
+	t.Parallel()
+	r := New(&stubborn{}, domain.Position{}, zerolog.Nop())
+	start(r)()
+	for i := uint64(1); i <= queued+10; i++ {
+		r.Follow(recorded(i, "queue.updated", renamed()))
+	}
+}
