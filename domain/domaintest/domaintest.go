@@ -1,0 +1,147 @@
+// Package domaintest says in tests what a command leads to after a history. It is
+// for test files only.
+package domaintest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// Scenario is a claim about the rules: after the events Given, the command When
+// that is decided at Now leads to the events Then, those that are due at Now
+// first. Without a command only what is due happens. A command that is refused
+// adds no event of its own and has the code Refused and exactly those Details.
+type Scenario struct {
+	Kind    domain.Kind
+	Given   []domain.Event
+	Now     domain.Instant // what the clock shows; the stream may be ahead of it
+	When    domain.Command
+	Then    []domain.Event
+	Refused domain.Code
+	Details []domain.Detail
+}
+
+// Run proves the claim. It also folds all events anew, which has to give the same
+// state with nothing left to do.
+func (s Scenario) Run(t *testing.T) {
+	t.Helper()
+	h := Fold(t, s.Kind, s.Given)
+	now := h.At(s.Now)
+	got, err := h.Advance(now)
+	if err != nil {
+		t.Fatalf("advance: %v", err)
+	}
+	var refusal *domain.Error
+	if s.When != nil {
+		events, err := h.Carry(now, s.When)
+		if err != nil && !errors.As(err, &refusal) {
+			t.Fatalf("not a refusal: %v", err)
+		}
+		got = append(got, events...)
+	}
+	Same(t, got, s.Then)
+	switch {
+	case refusal == nil && s.Refused != "":
+		t.Errorf("not refused; want %q", s.Refused)
+	case refusal != nil && refusal.Code != s.Refused:
+		t.Errorf("refused with %q, want %q", refusal, s.Refused)
+	case refusal != nil && !slices.Equal(refusal.Details, s.Details):
+		t.Errorf("details\n got %+v\nwant %+v", refusal.Details, s.Details)
+	}
+	again := Fold(t, s.Kind, append(slices.Clone(s.Given), got...))
+	if !reflect.DeepEqual(again, h) {
+		t.Errorf("folded again\n got %+v\nwant %+v", again.Aggregate, h.Aggregate)
+	}
+	if rest, err := again.Advance(now); len(rest) > 0 || err != nil {
+		t.Errorf("still due: %s, %v", Show(rest), err)
+	}
+}
+
+// TB is what the helpers need of a test; *testing.T and *rapid.T have it.
+type TB interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// Fold is the history of events; each must be one that the rules allow.
+func Fold(t TB, k domain.Kind, events []domain.Event) *domain.History {
+	t.Helper()
+	h := domain.NewHistory(string(k) + "-1")
+	for i, e := range events {
+		if err := h.Aggregate.Evolve(e); err != nil {
+			t.Fatalf("event %d, %s: %v", i, Show([]domain.Event{e}), err)
+		}
+		h.Head.Revision++
+		h.Changed = h.Head.Revision
+	}
+	return h
+}
+
+// Asked is a command and what the clock shows when it is decided.
+type Asked struct {
+	Now     domain.Instant
+	Command domain.Command
+}
+
+// Play returns the events to which commands lead, one after the other. None may be
+// refused. A nil command does only what is due.
+func Play(t TB, k domain.Kind, commands ...Asked) []domain.Event {
+	t.Helper()
+	h := domain.NewHistory(string(k) + "-1")
+	var all []domain.Event
+	for i, c := range commands {
+		now := h.At(c.Now)
+		due, err := h.Advance(now)
+		all = append(all, due...)
+		if err == nil && c.Command != nil {
+			var events []domain.Event
+			events, err = h.Carry(now, c.Command)
+			all = append(all, events...)
+		}
+		if err != nil {
+			t.Fatalf("command %d, %T: %v", i, c.Command, err)
+		}
+	}
+	return all
+}
+
+// Same fails the test unless got and want are the same events, all of each.
+func Same(t TB, got, want []domain.Event) {
+	t.Helper()
+	if g, w := Show(got), Show(want); g != w {
+		t.Errorf("events\n got %s\nwant %s", g, w)
+	}
+}
+
+// Show writes events down, one a line, with all that they hold: the name of the Go
+// type and the JSON, in which secrets are readable.
+func Show(events []domain.Event) string {
+	if len(events) == 0 {
+		return "none"
+	}
+	var out strings.Builder
+	for _, e := range events {
+		if _, ok := e.(domain.SecretHolder); ok {
+			open := reflect.New(reflect.TypeOf(e).Elem())
+			open.Elem().Set(reflect.ValueOf(e).Elem())
+			e = open.Interface().(domain.Event)
+			for _, s := range open.Interface().(domain.SecretHolder).Secrets() {
+				s.Value.Sealed = fmt.Sprintf("%+v", *s.Value)
+			}
+		}
+		data, err := json.Marshal(e)
+		if err != nil {
+			data = []byte(err.Error())
+		}
+		fmt.Fprintf(&out, "\n\t%T %s", e, data)
+	}
+	return out.String()
+}
