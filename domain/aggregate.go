@@ -7,7 +7,7 @@ type Aggregate interface {
 	// nothing because it is so already. It changes nothing, and answers the
 	// same whenever it is asked the same.
 	Decide(now Instant, cmd Command) ([]Event, error)
-	// Evolve applies an event, or refuses it with a *Violation. It accepts
+	// Evolve applies an event, or refuses it with a *RuleError. It accepts
 	// whatever a correct engine may have recorded, and only that. After a
 	// refusal the aggregate is of no use.
 	Evolve(e Event) error

@@ -82,6 +82,10 @@ func (d *Draw) Decide(now Instant, cmd Command) ([]Event, error) {
 			return d.due(now)
 		case SupplyEntropy:
 			return d.supply(now, c)
+		case Step:
+			if c.To == StatusDrawn && d.Status == StatusClosed && d.awaitsEntropy() {
+				return nil, Refuse(InvalidTransition, "the draw waits for the entropy of its source")
+			}
 		}
 	}
 	return d.decide(now, cmd, d)
@@ -218,6 +222,9 @@ func (d *Draw) Evolve(e Event) error {
 	case Drawn:
 		if d.awaitsEntropy() {
 			return violation(ruleEntropy, "drawn without it")
+		}
+		if same := e.Entropy != nil && d.Entropy != nil && *e.Entropy == *d.Entropy; !same && (e.Entropy != nil || d.Entropy != nil) {
+			return violation(ruleEntropy, "drawn with another")
 		}
 		secret, err := hex.DecodeString(e.Secret)
 		if sum := sha256.Sum256(secret); err != nil || hex.EncodeToString(sum[:]) != d.SeedCommitment {

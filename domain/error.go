@@ -69,15 +69,15 @@ func Refuse(code Code, format string, args ...any) error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Violation is an invariant that an event would break. It is given by Evolve,
+// RuleError is an invariant that an event would break. It is given by Evolve,
 // and History adds the place.
-type Violation struct {
+type RuleError struct {
 	Rule   string // short and constant, so that it can be searched for
 	Detail string
 }
 
-func (v *Violation) Error() string { return v.Rule + ": " + v.Detail }
+func (v *RuleError) Error() string { return v.Rule + ": " + v.Detail }
 
 func violation(rule, format string, args ...any) error {
-	return &Violation{Rule: rule, Detail: fmt.Sprintf(format, args...)}
+	return &RuleError{Rule: rule, Detail: fmt.Sprintf(format, args...)}
 }

@@ -49,7 +49,7 @@ func (h *History) Apply(r *Recorded) error {
 		return bad("every event can be read", "%s", r.Undecoded)
 	}
 	if err := h.evolve(r.Event, Head{r.Revision, hash}); err != nil {
-		var v *Violation
+		var v *RuleError
 		if errors.As(err, &v) {
 			return bad(v.Rule, "%s", v.Detail)
 		}

@@ -181,7 +181,7 @@ func TestInvariants(t *testing.T) {
 			t.Parallel()
 			last := len(b.events) - 1
 			err := domaintest.Fold(t, b.kind, b.events[:last]).Aggregate.Evolve(b.events[last])
-			var v *domain.Violation
+			var v *domain.RuleError
 			if !errors.As(err, &v) || v.Rule != b.rule {
 				t.Fatalf("got %v, want %q", err, b.rule)
 			}
@@ -372,7 +372,7 @@ func TestHistory_decidingWhatTheRulesRefuseIsAFault(t *testing.T) {
 	c := create(domain.KindDraw, `{}`)
 	c.ID = idOf(domain.KindQueue)
 	_, err := h.Carry(at("08:00"), c)
-	var v *domain.Violation
+	var v *domain.RuleError
 	if !errors.As(err, &v) || v.Rule != ruleKind || !strings.Contains(err.Error(), h.Stream) {
 		t.Errorf("got %v", err)
 	}

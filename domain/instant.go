@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
 	"strings"
 	"time"
-	_ "time/tzdata" // the program carries its own time-zone database
 )
 
 // Instant is a moment in milliseconds since 1970-01-01 UTC. Zero means "not
@@ -136,25 +134,4 @@ func parseLocal(s, timeZone string) (time.Time, error) {
 	default:
 		return time.Time{}, fmt.Errorf("happens twice in %s: the clocks are put back through it; give an offset", timeZone)
 	}
-}
-
-// LoadZone finds an IANA time zone by its name. Names that only some systems
-// have (Local, posix/…, right/…, with its leap seconds) are refused, so that
-// all nodes know the same zones.
-func LoadZone(name string) (*time.Location, error) {
-	unknown := fmt.Errorf("%q is not an IANA time zone", name)
-	switch {
-	case name == "", name == "Local", name == "localtime", name == "posixrules", name == "Factory":
-		return nil, unknown
-	case strings.HasPrefix(name, "posix/"), strings.HasPrefix(name, "right/"):
-		return nil, unknown
-	case !fs.ValidPath(name):
-		// Where zones are files, "Europe//Berlin" would find one.
-		return nil, unknown
-	}
-	loc, err := time.LoadLocation(name)
-	if err != nil {
-		return nil, unknown
-	}
-	return loc, nil
 }

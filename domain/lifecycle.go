@@ -433,7 +433,7 @@ func (l *Lifecycle) checkOrder(wrong *problems, endName string, end Instant) {
 	}
 }
 
-// The rules that a history must keep. Each is the Rule of a Violation.
+// The rules that a history must keep. Each is the Rule of a RuleError.
 const (
 	ruleCreation   = "a stream begins with the creation, and has one only"
 	ruleKind       = "an event belongs to its kind"

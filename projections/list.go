@@ -1,0 +1,411 @@
+package projections
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tidwall/btree"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// ErrNotFound says that an organization has no such distribution: there never
+// was one, it is deleted, or it is another organization's.
+var ErrNotFound = errors.New("no such distribution")
+
+// Row is a distribution as it was when it was asked for.
+type Row struct {
+	// Distribution is only to be read: others hold the same.
+	Distribution domain.Distribution
+	// Head is the end of its stream.
+	Head domain.Head
+	// Changed is the revision of the last event that changed the admin object.
+	Changed domain.Revision
+
+	state *state // nil for a row that was not read from views
+}
+
+func (s *state) row() Row {
+	return Row{Distribution: s.live(), Head: s.history.Head, Changed: s.history.Changed, state: s}
+}
+
+// JSON is the distribution as an admin sees it. It is rendered once a change and
+// only to be read: others hold the same bytes.
+func (r Row) JSON() []byte {
+	if r.state == nil {
+		return r.Distribution.AppendJSON(nil)
+	}
+	return r.state.json()
+}
+
+// Get finds a distribution of an organization, or gives ErrNotFound. When its
+// stream is in quarantine, it gives the *domain.HistoryError.
+func (v *Views) Get(organization, id domain.ID) (Row, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	t, ok := v.models.tenants[organization]
+	if !ok {
+		return Row{}, ErrNotFound
+	}
+	e, ok := t.entries[id]
+	if !ok {
+		return Row{}, ErrNotFound
+	}
+	if e.current.broken != nil {
+		return Row{}, e.current.broken
+	}
+	return e.current.row(), nil
+}
+
+// Sort is what a list is sorted by, as the API names it.
+type Sort string
+
+// The orders of lists.
+const (
+	SortCreatedAt Sort = "createdAt"
+	SortName      Sort = "name" // by code point
+	SortOpenAt    Sort = "openAt"
+)
+
+var sorts = [...]Sort{SortCreatedAt, SortName, SortOpenAt}
+
+// Cursor is a place in a list of one order: a sort value and, among equal ones, an
+// id. It means the same when its row has gone.
+type Cursor struct {
+	Null bool           // there is no sort value
+	At   domain.Instant // the sort value, when that is a time
+	Name string         // the sort value, when that is the name
+	ID   domain.ID
+}
+
+// ListQuery asks for a page of an organization's distributions. Filters that are
+// left out let everything through.
+type ListQuery struct {
+	Organization domain.ID
+	Kinds        []domain.Kind // of distributions
+	Status       []domain.Status
+	SequenceID   string
+	Search       string         // is in the name, in upper or lower case
+	OpenAfter    domain.Instant // openAt is this or later
+	OpenBefore   domain.Instant // openAt is earlier than this
+
+	SortBy Sort
+	// Descending turns sort values around, and the ids of equal ones. Rows without
+	// a sort value stay last.
+	Descending bool
+
+	Limit    int
+	Backward bool    // seeks from the end of the list towards its beginning
+	From     *Cursor // the page lies behind this place, or before it when sought backward
+}
+
+// Page is what a ListQuery finds. Its rows stand in the order that was asked for,
+// also when it was sought backward.
+type Page struct {
+	Rows        []Row
+	Start, End  Cursor // the places of the first and the last row, if there are any
+	HasPrevious bool   // the list has rows before the page
+	HasNext     bool   // the list has rows behind the page
+}
+
+// List finds a page. Where a page begins is looked up, not counted, so rows that
+// come and go between two pages make none of the others appear twice or not at
+// all. Distributions in quarantine are left out. The error says that the query
+// asks for what there is not.
+func (v *Views) List(q ListQuery) (Page, error) {
+	if !slices.Contains(sorts[:], q.SortBy) {
+		return Page{}, fmt.Errorf("lists are not sorted by %q", q.SortBy)
+	}
+	if q.Limit < 1 {
+		return Page{}, fmt.Errorf("a page does not have %d rows", q.Limit)
+	}
+	q.Search = fold(q.Search)
+
+	// One row more than the page has says whether the list goes on.
+	found := make([]found, 0, q.Limit+1)
+	for f := range v.walk(&q, q.Backward, false, q.Limit+1) {
+		if found = append(found, f); len(found) > q.Limit {
+			break
+		}
+	}
+	on := len(found) > q.Limit
+	found = found[:min(len(found), q.Limit)]
+	back := false
+	if q.From != nil {
+		for range v.walk(&q, !q.Backward, true, 1) {
+			back = true
+			break
+		}
+	}
+
+	page := Page{HasPrevious: back, HasNext: on, Rows: make([]Row, len(found))}
+	if q.Backward {
+		slices.Reverse(found)
+		page.HasPrevious, page.HasNext = on, back
+	}
+	for i, f := range found {
+		page.Rows[i] = f.state.row()
+	}
+	if len(found) > 0 {
+		page.Start, page.End = found[0].cursor(), found[len(found)-1].cursor()
+	}
+	return page, nil
+}
+
+// fold makes strings equal that differ in upper and lower case only. Both ways
+// are gone because some letters have several lower-case forms, none of them in
+// ASCII.
+func fold(s string) string {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return strings.ToLower(strings.ToUpper(s))
+		}
+	}
+	return strings.ToLower(s)
+}
+
+// accepts reports whether the filters let d through.
+func (q *ListQuery) accepts(d *domain.Lifecycle) bool {
+	switch {
+	case len(q.Status) > 0 && !slices.Contains(q.Status, d.Status),
+		q.SequenceID != "" && q.SequenceID != d.SequenceID,
+		(q.OpenAfter != 0 || q.OpenBefore != 0) && d.OpenAt == 0,
+		q.OpenAfter != 0 && d.OpenAt < q.OpenAfter,
+		q.OpenBefore != 0 && d.OpenAt >= q.OpenBefore:
+		return false
+	case q.Search == "":
+		return true
+	}
+	return d.Name != nil && strings.Contains(fold(*d.Name), q.Search)
+}
+
+// item is a distribution in a sorted list. Of the two sort values, the one by
+// which the list is not sorted is zero.
+type item struct {
+	at    domain.Instant
+	name  string
+	entry *entry
+}
+
+func compareItems(a, b item) int {
+	if a.at != b.at {
+		return cmp.Compare(a.at, b.at)
+	}
+	if c := strings.Compare(a.name, b.name); c != 0 {
+		return c
+	}
+	return strings.Compare(string(a.entry.id), string(b.entry.id))
+}
+
+// sortedList holds distributions in one order. Those without a sort value stand
+// apart, because they come last in both directions.
+type sortedList struct {
+	values, nulls *btree.BTreeG[item]
+}
+
+func (l *sortedList) part(nulls bool) *btree.BTreeG[item] {
+	if nulls {
+		return l.nulls
+	}
+	return l.values
+}
+
+// load fills the list, which is empty.
+func (l *sortedList) load(entries []*entry, by Sort) {
+	places := make([]place, 0, len(entries))
+	for _, e := range entries {
+		places = append(places, placeOf(e, e.current.live().Shared(), by))
+	}
+	slices.SortFunc(places, func(a, b place) int { return compareItems(a.item, b.item) })
+	for _, p := range places {
+		l.part(p.null).Load(p.item)
+	}
+}
+
+// place is where a distribution stands in a sorted list.
+type place struct {
+	item
+	null bool
+}
+
+func placeOf(e *entry, d *domain.Lifecycle, by Sort) place {
+	p := place{item: item{entry: e}}
+	switch by {
+	case SortCreatedAt:
+		p.at = d.CreatedAt
+	case SortOpenAt:
+		p.at, p.null = d.OpenAt, d.OpenAt == 0
+	case SortName:
+		if p.null = d.Name == nil; !p.null {
+			p.name = *d.Name
+		}
+	}
+	return p
+}
+
+// lists are the sorted lists of one organization and kind, one for each of sorts.
+type lists [len(sorts)]sortedList
+
+func newLists() *lists {
+	var l lists
+	for i := range l {
+		l[i] = sortedList{newTree(compareItems), newTree(compareItems)}
+	}
+	return &l
+}
+
+// move puts a distribution where it belongs now. Either may be nil: it comes or
+// goes then.
+func (l *lists) move(e *entry, was, now domain.Distribution) {
+	for i, by := range sorts {
+		var from, to place
+		if was != nil {
+			from = placeOf(e, was.Shared(), by)
+		}
+		if now != nil {
+			to = placeOf(e, now.Shared(), by)
+		}
+		if from == to {
+			continue
+		}
+		if was != nil {
+			l[i].part(from.null).Delete(from.item)
+		}
+		if now != nil {
+			l[i].part(to.null).Set(to.item)
+		}
+	}
+}
+
+// found is a row of a list and its place.
+type found struct {
+	place
+	state *state
+}
+
+func (f found) cursor() Cursor {
+	return Cursor{Null: f.null, At: f.at, Name: f.name, ID: f.state.id}
+}
+
+// stride is how many rows are looked at before others get to the models. A search
+// through a long list takes many strides.
+const stride = 512
+
+// walk yields the rows that q accepts, in its order or backward, behind q.From or,
+// when including, from there on. At most want rows are fetched ahead.
+func (v *Views) walk(q *ListQuery, backward, including bool, want int) iter.Seq[found] {
+	return func(yield func(found) bool) {
+		parts := []bool{false, true} // without and with null as their sort value
+		if backward {
+			slices.Reverse(parts)
+		}
+		if q.From != nil && q.From.Null == parts[1] {
+			parts = parts[1:]
+		}
+		for _, nulls := range parts {
+			s := step{q: q, nulls: nulls, up: q.Descending == backward, including: including, want: want}
+			if q.From != nil && q.From.Null == nulls {
+				s.from = item{at: q.From.At, name: q.From.Name, entry: &entry{id: q.From.ID}}
+			}
+			for more := true; more; {
+				var rows []found
+				rows, more = v.take(&s)
+				for _, f := range rows {
+					if !yield(f) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// step is where a walk stands.
+type step struct {
+	q         *ListQuery
+	nulls     bool // which part of the lists
+	up        bool
+	from      item // without an entry: all of the part lies ahead
+	including bool // from itself lies ahead as well
+	want      int
+}
+
+// take looks at the next rows and moves the step behind them. It reports whether
+// there may be more.
+func (v *Views) take(s *step) (rows []found, more bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	t, ok := v.models.tenants[s.q.Organization]
+	if !ok {
+		return nil, false
+	}
+	column := slices.Index(sorts[:], s.q.SortBy)
+	var trees []btree.IterG[item]
+	for _, k := range domain.Kinds() {
+		l, ok := t.lists[k]
+		if !ok || (len(s.q.Kinds) > 0 && !slices.Contains(s.q.Kinds, k)) {
+			continue
+		}
+		if tree := l[column].part(s.nulls).Iter(); s.begin(&tree) {
+			trees = append(trees, tree)
+		}
+	}
+	for range stride {
+		next := s.nearest(trees)
+		if next < 0 {
+			return rows, false
+		}
+		s.from, s.including = trees[next].Item(), false
+		current := s.from.entry.current
+		if s.q.accepts(current.live().Shared()) {
+			rows = append(rows, found{place{s.from, s.nulls}, current})
+		}
+		if !s.advance(&trees[next]) {
+			trees = slices.Delete(trees, next, next+1)
+		}
+		if len(rows) == s.want {
+			return rows, true
+		}
+	}
+	return rows, true
+}
+
+// begin moves to the first item ahead and reports whether there is one.
+func (s *step) begin(tree *btree.IterG[item]) bool {
+	switch {
+	case s.from.entry == nil && s.up:
+		return tree.First()
+	case s.from.entry == nil:
+		return tree.Last()
+	case !tree.Seek(s.from): // to it, or to what follows it
+		return !s.up && tree.Last()
+	}
+	there := compareItems(tree.Item(), s.from) == 0
+	if (there && s.including) || (!there && s.up) {
+		return true
+	}
+	return s.advance(tree)
+}
+
+func (s *step) advance(tree *btree.IterG[item]) bool {
+	if s.up {
+		return tree.Next()
+	}
+	return tree.Prev()
+}
+
+// nearest is the tree whose item comes next, or -1 when all are done.
+func (s *step) nearest(trees []btree.IterG[item]) int {
+	best := -1
+	for i := range trees {
+		if best < 0 || (compareItems(trees[i].Item(), trees[best].Item()) < 0) == s.up {
+			best = i
+		}
+	}
+	return best
+}

@@ -1,0 +1,259 @@
+package projections
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tidwall/btree"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// models are the structures that queries are answered from. They follow from the
+// states of the streams alone, in whatever order these came.
+type models struct {
+	streams       map[string]*entry
+	tenants       map[domain.ID]*tenant
+	deadlines     *btree.BTreeG[deadline]
+	organizations map[domain.ID]*domain.Organization
+	credentials   map[string][]Credential // under the key's hash, by the key's id
+	quarantine    map[string]*domain.HistoryError
+}
+
+// newTree makes a tree that is guarded by the lock of the views.
+func newTree[T any](compare func(a, b T) int) *btree.BTreeG[T] {
+	return btree.NewBTreeGOptions(
+		func(a, b T) bool { return compare(a, b) < 0 },
+		btree.Options{NoLocks: true},
+	)
+}
+
+// tenant is what one organization sees.
+type tenant struct {
+	entries map[domain.ID]*entry // distributions that are not deleted, those in quarantine as well
+	lists   map[domain.Kind]*lists
+}
+
+// deadline is when a stream wants to be woken.
+type deadline struct {
+	at     domain.Instant
+	stream string
+}
+
+func compareDeadlines(a, b deadline) int {
+	if a.at != b.at {
+		return cmp.Compare(a.at, b.at)
+	}
+	return strings.Compare(a.stream, b.stream)
+}
+
+// Credential is what a key gives access to.
+type Credential struct {
+	OrganizationID domain.ID
+	KeyID          domain.ID
+	Level          domain.KeyLevel
+}
+
+func newModels(size int) models {
+	return models{
+		streams:       make(map[string]*entry, size),
+		tenants:       map[domain.ID]*tenant{},
+		deadlines:     newTree(compareDeadlines),
+		organizations: map[domain.ID]*domain.Organization{},
+		credentials:   map[string][]Credential{},
+		quarantine:    map[string]*domain.HistoryError{},
+	}
+}
+
+// find returns the stream's entry, or one with the state before the first event.
+func (m *models) find(stream string) *entry {
+	if e, ok := m.streams[stream]; ok {
+		return e
+	}
+	return &entry{current: &state{history: domain.NewHistory(stream)}}
+}
+
+func (m *models) tenant(id domain.ID) *tenant {
+	t, ok := m.tenants[id]
+	if !ok {
+		t = &tenant{entries: map[domain.ID]*entry{}, lists: map[domain.Kind]*lists{}}
+		m.tenants[id] = t
+	}
+	return t
+}
+
+// publish makes next the state of e.
+func (m *models) publish(e *entry, next *state) {
+	was := e.current
+	e.current, e.id = next, next.id
+	m.streams[next.stream()] = e
+	if next.owner != "" && domain.StreamKind(next.stream()).Distribution() {
+		m.tenant(next.owner).place(e, was, next)
+	}
+	if old, at := was.wake(), next.wake(); old != at {
+		if old != 0 {
+			m.deadlines.Delete(deadline{old, next.stream()})
+		}
+		if at != 0 {
+			m.deadlines.Set(deadline{at, next.stream()})
+		}
+	}
+	m.account(was.organization(), next.organization())
+	if next.broken != nil {
+		m.quarantine[next.stream()] = next.broken
+	}
+}
+
+// build makes the models of all states. Sorting them first is several times as
+// fast as publishing one after another.
+func build(states []*state) models {
+	m := newModels(len(states))
+	listed := map[*lists][]*entry{}
+	var deadlines []deadline
+	for _, s := range states {
+		e := &entry{id: s.id, current: s}
+		m.streams[s.stream()] = e
+		m.account(nil, s.organization())
+		if s.broken != nil {
+			m.quarantine[s.stream()] = s.broken
+		}
+		if at := s.wake(); at != 0 {
+			deadlines = append(deadlines, deadline{at, s.stream()})
+		}
+		if d := s.live(); d != nil {
+			t := m.tenant(s.owner)
+			t.entries[s.id] = e
+			l := t.list(d.Kind())
+			listed[l] = append(listed[l], e)
+		} else if s.broken != nil && s.id.Kind().Distribution() {
+			m.tenant(s.owner).entries[s.id] = e
+		}
+	}
+
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		slices.SortFunc(deadlines, compareDeadlines)
+		for _, d := range deadlines {
+			m.deadlines.Load(d)
+		}
+	})
+	for l, entries := range listed {
+		for i := range l {
+			wg.Go(func() { l[i].load(entries, sorts[i]) })
+		}
+	}
+	wg.Wait()
+	return m
+}
+
+// place puts a distribution where its new state belongs.
+func (t *tenant) place(e *entry, was, next *state) {
+	if next.broken == nil && next.live() == nil {
+		delete(t.entries, e.id)
+	} else {
+		t.entries[e.id] = e
+	}
+	t.list(e.id.Kind()).move(e, was.live(), next.live())
+}
+
+func (t *tenant) list(k domain.Kind) *lists {
+	l, ok := t.lists[k]
+	if !ok {
+		l = newLists()
+		t.lists[k] = l
+	}
+	return l
+}
+
+// account replaces an organization and its credentials by those of its new state.
+func (m *models) account(was, next *domain.Organization) {
+	if was != nil {
+		for _, k := range was.Keys {
+			isOld := func(c Credential) bool { return c.KeyID == k.ID && c.OrganizationID == was.ID }
+			if left := slices.DeleteFunc(m.credentials[k.Hash], isOld); len(left) > 0 {
+				m.credentials[k.Hash] = left
+			} else {
+				delete(m.credentials, k.Hash)
+			}
+		}
+		delete(m.organizations, was.ID)
+	}
+	if next == nil {
+		return
+	}
+	m.organizations[next.ID] = next
+	for _, k := range next.Keys {
+		if k.RevokedAt != 0 {
+			continue
+		}
+		// One key in two organizations is a mistake. Whose it is does not depend
+		// on the order in which the streams were loaded.
+		m.credentials[k.Hash] = append(m.credentials[k.Hash], Credential{next.ID, k.ID, k.Level})
+		slices.SortFunc(m.credentials[k.Hash], func(a, b Credential) int {
+			return cmp.Or(cmp.Compare(a.KeyID, b.KeyID), cmp.Compare(a.OrganizationID, b.OrganizationID))
+		})
+	}
+}
+
+// Credential is what an unrevoked key gives access to, found by the SHA-256 of
+// the key in lower-case hex. An organization in quarantine has none: its
+// revocations may be what was lost.
+func (v *Views) Credential(hash string) (Credential, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	all := v.models.credentials[hash]
+	if len(all) == 0 {
+		return Credential{}, false
+	}
+	return all[0], true
+}
+
+// Organization is the organization with that id. One in quarantine is not shown.
+func (v *Views) Organization(id domain.ID) (*domain.Organization, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	o, ok := v.models.organizations[id]
+	return o, ok
+}
+
+// Organizations are all organizations that are not in quarantine, by id.
+func (v *Views) Organizations() []*domain.Organization {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(v.models.organizations), func(a, b *domain.Organization) int {
+		return cmp.Compare(a.ID, b.ID)
+	})
+}
+
+// Quarantined says which streams are in quarantine and why, by name.
+func (v *Views) Quarantined() []domain.HistoryError {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	all := make([]domain.HistoryError, 0, len(v.models.quarantine))
+	for _, stream := range slices.Sorted(maps.Keys(v.models.quarantine)) {
+		all = append(all, *v.models.quarantine[stream])
+	}
+	return all
+}
+
+// Wakes calls yield with all wakes that are pending, the earliest first, until it
+// returns false. They are those of the moment of the call.
+func (v *Views) Wakes(yield func(stream string, at domain.Instant) bool) {
+	v.mu.Lock() // copying the tree marks the original
+	deadlines := v.models.deadlines.Copy()
+	v.mu.Unlock()
+	deadlines.Scan(func(d deadline) bool { return yield(d.stream, d.at) })
+}
+
+// Wake is when the stream has something to do next, or 0 for never.
+func (v *Views) Wake(stream string) domain.Instant {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if e, ok := v.models.streams[stream]; ok {
+		return e.current.wake()
+	}
+	return 0
+}

@@ -1,0 +1,402 @@
+package projections
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/domain"
+)
+
+func TestGet(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindDraw, map[string]string{"name": `"first"`})
+	follow(v, l)
+
+	first, err := v.Get(org, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := v.Get(org, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if &first.JSON()[0] != &again.JSON()[0] {
+		t.Error("rendered twice")
+	}
+	was := string(first.JSON())
+	if !strings.Contains(was, `"name":"first"`) || !strings.Contains(was, `"encryptionSeed":"plain seed of `+string(id)) {
+		t.Errorf("got %s", was)
+	}
+
+	l.must(t, id, fields("name", `"second"`))
+	follow(v, l)
+	second, err := v.Get(org, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Changed != 0 || second.Changed != 1 || second.Head.Revision != 1 || second.Head.Hash == first.Head.Hash {
+		t.Errorf("from %+v to %+v", first, second)
+	}
+	if string(first.JSON()) != was || !strings.Contains(string(second.JSON()), `"name":"second"`) {
+		t.Errorf("from %s to %s", first.JSON(), second.JSON())
+	}
+	if made := (Row{Distribution: second.Distribution}); !bytes.Equal(made.JSON(), second.JSON()) {
+		t.Errorf("a row without views is %s", made.JSON())
+	}
+}
+
+// A deleted distribution is gone, but its stream is still judged by its end.
+func TestViews_deleted(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`})
+	kept := l.create(t, org, domain.KindQueue, nil)
+	v, path := testViews(t, l)
+	if v.Wake(id.Stream()) == 0 {
+		t.Fatal("it does not wait for its opening")
+	}
+	l.must(t, id, domain.Delete{})
+	follow(v, l)
+
+	gone := func(v *Views) {
+		t.Helper()
+		if _, err := v.Get(org, id); !errors.Is(err, ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+		page, err := v.List(ListQuery{Organization: org, SortBy: SortName, Limit: 9})
+		if err != nil || !slices.Equal(rowIDs(page.Rows), []domain.ID{kept}) {
+			t.Errorf("listed %v, %v", rowIDs(page.Rows), err)
+		}
+		if v.Wake(id.Stream()) != 0 {
+			t.Error("it is still woken")
+		}
+		v.Wakes(func(stream string, _ domain.Instant) bool {
+			t.Errorf("%s is still woken", stream)
+			return true
+		})
+	}
+	gone(v)
+	save(t, v)
+	restarted := openViews(t, path)
+	defer restarted.Close()
+	gone(restarted)
+
+	// What comes after the deletion continues the stream, and is not allowed.
+	l.record(id.Stream(), domain.Opened{Stamp: domain.Stamp{At: l.now}})
+	follow(v, l)
+	follow(restarted, l)
+	for _, v := range []*Views{v, restarted} {
+		q := v.Quarantined()
+		if len(q) != 1 || q[0].Rule != "nothing follows the deletion" {
+			t.Errorf("in quarantine: %v", q)
+		}
+		if _, err := v.Get(org, id); !errors.As(err, new(*domain.HistoryError)) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestViews_quarantine(t *testing.T) {
+	t.Parallel()
+	at := func(l *testLog) domain.Stamp { return domain.Stamp{At: l.now} }
+	for name, c := range map[string]struct {
+		spoil func(l *testLog, stream string)
+		rule  string
+	}{
+		"an impossible event": {
+			func(l *testLog, stream string) { l.record(stream, domain.Settled{Stamp: at(l)}) },
+			"an event belongs to its kind",
+		},
+		"a changed byte": {
+			func(l *testLog, stream string) {
+				r := l.record(stream, domain.Deleted{Stamp: at(l)})
+				r.Data = append(slices.Clone(r.Data), ' ')
+			},
+			"each event's hash covers it and the event before",
+		},
+		"an event that cannot be read": {
+			func(l *testLog, stream string) {
+				r := l.record(stream, domain.Deleted{Stamp: at(l)})
+				r.Event, r.Undecoded = nil, errors.New("unknown type")
+			},
+			"every event can be read",
+		},
+		"a gap": {
+			func(l *testLog, stream string) { l.record(stream, domain.Deleted{Stamp: at(l)}).Revision++ },
+			"revisions have no gaps",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLog()
+			org := l.organization(t)
+			l.must(t, org, domain.CreateKey{KeyID: "key_1", Hash: "hash"})
+			id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`})
+			other := l.create(t, org, domain.KindAuction, nil)
+			c.spoil(l, id.Stream())
+			c.spoil(l, org.Stream())
+			l.record(id.Stream(), domain.Deleted{Stamp: at(l)}) // is not believed
+			l.must(t, other, fields("name", `"goes on"`))
+			v, path := testViews(t, l)
+			save(t, v)
+			restarted := openViews(t, path)
+			defer restarted.Close()
+
+			for _, v := range []*Views{v, restarted} {
+				if v.Position() != l.events[len(l.events)-1].Position {
+					t.Errorf("stopped at %v", v.Position())
+				}
+				broken := v.Quarantined()
+				if len(broken) != 2 || broken[0].Stream != org.Stream() || broken[1].Stream != id.Stream() || broken[1].Rule != c.rule {
+					t.Errorf("in quarantine: %v", broken)
+				}
+				var bad *domain.HistoryError
+				if _, err := v.Get(org, id); !errors.As(err, &bad) || *bad != broken[1] {
+					t.Errorf("got %v", err)
+				}
+				page, err := v.List(ListQuery{Organization: org, SortBy: SortCreatedAt, Limit: 9})
+				if err != nil || len(page.Rows) != 1 || !strings.Contains(string(page.Rows[0].JSON()), "goes on") {
+					t.Errorf("listed %v, %v", rowIDs(page.Rows), err)
+				}
+				if v.Wake(id.Stream()) != 0 {
+					t.Error("what is in quarantine is woken")
+				}
+				if _, ok := v.Organization(org); ok || len(v.Organizations()) != 0 {
+					t.Error("what is in quarantine is served")
+				}
+				if _, ok := v.Credential("hash"); ok {
+					t.Error("what is in quarantine gives access")
+				}
+			}
+		})
+	}
+}
+
+// A stream that says to be about what another one is about takes nobody's place.
+func TestViews_foreignID(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindQueue, map[string]string{"name": `"true"`})
+	liar := l.id("queue")
+	l.record(liar.Stream(), l.events[0].Event)
+	follow(v, l)
+	if row, err := v.Get(org, id); err != nil || !strings.Contains(string(row.JSON()), `"true"`) {
+		t.Fatal(row, err)
+	}
+	if q := v.Quarantined(); len(q) != 1 || q[0].Stream != liar.Stream() {
+		t.Fatalf("in quarantine: %v", q)
+	}
+}
+
+func TestViews_quarantineIsLogged(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	l.record("queue-x", domain.Opened{})
+	l.record("queue-x", domain.Opened{})
+	var out bytes.Buffer
+	v := newViews(nil, loaded{models: newModels(0)}, zerolog.New(&out))
+	follow(v, l)
+	if s := out.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, "queue-x") || !strings.Contains(s, "creation") {
+		t.Fatalf("logged %s", s)
+	}
+}
+
+func TestCredential(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	a, b := l.organization(t), l.organization(t)
+	l.must(t, a, domain.CreateKey{KeyID: "key_2", Level: domain.SecretKey, Hash: "shared"})
+	l.must(t, b, domain.CreateKey{KeyID: "key_1", Level: domain.PublishableKey, Hash: "shared"})
+	l.must(t, b, domain.CreateKey{KeyID: "key_3", Level: domain.SecretKey, Hash: "own"})
+	v, path := testViews(t, l)
+	want := func(hash string, c Credential, known bool) {
+		t.Helper()
+		save(t, v)
+		restarted := openViews(t, path)
+		defer restarted.Close()
+		for _, v := range []*Views{v, restarted} {
+			if got, ok := v.Credential(hash); got != c || ok != known {
+				t.Errorf("%s: got %v, %t", hash, got, ok)
+			}
+		}
+	}
+	want("own", Credential{b, "key_3", domain.SecretKey}, true)
+	want("shared", Credential{b, "key_1", domain.PublishableKey}, true)
+	want("unknown", Credential{}, false)
+	l.must(t, b, domain.RevokeKey{KeyID: "key_1"})
+	l.must(t, b, domain.RevokeKey{KeyID: "key_3"})
+	follow(v, l)
+	want("own", Credential{}, false)
+	want("shared", Credential{a, "key_2", domain.SecretKey}, true)
+
+	o, ok := v.Organization(b)
+	if !ok || o.ID != b || len(o.Keys) != 2 {
+		t.Errorf("got %v", o)
+	}
+	if all := v.Organizations(); len(all) != 2 || all[0].ID != a || all[1].ID != b {
+		t.Errorf("got %v", all)
+	}
+}
+
+func TestWakes(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	late := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:03Z"`})
+	soon := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:01Z"`})
+	l.create(t, org, domain.KindQueue, nil)
+	follow(v, l)
+	wakes := func() (all []string) {
+		v.Wakes(func(stream string, at domain.Instant) bool {
+			if at != v.Wake(stream) { // the views may be asked meanwhile
+				t.Errorf("%s: %s, not %s", stream, at, v.Wake(stream))
+			}
+			all = append(all, stream)
+			return true
+		})
+		return all
+	}
+	if got := wakes(); !slices.Equal(got, []string{soon.Stream(), late.Stream()}) {
+		t.Fatalf("got %v", got)
+	}
+	l.must(t, soon, fields("openAt", `"2100-01-01T00:00:09Z"`))
+	follow(v, l)
+	if got := wakes(); !slices.Equal(got, []string{late.Stream(), soon.Stream()}) {
+		t.Fatalf("got %v", got)
+	}
+	if v.Wake("queue-unknown") != 0 {
+		t.Fatal("an unknown stream is woken")
+	}
+	n := 0
+	v.Wakes(func(string, domain.Instant) bool { n++; return false })
+	if n != 1 {
+		t.Fatalf("went on after false: %d", n)
+	}
+}
+
+func TestWaitFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLog(), emptyViews()
+		org := l.id("org")
+		for range 4 {
+			l.create(t, org, domain.KindQueue, nil)
+		}
+		wait := func(p domain.Position) chan error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			done := make(chan error, 1)
+			go func() {
+				defer cancel()
+				done <- v.WaitFor(ctx, p)
+			}()
+			synctest.Wait()
+			return done
+		}
+		at := func(i int) domain.Position { return l.events[i].Position }
+		second, again, fourth := wait(at(1)), wait(at(1)), wait(at(3))
+		late := wait(domain.Position{Commit: at(3).Commit + 1})
+
+		v.Follow(l.events[0])
+		synctest.Wait()
+		if len(second)+len(again)+len(fourth) != 0 {
+			t.Fatal("woken too early")
+		}
+		v.Follow(l.events[1])
+		synctest.Wait()
+		if len(second) != 1 || len(again) != 1 || len(fourth) != 0 {
+			t.Fatal("the second event does not wake who waits for it, or wakes others")
+		}
+		if err := errors.Join(<-second, <-again); err != nil {
+			t.Fatal(err)
+		}
+		v.Passed(at(3))
+		if err := <-fourth; err != nil {
+			t.Fatal(err)
+		}
+		if v.Position() != at(1) {
+			t.Fatalf("following would resume at %v", v.Position())
+		}
+		if err := v.WaitFor(t.Context(), at(2)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-late; !errors.Is(err, ErrBehind) || errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+		if n := v.waiters.Len(); n != 0 {
+			t.Fatalf("%d still wait", n)
+		}
+	})
+}
+
+// Everything may be asked while the log is followed and written.
+func TestViews_concurrency(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	l.must(t, org, domain.CreateKey{KeyID: "key_1", Hash: "hash"})
+	var ids []domain.ID
+	for range 40 {
+		l.now++
+		ids = append(ids, l.create(t, org, domain.KindQueue, map[string]string{"name": `"a"`}))
+	}
+	for i, id := range ids {
+		l.must(t, id, fields("name", `"b"`, "openAt", `"2100-01-01T00:00:00Z"`))
+		if i%3 == 0 {
+			l.must(t, id, domain.Delete{})
+		}
+	}
+	v := openViews(t, filepath.Join(t.TempDir(), "views.db"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := v.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				for _, id := range ids {
+					if row, err := v.Get(org, id); err == nil {
+						row.JSON()
+					}
+				}
+				for _, by := range sorts {
+					if _, err := v.List(ListQuery{Organization: org, SortBy: by, Descending: true, Limit: 5, Search: "b"}); err != nil {
+						t.Error(err)
+					}
+				}
+				v.Credential("hash")
+				v.Organizations()
+				v.Quarantined()
+				v.Wakes(func(stream string, _ domain.Instant) bool { return v.Wake(stream) > 0 })
+				v.Digest()
+			}
+		})
+	}
+	go func() {
+		for _, e := range l.events {
+			v.Follow(e)
+		}
+	}()
+	if err := v.WaitFor(t.Context(), l.events[len(l.events)-1].Position); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	wg.Wait()
+	closeViews(t, v)
+}

@@ -1,0 +1,133 @@
+package projections
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// state is what is known of a stream after one of its events. It is not changed
+// any more once it is published.
+type state struct {
+	owner    domain.ID            // the organization, "" while no creation was believed
+	id       domain.ID            // of what the stream is about, "" likewise
+	history  *domain.History      // nil in quarantine
+	broken   *domain.HistoryError // why the stream is in quarantine
+	rendered atomic.Pointer[[]byte]
+}
+
+// entry is where the newest state of one stream is found. Indexes point to it, so
+// that they change only when their own order does.
+type entry struct {
+	id      domain.ID // as in the states, once it is known
+	current *state
+}
+
+func newState(h *domain.History) *state {
+	s := &state{history: h}
+	switch a := h.Aggregate.(type) {
+	case domain.Distribution:
+		s.owner, s.id = a.Shared().OrganizationID, a.Shared().ID
+		if a.Shared().Deleted {
+			s.history = tombstone(h, a)
+		}
+	case *domain.Organization:
+		s.owner, s.id = a.ID, a.ID
+	}
+	return s
+}
+
+// tombstone keeps of a deleted distribution what judging a later event of its
+// stream takes.
+func tombstone(h *domain.History, d domain.Distribution) *domain.History {
+	bare := domain.NewDistribution(d.Kind())
+	*bare.Shared() = domain.Lifecycle{
+		Identity: d.Shared().Identity,
+		Status:   d.Shared().Status,
+		Latest:   d.Shared().Latest,
+		Deleted:  true,
+	}
+	t := *h
+	t.Aggregate = bare
+	return &t
+}
+
+// after is the state that the stream's next event leads to. Quarantine has no
+// way out: it is s itself then.
+func (s *state) after(r *domain.Recorded) *state {
+	if s.broken != nil {
+		return s
+	}
+	h := s.history.Fork()
+	err := h.Apply(r)
+	if err == nil {
+		next := newState(h)
+		// Two streams that claim one id would take each other's place.
+		if s.id != "" || next.id.Stream() == r.Stream {
+			return next
+		}
+		err = &domain.RuleError{Rule: "a stream is about what it is named for", Detail: string(next.id)}
+	}
+	return &state{owner: s.owner, id: s.id, broken: historyError(r, err)}
+}
+
+func historyError(r *domain.Recorded, err error) *domain.HistoryError {
+	if bad, ok := errors.AsType[*domain.HistoryError](err); ok {
+		return bad
+	}
+	bad := &domain.HistoryError{
+		Stream: r.Stream, Revision: r.Revision, Type: r.Type,
+		Rule: "every event can be applied", Detail: err.Error(),
+	}
+	if v, ok := errors.AsType[*domain.RuleError](err); ok {
+		bad.Rule, bad.Detail = v.Rule, v.Detail
+	}
+	return bad
+}
+
+func (s *state) stream() string {
+	if s.broken != nil {
+		return s.broken.Stream
+	}
+	return s.history.Stream
+}
+
+// live is the distribution of the state, or nil when it shows none.
+func (s *state) live() domain.Distribution {
+	if s == nil || s.history == nil || s.id == "" {
+		return nil
+	}
+	d, ok := s.history.Aggregate.(domain.Distribution)
+	if !ok || d.Shared().Deleted {
+		return nil
+	}
+	return d
+}
+
+// organization is the organization of the state, or nil when it shows none.
+func (s *state) organization() *domain.Organization {
+	if s == nil || s.history == nil || s.id == "" {
+		return nil
+	}
+	o, _ := s.history.Aggregate.(*domain.Organization)
+	return o
+}
+
+func (s *state) wake() domain.Instant {
+	if d := s.live(); d != nil {
+		return d.Wake()
+	}
+	return 0
+}
+
+// json is the distribution as an admin sees it. It is rendered when it is first
+// asked for: following and loading pass through many more states than are read.
+func (s *state) json() []byte {
+	if p := s.rendered.Load(); p != nil {
+		return *p
+	}
+	out := s.live().AppendJSON(nil)
+	s.rendered.CompareAndSwap(nil, &out)
+	return *s.rendered.Load()
+}

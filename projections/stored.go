@@ -1,0 +1,50 @@
+package projections
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/goccy/go-json"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// stored is a history as the file holds it.
+type stored struct {
+	stream            string
+	revision, changed domain.Revision
+	hash              string
+	state             []byte
+}
+
+// encode writes what a history's aggregate knows. A secret that is not sealed is
+// an error. The names of a distribution's metadata are kept as they are: what
+// follows in the log is compared with their bytes.
+func encode(h *domain.History) ([]byte, error) {
+	return json.MarshalWithOption(h.Aggregate, json.DisableHTMLEscape())
+}
+
+// decode restores the state that encode was given.
+func (s stored) decode(seals Opener) (*state, error) {
+	h := domain.NewHistory(s.stream)
+	h.Head = domain.Head{Revision: s.revision, Hash: s.hash}
+	h.Changed = s.changed
+	if err := json.Unmarshal(s.state, h.Aggregate); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.stream, err)
+	}
+	d, ok := h.Aggregate.(domain.Distribution)
+	if !ok {
+		return newState(h), nil
+	}
+	for _, secret := range d.Secrets() {
+		if d.Shared().Deleted {
+			break // there are none any more
+		}
+		plain, err := seals.Open(s.stream, string(d.Kind())+".created", secret.Name, secret.Value.Sealed)
+		if err != nil {
+			return nil, fmt.Errorf("%s: open %s: %w", s.stream, secret.Name, err)
+		}
+		secret.Value.Plain = strings.Clone(plain)
+	}
+	return newState(h), nil
+}

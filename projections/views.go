@@ -1,0 +1,203 @@
+package projections
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/rs/zerolog"
+	"github.com/tidwall/btree"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// ErrBehind says that the views did not reach a position in time.
+var ErrBehind = errors.New("the read model is behind")
+
+// Opener opens sealed secrets. It is called from several goroutines at once.
+type Opener interface {
+	Open(stream, eventType, field, sealed string) (string, error)
+}
+
+// Views are the read models. Follow and Passed are for one goroutine, the one
+// that reads the log; Run and Close are for one each; everything else may be
+// called from any. What they return is never changed afterwards, and must not be.
+type Views struct {
+	log  zerolog.Logger
+	file *file
+	// crowded says that more than crowd streams wait to be written.
+	crowded chan struct{}
+
+	mu       sync.RWMutex // guards the fields below; only Follow and Passed change them once the views are open
+	models   models
+	position domain.Position   // of the last event that was handled
+	seen     domain.Position   // nothing of ours stands between position and here
+	dirty    map[*entry]*state // what changed since Run took these last
+	waiters  *btree.BTreeG[*waiter]
+	waited   uint64 // numbers the waiters
+}
+
+// crowd is how many changed streams are written at once rather than at the next
+// second.
+const crowd = 20_000
+
+// Open loads the views from the file at path, which is made when there is none.
+// What they miss of the log comes through Follow, from Position on. A file that
+// cannot be used, because it is damaged or of another format, is put aside under
+// a name ending in .unusable; then the views are empty and the whole log is to
+// be followed.
+func Open(path string, seals Opener, log zerolog.Logger) (*Views, error) {
+	file, loaded, err := openFile(path, seals, program(), log)
+	if err != nil {
+		return nil, err
+	}
+	return newViews(file, loaded, log), nil
+}
+
+func newViews(f *file, l loaded, log zerolog.Logger) *Views {
+	return &Views{
+		log:      log,
+		file:     f,
+		crowded:  make(chan struct{}, 1),
+		models:   l.models,
+		position: l.position,
+		seen:     l.position,
+		dirty:    map[*entry]*state{},
+		waiters:  newTree(compareWaiters),
+	}
+}
+
+// Close closes the file. What Run has not written by then is read from the log
+// again.
+func (v *Views) Close() error { return v.file.close() }
+
+// Position is the place of the last event that was handled: following goes on
+// behind it.
+func (v *Views) Position() domain.Position {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.position
+}
+
+// Follow handles the next event of the log. One at or before Position is
+// ignored. One that its stream's history refuses puts that stream into
+// quarantine: from then on nothing is served from it and nothing more of it is
+// believed.
+func (v *Views) Follow(r *domain.Recorded) {
+	if !v.position.Before(r.Position) {
+		return
+	}
+	var e *entry
+	var next *state
+	if projected(r.Stream) {
+		e = v.models.find(r.Stream)
+		if next = e.current.after(r); next.broken != nil && next != e.current {
+			v.log.Error().Str("stream", r.Stream).Int64("revision", int64(r.Revision)).Str("type", r.Type).
+				Str("rule", next.broken.Rule).Str("detail", next.broken.Detail).Msg("stream quarantined")
+		}
+	}
+
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.position = r.Position
+	v.reach(r.Position)
+	if e == nil || next == e.current {
+		return
+	}
+	v.models.publish(e, next)
+	v.dirty[e] = next
+	if len(v.dirty) >= crowd {
+		select {
+		case v.crowded <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// projected reports whether the stream is one that the views are about.
+func projected(stream string) bool {
+	k := domain.StreamKind(stream)
+	return k.Distribution() || k == domain.KindOrganization
+}
+
+// Passed says that the log was read up to p, and that what was not given to
+// Follow is not for the views. It lets those go on who wait for p; following
+// does not resume there.
+func (v *Views) Passed(p domain.Position) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.reach(p)
+}
+
+// reach lets those go on who wait for p or an earlier position.
+func (v *Views) reach(p domain.Position) {
+	if !v.seen.Before(p) {
+		return
+	}
+	v.seen = p
+	for {
+		w, ok := v.waiters.Min()
+		if !ok || p.Before(w.position) {
+			return
+		}
+		v.waiters.PopMin()
+		close(w.reached)
+	}
+}
+
+// waiter is a call of WaitFor.
+type waiter struct {
+	position domain.Position
+	number   uint64 // tells those apart who wait for one position
+	reached  chan struct{}
+}
+
+func compareWaiters(a, b *waiter) int {
+	switch {
+	case a.position.Before(b.position):
+		return -1
+	case b.position.Before(a.position):
+		return 1
+	}
+	return cmp.Compare(a.number, b.number)
+}
+
+// WaitFor returns when everything up to p is in the views, or ErrBehind when ctx
+// ends first.
+func (v *Views) WaitFor(ctx context.Context, p domain.Position) error {
+	if v.reached(p) {
+		return nil
+	}
+	w := v.wait(p)
+	select {
+	case <-w.reached:
+		return nil
+	case <-ctx.Done():
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, waiting := v.waiters.Delete(w); !waiting {
+		return nil
+	}
+	return ErrBehind
+}
+
+func (v *Views) reached(p domain.Position) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return !v.seen.Before(p)
+}
+
+func (v *Views) wait(p domain.Position) *waiter {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	w := &waiter{position: p, number: v.waited, reached: make(chan struct{})}
+	v.waited++
+	if v.seen.Before(p) {
+		v.waiters.Set(w)
+	} else {
+		close(w.reached)
+	}
+	return w
+}

@@ -1,0 +1,169 @@
+package projections
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// world draws a log in which everything happens, the impossible included.
+func world(t *rapid.T, l *testLog) {
+	pick := func(label string, n int) int { return rapid.IntRange(0, n-1).Draw(t, label) }
+	var orgs, keys, ids []domain.ID
+	for range rapid.IntRange(1, 60).Draw(t, "steps") {
+		switch op := pick("op", 12); {
+		case op == 0 || len(orgs) == 0:
+			id := l.id("org")
+			orgs = append(orgs, id)
+			l.try(id.Stream(), domain.CreateOrganization{ID: id, Name: "Org", TimeZone: "UTC", CurrencyCode: "JPY"})
+		case op == 1:
+			keys = append(keys, l.id("key"))
+			l.try(orgs[pick("org", len(orgs))].Stream(), domain.CreateKey{
+				KeyID: keys[len(keys)-1], Level: domain.SecretKey, Hash: string(rune('a' + pick("hash", 4))),
+			})
+		case op == 2 && len(keys) > 0:
+			l.try(orgs[pick("org", len(orgs))].Stream(), domain.RevokeKey{KeyID: keys[pick("key", len(keys))]})
+		case op <= 5 || len(ids) == 0:
+			ids = append(ids, drawDistribution(t, l, orgs[pick("org", len(orgs))]))
+		case op == 6:
+			l.now = l.now.Add(1000 * 1000 * 1000)
+			for _, id := range ids {
+				l.try(id.Stream(), domain.Advance{})
+			}
+		case op == 7:
+			l.try(ids[pick("id", len(ids))].Stream(), domain.Delete{})
+		case op == 8:
+			to := rapid.SampledFrom(domain.Statuses()).Draw(t, "to")
+			l.try(ids[pick("id", len(ids))].Stream(), domain.Step{To: to})
+		case op == 9:
+			l.record(rapid.SampledFrom([]string{"claim-x", "elsewhere-1", "$settings", "seal-check"}).Draw(t, "foreign"), domain.Deleted{})
+		case op == 10 && pick("break", 3) == 0:
+			breakStream(t, l, ids[pick("id", len(ids))].Stream())
+		default:
+			drawUpdate(t, l, ids[pick("id", len(ids))])
+		}
+	}
+}
+
+func drawName(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"null", `"b"`, `"B<&>"`, `"aä"`, `"AÄ"`, `""`, `"ab c\u2028"`}).Draw(t, "name")
+}
+
+func drawTime(t *rapid.T, l *testLog) string {
+	s := rapid.IntRange(-1, 4).Draw(t, "seconds")
+	if s < 0 {
+		return "null"
+	}
+	return instant(l.now + domain.Instant(s)*1000)
+}
+
+func drawDistribution(t *rapid.T, l *testLog, org domain.ID) domain.ID {
+	k := rapid.SampledFrom(domain.Kinds()).Draw(t, "kind")
+	id := l.id(k.IDPrefix())
+	f := fields("sequenceId", rapid.SampledFrom([]string{`"s"`, `"t"`}).Draw(t, "sequence"),
+		"name", drawName(t), "openAt", drawTime(t, l), "metadata", `{"<a>":["&\u2028",1.50]}`).Fields
+	end := json.RawMessage(instant(l.now + 5000))
+	switch k {
+	case domain.KindDraw:
+		f["drawAt"], f["winnerCount"] = end, json.RawMessage("3")
+	case domain.KindAuction:
+		f["settleAt"], f["startingBid"] = end, json.RawMessage("100")
+	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal:
+		f["closeAt"], f["admissionRate"] = end, json.RawMessage("60")
+	}
+	c := domain.Create{
+		ID: id, OrganizationID: org, Fields: f,
+		Defaults: domain.Defaults{TimeZone: "Europe/Berlin", CurrencyCode: "USD"}, Seed: "seed of " + string(id),
+	}
+	if rapid.Bool().Draw(t, "later") {
+		l.now++
+	}
+	if err := l.send(id.Stream(), c); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func drawUpdate(t *rapid.T, l *testLog, id domain.ID) {
+	l.try(id.Stream(), fields("name", drawName(t)))
+	l.try(id.Stream(), fields("openAt", drawTime(t, l)))
+	l.try(id.Stream(), fields("metadata", rapid.SampledFrom([]string{"null", `{"x":"<>"}`}).Draw(t, "metadata")))
+}
+
+// breakStream appends what no correct engine writes.
+func breakStream(t *rapid.T, l *testLog, stream string) {
+	switch rapid.IntRange(0, 3).Draw(t, "how") {
+	case 0:
+		l.record(stream, domain.Settled{Stamp: domain.Stamp{At: 1}})
+	case 1:
+		r := l.record(stream, domain.Updated{Stamp: domain.Stamp{At: l.now.Add(1e15)}})
+		r.RawMetadata = bytes.Replace(r.RawMetadata, []byte(`"commandId":"`), []byte(`"commandId":"x`), 1)
+	case 2:
+		r := l.record(stream, domain.Opened{Stamp: domain.Stamp{At: l.now}})
+		r.Event, r.Undecoded = nil, errors.New("unknown type")
+	case 3:
+		r := l.record(stream, domain.Opened{Stamp: domain.Stamp{At: l.now}})
+		r.Revision++
+	}
+}
+
+// Whatever way leads to the same events leads to the same models.
+func TestViews_laws(t *testing.T) {
+	t.Parallel()
+	directory := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		l := newLog()
+		world(t, l)
+		at := filepath.Join(directory, "live")
+		if err := os.RemoveAll(at); err != nil {
+			t.Fatal(err)
+		}
+		live := openViews(t, at)
+		for i, e := range l.events {
+			live.Follow(e)
+			switch rapid.IntRange(0, 29).Draw(t, "then") {
+			case 0:
+				save(t, live)
+			case 1: // delivered again
+				before := live.Digest()
+				live.Follow(l.events[rapid.IntRange(0, i).Draw(t, "again")])
+				if live.Digest() != before {
+					t.Fatal("an event that was handled before changed something")
+				}
+			case 2: // stopped in good order
+				save(t, live)
+				before, position := live.Digest(), live.Position()
+				closeViews(t, live)
+				live = openViews(t, at)
+				if live.Digest() != before || live.Position() != position {
+					t.Fatal("the file has something else than the models that it was written from")
+				}
+			case 3: // killed: what was not saved is followed again
+				closeViews(t, live)
+				live = openViews(t, at)
+				for _, e := range l.events[:i+1] {
+					live.Follow(e)
+				}
+			}
+		}
+		defer closeViews(t, live)
+
+		rebuilt := emptyViews()
+		for _, e := range l.events {
+			rebuilt.Follow(e)
+		}
+		if live.Position() != rebuilt.Position() {
+			t.Fatalf("at %v, rebuilt at %v", live.Position(), rebuilt.Position())
+		}
+		if live.Digest() != rebuilt.Digest() {
+			t.Fatal("a rebuild differs from the live models")
+		}
+	})
+}
