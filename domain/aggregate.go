@@ -54,7 +54,7 @@ func (c *Claims) Decide(now Instant, cmd Command) ([]Event, error) {
 func (c *Claims) Evolve(e Event) error {
 	claimed, ok := e.(Claimed)
 	if !ok || c.Made != "" {
-		return violation(ruleCreation, "%T in a claim", e)
+		return ruleError(ruleCreation, "%T in a claim", e)
 	}
 	c.Made = claimed.ID
 	return nil

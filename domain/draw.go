@@ -39,9 +39,9 @@ func (d *Draw) fields() []field {
 		field{"claimWindowSeconds", seconds(&d.ClaimWindowSeconds), nullable},
 		field{"backfill", flag{&d.Backfill}, 0},
 		field{"entropySource", text{&d.EntropySource, 1, 256}, nullable | untilOpen},
-		field{"seedCommitment", constantString(d.SeedCommitment), computed},
-		field{"entriesRoot", constant(text{&d.EntriesRoot, 0, 0}.appendJSON(nil)), computed},
-		field{"entryCount", constant(strconv.AppendInt(nil, d.EntryCount, 10)), computed},
+		field{"seedCommitment", shown(func(dst []byte) []byte { return appendString(dst, d.SeedCommitment) }), computed},
+		field{"entriesRoot", shown(text{&d.EntriesRoot, 0, 0}.appendJSON), computed},
+		field{"entryCount", shown(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
 	)
 }
 
@@ -208,27 +208,27 @@ func (d *Draw) Evolve(e Event) error {
 		return d.begin(e, e.Identity, e.Common, KindDraw)
 	case DrawClosed:
 		if e.EntryCount != d.EntryCount {
-			return violation(ruleEntries, "%d in the list, %d entered", e.EntryCount, d.EntryCount)
+			return ruleError(ruleEntries, "%d in the list, %d entered", e.EntryCount, d.EntryCount)
 		}
 		d.EntriesRoot = &e.EntriesRoot
 		return d.move(e, StatusClosed, d.closesAt(), StatusOpen)
 	case EntropySupplied:
 		if d.Status != StatusClosed || !d.awaitsEntropy() {
-			return violation(ruleEntropy, "in status %s", d.Status)
+			return ruleError(ruleEntropy, "in status %s", d.Status)
 		}
 		d.Entropy = &e.Value
 		d.touch(e)
 		return nil
 	case Drawn:
 		if d.awaitsEntropy() {
-			return violation(ruleEntropy, "drawn without it")
+			return ruleError(ruleEntropy, "drawn without it")
 		}
 		if same := e.Entropy != nil && d.Entropy != nil && *e.Entropy == *d.Entropy; !same && (e.Entropy != nil || d.Entropy != nil) {
-			return violation(ruleEntropy, "drawn with another")
+			return ruleError(ruleEntropy, "drawn with another")
 		}
 		secret, err := hex.DecodeString(e.Secret)
 		if sum := sha256.Sum256(secret); err != nil || hex.EncodeToString(sum[:]) != d.SeedCommitment {
-			return violation(ruleCommitment, "its hash is not %s", d.SeedCommitment)
+			return ruleError(ruleCommitment, "its hash is not %s", d.SeedCommitment)
 		}
 		return d.move(e, StatusDrawn, d.DrawAt, StatusClosed)
 	case Completed:

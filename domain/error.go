@@ -78,6 +78,6 @@ type RuleError struct {
 
 func (v *RuleError) Error() string { return v.Rule + ": " + v.Detail }
 
-func violation(rule, format string, args ...any) error {
+func ruleError(rule, format string, args ...any) error {
 	return &RuleError{Rule: rule, Detail: fmt.Sprintf(format, args...)}
 }

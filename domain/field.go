@@ -45,14 +45,32 @@ type value interface {
 
 func isNull(raw json.RawMessage) bool { return string(bytes.TrimSpace(raw)) == "null" }
 
+// appendString writes a JSON string, and escapes nothing that JSON does not ask
+// for.
 func appendString(dst []byte, s string) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s); err != nil {
-		panic("a string always encodes: " + err.Error())
+	if !plain(s) {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(s); err != nil {
+			panic("a string always encodes: " + err.Error())
+		}
+		return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
 	}
-	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
+
+// plain reports whether s stands for itself in a JSON string: ASCII without
+// quotes, backslashes and control characters.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func parseString(raw json.RawMessage) (string, error) {
@@ -63,14 +81,12 @@ func parseString(raw json.RawMessage) (string, error) {
 	return s, nil
 }
 
-// constant is a computed value; it is only ever written.
-type constant string
+// shown is a computed value; it is only ever written.
+type shown func(dst []byte) []byte
 
-func (constant) parse(json.RawMessage) error    { return nil }
-func (constant) clear()                         {}
-func (c constant) appendJSON(dst []byte) []byte { return append(dst, c...) }
-
-func constantString(s string) constant { return constant(appendString(nil, s)) }
+func (shown) parse(json.RawMessage) error    { return nil }
+func (shown) clear()                         {}
+func (f shown) appendJSON(dst []byte) []byte { return f(dst) }
 
 // text is a string of min to max characters, without control characters; a nil
 // pointer is null.

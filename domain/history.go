@@ -48,12 +48,34 @@ func (h *History) Apply(r *Recorded) error {
 	if r.Undecoded != nil {
 		return bad("every event can be read", "%s", r.Undecoded)
 	}
-	if err := h.evolve(r.Event, Head{r.Revision, hash}); err != nil {
+	err := h.evolve(r.Event, Head{r.Revision, hash})
+	if err == nil && r.Revision == 0 {
+		err = h.named()
+	}
+	if err != nil {
 		var v *RuleError
 		if errors.As(err, &v) {
 			return bad(v.Rule, "%s", v.Detail)
 		}
 		return err
+	}
+	return nil
+}
+
+// named checks that a stream is about what its name says, or two streams could
+// claim one id.
+func (h *History) named() error {
+	var id ID
+	switch a := h.Aggregate.(type) {
+	case Distribution:
+		id = a.Shared().ID
+	case *Organization:
+		id = a.ID
+	default:
+		return nil
+	}
+	if id.Stream() != h.Stream {
+		return ruleError(ruleName, "it is about %s", id)
 	}
 	return nil
 }

@@ -54,12 +54,45 @@ func (i *Instant) UnmarshalJSON(raw []byte) error {
 	if len(raw) < 2 || raw[0] != '"' || raw[len(raw)-1] != '"' {
 		return fmt.Errorf("%s is not a time", raw)
 	}
-	got, err := ParseInstant(string(raw[1:len(raw)-1]), "")
+	text := string(raw[1 : len(raw)-1])
+	if got, ok := parseWritten(text); ok {
+		*i = got
+		return nil
+	}
+	got, err := ParseInstant(text, "")
 	if err != nil {
 		return err
 	}
 	*i = got
 	return nil
+}
+
+// parseWritten reads what MarshalJSON writes, as read models do by the million.
+// What it does not take may still be a time.
+func parseWritten(s string) (Instant, bool) {
+	if len(s) != len(instantLayout) {
+		return 0, false
+	}
+	var n [7]int // year to millisecond
+	field := 0
+	for i := range len(s) {
+		digit := s[i] - '0'
+		switch layout := instantLayout[i]; {
+		case layout >= '0' && layout <= '9':
+			if digit > 9 {
+				return 0, false
+			}
+			n[field] = n[field]*10 + int(digit)
+		case s[i] != layout:
+			return 0, false
+		default:
+			field++
+		}
+	}
+	t := time.Date(n[0], time.Month(n[1]), n[2], n[3], n[4], n[5], n[6]*int(time.Millisecond), time.UTC)
+	i := InstantOf(t)
+	// A date that does not exist comes out as another one.
+	return i, t.Format(instantLayout) == s && i >= earliest && i <= latest
 }
 
 var (

@@ -146,13 +146,13 @@ func (p *problems) refusal(code Code) error {
 // leadingFields and trailingFields stand around each kind's own.
 func (l *Lifecycle) leadingFields() []field {
 	return []field{
-		{"id", constantString(string(l.ID)), computed},
-		{"type", constantString(string(l.ID.Kind())), computed},
-		{"organizationId", constantString(string(l.OrganizationID)), computed},
+		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},
+		{"type", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID.Kind())) }), computed},
+		{"organizationId", shown(func(dst []byte) []byte { return appendString(dst, string(l.OrganizationID)) }), computed},
 		{"sequenceId", token{&l.SequenceID}, required | creationOnly},
 		{"name", text{&l.Name, 0, 200}, nullable},
 		{"timeZone", zone{&l.TimeZone}, 0},
-		{"status", constantString(string(l.Status)), computed},
+		{"status", shown(func(dst []byte) []byte { return appendString(dst, string(l.Status)) }), computed},
 		{"openAt", instant{&l.OpenAt, &l.TimeZone}, nullable | untilOpen | timing},
 		{"closeAt", instant{&l.CloseAt, &l.TimeZone}, nullable | timing},
 		{"encryptionSeed", secret{&l.EncryptionSeed}, creationOnly},
@@ -162,8 +162,8 @@ func (l *Lifecycle) leadingFields() []field {
 
 func (l *Lifecycle) trailingFields() []field {
 	return []field{
-		{"createdAt", constant(l.CreatedAt.appendJSON(nil)), computed},
-		{"updatedAt", constant(l.UpdatedAt.appendJSON(nil)), computed},
+		{"createdAt", shown(l.CreatedAt.appendJSON), computed},
+		{"updatedAt", shown(l.UpdatedAt.appendJSON), computed},
 	}
 }
 
@@ -436,6 +436,7 @@ func (l *Lifecycle) checkOrder(wrong *problems, endName string, end Instant) {
 // The rules that a history must keep. Each is the Rule of a RuleError.
 const (
 	ruleCreation   = "a stream begins with the creation, and has one only"
+	ruleName       = "a stream is about what it is named for"
 	ruleKind       = "an event belongs to its kind"
 	ruleTime       = "time does not run backwards"
 	ruleDeleted    = "nothing follows the deletion"
@@ -457,13 +458,13 @@ func (l *Lifecycle) admit(e Event) error {
 	_, draw := e.(*DrawCreated)
 	_, auction := e.(*AuctionCreated)
 	if creation := queue || draw || auction; creation != (l.Status == "") {
-		return violation(ruleCreation, "%T in status %q", e, l.Status)
+		return ruleError(ruleCreation, "%T in status %q", e, l.Status)
 	}
 	if l.Deleted {
-		return violation(ruleDeleted, "%T", e)
+		return ruleError(ruleDeleted, "%T", e)
 	}
 	if e.When() < l.Latest {
-		return violation(ruleTime, "%s after %s", e.When(), l.Latest)
+		return ruleError(ruleTime, "%s after %s", e.When(), l.Latest)
 	}
 	return nil
 }
@@ -471,7 +472,7 @@ func (l *Lifecycle) admit(e Event) error {
 // begin applies the shared part of a creation.
 func (l *Lifecycle) begin(e Event, id Identity, c Common, k Kind) error {
 	if id.ID.Kind() != k {
-		return violation(ruleKind, "a %s with the id %s", k, id.ID)
+		return ruleError(ruleKind, "a %s with the id %s", k, id.ID)
 	}
 	l.Identity, l.Common = id, c
 	if isNull(l.Metadata) {
@@ -497,26 +498,26 @@ func (l *Lifecycle) evolve(e Event, self Distribution) error {
 		err = l.applyUpdate(e, self)
 	case Scheduled:
 		if l.OpenAt == 0 {
-			return violation(ruleDue, "scheduled without openAt")
+			return ruleError(ruleDue, "scheduled without openAt")
 		}
 		err = l.move(e, StatusScheduled, 0, StatusDraft)
 	case Unscheduled:
 		if l.OpenAt != 0 {
-			return violation(ruleTransition, "unscheduled with openAt set")
+			return ruleError(ruleTransition, "unscheduled with openAt set")
 		}
 		err = l.move(e, StatusDraft, 0, StatusScheduled)
 	case Opened:
 		if l.OpenAt == 0 {
-			return violation(ruleDue, "opened without openAt")
+			return ruleError(ruleDue, "opened without openAt")
 		}
 		err = l.move(e, StatusOpen, l.OpenAt, StatusScheduled)
 	case Deleted:
 		if !l.Status.deletable() {
-			return violation(ruleDelete, "in status %s", l.Status)
+			return ruleError(ruleDelete, "in status %s", l.Status)
 		}
 		l.Deleted = true
 	default:
-		return violation(ruleKind, "a %s does not have %T", self.Kind(), e)
+		return ruleError(ruleKind, "a %s does not have %T", self.Kind(), e)
 	}
 	if err != nil {
 		return err
@@ -528,10 +529,10 @@ func (l *Lifecycle) evolve(e Event, self Distribution) error {
 // move takes the step to a status from another one, at due or later.
 func (l *Lifecycle) move(e Event, to Status, due Instant, from Status) error {
 	if l.Status != from {
-		return violation(ruleTransition, "%s from %s", to, l.Status)
+		return ruleError(ruleTransition, "%s from %s", to, l.Status)
 	}
 	if e.When() < due {
-		return violation(ruleDue, "%s at %s, due at %s", to, e.When(), due)
+		return ruleError(ruleDue, "%s at %s, due at %s", to, e.When(), due)
 	}
 	l.Status = to
 	l.touch(e)
@@ -540,38 +541,34 @@ func (l *Lifecycle) move(e Event, to Status, due Instant, from Status) error {
 
 func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
 	fields := self.fields()
-	known := map[string]field{}
-	for _, f := range fields {
-		known[f.name] = f
-	}
 	for _, name := range slices.Sorted(maps.Keys(e.Changed)) {
-		f, ok := known[name]
-		change := e.Changed[name]
-		if !ok || f.is(computed) || f.is(creationOnly) {
-			return violation(ruleUpdate, "%s is not a field that changes", name)
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
+		if i < 0 || fields[i].is(computed) || fields[i].is(creationOnly) {
+			return ruleError(ruleUpdate, "%s is not a field that changes", name)
 		}
+		f, change := fields[i], e.Changed[name]
 		if !sameJSON(f.json(), change.Old) {
-			return violation(ruleUpdate, "%s was %s, not %s", name, f.json(), change.Old)
+			return ruleError(ruleUpdate, "%s was %s, not %s", name, f.json(), change.Old)
 		}
 		// A step by hand sets the time of the status that follows, which an
 		// update may not once the distribution is closed.
 		if e.Cause == CauseHand && !byHand(self, f) || e.Cause != CauseHand && l.Status.over() {
-			return violation(ruleFrozen, "%s in status %s", name, l.Status)
+			return ruleError(ruleFrozen, "%s in status %s", name, l.Status)
 		}
 		if l.Status == StatusOpen && f.is(untilOpen) {
-			return violation(ruleFrozen, "%s once open", name)
+			return ruleError(ruleFrozen, "%s once open", name)
 		}
 		if f.is(untilEntered) && self.entered() {
-			return violation(ruleFrozen, "%s once somebody took part", name)
+			return ruleError(ruleFrozen, "%s once somebody took part", name)
 		}
 	}
 	for _, f := range fields {
 		if change, ok := e.Changed[f.name]; ok {
 			if err := f.read(change.New); err != nil {
-				return violation(ruleUpdate, "%s %s", f.name, err)
+				return ruleError(ruleUpdate, "%s %s", f.name, err)
 			}
 			if t, ok := f.value.(instant); ok && l.Status == StatusOpen && *t.p < e.When() {
-				return violation(ruleFrozen, "%s is moved to %s once open", f.name, *t.p)
+				return ruleError(ruleFrozen, "%s is moved to %s once open", f.name, *t.p)
 			}
 		}
 	}

@@ -86,10 +86,10 @@ func (o *Organization) create(now Instant, c CreateOrganization) ([]Event, error
 func (o *Organization) Evolve(e Event) error {
 	_, creation := e.(OrganizationCreated)
 	if creation != (o.ID == "") {
-		return violation(ruleCreation, "%T for organization %q", e, o.ID)
+		return ruleError(ruleCreation, "%T for organization %q", e, o.ID)
 	}
 	if e.When() < o.Latest {
-		return violation(ruleTime, "%s after %s", e.When(), o.Latest)
+		return ruleError(ruleTime, "%s after %s", e.When(), o.Latest)
 	}
 	switch e := e.(type) {
 	case OrganizationCreated:
@@ -97,18 +97,18 @@ func (o *Organization) Evolve(e Event) error {
 		o.Keys = map[ID]Key{}
 	case KeyCreated:
 		if _, ok := o.Keys[e.KeyID]; ok {
-			return violation(ruleKeys, "%s is made twice", e.KeyID)
+			return ruleError(ruleKeys, "%s is made twice", e.KeyID)
 		}
 		o.Keys[e.KeyID] = Key{e.KeyID, e.Level, e.Name, e.Hint, e.Hash, e.At, 0}
 	case KeyRevoked:
 		k, ok := o.Keys[e.KeyID]
 		if !ok || k.RevokedAt != 0 {
-			return violation(ruleKeys, "%s is not one that can be revoked", e.KeyID)
+			return ruleError(ruleKeys, "%s is not one that can be revoked", e.KeyID)
 		}
 		k.RevokedAt = e.At
 		o.Keys[e.KeyID] = k
 	default:
-		return violation(ruleKind, "an organization does not have %T", e)
+		return ruleError(ruleKind, "an organization does not have %T", e)
 	}
 	o.Latest = e.When()
 	return nil

@@ -90,7 +90,7 @@ func (q *Queue) Evolve(e Event) error {
 		return q.begin(e, e.Identity, e.Common, KindQueue)
 	case Closed:
 		if q.CloseAt == 0 {
-			return violation(ruleDue, "closed without closeAt")
+			return ruleError(ruleDue, "closed without closeAt")
 		}
 		return q.move(e, StatusClosed, q.CloseAt, StatusOpen)
 	case Completed:

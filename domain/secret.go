@@ -24,6 +24,11 @@ func (s Secret) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads the sealed form; Plain is empty until it is opened.
 func (s *Secret) UnmarshalJSON(raw []byte) error {
 	s.Plain = ""
+	// A sealed form needs no escapes.
+	if n := len(raw); n >= 2 && raw[0] == '"' && plain(string(raw[1:n-1])) {
+		s.Sealed = string(raw[1 : n-1])
+		return nil
+	}
 	return json.Unmarshal(raw, &s.Sealed)
 }
 

@@ -62,12 +62,7 @@ func (s *state) after(r *domain.Recorded) *state {
 	h := s.history.Fork()
 	err := h.Apply(r)
 	if err == nil {
-		next := newState(h)
-		// Two streams that claim one id would take each other's place.
-		if s.id != "" || next.id.Stream() == r.Stream {
-			return next
-		}
-		err = &domain.RuleError{Rule: "a stream is about what it is named for", Detail: string(next.id)}
+		return newState(h)
 	}
 	return &state{owner: s.owner, id: s.id, broken: historyError(r, err)}
 }

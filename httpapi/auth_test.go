@@ -1,0 +1,94 @@
+package httpapi
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
+)
+
+func TestAuthentication(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	without := func(r *http.Request) { r.Header.Del("Authorization") }
+	bearer := func(v ...string) option { return header("Authorization", v...) }
+	const required, secret = "Authentication required", "Secret key required"
+	for name, c := range map[string]struct {
+		options []option
+		text    string // "" when let through
+	}{
+		"a key for tests":                       {[]option{key(myKey)}, ""},
+		"a live key":                            {[]option{key(mySecond)}, ""},
+		"the scheme in lower case":              {[]option{bearer("bearer " + myKey)}, ""},
+		"a publishable key beside a secret one": {[]option{key(myKey), header("X-Publishable-Key", myPublic)}, ""},
+		"nothing":                               {[]option{without}, required},
+		"an unknown key":                        {[]option{key(unknownKey)}, required},
+		"a revoked key":                         {[]option{key(myRevoked)}, required},
+		"a key with a blank behind it":          {[]option{key(myKey + " ")}, required},
+		"a scheme alone":                        {[]option{bearer("Bearer ")}, required},
+		"another scheme":                        {[]option{bearer("Basic c2s6eA==")}, required},
+		"two keys":                              {[]option{bearer("Bearer "+myKey, "Bearer "+myKey)}, required},
+		"an empty header":                       {[]option{bearer("")}, required},
+		"a publishable key":                     {[]option{without, header("X-Publishable-Key", myPublic)}, secret},
+		"a publishable key as bearer":           {[]option{key(myPublic)}, secret},
+		"a token as bearer":                     {[]option{key("eyJhbGciOiJFZERTQSJ9.e30.c2ln")}, secret},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for method, path := range map[string]string{
+				http.MethodGet:  "/api/v1/queues",
+				http.MethodPost: "/api/v1/queues/x/open",
+				http.MethodPut:  "/api/v1/draws/x/entropy",
+			} {
+				a := w.do(method, path, "", c.options...)
+				if c.text == "" {
+					if a.Code == http.StatusUnauthorized {
+						t.Errorf("%s: %s", a.what, a.Body)
+					}
+					continue
+				}
+				a.refuses(http.StatusUnauthorized, c.text)
+				if got := a.Header().Get("WWW-Authenticate"); got != "Bearer" {
+					t.Errorf("WWW-Authenticate: %q", got)
+				}
+			}
+		})
+	}
+}
+
+// A publishable key does not become a secret one by its first letters.
+func TestPublishableKeyInDisguise(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const disguised = "sk_live_disguised0000000000000000000"
+	w.key(w.mine, domain.PublishableKey, disguised)
+	w.do(http.MethodGet, "/api/v1/queues", "", key(disguised)).refuses(http.StatusUnauthorized, "Secret key required")
+}
+
+// liar finds some key for every hash.
+type liar struct {
+	Views
+	found projections.Credential
+}
+
+func (l liar) Credential(string) (projections.Credential, bool) { return l.found, true }
+
+func TestKeyThatWasLookedUpWronglyIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.config.Views = liar{w.views, projections.Credential{OrganizationID: w.mine, KeyID: w.myKeyID, Level: domain.SecretKey}}
+	w.api = New(w.config)
+	w.do(http.MethodGet, "/api/v1/queues", "", key(unknownKey)).refuses(http.StatusUnauthorized, "Authentication required")
+	w.do(http.MethodGet, "/api/v1/queues", "", key(mySecond)).refuses(http.StatusUnauthorized, "Authentication required")
+	w.do(http.MethodGet, "/api/v1/queues", "", key(myKey)).is(http.StatusOK)
+}
+
+// The key may be revoked between the two lookups.
+func TestKeyThatIsRevokedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.config.Views = liar{w.views, projections.Credential{OrganizationID: w.mine, KeyID: w.revokedID, Level: domain.SecretKey}}
+	w.api = New(w.config)
+	w.do(http.MethodGet, "/api/v1/queues", "", key(myRevoked)).refuses(http.StatusUnauthorized, "Authentication required")
+}

@@ -1,0 +1,150 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+)
+
+// etag is the entity tag of an object that last changed at a revision.
+func etag(changed domain.Revision) string {
+	return `"` + strconv.FormatInt(int64(changed), 10) + `"`
+}
+
+// tags are the entity tags of an If-Match or If-None-Match header.
+type tags struct {
+	any          bool     // "*"
+	strong, weak []string // with their quotes
+}
+
+// parseTags reads the lines of a header as RFC 9110, section 13.1, defines it,
+// and reports whether they are well formed.
+func parseTags(lines []string) (tags, bool) {
+	rest := strings.Join(lines, ",")
+	if strings.Trim(rest, " \t") == "*" {
+		return tags{any: true}, true
+	}
+	var t tags
+	for {
+		// A list may have empty elements.
+		rest = strings.TrimLeft(rest, ", \t")
+		if rest == "" {
+			return t, len(t.strong)+len(t.weak) > 0
+		}
+		opaque, isWeak := strings.CutPrefix(rest, "W/")
+		end := tagEnd(opaque)
+		if end < 0 {
+			return tags{}, false
+		}
+		if isWeak {
+			t.weak = append(t.weak, opaque[:end])
+		} else {
+			t.strong = append(t.strong, opaque[:end])
+		}
+		rest = strings.TrimLeft(opaque[end:], " \t")
+		if rest != "" && rest[0] != ',' {
+			return tags{}, false
+		}
+	}
+}
+
+// tagEnd is the length of the quoted tag that s begins with, or -1.
+func tagEnd(s string) int {
+	if s == "" || s[0] != '"' {
+		return -1
+	}
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			return i + 1
+		case c < '!' || c == 0x7f:
+			return -1
+		}
+	}
+	return -1
+}
+
+// revision is what etag made tag of, and false for a tag of nobody's.
+func revision(tag string) (domain.Revision, bool) {
+	n, err := strconv.ParseUint(strings.Trim(tag, `"`), 10, 63)
+	r := domain.Revision(n)
+	return r, err == nil && etag(r) == tag
+}
+
+// maxTags bounds how many revisions a request may name.
+const maxTags = 32
+
+// precondition returns the revisions of which one has to be the object's, in
+// ascending order, or none when any will do.
+func precondition(r *http.Request) ([]domain.Revision, error) {
+	lines, ok := r.Header["If-Match"]
+	if !ok {
+		return nil, nil
+	}
+	t, ok := parseTags(lines)
+	if !ok {
+		return nil, invalid(domain.Detail{Field: "If-Match", Message: `must be "*" or a list of entity tags such as "3"`})
+	}
+	if t.any {
+		// An object that does not exist is not found, which says more than that
+		// it does not match.
+		return nil, nil
+	}
+	var wanted []domain.Revision
+	for _, tag := range t.strong {
+		if rev, ok := revision(tag); ok {
+			wanted = append(wanted, rev)
+		}
+	}
+	slices.Sort(wanted)
+	wanted = slices.Compact(wanted)
+	if len(wanted) > maxTags {
+		return nil, invalid(domain.Detail{Field: "If-Match", Message: fmt.Sprintf("may name at most %d revisions", maxTags)})
+	}
+	if len(wanted) == 0 {
+		// Weak tags and foreign ones match nothing. No object last changed before
+		// its first event, so this does not either.
+		return []domain.Revision{domain.NoStream}, nil
+	}
+	return wanted, nil
+}
+
+// handleIfMatch carries out a command on an object whose last change is at one of
+// the wanted revisions. It tries one after the other, upward: because revisions
+// only grow, an object that none of the attempts met had, at one of them, a
+// revision that was not wanted.
+func (s *server) handleIfMatch(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
+	wanted, err := precondition(r)
+	if err != nil {
+		return commands.Result{}, err
+	}
+	if len(wanted) == 0 {
+		return s.run(x, r, c)
+	}
+	var result commands.Result
+	for i := range wanted {
+		c.IfMatch = &wanted[i]
+		result, err = s.run(x, r, c)
+		if !refusedFor(err, domain.PreconditionFailed) {
+			break
+		}
+	}
+	return result, err
+}
+
+// unchanged reports whether the client has the object as it is (RFC 9110, section
+// 13.1.2). A header that cannot be read is not heeded: the answer is then merely
+// longer.
+func unchanged(r *http.Request, tag string) bool {
+	lines, ok := r.Header["If-None-Match"]
+	if !ok {
+		return false
+	}
+	t, ok := parseTags(lines)
+	return ok && (t.any || slices.Contains(t.strong, tag) || slices.Contains(t.weak, tag))
+}

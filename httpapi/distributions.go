@@ -1,0 +1,236 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
+)
+
+// commandTimeout is how long a command may take. Then its outcome is unknown.
+const commandTimeout = 5 * time.Second
+
+// get answers with one distribution of a kind, or of any.
+func (s *server) get(k domain.Kind) handler {
+	return func(x *exchange, r *http.Request) error {
+		id, err := pathID(r, k)
+		if err != nil {
+			return err
+		}
+		if err := s.awaitWrites(x, r); err != nil {
+			return err
+		}
+		row, err := s.Views.Get(x.organization.ID, id)
+		if errors.Is(err, projections.ErrNotFound) {
+			return domain.Refuse(domain.NotFound(k), "")
+		}
+		if err != nil {
+			return err
+		}
+		tag := etag(row.Changed)
+		x.set("Etag", tag)
+		if unchanged(r, tag) {
+			x.empty(http.StatusNotModified)
+			return nil
+		}
+		x.json(r, http.StatusOK, typeJSON, row.JSON())
+		return nil
+	}
+}
+
+// create makes a distribution of a kind.
+func (s *server) create(k domain.Kind) handler {
+	return func(x *exchange, r *http.Request) error {
+		key, err := idempotencyKey(x, r)
+		if err != nil {
+			return err
+		}
+		fields, b, err := readFields(x, r)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
+		defer cancel()
+		result, err := s.Commands.Create(ctx, commands.Creation{
+			Kind:         k,
+			Organization: x.organization.ID,
+			Fields:       fields,
+			Defaults: domain.Defaults{
+				TimeZone:     x.organization.TimeZone,
+				CurrencyCode: x.organization.CurrencyCode,
+			},
+			Caller: x.caller(),
+			Key:    commandKey(key, b),
+		})
+		if err != nil {
+			return err
+		}
+		d, err := made(result)
+		if err != nil {
+			return err
+		}
+		x.set("Location", basePath+collections[k]+"/"+string(d.Shared().ID))
+		return s.written(x, r, http.StatusCreated, result)
+	}
+}
+
+// update changes the fields that the body names.
+func (s *server) update(k domain.Kind) handler {
+	return func(x *exchange, r *http.Request) error {
+		id, err := pathID(r, k)
+		if err != nil {
+			return err
+		}
+		fields, _, err := readFields(x, r)
+		if err != nil {
+			return err
+		}
+		result, err := s.handleIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Update{Fields: fields}})
+		if err != nil {
+			return err
+		}
+		return s.written(x, r, http.StatusOK, result)
+	}
+}
+
+// remove deletes a distribution.
+func (s *server) remove(k domain.Kind) handler {
+	return func(x *exchange, r *http.Request) error {
+		id, err := pathID(r, k)
+		if err != nil {
+			return err
+		}
+		result, err := s.handleIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Delete{}})
+		if err != nil {
+			return err
+		}
+		s.acknowledge(x, result.Position)
+		x.empty(http.StatusNoContent)
+		return nil
+	}
+}
+
+// step takes the next step of the lifecycle by hand.
+func (s *server) step(k domain.Kind, to domain.Status) handler {
+	return func(x *exchange, r *http.Request) error {
+		id, err := pathID(r, k)
+		if err != nil {
+			return err
+		}
+		key, err := idempotencyKey(x, r)
+		if err != nil {
+			return err
+		}
+		b, err := readNothing(x, r)
+		if err != nil {
+			return err
+		}
+		result, err := s.run(x, r, commands.Request{
+			Stream: id.Stream(), Command: domain.Step{To: to}, Key: commandKey(key, b),
+		})
+		if err != nil {
+			return err
+		}
+		return s.written(x, r, http.StatusOK, result)
+	}
+}
+
+// supplyEntropy gives a draw what its entropy source published.
+func (s *server) supplyEntropy(x *exchange, r *http.Request) error {
+	id, err := pathID(r, domain.KindDraw)
+	if err != nil {
+		return err
+	}
+	fields, _, err := readFields(x, r)
+	if err != nil {
+		return err
+	}
+	var value string
+	var wrong []domain.Detail
+	if raw, ok := fields["value"]; !ok {
+		wrong = append(wrong, domain.Detail{Field: "value", Message: "is required"})
+	} else if json.Unmarshal(raw, &value) != nil || raw[0] != '"' {
+		wrong = append(wrong, domain.Detail{Field: "value", Message: "must be a string"})
+	}
+	if wrong = append(wrong, unknownFields(fields, "value")...); len(wrong) > 0 {
+		return invalid(wrong...)
+	}
+	result, err := s.handleIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.SupplyEntropy{Value: value}})
+	if err != nil {
+		return err
+	}
+	return s.written(x, r, http.StatusOK, result)
+}
+
+// run carries out a command for whoever is authenticated.
+func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
+	defer cancel()
+	c.Organization, c.Caller = x.organization.ID, x.caller()
+	result, err := s.Commands.Handle(ctx, c)
+	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
+		// A history that cannot be read does not say whose it is. The read model
+		// knows, and what is another's must not be told from what is not there.
+		id, _ := domain.StreamID(c.Stream)
+		if _, known := s.Views.Get(c.Organization, id); errors.Is(known, projections.ErrNotFound) {
+			return commands.Result{}, domain.Refuse(domain.NotFound(id.Kind()), "")
+		}
+	}
+	return result, err
+}
+
+// written answers a write with the object as it is now or, for a repeated
+// creation, as it was then.
+func (s *server) written(x *exchange, r *http.Request, status int, result commands.Result) error {
+	d, err := made(result)
+	if err != nil {
+		return err
+	}
+	s.acknowledge(x, result.Position)
+	if result.Replayed {
+		x.set("Idempotent-Replayed", "true")
+	}
+	x.set("Etag", etag(result.History.Changed))
+	x.json(r, status, typeJSON, d.AppendJSON(nil))
+	return nil
+}
+
+// made is the distribution that a command left behind.
+func made(result commands.Result) (domain.Distribution, error) {
+	d, ok := result.History.Aggregate.(domain.Distribution)
+	if !ok {
+		return nil, errors.New("a command for a distribution left none behind")
+	}
+	return d, nil
+}
+
+func (x *exchange) caller() commands.Caller {
+	return commands.Caller{Actor: string(x.keyID), RequestID: x.requestID}
+}
+
+// pathID is the id in the path. One that is not of the path's kind cannot be
+// found there, whether or not it exists elsewhere.
+func pathID(r *http.Request, k domain.Kind) (domain.ID, error) {
+	s := mux.Vars(r)["id"]
+	kind := k
+	if kind == anyKind {
+		kind = domain.ID(s).Kind()
+	}
+	id, ok := domain.ParseID(kind.IDPrefix(), s)
+	if !ok || !kind.Distribution() {
+		return "", domain.Refuse(domain.NotFound(k), "")
+	}
+	return id, nil
+}
+
+func refusedFor(err error, code domain.Code) bool {
+	refusal, ok := errors.AsType[*domain.Error](err)
+	return ok && refusal.Code == code
+}

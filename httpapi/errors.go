@@ -1,0 +1,166 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
+)
+
+// The refusals that are given here; the others come from package domain.
+const (
+	invalidJSON            domain.Code = "Invalid JSON"
+	authenticationRequired domain.Code = "Authentication required"
+	secretKeyRequired      domain.Code = "Secret key required"
+	notFound               domain.Code = "Not found"
+	methodNotAllowed       domain.Code = "Method not allowed"
+	notAcceptable          domain.Code = "Not acceptable"
+	contentTooLarge        domain.Code = "Content too large"
+	unsupportedMediaType   domain.Code = "Unsupported media type"
+	internalError          domain.Code = "Internal error"
+	readModelBehind        domain.Code = "Read model is behind"
+)
+
+// outcomeUnknown takes the place of the identifier of
+// domain.EventStoreUnavailable when something may have been written.
+const outcomeUnknown = "OUTCOME_UNKNOWN"
+
+// answer is how a refusal is told: the status, and a header that belongs to it,
+// named in canonical form.
+type answer struct {
+	status        int
+	header, value string
+}
+
+// answers has every refusal there is.
+var answers = map[domain.Code]answer{
+	domain.ValidationFailed: {status: http.StatusBadRequest},
+	invalidJSON:             {status: http.StatusBadRequest},
+
+	authenticationRequired: {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
+	secretKeyRequired:      {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
+
+	notFound:                            {status: http.StatusNotFound},
+	domain.DistributionNotFound:         {status: http.StatusNotFound},
+	domain.NotFound(domain.KindQueue):   {status: http.StatusNotFound},
+	domain.NotFound(domain.KindDraw):    {status: http.StatusNotFound},
+	domain.NotFound(domain.KindAuction): {status: http.StatusNotFound},
+	domain.OrganizationNotFound:         {status: http.StatusNotFound},
+	domain.KeyNotFound:                  {status: http.StatusNotFound},
+
+	methodNotAllowed:     {status: http.StatusMethodNotAllowed}, // Allow depends on the path
+	notAcceptable:        {http.StatusNotAcceptable, "Accept", mediaJSON + ", " + mediaProblem},
+	contentTooLarge:      {status: http.StatusRequestEntityTooLarge},
+	unsupportedMediaType: {http.StatusUnsupportedMediaType, "Accept", mediaJSON},
+
+	domain.UpdateClosed:      {status: http.StatusConflict},
+	domain.UpdateOpen:        {status: http.StatusConflict},
+	domain.DeleteActive:      {status: http.StatusConflict},
+	domain.InvalidTransition: {status: http.StatusConflict},
+	domain.ChangedByAnother:  {status: http.StatusConflict},
+
+	domain.PreconditionFailed: {status: http.StatusPreconditionFailed},
+	domain.IdempotencyReused:  {status: http.StatusUnprocessableEntity},
+
+	internalError:                {status: http.StatusInternalServerError},
+	domain.HistoryInconsistent:   {status: http.StatusInternalServerError},
+	domain.EventStoreUnavailable: {http.StatusServiceUnavailable, "Retry-After", "1"},
+	readModelBehind:              {http.StatusServiceUnavailable, "Retry-After", "1"},
+}
+
+// invalid refuses a request for the fields, parameters or headers in details.
+func invalid(details ...domain.Detail) error {
+	return &domain.Error{Code: domain.ValidationFailed, Details: details}
+}
+
+// explain makes of any error what the client is told, and whether we are to
+// blame.
+func explain(err error) (refusal *domain.Error, identifier string, fault bool) {
+	if refusal, ok := errors.AsType[*domain.Error](err); ok {
+		if _, known := answers[refusal.Code]; known {
+			return refusal, refusal.Code.Identifier(), false
+		}
+	}
+	refusal = &domain.Error{Code: internalError}
+	broken, isBroken := errors.AsType[*domain.HistoryError](err)
+	switch {
+	case isBroken:
+		refusal.Code = domain.HistoryInconsistent
+		refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
+	case errors.Is(err, domain.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		// Asked before ErrUnavailable, which a doubtful append may be wrapped
+		// with when looking into the doubt failed as well.
+		refusal.Code = domain.EventStoreUnavailable
+		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"
+		return refusal, outcomeUnknown, true
+	case errors.Is(err, domain.ErrUnavailable), errors.Is(err, commands.ErrClosed):
+		refusal.Code = domain.EventStoreUnavailable
+		refusal.Message = "nothing was written"
+	case errors.Is(err, projections.ErrBehind):
+		refusal.Code = readModelBehind
+	}
+	return refusal, refusal.Code.Identifier(), true
+}
+
+// failure is the body of every answer that is not a success.
+type failure struct {
+	Error     string          `json:"error"`
+	Message   string          `json:"message,omitempty"`
+	Details   []domain.Detail `json:"details,omitempty"`
+	Code      string          `json:"code"`
+	RequestID string          `json:"requestId"`
+}
+
+// problem is the same body with the members of RFC 9457.
+type problem struct {
+	Type     string `json:"type"`
+	Title    string `json:"title"`
+	Status   int    `json:"status"`
+	Detail   string `json:"detail,omitempty"`
+	Instance string `json:"instance"`
+	failure
+}
+
+// fail answers with an error. What we are to blame for is kept for the log.
+func (x *exchange) fail(r *http.Request, err error) {
+	refusal, identifier, fault := explain(err)
+	// A client that gave up leaves a cancelled call behind, which is no fault.
+	if fault && r.Context().Err() == nil {
+		x.fault = err
+	}
+	a := answers[refusal.Code]
+	if a.header != "" {
+		x.set(a.header, a.value)
+	}
+	f := failure{string(refusal.Code), refusal.Message, refusal.Details, identifier, x.requestID}
+	if !wantsProblem(r) {
+		x.json(r, a.status, typeJSON, encode(f))
+		return
+	}
+	x.json(r, a.status, typeProblem, encode(problem{
+		Type:     "urn:lotline:problem:" + strings.ReplaceAll(strings.ToLower(identifier), "_", "-"),
+		Title:    f.Error,
+		Status:   a.status,
+		Detail:   f.Message,
+		Instance: r.URL.EscapedPath(),
+		failure:  f,
+	}))
+}
+
+// encode writes v, which always encodes, as JSON.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic("an answer that cannot be encoded: " + err.Error())
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

@@ -1,0 +1,40 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+)
+
+// commandNamespace is the namespace of the ids of repeatable commands, which are
+// UUIDv5 (RFC 9562).
+var commandNamespace = uuid.MustParse("0f9a7d0e-5a3b-4f0c-8a55-1f6f0a3c2b77")
+
+const maxIdempotencyKey = 255
+
+// idempotencyKey returns the client's key within its scope, or "" when there is
+// none. The scope is the organization, the caller, the method and the path, so
+// that one key may be used for several things.
+func idempotencyKey(x *exchange, r *http.Request) (string, error) {
+	keys, ok := r.Header["Idempotency-Key"]
+	if !ok {
+		return "", nil
+	}
+	if len(keys) > 1 || !domain.VisibleASCII(keys[0], maxIdempotencyKey) {
+		return "", invalid(domain.Detail{Field: "Idempotency-Key", Message: "must be 1 to 255 visible ASCII characters"})
+	}
+	return strings.Join([]string{string(x.organization.ID), string(x.keyID), r.Method, r.URL.Path, keys[0]}, "\n"), nil
+}
+
+// commandKey is what makes a command repeatable: a scoped key and the body that
+// came with it. Without a key it is the zero Key, which does not.
+func commandKey(scoped string, b body) commands.Key {
+	if scoped == "" {
+		return commands.Key{}
+	}
+	return commands.Key{CommandID: uuid.NewSHA1(commandNamespace, []byte(scoped)), BodyHash: b.hash()}
+}

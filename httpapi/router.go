@@ -1,0 +1,170 @@
+package httpapi
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
+)
+
+// Commands carries commands out. *commands.Handler does.
+type Commands interface {
+	Handle(ctx context.Context, r commands.Request) (commands.Result, error)
+	Create(ctx context.Context, c commands.Creation) (commands.Result, error)
+}
+
+// Views answers queries. *projections.Views does.
+type Views interface {
+	Credential(hash string) (projections.Credential, bool)
+	Organization(id domain.ID) (*domain.Organization, bool)
+	Get(organization, id domain.ID) (projections.Row, error)
+	List(q projections.ListQuery) (projections.Page, error)
+	Position() domain.Position
+	WaitFor(ctx context.Context, p domain.Position) error
+	Quarantined() []domain.HistoryError
+}
+
+// Config is what the API is made of. All of it is needed.
+type Config struct {
+	Commands Commands
+	Views    Views
+	// Ready looks at the parts that the node cannot serve without. It is called
+	// for every /readyz, with a context that ends after two seconds.
+	Ready func(ctx context.Context) []Check
+	// MACKey authenticates cursors and positions. All nodes have the same, or
+	// one node refuses what another gave out.
+	MACKey []byte
+	Clock  func() time.Time
+	Log    zerolog.Logger
+}
+
+// New returns the handler of the whole API. It is safe for concurrent use and
+// starts no goroutines.
+func New(c Config) http.Handler { return newServer(c) }
+
+type server struct {
+	Config
+	router       *mux.Router
+	acknowledged acknowledged
+}
+
+const basePath = "/api/v1"
+
+// collections are the path segments under which the kinds are found; all three
+// together are found under the empty kind's.
+var collections = map[domain.Kind]string{
+	domain.KindQueue:   "/queues",
+	domain.KindDraw:    "/draws",
+	domain.KindAuction: "/auctions",
+	anyKind:            "/distributions",
+}
+
+// anyKind stands for all kinds of distributions.
+const anyKind domain.Kind = ""
+
+func newServer(c Config) *server {
+	s := &server{Config: c, router: mux.NewRouter()}
+	// Paths are taken literally: a redirect to a cleaner one would turn a POST
+	// into a GET.
+	s.router.SkipClean(true)
+	// The router looks at one route after the other, so those that are called
+	// most come first.
+	for _, k := range append(domain.Kinds(), anyKind) {
+		one := methods{http.MethodGet: s.secret(noQuery(s.get(k)))}
+		if k != anyKind {
+			one[http.MethodPut] = s.secret(noQuery(s.update(k)))
+			one[http.MethodDelete] = s.secret(noQuery(s.remove(k)))
+		}
+		s.handle(basePath+collections[k]+"/{id}", one)
+	}
+	for _, k := range append(domain.Kinds(), anyKind) {
+		all := methods{http.MethodGet: s.secret(s.list(k))}
+		if k != anyKind {
+			all[http.MethodPost] = s.secret(noQuery(s.create(k)))
+		}
+		s.handle(basePath+collections[k], all)
+	}
+	for _, k := range domain.Kinds() {
+		s.handleStep(k, "open", domain.StatusOpen)
+		s.handleStep(k, "close", domain.StatusClosed)
+	}
+	s.handleStep(domain.KindDraw, "draw", domain.StatusDrawn)
+	s.handleStep(domain.KindAuction, "settle", domain.StatusSettled)
+	s.handle(basePath+collections[domain.KindDraw]+"/{id}/entropy", methods{
+		http.MethodPut: s.secret(noQuery(s.supplyEntropy)),
+	})
+	s.handle("/livez", methods{http.MethodGet: s.live})
+	s.handle("/readyz", methods{http.MethodGet: s.ready})
+	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
+		return domain.Refuse(notFound, "there is nothing at this path")
+	})
+	return s
+}
+
+func (s *server) handleStep(k domain.Kind, name string, to domain.Status) {
+	s.handle(basePath+collections[k]+"/{id}/"+name, methods{
+		http.MethodPost: s.secret(noQuery(s.step(k, to))),
+	})
+}
+
+// handler answers a request, or returns why it cannot: a refusal or a fault,
+// which is then answered and logged in one place.
+type handler func(x *exchange, r *http.Request) error
+
+// methods are what a path answers to. HEAD is answered wherever GET is.
+type methods map[string]handler
+
+// handle puts all methods of a path under one route: the router is then walked
+// by path alone, and what to put into Allow is known.
+func (s *server) handle(template string, m methods) {
+	if get, ok := m[http.MethodGet]; ok {
+		m[http.MethodHead] = get
+	}
+	allow := strings.Join(slices.Sorted(maps.Keys(m)), ", ")
+	s.router.Handle(template, s.endpoint(template, func(x *exchange, r *http.Request) error {
+		h, ok := m[r.Method]
+		if !ok {
+			x.set("Allow", allow)
+			return domain.Refuse(methodNotAllowed, "this path takes %s", allow)
+		}
+		return h(x, r)
+	}))
+}
+
+func (s *server) endpoint(template string, h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The router hands on the writer that ServeHTTP gave it.
+		x := w.(*exchange)
+		x.template = template
+		if err := h(x, r); err != nil {
+			x.fail(r, err)
+		}
+	})
+}
+
+// noQuery refuses query parameters where none are known. One that was ignored
+// would have asked for something else than what is answered.
+func noQuery(h handler) handler {
+	return func(x *exchange, r *http.Request) error {
+		if r.URL.RawQuery == "" {
+			return h(x, r)
+		}
+		given, err := parseQuery(r)
+		if err != nil {
+			return err
+		}
+		if wrong := unknownParameters(given, nil); len(wrong) > 0 {
+			return invalid(wrong...)
+		}
+		return h(x, r)
+	}
+}
