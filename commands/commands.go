@@ -39,9 +39,9 @@ type Request struct {
 	Organization domain.ID
 	// Key makes the command repeatable. The zero Key does not.
 	Key Key
-	// IfMatch refuses the command unless the object's last change is at this
-	// revision. Nil asks for nothing.
-	IfMatch *domain.Revision
+	// IfMatch refuses the command unless the object's last change is at one of
+	// these revisions. Nil asks for nothing.
+	IfMatch []domain.Revision
 }
 
 // Key is what makes a command repeatable: its id, made from the caller's

@@ -513,6 +513,55 @@ func TestHandler_aRepeatedCommandIsDoneOnce(t *testing.T) {
 	}
 }
 
+// Repeats that wait together are decided together.
+func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	b.log.before = func(n int, _ string) error {
+		if n == 2 {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	answered := make(chan error, 1)
+	go func() { answered <- b.update(t, stream, "name", `"first"`) }()
+	<-held
+	const n = 5
+	results := make(chan Result, n)
+	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "body")}
+	for range n {
+		go func() {
+			r, err := b.Handle(t.Context(), open)
+			if err != nil {
+				t.Error(err)
+			}
+			results <- r
+		}()
+	}
+	waitFor(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.writers[stream].waiting) == n
+	})
+	close(release)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	replayed := 0
+	for range n {
+		if r := <-results; r.Replayed {
+			replayed++
+		}
+	}
+	if replayed != n-1 {
+		t.Errorf("%d of %d were replayed", replayed, n)
+	}
+	b.log.verify(t)
+}
+
 func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
 	t.Parallel()
 	var m memory
@@ -569,14 +618,14 @@ func TestHandler_aPreconditionIsCheckedAfterWhatIsDue(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`)
-	at := domain.Revision(1)
-	update := Request{Stream: stream, Organization: org, Command: domain.Update{Fields: fields("name", `"x"`)}, IfMatch: &at}
+	at := []domain.Revision{7, 1}
+	update := Request{Stream: stream, Organization: org, Command: domain.Update{Fields: fields("name", `"x"`)}, IfMatch: at}
 	if _, err := b.Handle(t.Context(), update); err != nil {
 		t.Fatal(err)
 	}
 	_, err := b.Handle(t.Context(), update)
 	refusedWith(t, err, domain.PreconditionFailed)
-	at = 2
+	update.IfMatch = []domain.Revision{2}
 	b.clock.add(2 * time.Hour)
 	_, err = b.Handle(t.Context(), update)
 	refusedWith(t, err, domain.PreconditionFailed)

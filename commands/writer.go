@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -120,6 +121,7 @@ func (w *writer) carry(batch []*pending) []*pending {
 type attempt struct {
 	after    *domain.History // the state behind the events
 	events   []domain.Proposed
+	made     memory // the repeatable commands that the events are from
 	outcomes []outcome
 	left     []*pending // those that did not fit
 	at       domain.Instant
@@ -160,6 +162,9 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 				return nil, err
 			}
 			size += more
+			if p.Key.given() {
+				a.made.add(p.Key, a.at)
+			}
 		}
 		var refusal *domain.Error
 		if o.err != nil && !errors.As(o.err, &refusal) && !errors.Is(o.err, p.ctx.Err()) {
@@ -184,14 +189,19 @@ func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
 	if isDistribution && p.Organization != "" && d.Shared().Status != "" && d.Shared().OrganizationID != p.Organization {
 		return nil, domain.Refuse(domain.NotFound(d.Kind()), "")
 	}
-	if body, ok := w.remembered.find(p.id); ok {
+	body, done := w.remembered.find(p.id)
+	if !done {
+		body, done = a.made.find(p.id)
+	}
+	if done {
 		if body != p.Key.BodyHash {
 			return nil, domain.Refuse(domain.IdempotencyReused, "the key was used with another body")
 		}
 		o.result.Replayed = true
 		return nil, nil
 	}
-	if isDistribution && p.IfMatch != nil && d.Shared().Status != "" && !d.Shared().Deleted && *p.IfMatch != a.after.Changed {
+	exists := isDistribution && d.Shared().Status != "" && !d.Shared().Deleted
+	if exists && p.IfMatch != nil && !slices.Contains(p.IfMatch, a.after.Changed) {
 		return nil, domain.Refuse(domain.PreconditionFailed, "the object was changed since")
 	}
 	return a.after.Carry(a.at, p.Command)
@@ -243,10 +253,8 @@ func (a *attempt) answer(position domain.Position, raced bool) {
 func (w *writer) confirm(a *attempt, head domain.Head) {
 	w.history = a.after
 	w.history.Head = head
-	for _, o := range a.outcomes {
-		if o.wrote && o.pending.Key.given() {
-			w.remembered.add(o.pending.Key, a.at)
-		}
+	for _, r := range a.made.order {
+		w.remembered.add(Key{r.id, a.made.bodies[r.id]}, r.at)
 	}
 }
 

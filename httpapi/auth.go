@@ -8,11 +8,15 @@ import (
 	"strings"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
 )
 
 // secret lets through who has a secret key, and puts whose it is into x.
 func (s *server) secret(h handler) handler {
 	return func(x *exchange, r *http.Request) error {
+		if !s.CaughtUp() {
+			return projections.ErrBehind
+		}
 		if err := s.authenticate(x, r); err != nil {
 			return err
 		}

@@ -3,12 +3,15 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/lotline/lotline/domain"
 )
 
 func TestBodiesThatAreNotJSON(t *testing.T) {
@@ -181,7 +184,7 @@ func FuzzBody(f *testing.F) {
 		var want map[string]json.RawMessage
 		plain := json.Unmarshal(b, &want)
 		if err != nil {
-			if !refusedFor(err, invalidJSON) {
+			if refusal, ok := errors.AsType[*domain.Error](err); !ok || refusal.Code != invalidJSON {
 				t.Fatalf("not a refusal: %v", err)
 			}
 			return

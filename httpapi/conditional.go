@@ -1,13 +1,11 @@
 package httpapi
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
 )
 
@@ -76,11 +74,8 @@ func revision(tag string) (domain.Revision, bool) {
 	return r, err == nil && etag(r) == tag
 }
 
-// maxTags bounds how many revisions a request may name.
-const maxTags = 32
-
-// precondition returns the revisions of which one has to be the object's, in
-// ascending order, or none when any will do.
+// precondition returns the revisions of which one has to be the object's, or nil
+// when any will do.
 func precondition(r *http.Request) ([]domain.Revision, error) {
 	lines, ok := r.Header["If-Match"]
 	if !ok {
@@ -95,46 +90,15 @@ func precondition(r *http.Request) ([]domain.Revision, error) {
 		// it does not match.
 		return nil, nil
 	}
-	var wanted []domain.Revision
+	// Weak tags and foreign ones match nothing, so what is left may be empty,
+	// which is not nil.
+	wanted := []domain.Revision{}
 	for _, tag := range t.strong {
 		if rev, ok := revision(tag); ok {
 			wanted = append(wanted, rev)
 		}
 	}
-	slices.Sort(wanted)
-	wanted = slices.Compact(wanted)
-	if len(wanted) > maxTags {
-		return nil, invalid(domain.Detail{Field: "If-Match", Message: fmt.Sprintf("may name at most %d revisions", maxTags)})
-	}
-	if len(wanted) == 0 {
-		// Weak tags and foreign ones match nothing. No object last changed before
-		// its first event, so this does not either.
-		return []domain.Revision{domain.NoStream}, nil
-	}
 	return wanted, nil
-}
-
-// handleIfMatch carries out a command on an object whose last change is at one of
-// the wanted revisions. It tries one after the other, upward: because revisions
-// only grow, an object that none of the attempts met had, at one of them, a
-// revision that was not wanted.
-func (s *server) handleIfMatch(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
-	wanted, err := precondition(r)
-	if err != nil {
-		return commands.Result{}, err
-	}
-	if len(wanted) == 0 {
-		return s.run(x, r, c)
-	}
-	var result commands.Result
-	for i := range wanted {
-		c.IfMatch = &wanted[i]
-		result, err = s.run(x, r, c)
-		if !refusedFor(err, domain.PreconditionFailed) {
-			break
-		}
-	}
-	return result, err
 }
 
 // unchanged reports whether the client has the object as it is (RFC 9110, section

@@ -92,7 +92,7 @@ func (s *server) update(k domain.Kind) handler {
 		if err != nil {
 			return err
 		}
-		result, err := s.handleIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Update{Fields: fields}})
+		result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Update{Fields: fields}})
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func (s *server) remove(k domain.Kind) handler {
 		if err != nil {
 			return err
 		}
-		result, err := s.handleIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Delete{}})
+		result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Delete{}})
 		if err != nil {
 			return err
 		}
@@ -162,11 +162,20 @@ func (s *server) supplyEntropy(x *exchange, r *http.Request) error {
 	if wrong = append(wrong, unknownFields(fields, "value")...); len(wrong) > 0 {
 		return invalid(wrong...)
 	}
-	result, err := s.handleIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.SupplyEntropy{Value: value}})
+	result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.SupplyEntropy{Value: value}})
 	if err != nil {
 		return err
 	}
 	return s.written(x, r, http.StatusOK, result)
+}
+
+// runIfMatch carries out a command on an object that is as If-Match says.
+func (s *server) runIfMatch(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
+	var err error
+	if c.IfMatch, err = precondition(r); err != nil {
+		return commands.Result{}, err
+	}
+	return s.run(x, r, c)
 }
 
 // run carries out a command for whoever is authenticated.
@@ -228,9 +237,4 @@ func pathID(r *http.Request, k domain.Kind) (domain.ID, error) {
 		return "", domain.Refuse(domain.NotFound(k), "")
 	}
 	return id, nil
-}
-
-func refusedFor(err error, code domain.Code) bool {
-	refusal, ok := errors.AsType[*domain.Error](err)
-	return ok && refusal.Code == code
 }

@@ -222,6 +222,7 @@ func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	w.config = Config{
 		Commands: w.handler,
 		Views:    views,
+		CaughtUp: func() bool { return true },
 		Ready:    func(context.Context) []Check { return []Check{{Name: "eventStore"}} },
 		MACKey:   []byte("a key for tests that is long enough"),
 		Clock:    clock,

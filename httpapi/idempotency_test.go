@@ -129,7 +129,6 @@ func TestCreationOnTwoNodes(t *testing.T) {
 // Repeats that come at once are one command, whatever they meet on their way.
 func TestRepeatsAtOnce(t *testing.T) {
 	t.Parallel()
-	t.Skip("package commands does not recognise a repeat within one batch yet")
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
 	var made [8]string

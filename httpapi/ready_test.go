@@ -81,3 +81,16 @@ func TestReadyNamesABoundedNumber(t *testing.T) {
 		t.Errorf("%t, %d, %d named", state.OK, state.Count, len(state.Quarantined))
 	}
 }
+
+// What the read models do not know yet is not told as not existing.
+func TestNothingIsServedBeforeTheNodeHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	caughtUp := false
+	w := newWorld(t, func(c *Config) { c.CaughtUp = func() bool { return caughtUp } })
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		w.do(method, "/api/v1/queues", "").refuses(http.StatusServiceUnavailable, "Read model is behind")
+	}
+	w.do(http.MethodGet, "/livez", "").is(http.StatusOK)
+	caughtUp = true
+	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK)
+}

@@ -37,6 +37,10 @@ type Views interface {
 type Config struct {
 	Commands Commands
 	Views    Views
+	// CaughtUp reports whether the read models have reached the end that the log
+	// had when the node started. Until then nothing is served but /livez and
+	// /readyz: what they do not know yet would be told as not existing.
+	CaughtUp func() bool
 	// Ready looks at the parts that the node cannot serve without. It is called
 	// for every /readyz, with a context that ends after two seconds.
 	Ready func(ctx context.Context) []Check

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
@@ -124,6 +125,7 @@ type node struct {
 	tail      *eventstore.Tail
 	scheduler *scheduler.Scheduler
 	server    *http.Server
+	caughtUp  atomic.Bool
 
 	// What stops the parts that run, nil for those that do not yet.
 	stopViews, stopRelay, stopTail, stopScheduler func()
@@ -146,7 +148,7 @@ func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 	}
 	n.server = &http.Server{
 		Handler: httpapi.New(httpapi.Config{
-			Commands: n.handler, Views: views, Ready: n.ready, MACKey: macKey, Clock: time.Now, Log: logger,
+			Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey, Clock: time.Now, Log: logger,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
@@ -187,6 +189,7 @@ func (n *node) catchUp(ctx context.Context) error {
 	n.stopTail = start(n.tail.Run)
 	select {
 	case <-n.tail.CaughtUp():
+		n.caughtUp.Store(true)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -208,9 +211,12 @@ func (n *node) keepTime() {
 // ready names the parts that a ready engine needs, and what is wrong with them.
 func (n *node) ready(ctx context.Context) []httpapi.Check {
 	_, store := n.log.Head(ctx)
-	views := errors.New("catching up with the log")
-	if n.tail != nil && n.tail.Connected() {
-		views = nil
+	var views error
+	switch {
+	case !n.caughtUp.Load():
+		views = errors.New("catching up with the log")
+	case !n.tail.Connected():
+		views = errors.New("the log is not followed")
 	}
 	timers := errors.New("what was overdue at the start is not done")
 	if n.scheduler.CaughtUp() {
