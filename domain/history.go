@@ -48,36 +48,28 @@ func (h *History) Apply(r *Recorded) error {
 	if r.Undecoded != nil {
 		return bad("every event can be read", "%s", r.Undecoded)
 	}
-	err := h.evolve(r.Event, Head{r.Revision, hash})
-	if err == nil && r.Revision == 0 {
-		err = h.named()
-	}
-	if err != nil {
-		var v *RuleError
-		if errors.As(err, &v) {
+	if err := h.evolve(r.Event, Head{r.Revision, hash}); err != nil {
+		if v, ok := errors.AsType[*RuleError](err); ok {
 			return bad(v.Rule, "%s", v.Detail)
 		}
 		return err
 	}
+	// Or two streams could claim one id.
+	if id := h.subject(); r.Revision == 0 && id != "" && id.Stream() != h.Stream {
+		return bad("a stream is about what it is named for", "it is about %s", id)
+	}
 	return nil
 }
 
-// named checks that a stream is about what its name says, or two streams could
-// claim one id.
-func (h *History) named() error {
-	var id ID
+// subject is what the stream is about, or "" for a claim.
+func (h *History) subject() ID {
 	switch a := h.Aggregate.(type) {
 	case Distribution:
-		id = a.Shared().ID
+		return a.Shared().ID
 	case *Organization:
-		id = a.ID
-	default:
-		return nil
+		return a.ID
 	}
-	if id.Stream() != h.Stream {
-		return ruleError(ruleName, "it is about %s", id)
-	}
-	return nil
+	return ""
 }
 
 func (h *History) evolve(e Event, next Head) error {

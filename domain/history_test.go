@@ -240,7 +240,7 @@ func record(stream string, events []domain.Event) []*domain.Recorded {
 			Data: fmt.Appendf(nil, `{"n":%d}`, i),
 		}
 		seal(r, hash)
-		hash = r.Hash
+		hash = hashOf(r)
 		all = append(all, r)
 	}
 	return all
@@ -249,8 +249,8 @@ func record(stream string, events []domain.Event) []*domain.Recorded {
 // seal puts the hash over r and prev into r.
 func seal(r *domain.Recorded, prev string) {
 	metadata := []byte(`{"schemaVersion":1}`)
-	r.Hash = domain.EventHash(r.ID, r.Type, r.Stream, r.Revision, r.Data, metadata, prev)
-	r.RawMetadata = domain.WithHash(metadata, r.Hash)
+	hash := domain.EventHash(r.ID, r.Type, r.Stream, r.Revision, r.Data, metadata, prev)
+	r.RawMetadata = domain.WithHash(metadata, hash)
 }
 
 func TestHistory_apply(t *testing.T) {
@@ -265,7 +265,7 @@ func TestHistory_apply(t *testing.T) {
 		if err := h.Apply(r); err != nil {
 			t.Fatal(err)
 		}
-		if want := (domain.Head{Revision: r.Revision, Hash: r.Hash}); h.Head != want || h.Changed != r.Revision {
+		if want := (domain.Head{Revision: r.Revision, Hash: hashOf(r)}); h.Head != want || h.Changed != r.Revision {
 			t.Errorf("head %+v changed %d, want %+v", h.Head, h.Changed, want)
 		}
 	}
@@ -286,16 +286,16 @@ func TestHistory_applyRefuses(t *testing.T) {
 		spoil func(all []*domain.Recorded) // of four events the last
 		rule  string
 	}{
-		"a gap":                {func(all []*domain.Recorded) { all[3].Revision = 4; seal(all[3], all[2].Hash) }, noGap},
+		"a gap":                {func(all []*domain.Recorded) { all[3].Revision = 4; seal(all[3], hashOf(all[2])) }, noGap},
 		"a repetition":         {func(all []*domain.Recorded) { *all[3] = *all[2] }, noGap},
-		"another stream":       {func(all []*domain.Recorded) { all[3].Stream = "queue-x"; seal(all[3], all[2].Hash) }, noGap},
+		"another stream":       {func(all []*domain.Recorded) { all[3].Stream = "queue-x"; seal(all[3], hashOf(all[2])) }, noGap},
 		"changed data":         {func(all []*domain.Recorded) { all[3].Data = []byte(`{"n":4}`) }, chain},
 		"another id":           {func(all []*domain.Recorded) { all[3].ID[15] = 1 }, chain},
 		"another type":         {func(all []*domain.Recorded) { all[3].Type = "queue.opened" }, chain},
 		"changed metadata":     {func(all []*domain.Recorded) { all[3].RawMetadata[len(`{"schemaVersion":`)] = '2' }, chain},
 		"metadata without it":  {func(all []*domain.Recorded) { all[3].RawMetadata = []byte(`{"schemaVersion":1}`) }, chain},
 		"no event before":      {func(all []*domain.Recorded) { seal(all[3], "") }, chain},
-		"another event before": {func(all []*domain.Recorded) { seal(all[3], all[1].Hash) }, chain},
+		"another event before": {func(all []*domain.Recorded) { seal(all[3], hashOf(all[1])) }, chain},
 		"what is not decoded": {func(all []*domain.Recorded) {
 			all[3].Event, all[3].Undecoded = nil, errors.New("unknown version 9")
 		}, readable},
@@ -363,6 +363,33 @@ func TestHistory_aRefusalLeavesItAsItWas(t *testing.T) {
 		if want := domaintest.Fold(t, k, given); !reflect.DeepEqual(h, want) {
 			t.Errorf("got %+v, want %+v", h, want)
 		}
+	}
+}
+
+func hashOf(r *domain.Recorded) string {
+	_, hash, _ := domain.SplitHash(r.RawMetadata)
+	return hash
+}
+
+func TestHistory_aStreamIsAboutWhatItIsNamedFor(t *testing.T) {
+	t.Parallel()
+	other := strings.Replace(uuid32, "q", "r", 1)
+	org := domain.OrganizationCreated{Stamp: stamp("08:00"), ID: orgID, Name: "o", TimeZone: "UTC", CurrencyCode: "USD"}
+	for name, c := range map[string]struct {
+		stream string
+		event  domain.Event
+	}{
+		"a queue":         {"queue-" + other, created(domain.KindQueue, "08:00", times("09:00", "11:00"))},
+		"an organization": {"organization-" + other, org},
+	} {
+		err := domain.NewHistory(c.stream).Apply(record(c.stream, list(c.event))[0])
+		broken, ok := errors.AsType[*domain.HistoryError](err)
+		if !ok || broken.Rule != "a stream is about what it is named for" || broken.Revision != 0 {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if err := domain.NewHistory("organization-" + uuid32).Apply(record("organization-"+uuid32, list(org))[0]); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -122,8 +122,7 @@ func ParseInstant(s, timeZone string) (Instant, error) {
 		}
 		t, err = parseLocal(s, timeZone)
 	}
-	var syntax *time.ParseError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*time.ParseError](err); ok {
 		return 0, errors.New("is not a time that exists: " + strings.TrimPrefix(syntax.Message, ": "))
 	}
 	if err != nil {

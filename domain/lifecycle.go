@@ -436,7 +436,6 @@ func (l *Lifecycle) checkOrder(wrong *problems, endName string, end Instant) {
 // The rules that a history must keep. Each is the Rule of a RuleError.
 const (
 	ruleCreation   = "a stream begins with the creation, and has one only"
-	ruleName       = "a stream is about what it is named for"
 	ruleKind       = "an event belongs to its kind"
 	ruleTime       = "time does not run backwards"
 	ruleDeleted    = "nothing follows the deletion"

@@ -67,7 +67,6 @@ type Recorded struct {
 	Data        []byte // the stored bytes
 	RawMetadata []byte // the stored bytes
 	Metadata    Metadata
-	Hash        string // as stored
 	// Event is the decoded event, with its secrets opened. It is nil when
 	// Undecoded says why the event could not be read.
 	Event     Event

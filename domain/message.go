@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 )
 
-// Topics of the message bus beside the kinds' own names, on which each kind's
-// public events are published.
+// TopicDistributionUpdated is the topic of the message bus for changed schedules.
+// Public events are on the topics that are called like their kinds.
 const TopicDistributionUpdated = "distribution.updated"
 
 // CloudEvent is a public event or a message derived from one, in the JSON format

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -388,5 +389,20 @@ func TestVisibleASCII(t *testing.T) {
 		if got := domain.VisibleASCII(s, 3); got != want {
 			t.Errorf("%q: %t", s, got)
 		}
+	}
+}
+
+// docs/integrity.md shows this example, for those who check with a program of
+// their own.
+func TestIntegrity_theDocumentedExample(t *testing.T) {
+	t.Parallel()
+	id := [16]byte{15: 1}
+	got := domain.EventHash(id, "queue.opened", "queue-x", 7, []byte(`{"at":"2026-12-15T09:00:00.000Z"}`), []byte(`{"schemaVersion":1}`), "abc")
+	page, err := os.ReadFile("../docs/integrity.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "has the hash `"+got+"`") {
+		t.Errorf("the page does not show %s", got)
 	}
 }

@@ -75,9 +75,9 @@ func (l *memoryLog) Append(_ context.Context, stream string, head domain.Head, e
 		if err := json.Unmarshal(p.Metadata, &r.Metadata); err != nil {
 			return head, position, err
 		}
-		r.Hash = domain.EventHash(p.ID, p.Type, stream, r.Revision, p.Data, p.Metadata, head.Hash)
-		r.RawMetadata = domain.WithHash(p.Metadata, r.Hash)
-		head = domain.Head{Revision: r.Revision, Hash: r.Hash}
+		hash := domain.EventHash(p.ID, p.Type, stream, r.Revision, p.Data, p.Metadata, head.Hash)
+		r.RawMetadata = domain.WithHash(p.Metadata, hash)
+		head = domain.Head{Revision: r.Revision, Hash: hash}
 		l.streams[stream] = append(l.streams[stream], r)
 		l.deliver(r)
 	}
@@ -138,8 +138,9 @@ func (l *memoryLog) corrupt(stream string) {
 		ID: uuid.New(), Type: "queue.completed", Stream: stream, Revision: last.Revision + 1,
 		Position: domain.Position{Commit: l.count, Prepare: l.count}, Event: domain.Completed{Stamp: domain.Stamp{At: 1 << 42}},
 	}
-	r.Hash = domain.EventHash(r.ID, r.Type, stream, r.Revision, nil, []byte(`{"a":1}`), last.Hash)
-	r.RawMetadata = domain.WithHash([]byte(`{"a":1}`), r.Hash)
+	_, before, _ := domain.SplitHash(last.RawMetadata)
+	hash := domain.EventHash(r.ID, r.Type, stream, r.Revision, nil, []byte(`{"a":1}`), before)
+	r.RawMetadata = domain.WithHash([]byte(`{"a":1}`), hash)
 	l.streams[stream] = append(l.streams[stream], r)
 	l.deliver(r)
 }

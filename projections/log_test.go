@@ -127,9 +127,9 @@ func (l *testLog) record(stream string, e domain.Event) *domain.Recorded {
 	if err := errors.Join(err1, err2); err != nil {
 		panic(err)
 	}
-	r.Hash = domain.EventHash(r.ID, r.Type, stream, r.Revision, r.Data, metadata, l.hashes[stream])
-	r.RawMetadata = domain.WithHash(metadata, r.Hash)
-	l.hashes[stream] = r.Hash
+	hash := domain.EventHash(r.ID, r.Type, stream, r.Revision, r.Data, metadata, l.hashes[stream])
+	r.RawMetadata = domain.WithHash(metadata, hash)
+	l.hashes[stream] = hash
 	l.ends[stream]++
 	l.events = append(l.events, r)
 	return r

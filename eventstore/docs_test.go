@@ -1,0 +1,62 @@
+package eventstore
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// eventsPage is docs/events.md, as it has to be.
+func eventsPage(t *testing.T) string {
+	t.Helper()
+	all := samples()
+	var b strings.Builder
+	b.WriteString(`# Stored events
+
+Every event of the log, with an example of its data: the bytes are those of the golden files in
+` + "`eventstore/testdata/events`" + `, which pin them. An event's name and schema version never change their meaning. This page
+is written by ` + "`go test ./eventstore -run Docs -update`" + `.
+
+A distribution's events are in the stream ` + "`<kind>-<id without its prefix>`" + `, an organization's in ` + "`organization-…`" + `. ` + "`claim-…`" + `
+streams hold which id a repeatable creation made, ` + "`seal-check`" + ` the check value of the master key. ` + "`at`" + ` is when the event
+counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
+
+| metadata | |
+|---|---|
+| ` + "`schemaVersion`" + ` | the version of the data's shape |
+| ` + "`commandId`" + ` | the command that the event follows from; the same for all events of one command |
+| ` + "`$correlationId`" + `, ` + "`$causationId`" + ` | EventStoreDB's own names: the request or timer, and the command |
+| ` + "`actor`" + `, ` + "`onBehalfOf`" + ` | the key's id, ` + "`clock`" + ` or ` + "`operator`" + `; the consumer that a key acts for |
+| ` + "`requestId`" + `, ` + "`bodyHash`" + ` | the request's id; the SHA-256 of its body when it had an ` + "`Idempotency-Key`" + ` |
+| ` + "`hash`" + ` | the link of the hash chain: [integrity.md](integrity.md) |
+`)
+	for _, s := range slices.SortedFunc(maps.Keys(all), func(a, b schema) int { return strings.Compare(a.name, b.name) }) {
+		data, err := os.ReadFile(s.file())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "\n## %s, version %d\n\n```json\n%s```\n", s.name, s.version, data)
+	}
+	return b.String()
+}
+
+func TestDocs_listEveryStoredEvent(t *testing.T) {
+	t.Parallel()
+	const path = "../docs/events.md"
+	want := eventsPage(t)
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s is not up to date: go test ./eventstore -run Docs -update", path)
+	}
+}
