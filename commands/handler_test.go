@@ -698,8 +698,8 @@ func TestHandler_closeAnswersWhatWasAccepted(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		select {
-		case <-closed:
-			t.Error("Close did not wait")
+		case err := <-closed:
+			t.Error("Close did not wait", err)
 		default:
 		}
 		close(release)

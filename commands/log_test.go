@@ -98,9 +98,21 @@ func (l *testLog) write(stream string, head domain.Head, events []domain.Propose
 // decode makes events anew from their bytes, so that no state is shared.
 func decode(name string, data []byte) domain.Event {
 	for _, e := range []domain.Event{
-		domain.Updated{}, domain.Scheduled{}, domain.Unscheduled{}, domain.Opened{}, domain.Closed{}, domain.DrawClosed{},
-		domain.EntropySupplied{}, domain.Drawn{}, domain.Settled{}, domain.Completed{}, domain.Deleted{}, domain.Claimed{},
-		domain.OrganizationCreated{}, domain.KeyCreated{}, domain.KeyRevoked{},
+		domain.Updated{},
+		domain.Scheduled{},
+		domain.Unscheduled{},
+		domain.Opened{},
+		domain.Closed{},
+		domain.DrawClosed{},
+		domain.EntropySupplied{},
+		domain.Drawn{},
+		domain.Settled{},
+		domain.Completed{},
+		domain.Deleted{},
+		domain.Claimed{},
+		domain.OrganizationCreated{},
+		domain.KeyCreated{},
+		domain.KeyRevoked{},
 		&domain.QueueCreated{}, &domain.DrawCreated{}, &domain.AuctionCreated{},
 	} {
 		if reflect.TypeOf(e).String() != name {

@@ -166,8 +166,7 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 				a.made.add(p.Key, a.at)
 			}
 		}
-		var refusal *domain.Error
-		if o.err != nil && !errors.As(o.err, &refusal) && !errors.Is(o.err, p.ctx.Err()) {
+		if _, refused := errors.AsType[*domain.Error](o.err); o.err != nil && !refused && !errors.Is(o.err, p.ctx.Err()) {
 			return nil, o.err
 		}
 		o.result.History = a.after.Fork()
@@ -309,8 +308,7 @@ func (w *writer) reconcile(ctx context.Context, batch []*pending, cause error) [
 		if err == nil {
 			break
 		}
-		var broken *domain.HistoryError
-		if errors.As(err, &broken) {
+		if _, broken := errors.AsType[*domain.HistoryError](err); broken {
 			w.failAll(batch, err)
 			return nil
 		}

@@ -17,8 +17,6 @@ import (
 
 var update = flag.Bool("update", false, "make golden files that are missing; what is pinned is never overwritten")
 
-func ptr(s string) *string { return &s }
-
 // samples has an event for every stored name, with every field set.
 func samples() map[schema]domain.Event {
 	at := domain.Stamp{At: 1_795_000_000_123}
@@ -26,7 +24,7 @@ func samples() map[schema]domain.Event {
 		return domain.Identity{ID: domain.ID(k.IDPrefix() + "_01h455vb4pex5vsknk084sn02q"), OrganizationID: "org_01h455vb4pex5vsknk084sn02r"}
 	}
 	common := domain.Common{
-		SequenceID: "spring-drop", Name: ptr("Tom & Jerry <b>\u2028ü\u0001f600"), TimeZone: "Europe/Berlin",
+		SequenceID: "spring-drop", Name: new("Tom & Jerry <b>\u2028ü\u0001f600"), TimeZone: "Europe/Berlin",
 		OpenAt: 1_795_000_100_000, CloseAt: 1_795_000_200_000,
 		EncryptionSeed: domain.Secret{Sealed: "v1.c2VhbGVk"},
 		Metadata:       json.RawMessage(`{"campaign":"<spring> & co","n":1.50,"list":[1,null,{}]}`),
@@ -35,7 +33,7 @@ func samples() map[schema]domain.Event {
 		{"queue.created", 1}: &domain.QueueCreated{Stamp: at, Identity: id(domain.KindQueue), Common: common, QueueSettings: domain.QueueSettings{MaxCapacity: 500, AdmissionRate: 100, SessionDurationSeconds: 600}},
 		{"draw.created", 1}: &domain.DrawCreated{
 			Stamp: at, Identity: id(domain.KindDraw), Common: common,
-			DrawSettings:   domain.DrawSettings{DrawAt: 1_795_000_300_000, WinnerCount: 3, MaxEntries: 1000, ClaimWindowSeconds: 3600, Backfill: true, EntropySource: ptr("drand quicknet round 1000")},
+			DrawSettings:   domain.DrawSettings{DrawAt: 1_795_000_300_000, WinnerCount: 3, MaxEntries: 1000, ClaimWindowSeconds: 3600, Backfill: true, EntropySource: new("drand quicknet round 1000")},
 			SeedCommitment: "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925", Secret: domain.Secret{Sealed: "v1.c2VjcmV0"},
 		},
 		{"auction.created", 1}: &domain.AuctionCreated{Stamp: at, Identity: id(domain.KindAuction), Common: common, AuctionSettings: domain.AuctionSettings{
@@ -45,7 +43,7 @@ func samples() map[schema]domain.Event {
 		}},
 		{"draw.closed", 1}:           domain.DrawClosed{Stamp: at, EntriesRoot: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", EntryCount: 7},
 		{"draw.entropy.supplied", 1}: domain.EntropySupplied{Stamp: at, Value: "b3c4d5"},
-		{"draw.drawn", 1}:            domain.Drawn{Stamp: at, Secret: "00ff", Entropy: ptr("b3c4d5"), Seed: "11ee", OperatorTrusted: true, WinnerCount: 2, WinnersDigest: "22dd"},
+		{"draw.drawn", 1}:            domain.Drawn{Stamp: at, Secret: "00ff", Entropy: new("b3c4d5"), Seed: "11ee", OperatorTrusted: true, WinnerCount: 2, WinnersDigest: "22dd"},
 		{"auction.settled", 1}:       domain.Settled{Stamp: at, WinnerCount: 1},
 		{"organization.created", 1}:  domain.OrganizationCreated{Stamp: at, ID: "org_01h455vb4pex5vsknk084sn02r", Name: "default", TimeZone: "UTC", CurrencyCode: "USD"},
 		{"organization.key.created", 1}: domain.KeyCreated{

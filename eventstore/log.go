@@ -270,7 +270,7 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 	if err != nil {
 		return fmt.Errorf("subscribe to the log: %w", err)
 	}
-	defer subscription.Close()
+	defer func() { _ = subscription.Close() }() // which always succeeds
 	for {
 		switch e := subscription.Recv(); {
 		case e.EventAppeared != nil:

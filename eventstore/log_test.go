@@ -324,7 +324,10 @@ func TestLog_largeReadsComeWhole(t *testing.T) {
 		}
 	}
 	// A reader that leaves early leaves nothing behind, which goleak checks.
-	for range l.Read(t.Context(), stream, domain.NoStream) {
+	for _, err := range l.Read(t.Context(), stream, domain.NoStream) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 }

@@ -89,17 +89,17 @@ func newKey(level domain.KeyLevel, mode string) string {
 const hintLength = len("sk_live_") + 4
 
 // addKey gives an organization a key; one that it has already is left as it is.
-func (o *office) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.ID, error) {
+func (o *office) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) error {
 	id, err := newID("key")
 	if err != nil {
-		return "", err
+		return err
 	}
 	hash := sha256.Sum256([]byte(key))
 	_, err = o.handler.Handle(ctx, commands.Request{
 		Stream: organization.Stream(), Caller: operator,
 		Command: domain.CreateKey{KeyID: id, Level: level, Name: name, Hint: key[:hintLength], Hash: hex.EncodeToString(hash[:])},
 	})
-	return id, err
+	return err
 }
 
 // find returns the organization with that id or, when only one has it, that
@@ -136,7 +136,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	views, err := projections.Open(filepath.Join(scratch, viewsFile), l.keys, zerolog.Nop())
 	if err != nil {
 		return err
@@ -245,7 +245,7 @@ func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error 
 		}
 		level := domain.KeyLevel(c.Level)
 		key := newKey(level, c.Mode)
-		if _, err := o.addKey(ctx, org.ID, level, c.Name, key); err != nil {
+		if err := o.addKey(ctx, org.ID, level, c.Name, key); err != nil {
 			return refused(err)
 		}
 		_, err = fmt.Fprintln(to.out, key)

@@ -34,11 +34,10 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, badConfig("data directory: %w", err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = errLocked
 		}
-		return nil, badConfig("data directory %s: %w", path, err)
+		return nil, badConfig("data directory %s: %w", path, errors.Join(err, lock.Close()))
 	}
 	return &dataDir{path, lock}, nil
 }

@@ -36,9 +36,9 @@ func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
 	post := func(path, body string) {
 		fmt.Fprintf(out, "  curl %s/api/v1/%s %s -d '%s'\n\n", url, path, headers, body)
 	}
-	post("queues", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Spring drop","openAt":"%s","closeAt":"%s","admissionRate":100}`, second(15), second(75)))
-	post("draws", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Spring raffle","openAt":"%s","drawAt":"%s","winnerCount":10}`, second(15), second(75)))
-	post("auctions", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Number one","openAt":"%s","settleAt":"%s","startingBid":100,"currencyCode":"EUR"}`, second(15), second(75)))
+	post("queues", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Spring drop","openAt":%q,"closeAt":%q,"admissionRate":100}`, second(15), second(75)))
+	post("draws", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Spring raffle","openAt":%q,"drawAt":%q,"winnerCount":10}`, second(15), second(75)))
+	post("auctions", fmt.Sprintf(`{"sequenceId":"spring-drop","name":"Number one","openAt":%q,"settleAt":%q,"startingBid":100,"currencyCode":"EUR"}`, second(15), second(75)))
 	fmt.Fprintf(out, "Watch the clock open and close them:\n\n  curl %s/api/v1/distributions -H 'Authorization: Bearer %s'\n\n", url, secret)
 }
 

@@ -199,10 +199,10 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir)
 	key := e.secretKey()
-	make := func() string {
+	create := func() string {
 		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
 	}
-	bad, good := make(), make()
+	bad, good := create(), create()
 	// A queue in DRAFT cannot complete. The event is otherwise as the engine
 	// would have written it: only the rule is broken.
 	c := officialClient(t, dir)

@@ -63,7 +63,7 @@ func (w *lazyWriter) flush() {
 	defer w.mu.Unlock()
 	w.pending = false
 	// A bufio.Writer keeps its error, and the next Write gives it.
-	w.to.Flush()
+	_ = w.to.Flush()
 }
 
 // Close passes on what is left. What is written afterwards is passed on at once.

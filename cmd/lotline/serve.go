@@ -52,7 +52,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return badConfig("LOTLINE_LISTEN: %w", err)
 	}
@@ -71,9 +71,8 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 
 // runNode brings the node up and waits for the end.
 func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Writer, served <-chan error) error {
-	if err := n.catchUp(ctx); err != nil {
-		// Asked to stop before it was ready, which is no fault.
-		return nil
+	if err := n.catchUp(ctx); err != nil || ctx.Err() != nil {
+		return err
 	}
 	made, err := c.provision(ctx, &office{n.handler, n.views})
 	if err != nil {
@@ -107,7 +106,7 @@ func (c *serveCmd) provision(ctx context.Context, o *office) (map[domain.KeyLeve
 			name, key = "first start", newKey(level, "live")
 			made[level] = key
 		}
-		if _, err := o.addKey(ctx, org.ID, level, name, key); err != nil {
+		if err := o.addKey(ctx, org.ID, level, name, key); err != nil {
 			return nil, err
 		}
 	}
@@ -192,7 +191,8 @@ func (n *node) catchUp(ctx context.Context) error {
 		n.caughtUp.Store(true)
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		// Asked to stop before it was ready, which is no fault.
+		return nil
 	}
 }
 

@@ -23,11 +23,11 @@ type embeddedStore struct {
 
 // startEmbedded opens the store of a data directory and serves it on the
 // directory's socket and, when one is configured, on a TCP address.
-func startEmbedded(s *settings, dir *dataDir, log zerolog.Logger) (*embeddedStore, error) {
+func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (*embeddedStore, error) {
 	if err := s.embeddedListen(); err != nil {
 		return nil, err
 	}
-	listeners, err := storeListeners(s, dir)
+	listeners, err := storeListeners(ctx, s, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -47,24 +47,28 @@ func startEmbedded(s *settings, dir *dataDir, log zerolog.Logger) (*embeddedStor
 	return e, nil
 }
 
-func storeListeners(s *settings, dir *dataDir) ([]net.Listener, error) {
+func storeListeners(ctx context.Context, s *settings, dir *dataDir) ([]net.Listener, error) {
 	socket := dir.file(socketFile)
 	// Whoever left a socket behind is gone: the directory is locked by us.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, badConfig("event store: %w", err)
 	}
-	unixListener, err := net.Listen("unix", socket)
+	unixListener, err := listen(ctx, "unix", socket)
 	if err != nil {
 		return nil, badConfig("event store: %w", err)
 	}
 	if s.EmbeddedListen == "" {
 		return []net.Listener{unixListener}, nil
 	}
-	tcpListener, err := net.Listen("tcp", s.EmbeddedListen)
+	tcpListener, err := listen(ctx, "tcp", s.EmbeddedListen)
 	if err != nil {
 		return nil, badConfig("LOTLINE_EMBEDDED_LISTEN: %w", errors.Join(err, unixListener.Close()))
 	}
 	return []net.Listener{unixListener, tcpListener}, nil
+}
+
+func listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, network, address)
 }
 
 func (e *embeddedStore) Close() error {
@@ -78,15 +82,15 @@ func (e *embeddedStore) Close() error {
 type storeCmd struct{}
 
 // Run serves the embedded store until ctx ends.
-func (storeCmd) Run(ctx context.Context, s *settings, to streams) error {
+func (storeCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
 	log, flush := newLogger(s.LogFormat, to.err)
-	defer flush()
+	defer func() { err = errors.Join(err, flush()) }()
 	dir, err := openDataDir(s.DataDir)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	store, err := startEmbedded(s, dir, log)
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	store, err := startEmbedded(ctx, s, dir, log)
 	if err != nil {
 		return err
 	}
@@ -126,7 +130,7 @@ func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logg
 			return nil, badConfig("LOTLINE_EVENTSTORE: %w", err)
 		}
 	} else {
-		if l.embedded, err = startEmbedded(s, dir, logger); err != nil {
+		if l.embedded, err = startEmbedded(ctx, s, dir, logger); err != nil {
 			return nil, err
 		}
 		if l.Log, err = eventstore.ConnectSocket(dir.file(socketFile), l.keys); err != nil {

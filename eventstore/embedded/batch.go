@@ -5,14 +5,13 @@ import (
 	"io"
 	"sync"
 
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/emptypb"
-
-	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 )
 
 const (

@@ -8,9 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/google/uuid"
-
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
 )
 
 // benchmarkData is an event as large as most.
@@ -163,7 +162,9 @@ func BenchmarkReadAll(b *testing.B) {
 			for range count {
 				nextEvent(b, subscription)
 			}
-			subscription.Close()
+			if err := subscription.Close(); err != nil {
+				b.Fatal(err)
+			}
 		}
 		reportEvents(b, count)
 	})

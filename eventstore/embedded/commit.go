@@ -285,6 +285,7 @@ func (c *committer) apply(w *write) error {
 	case tombstone:
 		w.receipt, err = c.insert(h, tombstoneRevision, []proposed{{id: uuid.New(), kind: tombstoneType}})
 		return err
+	case appendEvents:
 	}
 	if len(w.events) == 0 {
 		w.receipt = receipt{revision: h.last}

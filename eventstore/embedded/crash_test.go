@@ -23,7 +23,7 @@ const childEnvironment = "LOTLINE_EMBEDDED_TEST_CHILD"
 func runChild(path string) {
 	s, err := openStore(path, time.Now)
 	if err != nil {
-		fmt.Println("error:", err)
+		fmt.Fprintln(os.Stdout, "error:", err)
 		os.Exit(1)
 	}
 	var mu sync.Mutex // guards standard output
@@ -32,7 +32,7 @@ func runChild(path string) {
 			for i := 0; ; i++ {
 				events := proposals(1+i%3, 300)
 				if _, err := s.append(context.Background(), fmt.Sprintf("s-%d-%d", writer, i%50), expectAny, events); err != nil {
-					fmt.Println("error:", err)
+					fmt.Fprintln(os.Stdout, "error:", err)
 					os.Exit(1)
 				}
 				ids := make([]string, len(events))
@@ -40,7 +40,7 @@ func runChild(path string) {
 					ids[j] = events[j].id.String()
 				}
 				mu.Lock()
-				fmt.Println(strings.Join(ids, "\n"))
+				fmt.Fprintln(os.Stdout, strings.Join(ids, "\n"))
 				mu.Unlock()
 			}
 		}()

@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"regexp"
 
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 )
 
 // filter selects events of the whole log by their stream's name or their type.

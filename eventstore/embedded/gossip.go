@@ -5,11 +5,10 @@ import (
 	"net"
 	"time"
 
-	"github.com/google/uuid"
-	"google.golang.org/grpc/peer"
-
 	gossippb "github.com/EventStore/EventStore-Client-Go/v4/protos/gossip"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	"github.com/google/uuid"
+	"google.golang.org/grpc/peer"
 )
 
 // gossip tells clients that look for a cluster that there is one member, and

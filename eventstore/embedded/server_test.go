@@ -11,11 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
-
-	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 )
 
 func TestMain(m *testing.M) {
@@ -140,8 +139,7 @@ func mustAppend(t testing.TB, client *esdb.Client, stream string, expected esdb.
 
 // codeOf is the client's code for an error, which it wraps in some calls only.
 func codeOf(err error) esdb.ErrorCode {
-	var known *esdb.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*esdb.Error](err); ok {
 		return known.Code()
 	}
 	return -1

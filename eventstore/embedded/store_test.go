@@ -12,11 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/google/uuid"
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
-
-	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 )
 
 func newStore(t testing.TB) *store {
@@ -49,8 +48,7 @@ func TestOpen_findsEverythingAgain(t *testing.T) {
 		mustAppend(t, client, fmt.Sprintf("s-%d", i%4), esdb.Any{}, newEvents(3)...)
 	}
 	before := readAll(t, client, esdb.ReadAllOptions{From: esdb.Start{}}, 1000)
-	client.Close()
-	if err := errors.Join(server.Close(), server.Close()); err != nil {
+	if err := errors.Join(client.Close(), server.Close(), server.Close()); err != nil {
 		t.Fatal(err)
 	}
 	for _, left := range []string{"-wal", "-shm"} {
@@ -112,7 +110,11 @@ func TestOpen_refusals(t *testing.T) {
 			}
 			t.Cleanup(func() { server.Close() })
 		}, "already open"},
-		"no directory": {func(t *testing.T, path string) { os.Remove(filepath.Dir(path)) }, "no such file"},
+		"no directory": {func(t *testing.T, path string) {
+			if err := os.Remove(filepath.Dir(path)); err != nil {
+				t.Fatal(err)
+			}
+		}, "no such file"},
 	} {
 		t.Run(claim, func(t *testing.T) {
 			t.Parallel()
@@ -120,7 +122,7 @@ func TestOpen_refusals(t *testing.T) {
 			test.prepare(t, path)
 			server, err := Open(path, zerolog.Nop())
 			if err == nil {
-				server.Close()
+				err = server.Close()
 			}
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
@@ -425,7 +427,11 @@ func TestClose_finishesAppends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	defer func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if last, err := s.lastPosition(t.Context()); err != nil || last != acknowledged {
 		t.Errorf("%d events, %v, but %d were acknowledged", last, err, acknowledged)
 	}

@@ -6,12 +6,11 @@ import (
 	"io"
 	"math"
 
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 )
 
 // maxAppendBytes is the default of a real server. A store that took more would

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,14 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
-
-	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
-	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 )
 
 func TestAppend_expectedRevision(t *testing.T) {
@@ -423,8 +423,7 @@ func TestRecorded_timeNeverRunsBackwards(t *testing.T) {
 	mustAppend(t, client, "s", esdb.Any{}, newEvent("x", "{}"))
 	clock.Add(-int64(time.Hour))
 	mustAppend(t, client, "s", esdb.Any{}, newEvent("x", "{}"))
-	client.Close()
-	if err := server.Close(); err != nil {
+	if err := errors.Join(client.Close(), server.Close()); err != nil {
 		t.Fatal(err)
 	}
 	client = startAt(t, path, now).connect(t)
@@ -608,7 +607,7 @@ func TestBatchAppend(t *testing.T) {
 	if err := answers[fourth].GetError().GetDetails()[0].UnmarshalTo(&tooLarge); err != nil || tooLarge.GetMaxAppendSize() != maxAppendBytes {
 		t.Errorf("fourth: %v, %v", answers[fourth], err)
 	}
-	if _, err := call.Recv(); err != io.EOF {
+	if _, err := call.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("the call ended with %v", err)
 	}
 	got, err := readStream(t, server.connect(t), "s", esdb.ReadStreamOptions{From: esdb.Revision(1)}, 10)

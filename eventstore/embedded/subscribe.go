@@ -4,11 +4,10 @@ import (
 	"errors"
 	"math"
 
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 )
 
 func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_Options_StreamOptions) error {

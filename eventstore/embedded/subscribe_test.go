@@ -307,7 +307,9 @@ func TestServer_bearsPingsWhileIdle(t *testing.T) {
 			t.Fatalf("ping %d was answered with frame %d", i, kind)
 		}
 	}
-	connection.Close()
+	if err := connection.Close(); err != nil {
+		t.Error(err)
+	}
 	for range answers {
 	}
 }
