@@ -83,6 +83,37 @@ func (b *bench) update(t testing.TB, stream, field, value string) error {
 	return err
 }
 
+// hold makes the n-th append wait: held is closed when it has come, and it goes
+// on when release is closed.
+func (b *bench) hold(n int) (held, release chan struct{}) {
+	held, release = make(chan struct{}), make(chan struct{})
+	b.log.before = func(k int, _ string) error {
+		if k == n {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	return held, release
+}
+
+// awaitWaiting returns when n commands wait for a stream.
+func (b *bench) awaitWaiting(t testing.TB, stream string, n int) {
+	t.Helper()
+	waiting := func() int {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.writers[stream].waiting)
+	}
+	for waiting() != n {
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("%d commands wait", waiting())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func refusedWith(t *testing.T, err error, code domain.Code) {
 	t.Helper()
 	refusal, ok := errors.AsType[*domain.Error](err)
@@ -138,14 +169,7 @@ func TestHandler_batchesWhatWaits(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	held, release := make(chan struct{}), make(chan struct{})
-	b.log.before = func(n int, _ string) error {
-		if n == 2 {
-			close(held)
-			<-release
-		}
-		return nil
-	}
+	held, release := b.hold(2)
 	const n = 200
 	errs := make(chan error, n)
 	send := func(i int) { errs <- b.update(t, stream, "name", fmt.Sprintf(`"%d"`, i)) }
@@ -154,11 +178,7 @@ func TestHandler_batchesWhatWaits(t *testing.T) {
 	for i := 1; i < n; i++ {
 		go send(i)
 	}
-	waitFor(t, func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return len(b.writers[stream].waiting) == n-1
-	})
+	b.awaitWaiting(t, stream, n-1)
 	close(release)
 	for range n {
 		if err := <-errs; err != nil {
@@ -174,30 +194,11 @@ func TestHandler_batchesWhatWaits(t *testing.T) {
 	b.log.verify(t)
 }
 
-// waitFor waits for a state that another goroutine is about to bring about.
-func waitFor(t testing.TB, reached func() bool) {
-	t.Helper()
-	for !reached() {
-		select {
-		case <-t.Context().Done():
-			t.Fatal("it did not come about")
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
 func TestHandler_appendsStayBelowTheirBound(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	held, release := make(chan struct{}), make(chan struct{})
-	b.log.before = func(n int, _ string) error {
-		if n == 2 {
-			close(held)
-			<-release
-		}
-		return nil
-	}
+	held, release := b.hold(2)
 	const n = 120
 	errs := make(chan error, n)
 	// Each update holds the old and the new metadata, some 32 KiB.
@@ -209,11 +210,7 @@ func TestHandler_appendsStayBelowTheirBound(t *testing.T) {
 	for i := 1; i < n; i++ {
 		go send(i)
 	}
-	waitFor(t, func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return len(b.writers[stream].waiting) == n-1
-	})
+	b.awaitWaiting(t, stream, n-1)
 	close(release)
 	for range n {
 		if err := <-errs; err != nil {
@@ -518,14 +515,7 @@ func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	held, release := make(chan struct{}), make(chan struct{})
-	b.log.before = func(n int, _ string) error {
-		if n == 2 {
-			close(held)
-			<-release
-		}
-		return nil
-	}
+	held, release := b.hold(2)
 	answered := make(chan error, 1)
 	go func() { answered <- b.update(t, stream, "name", `"first"`) }()
 	<-held
@@ -541,11 +531,7 @@ func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
 			results <- r
 		}()
 	}
-	waitFor(t, func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return len(b.writers[stream].waiting) == n
-	})
+	b.awaitWaiting(t, stream, n)
 	close(release)
 	if err := <-answered; err != nil {
 		t.Error(err)
