@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -643,6 +644,28 @@ func TestHandler_aBrokenHistoryIsNotWrittenTo(t *testing.T) {
 	if healthy := b.queue(t); healthy == "" {
 		t.Error("another stream is not served")
 	}
+}
+
+// A mistake in the rules of one stream is a fault of its commands, not the end
+// of the process.
+func TestHandler_aPanicIsAFault(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	b.log.before = func(n int, _ string) error {
+		if n == 2 {
+			panic("a mistake")
+		}
+		return nil
+	}
+	err := b.update(t, stream, "name", `"x"`)
+	if _, refused := errors.AsType[*domain.Error](err); err == nil || refused || !strings.Contains(err.Error(), "a mistake") {
+		t.Errorf("got %v", err)
+	}
+	if err := b.update(t, stream, "name", `"y"`); err != nil {
+		t.Error(err)
+	}
+	b.log.verify(t)
 }
 
 func TestHandler_idleWritersAreDropped(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -38,12 +39,18 @@ type pending struct {
 	id    uuid.UUID // of the command, the same in each attempt
 	since time.Time
 
-	done   chan struct{} // closed when the fields below are set
-	result Result
-	err    error
+	answered bool          // owned by the writer
+	done     chan struct{} // closed when the fields below are set
+	result   Result
+	err      error
 }
 
+// answer answers once; what comes later is not heard.
 func (p *pending) answer(result Result, err error) {
+	if p.answered {
+		return
+	}
+	p.answered = true
 	p.result, p.err = result, err
 	close(p.done)
 }
@@ -72,9 +79,22 @@ func (w *writer) run() {
 			return
 		}
 		for len(batch) > 0 {
-			batch = w.carry(batch)
+			batch = w.carryOrRecover(batch)
 		}
 	}
+}
+
+// carryOrRecover keeps a mistake in the rules of one stream from ending the
+// process, which would meet it again after the restart.
+func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.history = nil
+			w.failAll(batch, fmt.Errorf("panic while carrying out commands for %s: %v\n%s", w.stream, p, debug.Stack()))
+			left = nil
+		}
+	}()
+	return w.carry(batch)
 }
 
 // carry answers the commands of batch and returns those that did not fit into

@@ -30,6 +30,7 @@ type Tail struct {
 	log       *Log
 	kinds     []domain.Kind
 	followers []Follower
+	head      domain.Position
 	logger    zerolog.Logger
 
 	reached   domain.Position // the last event handed on; owned by Run
@@ -39,13 +40,12 @@ type Tail struct {
 }
 
 // NewTail returns a tail of the streams of some kinds, which delivers nothing
-// until Run.
-func NewTail(log *Log, kinds []domain.Kind, logger zerolog.Logger, followers ...Follower) *Tail {
-	return &Tail{log: log, kinds: kinds, followers: followers, logger: logger, level: make(chan struct{})}
+// until Run. It has caught up when it has reached head, where the log ends now.
+func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog.Logger, followers ...Follower) *Tail {
+	return &Tail{log: log, kinds: kinds, followers: followers, head: head, logger: logger, level: make(chan struct{})}
 }
 
-// CaughtUp is closed when all that stood in the log when Run began has been
-// handed on.
+// CaughtUp is closed when all that stood before head has been handed on.
 func (t *Tail) CaughtUp() <-chan struct{} { return t.level }
 
 // Connected reports whether the subscription stands.
@@ -92,11 +92,21 @@ func (t *Tail) event(r *domain.Recorded) {
 		f.Follow(r)
 	}
 	t.reached = r.Position
+	t.advanced(r.Position)
 }
 
 func (t *Tail) passed(p domain.Position) {
 	for _, f := range t.followers {
 		f.Passed(p)
+	}
+	t.advanced(p)
+}
+
+// advanced finds out by position whether the followers have caught up: older
+// servers do not say so.
+func (t *Tail) advanced(p domain.Position) {
+	if !p.Before(t.head) {
+		t.caughtUp()
 	}
 }
 

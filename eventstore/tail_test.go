@@ -49,7 +49,7 @@ func (c *collector) take(t *testing.T, n int) []string {
 // follow runs a tail until the test ends.
 func follow(t *testing.T, l *Log, followers ...Follower) *Tail {
 	t.Helper()
-	tail := NewTail(l, append(domain.Kinds(), domain.KindOrganization), zerolog.Nop(), followers...)
+	tail := NewTail(l, append(domain.Kinds(), domain.KindOrganization), domain.Position{}, zerolog.Nop(), followers...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { tail.Run(ctx) })
@@ -91,6 +91,25 @@ func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
 	}
 	if got := later.take(t, 2); !slices.Equal(got, want[1:]) {
 		t.Errorf("from the first event's position: got %v", got)
+	}
+}
+
+func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
+	t.Parallel()
+	at := func(n uint64) domain.Position { return domain.Position{Commit: n, Prepare: n} }
+	for name, step := range map[string]func(*Tail, uint64){
+		"an event":     func(t *Tail, n uint64) { t.event(&domain.Recorded{Position: at(n)}) },
+		"a checkpoint": func(t *Tail, n uint64) { t.passed(at(n)) },
+	} {
+		tail := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(domain.Position{}))
+		step(tail, 6)
+		if tail.isLevel {
+			t.Errorf("%s before the head", name)
+		}
+		step(tail, 7)
+		if !tail.isLevel || !tail.Connected() {
+			t.Errorf("%s at the head", name)
+		}
 	}
 }
 

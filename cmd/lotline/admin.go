@@ -142,7 +142,11 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, views.Close()) }()
-	tail := eventstore.NewTail(l.Log, []domain.Kind{domain.KindOrganization}, zerolog.Nop(), views)
+	head, err := l.Head(ctx)
+	if err != nil {
+		return err
+	}
+	tail := eventstore.NewTail(l.Log, []domain.Kind{domain.KindOrganization}, head, zerolog.Nop(), views)
 	defer start(tail.Run)()
 	select {
 	case <-tail.CaughtUp():

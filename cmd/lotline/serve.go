@@ -178,7 +178,7 @@ func (n *node) catchUp(ctx context.Context) error {
 	}
 	// The bus is for what happens from now on; the log has what happened.
 	n.relay = relay.New(n.bus, head, n.logger)
-	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), n.logger, n.views, n.relay)
+	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), head, n.logger, n.views, n.relay)
 	n.stopViews = start(func(ctx context.Context) {
 		if err := n.views.Run(ctx); err != nil {
 			n.logger.Error().Err(err).Msg("the read models were not saved")
