@@ -11,8 +11,9 @@ import (
 
 // Log is the event log as this package needs it.
 type Log interface {
-	// Encode makes e ready to be appended to stream. It seals the secrets.
-	Encode(stream string, id uuid.UUID, e domain.Event, m domain.Metadata) (domain.Proposed, error)
+	// Encode makes e ready to be appended to stream, except for its id. It seals
+	// the secrets.
+	Encode(stream string, e domain.Event, m domain.Metadata) (domain.Proposed, error)
 	// Append writes events behind head, all of them or none. On success they are
 	// on disk. Errors: domain.ErrWrongRevision, domain.ErrUnavailable (both:
 	// nothing was written), domain.ErrOutcomeUnknown.
@@ -59,8 +60,8 @@ type Result struct {
 	// History is the stream after the command, though without the hash of its
 	// head. The caller owns it.
 	History *domain.History
-	// Position is where the command's last event stands in the log. It is zero
-	// when the command had nothing to write.
+	// Position is where the last event stands in the log that the answer rests
+	// on, a refusal's too. It is zero for an empty stream.
 	Position domain.Position
 	// Replayed says that the command had been carried out before.
 	Replayed bool

@@ -83,8 +83,15 @@ func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
 	}
 	rand.Read(create.Secret[:])
 	if c.Key.given() {
-		if create.ID, err = h.claim(ctx, c, create); err != nil {
+		var claimed bool
+		if create.ID, claimed, err = h.claim(ctx, c, create); err != nil {
 			return Result{}, err
+		}
+		if claimed {
+			// Very likely it was finished as well, however long ago.
+			if first, err := h.replay(ctx, create.ID.Stream(), c.Key); err != nil || first.History != nil {
+				return first, err
+			}
 		}
 	}
 	result, err := h.Handle(ctx, Request{
@@ -93,13 +100,12 @@ func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
 	if err != nil || !result.Replayed {
 		return result, err
 	}
-	result.History, err = h.replay(ctx, create.ID.Stream(), c.Key.CommandID)
-	return result, err
+	return h.replay(ctx, create.ID.Stream(), c.Key)
 }
 
-// claim returns the id that a repeatable creation makes. What would be refused
-// claims nothing, unless it was claimed before.
-func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (domain.ID, error) {
+// claim returns the id that a repeatable creation makes, and whether it was
+// claimed before. What would be refused claims nothing, unless it was.
+func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (id domain.ID, before bool, err error) {
 	stream := domain.ClaimStream(c.Key.CommandID.String())
 	claims := domain.NewHistory(stream)
 	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
@@ -107,39 +113,52 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 			err = claims.Apply(r)
 		}
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 	}
 	if made := claims.Aggregate.(*domain.Claims).Made; made != "" {
-		return made, nil
+		return made, true, nil
 	}
 	now := domain.InstantOf(h.clock())
 	if _, err := domain.NewHistory(create.ID.Stream()).Carry(now, create); err != nil {
-		return "", err
+		return "", false, err
 	}
 	result, err := h.Handle(ctx, Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller})
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	return result.History.Aggregate.(*domain.Claims).Made, nil
+	made := result.History.Aggregate.(*domain.Claims).Made
+	return made, made != create.ID, nil
 }
 
-// replay folds the events that the creation commandID wrote, and none behind
-// them.
-func (h *Handler) replay(ctx context.Context, stream string, commandID uuid.UUID) (*domain.History, error) {
-	first := domain.NewHistory(stream)
+// replay answers a repeated creation with the state that its own events led to,
+// and none behind them. There is no History when the creation was not carried
+// out yet.
+func (h *Handler) replay(ctx context.Context, stream string, k Key) (Result, error) {
+	first := Result{Replayed: true}
 	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
 		if err != nil {
-			return nil, err
+			return Result{}, err
 		}
-		if r.Metadata.CommandID != commandID.String() {
+		if r.Metadata.CommandID != k.CommandID.String() {
 			break
 		}
-		if err := first.Apply(r); err != nil {
-			return nil, err
+		if r.Metadata.BodyHash != k.BodyHash {
+			return Result{}, reused()
 		}
+		if first.History == nil {
+			first.History = domain.NewHistory(stream)
+		}
+		if err := first.History.Apply(r); err != nil {
+			return Result{}, err
+		}
+		first.Position = r.Position
 	}
 	return first, nil
+}
+
+func reused() error {
+	return domain.Refuse(domain.IdempotencyReused, "the key was used with another body")
 }
 
 func newID(k domain.Kind) (domain.ID, error) {
@@ -171,7 +190,7 @@ func (h *Handler) Close(ctx context.Context) error {
 
 // submit hands p to its stream's writer and waits for the answer.
 func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
-	p.ctx, p.since, p.done = ctx, h.clock(), make(chan struct{})
+	p.ctx, p.done = ctx, make(chan struct{})
 	p.id = p.Key.CommandID
 	if !p.Key.given() {
 		p.id = uuid.New()
@@ -226,8 +245,8 @@ func (h *Handler) next(w *writer) []*pending {
 		return batch
 	}
 	w.waiting, w.working = nil, false
-	if w.history == nil {
-		// Nothing worth keeping: the load failed.
+	if w.history == nil || domain.StreamKind(w.stream) == domain.KindClaim {
+		// Nothing worth keeping: the load failed, or it is not asked for again.
 		delete(h.writers, w.stream)
 		return nil
 	}

@@ -245,6 +245,9 @@ func TestHandler_decidesAgainAfterALostRace(t *testing.T) {
 	if !r.Raced || r.History.Head.Revision != 2 {
 		t.Errorf("%+v", r)
 	}
+	if m := b.log.streams[stream][0].Metadata; m.CorrelationID != "r1" || m.CausationID != m.CommandID {
+		t.Errorf("metadata %+v", m)
+	}
 	last := b.log.streams[stream][2].Event.(domain.Updated)
 	if got := string(last.Changed["name"].Old); got != `"theirs"` {
 		t.Errorf("decided on %s", got)
@@ -284,7 +287,7 @@ func TestHandler_aLostAnswerIsFoundInTheStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Position.Commit != 2 || r.History.Head.Revision != 1 {
+	if r.Position.Commit != 2 || r.History.Head.Revision != 1 || r.Replayed {
 		t.Errorf("%+v", r)
 	}
 	if got := b.log.types(stream); len(got) != 2 {
@@ -447,7 +450,7 @@ func TestHandler_twoNodesThatCreateAtOnceMakeOne(t *testing.T) {
 	nodes := []*Handler{b.Handler, NewHandler(b.log, b.clock.time)}
 	for round := range 50 {
 		k := key(fmt.Sprint(round), "body")
-		var ids [2]string
+		var ids, seeds [2]string
 		var all sync.WaitGroup
 		for i, h := range nodes {
 			all.Go(func() {
@@ -456,12 +459,12 @@ func TestHandler_twoNodesThatCreateAtOnceMakeOne(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				ids[i] = r.History.Stream
+				ids[i], seeds[i] = r.History.Stream, shared(r).EncryptionSeed.Plain
 			})
 		}
 		all.Wait()
-		if ids[0] != ids[1] {
-			t.Errorf("made %s and %s", ids[0], ids[1])
+		if ids[0] != ids[1] || seeds[0] != seeds[1] {
+			t.Errorf("made %v with the seeds %v", ids, seeds)
 		}
 		if got := b.log.types(ids[0]); len(got) != 1 {
 			t.Errorf("got %v", got)
@@ -549,6 +552,167 @@ func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
 	b.log.verify(t)
 }
 
+// Two nodes that decide the same command at once must not both be told that
+// their events stand in the log.
+func TestHandler_twoNodesThatDecideTheSameCommandAtOnceAgree(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	other := NewHandler(b.log, b.clock.time)
+	if err := other.Load(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "body")}
+	raced := false
+	b.log.before = func(int, string) error {
+		if raced {
+			return nil
+		}
+		raced = true
+		b.clock.add(7 * time.Millisecond)
+		_, err := other.Handle(t.Context(), open)
+		return err
+	}
+	r, err := b.Handle(t.Context(), open)
+	if err != nil || !r.Replayed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if at := b.log.streams[stream][1].Event.When(); shared(r).OpenAt != at {
+		t.Errorf("answers %s, the log says %s", shared(r).OpenAt, at)
+	}
+	b.log.before = func(int, string) error { return nil }
+	for _, h := range []*Handler{b.Handler, other} {
+		if _, err := h.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%p"`, h))}}); err != nil {
+			t.Error(err)
+		}
+	}
+	b.log.verify(t)
+}
+
+func TestHandler_aRacedRepeatWithAnotherBodyIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	other := NewHandler(b.log, b.clock.time)
+	theirs := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "theirs")}
+	raced := false
+	b.log.before = func(int, string) error {
+		if raced {
+			return nil
+		}
+		raced = true
+		_, err := other.Handle(t.Context(), theirs)
+		return err
+	}
+	ours := theirs
+	ours.Key.BodyHash = "ours"
+	_, err := b.Handle(t.Context(), ours)
+	refusedWith(t, err, domain.IdempotencyReused)
+}
+
+// An append whose answer was lost lands only after the stream was read back and
+// the command was decided again.
+func TestHandler_anAppendThatLandsLateIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	var late func()
+	b.log.delay = func(n int, write func()) error {
+		switch n {
+		case 2:
+			late = write
+			return domain.ErrOutcomeUnknown
+		case 3:
+			b.clock.add(7 * time.Millisecond)
+			late()
+		}
+		return nil
+	}
+	r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"one"`)}})
+	if err != nil || r.History.Head.Revision != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := b.update(t, stream, "name", `"two"`); err != nil {
+		t.Error(err)
+	}
+	if got := b.log.types(stream); len(got) != 3 {
+		t.Errorf("got %v", got)
+	}
+	b.log.verify(t)
+}
+
+// An answer that writes nothing rests on what the log holds, not on what this
+// node remembers.
+func TestHandler_refusalsAndAnswersWithoutEventsRestOnTheLog(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		theirs, ours domain.Command
+		ifMatch      []domain.Revision
+		refused      domain.Code
+	}{
+		"a step that is next by now": {theirs: domain.Step{To: domain.StatusOpen}, ours: domain.Step{To: domain.StatusClosed}},
+		"a tag that holds by now":    {theirs: domain.Update{Fields: fields("name", `"x"`)}, ours: domain.Update{Fields: fields("name", `"y"`)}, ifMatch: []domain.Revision{1}},
+		"nothing to change, deleted": {theirs: domain.Delete{}, ours: domain.Update{}, refused: "Queue not found"},
+	} {
+		b := newBench()
+		stream := b.queue(t)
+		if _, err := NewHandler(b.log, b.clock.time).Handle(t.Context(), Request{Stream: stream, Command: c.theirs}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: c.ours, IfMatch: c.ifMatch})
+		switch {
+		case c.refused != "":
+			refusedWith(t, err, c.refused)
+		case err != nil || !r.Raced:
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		b.log.verify(t)
+	}
+}
+
+// Whoever is answered can be shown at once what the answer rests on.
+func TestHandler_everyAnswerSaysWhereItStands(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	created, err := b.Create(t.Context(), creation(key("k", "b"), "openAt", `"2026-12-15T10:00:00Z"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := created.History.Stream
+	again, err := NewHandler(b.log, b.clock.time).Create(t.Context(), creation(key("k", "b"), "openAt", `"2026-12-15T10:00:00Z"`))
+	if err != nil || again.Position != created.Position || created.Position == (domain.Position{}) {
+		t.Errorf("%+v and %+v, %v", created.Position, again.Position, err)
+	}
+	b.clock.add(2 * time.Hour)
+	r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Delete{}})
+	refusedWith(t, err, domain.DeleteActive)
+	opened := b.log.streams[stream][2].Position
+	if r.Position != opened {
+		t.Errorf("a refusal after the opening stands at %v, not %v", r.Position, opened)
+	}
+	r, err = b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{}})
+	if err != nil || r.Position != opened {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// The claim holds for ever, and so must the answer.
+func TestHandler_aCreationIsRepeatableForEver(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	first, err := b.Create(t.Context(), creation(key("k", "b")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.clock.add(72 * time.Hour)
+	again, err := NewHandler(b.log, b.clock.time).Create(t.Context(), creation(key("k", "b")))
+	if err != nil || !again.Replayed || again.History.Stream != first.History.Stream {
+		t.Errorf("%+v, %v", again, err)
+	}
+	_, err = b.Create(t.Context(), creation(key("k", "another")))
+	refusedWith(t, err, domain.IdempotencyReused)
+}
+
 func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
 	t.Parallel()
 	var m memory
@@ -625,7 +789,7 @@ func TestHandler_aBrokenHistoryIsNotWrittenTo(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	p, err := b.log.Encode(stream, uuid.New(), domain.Closed{Stamp: domain.Stamp{At: 1_795_000_000_000}}, domain.Metadata{})
+	p, err := b.log.Encode(stream, domain.Closed{Stamp: domain.Stamp{At: 1_795_000_000_000}}, domain.Metadata{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,12 +20,12 @@ const (
 	// is 1 MiB.
 	maxBatch  = 1_000
 	maxAppend = 512 << 10
-	// patience is how long a command is decided again after lost races, and how
-	// long doubt about an append is looked into.
+	// patience is how long a command is decided again after its first lost race,
+	// and how long doubt about an append is looked into.
 	patience = 2 * time.Second
 	// retryPause is between attempts to reach a store that does not answer.
 	retryPause = 50 * time.Millisecond
-	// storeTimeout bounds one call to the store.
+	// storeTimeout bounds one append, and how long a read may stand still.
 	storeTimeout = 10 * time.Second
 	// rememberFor is how long a repeated command is recognised.
 	rememberFor = 25 * time.Hour
@@ -35,14 +35,14 @@ const (
 // loads the stream.
 type pending struct {
 	Request
-	ctx   context.Context
-	id    uuid.UUID // of the command, the same in each attempt
-	since time.Time
+	ctx context.Context
+	id  uuid.UUID // of the command, the same in each attempt
 
-	answered bool          // owned by the writer
-	done     chan struct{} // closed when the fields below are set
-	result   Result
-	err      error
+	contested time.Time     // when its first append was lost; owned by the writer
+	answered  bool          // owned by the writer
+	done      chan struct{} // closed when the fields below are set
+	result    Result
+	err       error
 }
 
 // answer answers once; what comes later is not heard.
@@ -67,7 +67,9 @@ type writer struct {
 	idle    *list.Element
 
 	// Owned by run.
-	history    *domain.History // nil before the first load and after doubt
+	history    *domain.History // nil before the first load
+	whole      bool            // the log's end was reached, and the state is what it was there
+	position   domain.Position // of the last event of history
 	remembered memory
 }
 
@@ -89,7 +91,7 @@ func (w *writer) run() {
 func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
 	defer func() {
 		if p := recover(); p != nil {
-			w.history = nil
+			w.forgetState()
 			w.failAll(batch, fmt.Errorf("panic while carrying out commands for %s: %v\n%s", w.stream, p, debug.Stack()))
 			left = nil
 		}
@@ -100,26 +102,45 @@ func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
 // carry answers the commands of batch and returns those that did not fit into
 // one append.
 func (w *writer) carry(batch []*pending) []*pending {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	raced := false
-	for {
-		if err := w.load(ctx); err != nil {
+	fresh := !w.whole // the state was read from the log for this batch
+	if fresh {
+		if err := w.read(nil); err != nil {
 			w.failAll(batch, err)
 			return nil
 		}
+	}
+	raced := false
+	mine := map[uuid.UUID]bool{} // the events of all attempts
+	for {
 		a, err := w.decide(batch)
 		if err != nil {
 			w.failAll(batch, err)
 			return nil
 		}
 		if len(a.events) == 0 {
-			a.answer(domain.Position{}, raced)
+			// What an append would have checked has to be looked up: another node
+			// may have written since.
+			if !fresh && a.rests() {
+				fresh = true
+				before := w.history.Head.Revision
+				if err := w.read(nil); err != nil {
+					w.failAll(batch, err)
+					return nil
+				}
+				if w.history.Head.Revision != before {
+					raced = true
+					continue
+				}
+			}
+			a.answer(w.position, raced)
 			return a.left
 		}
-		head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, a.events)
+		for _, e := range a.events {
+			mine[e.ID] = true
+		}
+		head, position, err := w.append(a.events)
 		if err == nil {
-			w.confirm(a, head)
+			w.confirm(a, head, position)
 			a.answer(position, raced)
 			return a.left
 		}
@@ -130,10 +151,17 @@ func (w *writer) carry(batch []*pending) []*pending {
 		// Either somebody else wrote to the stream, or it is not known what
 		// became of the append. In both cases the stream itself tells.
 		raced = raced || errors.Is(err, domain.ErrWrongRevision)
-		if batch = w.reconcile(ctx, batch, err); len(batch) == 0 {
+		fresh = true
+		if batch = w.reconcile(batch, mine, err); len(batch) == 0 {
 			return nil
 		}
 	}
+}
+
+func (w *writer) append(events []domain.Proposed) (domain.Head, domain.Position, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	return w.handler.log.Append(ctx, w.stream, w.history.Head, events)
 }
 
 // attempt is one try at a batch: what it would append, and what each command's
@@ -151,7 +179,12 @@ type outcome struct {
 	pending *pending
 	result  Result
 	err     error
-	wrote   bool
+}
+
+// rests reports whether an answer rests on the state, so that it matters whether
+// that is the latest.
+func (a *attempt) rests() bool {
+	return slices.ContainsFunc(a.outcomes, func(o outcome) bool { return o.pending.Command != nil })
 }
 
 // decide decides batch on a fork of the state: first what is due, then each
@@ -176,7 +209,6 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 		o := outcome{pending: p}
 		var events []domain.Event
 		if events, o.err = w.decideOne(a, &o); len(events) > 0 {
-			o.wrote = true
 			more, err := w.propose(a, events, p.id, &p.Request)
 			if err != nil {
 				return nil, err
@@ -214,7 +246,7 @@ func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
 	}
 	if done {
 		if body != p.Key.BodyHash {
-			return nil, domain.Refuse(domain.IdempotencyReused, "the key was used with another body")
+			return nil, reused()
 		}
 		o.result.Replayed = true
 		return nil, nil
@@ -226,9 +258,17 @@ func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
 	return a.after.Carry(a.at, p.Command)
 }
 
-// eventNamespace is the namespace of event ids, which are UUIDv5 (RFC 9562) of
-// stream, command and index, so that a re-sent append is the same append.
+// eventNamespace is the namespace of event ids.
 var eventNamespace = uuid.MustParse("5d2f5c2e-7a0c-4a4f-9a53-0d1f6c1f3a10")
+
+// eventID is a UUIDv5 (RFC 9562) of stream, command, index and bytes. The same
+// append sent again is the same append to the store. A command that is decided
+// again makes other bytes, and so must not be taken for what it was before: the
+// store compares ids only, and would acknowledge events that it does not hold.
+func eventID(stream, commandID string, index int, p domain.Proposed) uuid.UUID {
+	name := domain.HashParts([]byte(stream), []byte(commandID), strconv.AppendInt(nil, int64(index), 10), p.Data, p.Metadata)
+	return uuid.NewSHA1(eventNamespace, name[:])
+}
 
 // propose adds events to the attempt and returns their size.
 func (w *writer) propose(a *attempt, events []domain.Event, commandID uuid.UUID, r *Request) (int, error) {
@@ -246,11 +286,11 @@ func (w *writer) propose(a *attempt, events []domain.Event, commandID uuid.UUID,
 	}
 	size := 0
 	for i, e := range events {
-		id := uuid.NewSHA1(eventNamespace, []byte(w.stream+"/"+m.CommandID+"/"+strconv.Itoa(i)))
-		proposed, err := w.handler.log.Encode(w.stream, id, e, m)
+		proposed, err := w.handler.log.Encode(w.stream, e, m)
 		if err != nil {
 			return 0, fmt.Errorf("encode %T for %s: %w", e, w.stream, err)
 		}
+		proposed.ID = eventID(w.stream, m.CommandID, i, proposed)
 		a.events = append(a.events, proposed)
 		size += proposed.Size()
 	}
@@ -260,17 +300,14 @@ func (w *writer) propose(a *attempt, events []domain.Event, commandID uuid.UUID,
 // answer answers the attempt's commands, after its append if it had one.
 func (a *attempt) answer(position domain.Position, raced bool) {
 	for _, o := range a.outcomes {
-		if o.wrote {
-			o.result.Position = position
-		}
-		o.result.Raced = raced
+		o.result.Position, o.result.Raced = position, raced
 		o.pending.answer(o.result, o.err)
 	}
 }
 
 // confirm takes over the state that the append made true.
-func (w *writer) confirm(a *attempt, head domain.Head) {
-	w.history = a.after
+func (w *writer) confirm(a *attempt, head domain.Head, position domain.Position) {
+	w.history, w.position = a.after, position
 	w.history.Head = head
 	for _, r := range a.made.order {
 		w.remembered.add(Key{r.id, a.made.bodies[r.id]}, r.at)
@@ -283,27 +320,33 @@ func (w *writer) failAll(batch []*pending, err error) {
 	}
 }
 
-// load reads what the stream holds behind the present state. It reads nothing
-// when there is a state: that it is the latest is what the append checks.
-func (w *writer) load(ctx context.Context) error {
-	if w.history != nil {
-		return nil
-	}
-	w.remembered = memory{}
-	return w.read(ctx, domain.NewHistory(w.stream), nil)
+// forgetState drops a state that is of no use. The stream is then loaded anew.
+func (w *writer) forgetState() {
+	w.history, w.whole, w.remembered = nil, false, memory{}
 }
 
-// read applies what stands in the log behind from, and makes it the state.
-func (w *writer) read(ctx context.Context, from *domain.History, seen func(*domain.Recorded)) error {
-	// Until the end is reached the state is of no use.
-	w.history = nil
-	for r, err := range w.handler.log.Read(ctx, w.stream, from.Head.Revision) {
-		if err == nil {
-			err = from.Apply(r)
-		}
+// read brings the state to the log's end. What was read before a fault is kept,
+// and the next read goes on behind it.
+func (w *writer) read(seen func(*domain.Recorded)) error {
+	if w.history == nil {
+		w.history = domain.NewHistory(w.stream)
+	}
+	w.whole = false
+	// A long history takes its time, but it has to go on.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	idle := time.AfterFunc(storeTimeout, cancel)
+	defer idle.Stop()
+	for r, err := range w.handler.log.Read(ctx, w.stream, w.history.Head.Revision) {
 		if err != nil {
 			return err
 		}
+		if err := w.history.Apply(r); err != nil {
+			w.forgetState()
+			return err
+		}
+		idle.Reset(storeTimeout)
+		w.position = r.Position
 		if id, err := uuid.Parse(r.Metadata.CommandID); err == nil && r.Metadata.BodyHash != "" {
 			w.remembered.add(Key{id, r.Metadata.BodyHash}, domain.InstantOf(r.RecordedAt))
 		}
@@ -311,35 +354,40 @@ func (w *writer) read(ctx context.Context, from *domain.History, seen func(*doma
 			seen(r)
 		}
 	}
-	w.history = from
+	w.whole = true
 	return nil
 }
 
 // reconcile reads the stream after an append that lost a race or ended without
-// an answer (cause). Commands whose ids stand in the stream are done; those that
-// ran out of patience get the cause as their answer; the others are returned, to
-// be decided again.
-func (w *writer) reconcile(ctx context.Context, batch []*pending, cause error) []*pending {
-	doubt := errors.Is(cause, domain.ErrOutcomeUnknown)
-	written := map[string]domain.Position{}
-	base := w.history
+// an answer (cause). Commands of whose events one stands in the stream are done;
+// those that ran out of patience get the cause as their answer; the others are
+// returned, to be decided again. mine are the events that this writer tried.
+func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool, cause error) []*pending {
+	now := w.handler.clock()
+	for _, p := range batch {
+		if p.contested.IsZero() {
+			p.contested = now
+		}
+	}
+	written := map[string]domain.Position{} // by command id
 	for {
-		err := w.read(ctx, base.Fork(), func(r *domain.Recorded) { written[r.Metadata.CommandID] = r.Position })
+		err := w.read(func(r *domain.Recorded) {
+			if mine[r.ID] {
+				written[r.Metadata.CommandID] = r.Position
+			}
+		})
 		if err == nil {
 			break
 		}
-		if _, broken := errors.AsType[*domain.HistoryError](err); broken {
-			w.failAll(batch, err)
-			return nil
-		}
-		if w.handler.clock().Sub(batch[0].since) > patience || ctx.Err() != nil {
-			if doubt {
+		_, broken := errors.AsType[*domain.HistoryError](err)
+		if broken || w.handler.clock().Sub(now) > patience {
+			if !broken && errors.Is(cause, domain.ErrOutcomeUnknown) {
 				err = fmt.Errorf("%w: %w", cause, err)
 			}
 			w.failAll(batch, err)
 			return nil
 		}
-		pause(ctx)
+		time.Sleep(retryPause)
 	}
 	var again []*pending
 	for _, p := range batch {
@@ -347,7 +395,7 @@ func (w *writer) reconcile(ctx context.Context, batch []*pending, cause error) [
 		switch {
 		case done:
 			p.answer(Result{History: w.history.Fork(), Position: position}, nil)
-		case w.handler.clock().Sub(p.since) > patience:
+		case w.handler.clock().Sub(p.contested) > patience:
 			p.answer(Result{}, outOfPatience(cause))
 		default:
 			again = append(again, p)
@@ -361,13 +409,4 @@ func outOfPatience(cause error) error {
 		return domain.Refuse(domain.ChangedByAnother, "")
 	}
 	return cause
-}
-
-func pause(ctx context.Context) {
-	t := time.NewTimer(retryPause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

@@ -47,9 +47,9 @@ func connect(connection, socket string, keys *Keyring) (*Log, error) {
 // Close releases the connection. Calls under way end with errors.
 func (l *Log) Close() error { return l.client.close() }
 
-// Encode makes e ready to be appended to stream: named, versioned, its secrets
-// sealed. The secrets' sealed forms are also set in e.
-func (l *Log) Encode(stream string, id uuid.UUID, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
+// Encode makes e ready to be appended to stream, except for its id: named,
+// versioned, its secrets sealed. The secrets' sealed forms are also set in e.
+func (l *Log) Encode(stream string, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
 	s, err := l.codec.schemaOf(domain.StreamKind(stream), e)
 	if err != nil {
 		return domain.Proposed{}, err
@@ -68,7 +68,7 @@ func (l *Log) Encode(stream string, id uuid.UUID, e domain.Event, m domain.Metad
 	if err != nil {
 		return domain.Proposed{}, err
 	}
-	return domain.Proposed{ID: id, Type: s.name, Data: data, Metadata: metadata}, nil
+	return domain.Proposed{Type: s.name, Data: data, Metadata: metadata}, nil
 }
 
 // Append writes events to stream behind head, all of them or none, and returns
@@ -331,10 +331,11 @@ func (l *Log) putSealCheck(ctx context.Context, now time.Time) error {
 	m := domain.Metadata{
 		CommandID: id.String(), CorrelationID: id.String(), CausationID: id.String(), Actor: domain.ActorOperator,
 	}
-	proposed, err := l.Encode(domain.SealStream, id, check, m)
+	proposed, err := l.Encode(domain.SealStream, check, m)
 	if err != nil {
 		return err
 	}
+	proposed.ID = id
 	_, _, err = l.Append(ctx, domain.SealStream, domain.EmptyHead(), []domain.Proposed{proposed})
 	return err
 }

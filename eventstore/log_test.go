@@ -111,12 +111,13 @@ func encode(t testing.TB, l *Log, stream string, events ...domain.Event) []domai
 	for i, e := range events {
 		id := uuid.New()
 		var err error
-		out[i], err = l.Encode(stream, id, e, domain.Metadata{
+		out[i], err = l.Encode(stream, e, domain.Metadata{
 			CommandID: id.String(), CorrelationID: "request-1", CausationID: id.String(), Actor: "key_1", RequestID: "request-1",
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
+		out[i].ID = id
 	}
 	return out
 }
@@ -363,6 +364,31 @@ func TestLog_callsHonourTheirContextWhileThereIsNoServer(t *testing.T) {
 	s.start()
 	if _, err := l.Head(t.Context()); err != nil {
 		t.Errorf("after the server came back: %v", err)
+	}
+}
+
+func TestLog_callsWhileThereIsNoServerAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newTestStore(t)
+	l := s.log(testKeyring(t, 1))
+	s.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	var all sync.WaitGroup
+	for range 3 * maxCalls {
+		all.Go(func() {
+			if _, err := l.Head(ctx); !errors.Is(err, domain.ErrUnavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := len(l.client.slots); n > maxCalls {
+		t.Errorf("%d calls are under way", n)
+	}
+	s.start()
+	if _, err := l.Head(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

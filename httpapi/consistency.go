@@ -39,8 +39,8 @@ func (s *server) awaitWrites(x *exchange, r *http.Request) error {
 	return s.Views.WaitFor(ctx, p)
 }
 
-// acknowledge notes where the events of a write stand, and tells the client. A
-// write that had nothing to write stands nowhere.
+// acknowledge notes where the events stand that an answer rests on, and tells the
+// client. What rests on none stands nowhere.
 func (s *server) acknowledge(x *exchange, p domain.Position) {
 	if p == (domain.Position{}) {
 		return

@@ -69,6 +69,7 @@ func (s *server) create(k domain.Kind) handler {
 			Caller: x.caller(),
 			Key:    commandKey(key, b),
 		})
+		s.acknowledge(x, result.Position)
 		if err != nil {
 			return err
 		}
@@ -111,7 +112,6 @@ func (s *server) remove(k domain.Kind) handler {
 		if err != nil {
 			return err
 		}
-		s.acknowledge(x, result.Position)
 		x.empty(http.StatusNoContent)
 		return nil
 	}
@@ -184,6 +184,8 @@ func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands
 	defer cancel()
 	c.Organization, c.Caller = x.organization.ID, x.caller()
 	result, err := s.Commands.Handle(ctx, c)
+	// A refusal may rest on steps that came due and stand in the log now.
+	s.acknowledge(x, result.Position)
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
 		// A history that cannot be read does not say whose it is. The read model
 		// knows, and what is another's must not be told from what is not there.
@@ -202,7 +204,6 @@ func (s *server) written(x *exchange, r *http.Request, status int, result comman
 	if err != nil {
 		return err
 	}
-	s.acknowledge(x, result.Position)
 	if result.Replayed {
 		x.set("Idempotent-Replayed", "true")
 	}

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // once, or when it is told to.
 type memoryLog struct {
 	mu      sync.Mutex
-	events  map[[16]byte]domain.Event // encoded ones, by id
+	events  map[string]domain.Event // encoded ones, by their data
 	streams map[string][]*domain.Recorded
 	count   uint64
 	views   *projections.Views
@@ -43,16 +43,17 @@ type memoryLog struct {
 	failing error // the answer to every append
 }
 
-func (l *memoryLog) Encode(_ string, id uuid.UUID, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
+func (l *memoryLog) Encode(_ string, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
 	metadata, err := json.Marshal(m)
 	if err != nil {
 		return domain.Proposed{}, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.events[id] = e
 	name := fmt.Sprintf("%T", e)
-	return domain.Proposed{ID: id, Type: name, Data: []byte(name), Metadata: metadata}, nil
+	data := fmt.Sprintf("%s %d", name, len(l.events))
+	l.events[data] = e
+	return domain.Proposed{Type: name, Data: []byte(data), Metadata: metadata}, nil
 }
 
 func (l *memoryLog) Append(_ context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
@@ -70,7 +71,7 @@ func (l *memoryLog) Append(_ context.Context, stream string, head domain.Head, e
 		position = domain.Position{Commit: l.count, Prepare: l.count}
 		r := &domain.Recorded{
 			ID: p.ID, Type: p.Type, Stream: stream, Revision: head.Revision + 1, Position: position,
-			RecordedAt: time.Now(), Data: p.Data, Event: l.events[p.ID],
+			RecordedAt: time.Now(), Data: p.Data, Event: l.events[string(p.Data)],
 		}
 		if err := json.Unmarshal(p.Metadata, &r.Metadata); err != nil {
 			return head, position, err
@@ -199,7 +200,7 @@ func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	log := &memoryLog{events: map[[16]byte]domain.Event{}, streams: map[string][]*domain.Recorded{}, views: views}
+	log := &memoryLog{events: map[string]domain.Event{}, streams: map[string][]*domain.Recorded{}, views: views}
 	w := &world{tb: tb, log: log, views: views, logged: &lines{}}
 	w.now.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMilli())
 	clock := func() time.Time { return time.UnixMilli(w.now.Load()) }

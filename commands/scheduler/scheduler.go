@@ -37,7 +37,7 @@ const (
 
 // Deadlines says when distributions have something to do.
 type Deadlines interface {
-	// Wakes yields each stream's next wake.
+	// Wakes yields each stream's next wake, the earliest first.
 	Wakes(yield func(stream string, at domain.Instant) bool)
 	// Wake is a stream's next wake, or 0 for never.
 	Wake(stream string) domain.Instant
@@ -64,6 +64,7 @@ type Scheduler struct {
 	ahead   queue               // the same wakes, loadAhead earlier, until they were loaded
 	raced   map[string]bool     // streams whose last wake another node carried out
 	overdue map[string]struct{} // what was due at the start and is not done; nil before
+	started domain.Instant      // the start
 }
 
 // New returns a scheduler that does nothing until Run.
@@ -112,15 +113,19 @@ func (s *Scheduler) CaughtUp() bool {
 	return s.overdue != nil && len(s.overdue) == 0
 }
 
-// sweep loads all wakes. The first one notes what is overdue.
+// sweep loads the wakes that come before the sweep after the next. The first one
+// notes what is overdue.
 func (s *Scheduler) sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first, now := s.overdue == nil, domain.InstantOf(s.clock())
 	if first {
-		s.overdue = map[string]struct{}{}
+		s.overdue, s.started = map[string]struct{}{}, now
 	}
 	s.deadlines.Wakes(func(stream string, at domain.Instant) bool {
+		if at > now.Add(2*sweepEvery) {
+			return false
+		}
 		s.arm(stream, at)
 		if first && at <= now {
 			s.overdue[stream] = struct{}{}
@@ -129,9 +134,11 @@ func (s *Scheduler) sweep() {
 	})
 }
 
-// update takes a message about a changed schedule. It is a hint to look; what
-// counts is the read model. A message that cannot be read is logged and dropped,
-// because one that is refused comes again at once.
+// update takes a message about a changed schedule. It is a hint to look at the
+// read model, which may not know yet what follows from the change: so the times
+// in the message count as well. To come early does no harm. A message that
+// cannot be read is logged and dropped, because one that is refused comes again
+// at once.
 func (s *Scheduler) update(m *message.Message) {
 	defer m.Ack()
 	var event struct {
@@ -142,16 +149,32 @@ func (s *Scheduler) update(m *message.Message) {
 		return
 	}
 	stream := event.Data.DistributionID.Stream()
+	at := s.deadlines.Wake(stream)
+	for _, change := range event.Data.Changed {
+		var t domain.Instant
+		if err := json.Unmarshal(change.New, &t); err != nil {
+			s.log.Error().Err(err).Str("message", m.UUID).Msg("unreadable message")
+			continue
+		}
+		if at == 0 || (t != 0 && t < at) {
+			at = t
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.arm(stream, s.deadlines.Wake(stream))
+	s.arm(stream, at)
 }
 
 // arm sets a stream's wake. The caller holds mu.
 func (s *Scheduler) arm(stream string, at domain.Instant) {
+	if at == 0 || at > s.started {
+		// Whoever did it: what was due at the start is done.
+		delete(s.overdue, stream)
+	}
 	if at == 0 {
 		s.due.remove(stream)
 		s.ahead.remove(stream)
+		delete(s.raced, stream)
 		return
 	}
 	if s.raced[stream] {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -30,6 +31,7 @@ type office struct {
 	asked  []string // what was asked, with the time since the start
 	fail   func(stream string) error
 	raced  bool
+	next   domain.Instant // the wake behind the one that is carried out
 	slow   time.Duration
 	under  int
 	most   int
@@ -51,8 +53,8 @@ func (o *office) set(stream string, at domain.Instant) {
 func (o *office) Wakes(yield func(string, domain.Instant) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for stream, at := range o.wakes {
-		if !yield(stream, at) {
+	for _, stream := range slices.SortedFunc(maps.Keys(o.wakes), func(a, b string) int { return int(o.wakes[a] - o.wakes[b]) }) {
+		if !yield(stream, o.wakes[stream]) {
 			return
 		}
 	}
@@ -83,7 +85,11 @@ func (o *office) Handle(_ context.Context, r commands.Request) (commands.Result,
 		return commands.Result{}, err
 	}
 	delete(o.wakes, r.Stream)
-	return commands.Result{History: &domain.History{Aggregate: &domain.Queue{}}, Raced: o.raced}, nil
+	q := &domain.Queue{}
+	if at := o.next; at != 0 {
+		q.Status, q.OpenAt, o.next = domain.StatusScheduled, at, 0
+	}
+	return commands.Result{History: &domain.History{Aggregate: q}, Raced: o.raced}, nil
 }
 
 func (o *office) Load(_ context.Context, stream string) error {
@@ -125,13 +131,21 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-func updateOf(t *testing.T, stream string) *message.Message {
+func updateOf(t *testing.T, stream string, times ...domain.Instant) *message.Message {
 	t.Helper()
 	id, err := domain.StreamID(stream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := json.Marshal(domain.TimingChanged{DistributionID: id})
+	changed := map[string]domain.Change{}
+	for i, at := range times {
+		raw, err := json.Marshal(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed[fmt.Sprint(i)] = domain.Change{Old: []byte("null"), New: raw}
+	}
+	data, err := json.Marshal(domain.TimingChanged{DistributionID: id, Changed: changed})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +219,64 @@ func TestScheduler_aMessageMovesAWake(t *testing.T) {
 		}
 		pass(5 * time.Second)
 		if got := o.notes(); !slices.Contains(got, "advance "+a+" at 3s") || !slices.Contains(got, "advance "+b+" at 4s") {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// The message about a creation may come before the read model knows that the
+// distribution is scheduled.
+func TestScheduler_aMessageThatIsAheadOfTheReadModelIsKeptPromptly(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+		defer running(s, updates)()
+		pass(time.Second)
+		for _, m := range []*message.Message{updateOf(t, a, o.in(20*time.Second), o.in(10*time.Second)), updateOf(t, b, 0)} {
+			updates <- m
+			<-m.Acked()
+		}
+		pass(10 * time.Second)
+		if got := o.notes(); !slices.Equal(got, []string{"load " + a + " at 5s", "advance " + a + " at 10s"}) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+func TestScheduler_hasCaughtUpWhenSomebodyElseDidWhatWasOverdue(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]domain.Instant{"and it is over": 0, "and it goes on": domain.InstantOf(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC))} {
+		bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+			o.set(a, o.in(-time.Hour))
+			o.fail = func(string) error { return domain.ErrUnavailable }
+			defer running(s, updates)()
+			pass(time.Millisecond)
+			o.set(a, next)
+			m := updateOf(t, a)
+			updates <- m
+			<-m.Acked()
+			synctest.Wait()
+			if !s.CaughtUp() {
+				t.Errorf("%s: not caught up", name)
+			}
+		})
+	}
+}
+
+func TestScheduler_sweepsAheadOnlyToTheNextButOne(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+		o.set(a, o.in(45*time.Second))
+		o.set(b, o.in(75*time.Second))
+		defer running(s, updates)()
+		synctest.Wait()
+		s.mu.Lock()
+		held := len(s.due.heap)
+		s.mu.Unlock()
+		if held != 1 {
+			t.Errorf("%d wakes are held", held)
+		}
+		pass(80 * time.Second)
+		if got := o.notes(); !slices.Contains(got, "advance "+a+" at 45s") || !slices.Contains(got, "advance "+b+" at 1m15s") {
 			t.Errorf("got %v", got)
 		}
 	})
@@ -289,21 +361,14 @@ func TestScheduler_aQuarantinedStreamIsLeftAlone(t *testing.T) {
 func TestScheduler_comesLaterWhereAnotherNodeIsQuicker(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
-		o.raced = true
 		o.set(a, o.in(time.Second))
+		o.raced, o.next = true, o.in(10*time.Second)
 		defer running(s, updates)()
 		pass(2 * time.Second)
 		o.mu.Lock()
-		o.raced = false
+		o.raced, o.next = false, o.in(20*time.Second)
 		o.mu.Unlock()
-		for i := range 2 {
-			o.set(a, o.in(time.Duration(10+10*i)*time.Second))
-			m := updateOf(t, a)
-			updates <- m
-			<-m.Acked()
-			pass(10 * time.Second)
-		}
-		pass(10 * time.Second)
+		pass(20 * time.Second)
 		var advances []string
 		for _, note := range o.notes() {
 			if note[0] == 'a' {

@@ -2,8 +2,8 @@
 // (Watermill): every event of a distribution on its kind's topic, and a message
 // of its own on distribution.updated whenever the schedule is set or changes.
 //
-// The log is the truth and the bus a hint: messages come at least once, in the
-// order of the log, and whoever needs all of them reads the log.
+// The log is the truth and the bus a hint: messages come in the order of the log,
+// and whoever needs all of them reads the log.
 package relay
 
 import (
@@ -19,23 +19,23 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// queued is how many events may wait for the bus before following waits too.
-const queued = 8_192
+// queued is how many events may wait for the bus. What comes on top is dropped:
+// the bus is a hint, and what follows the log must not wait for it.
+const queued = 65_536
 
 // Relay is a follower of the log. Its methods but Run are for one goroutine.
 type Relay struct {
 	publisher message.Publisher
 	log       zerolog.Logger
 	position  domain.Position
+	dropped   int // since the last event that found room
 	events    chan *domain.Recorded
-	stopped   chan struct{}
 }
 
 // New returns a relay that publishes what stands behind after in the log.
 func New(publisher message.Publisher, after domain.Position, log zerolog.Logger) *Relay {
 	return &Relay{
-		publisher: publisher, log: log, position: after,
-		events: make(chan *domain.Recorded, queued), stopped: make(chan struct{}),
+		publisher: publisher, log: log, position: after, events: make(chan *domain.Recorded, queued),
 	}
 }
 
@@ -53,16 +53,20 @@ func (r *Relay) Follow(e *domain.Recorded) {
 	}
 	select {
 	case r.events <- e:
-	case <-r.stopped:
+		if r.dropped > 0 {
+			r.log.Warn().Int("events", r.dropped).Msg("the message bus did not keep up")
+			r.dropped = 0
+		}
+	default:
+		r.dropped++
 	}
 }
 
 // Passed does nothing: where there are no events there is nothing to publish.
 func (r *Relay) Passed(domain.Position) {}
 
-// Run publishes until ctx ends. Without it Follow blocks when the queue is full.
+// Run publishes until ctx ends.
 func (r *Relay) Run(ctx context.Context) {
-	defer close(r.stopped)
 	for {
 		select {
 		case <-ctx.Done():

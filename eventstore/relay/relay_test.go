@@ -1,11 +1,13 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -185,11 +187,16 @@ func TestRelay_publishesAgainWhatWasRefusedBeforeItGoesOn(t *testing.T) {
 	}
 }
 
-func TestRelay_doesNotHoldUpTheLogAfterItsEnd(t *testing.T) {
+func TestRelay_doesNotHoldUpTheLog(t *testing.T) {
 	t.Parallel()
-	r := New(&stubborn{}, domain.Position{}, zerolog.Nop())
-	start(r)()
+	var logged bytes.Buffer
+	r := New(&stubborn{}, domain.Position{}, zerolog.New(&logged))
 	for i := uint64(1); i <= queued+10; i++ {
 		r.Follow(recorded(i, "queue.updated", renamed()))
+	}
+	<-r.events
+	r.Follow(recorded(queued+11, "queue.updated", renamed()))
+	if !strings.Contains(logged.String(), `"events":10`) {
+		t.Errorf("logged %s", logged.String())
 	}
 }
