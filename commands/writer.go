@@ -179,6 +179,7 @@ type outcome struct {
 	pending *pending
 	result  Result
 	err     error
+	foreign bool // the object is another organization's, of which nothing is told
 }
 
 // rests reports whether an answer rests on the state, so that it matters whether
@@ -238,6 +239,7 @@ func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
 	}
 	d, isDistribution := a.after.Aggregate.(domain.Distribution)
 	if isDistribution && p.Organization != "" && d.Shared().Status != "" && d.Shared().OrganizationID != p.Organization {
+		o.foreign = true
 		return nil, domain.Refuse(domain.NotFound(d.Kind()), "")
 	}
 	body, done := w.remembered.find(p.id)
@@ -300,7 +302,9 @@ func (w *writer) propose(a *attempt, events []domain.Event, commandID uuid.UUID,
 // answer answers the attempt's commands, after its append if it had one.
 func (a *attempt) answer(position domain.Position, raced bool) {
 	for _, o := range a.outcomes {
-		o.result.Position, o.result.Raced = position, raced
+		if !o.foreign {
+			o.result.Position, o.result.Raced = position, raced
+		}
 		o.pending.answer(o.result, o.err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -78,7 +79,45 @@ func parseString(raw json.RawMessage) (string, error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return "", fmt.Errorf("must be a string")
 	}
+	if loneSurrogate(raw) {
+		return "", fmt.Errorf("must be Unicode: half of a surrogate pair is no character")
+	}
 	return s, nil
+}
+
+// loneSurrogate finds an escape of half a character, which would be read as
+// another character.
+func loneSurrogate(raw json.RawMessage) bool {
+	for i := 0; i+1 < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		i++
+		if raw[i] != 'u' {
+			continue
+		}
+		r, next := escaped(raw[i-1:]), escaped(raw[min(i+5, len(raw)):])
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		if utf16.DecodeRune(r, next) == utf8.RuneError {
+			return true
+		}
+		i += 6
+	}
+	return false
+}
+
+// escaped is the code unit of the escape that raw begins with, or 0.
+func escaped(raw json.RawMessage) rune {
+	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
+		return 0
+	}
+	n, err := strconv.ParseUint(string(raw[2:6]), 16, 16)
+	if err != nil {
+		return 0
+	}
+	return rune(n)
 }
 
 // shown is a computed value; it is only ever written.

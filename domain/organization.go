@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Key is a key of an organization. Whoever holds the key itself is not known.
@@ -43,6 +42,9 @@ func (o *Organization) Decide(now Instant, cmd Command) ([]Event, error) {
 	}
 	switch c := cmd.(type) {
 	case CreateKey:
+		if err := checkText(c.Name, 0, 200); err != nil {
+			return nil, &Error{Code: ValidationFailed, Details: []Detail{{"name", err.Error()}}}
+		}
 		for _, k := range o.Keys {
 			if k.Hash == c.Hash {
 				return nil, nil
@@ -67,8 +69,8 @@ func (o *Organization) create(now Instant, c CreateOrganization) ([]Event, error
 		return nil, nil
 	}
 	var wrong problems
-	if n := utf8.RuneCountInString(c.Name); n < 1 || n > 200 {
-		wrong.add("name", "must have 1 to 200 characters")
+	if err := checkText(c.Name, 1, 200); err != nil {
+		wrong.add("name", "%s", err)
 	}
 	if _, err := LoadZone(c.TimeZone); err != nil {
 		wrong.add("timeZone", "must be an IANA time zone such as Europe/Berlin")

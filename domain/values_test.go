@@ -406,3 +406,21 @@ func TestIntegrity_theDocumentedExample(t *testing.T) {
 		t.Errorf("the page does not show %s", got)
 	}
 }
+
+// Half a character would be stored as another one.
+func TestText_refusesHalfACharacter(t *testing.T) {
+	t.Parallel()
+	for value, good := range map[string]bool{
+		`"a\ud800b"`: false, `"\ud800"`: false, `"\udc00\ud800"`: false, `"\ud800\n"`: false, `"\ud83d\ude00\ude00"`: false,
+		`"\uD83D\uDE00"`: true, `"\ufffd"`: true, `"\\ud800"`: true, `"\u00e9"`: true, `"😀"`: true,
+	} {
+		for _, field := range []string{"name", "encryptionSeed"} {
+			c := create(domain.KindQueue, `{}`)
+			c.Fields[field] = json.RawMessage(value)
+			_, err := domain.NewHistory(c.ID.Stream()).Carry(at("08:00"), c)
+			if (err == nil) != good {
+				t.Errorf("%s %s: %v", field, value, err)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"sync"
 	"time"
 
@@ -40,15 +41,17 @@ type generation struct {
 var errClientClosed = errors.New("the event store client is closed")
 
 // dial makes a client for a connection string (esdb://…). It does not connect
-// yet. socket, when not empty, is the path of a Unix socket to use instead of the
-// address.
+// yet. socket, when not empty, is the absolute path of a Unix socket to use
+// instead of the address.
 func dial(connection, socket string) (*client, error) {
 	config, err := esdb.ParseConnectionString(connection)
 	if err != nil {
 		return nil, fmt.Errorf("event store address: %w", err)
 	}
 	if socket != "" {
-		config.Address = "unix:" + socket
+		// The address is taken for a URL, so what stands in a path by chance is
+		// escaped.
+		config.Address = (&url.URL{Scheme: "unix", Path: socket}).String()
 	}
 	// By default the client gives up for good about a second after the server
 	// went. It has to outlast a restart of the server, however long that takes;

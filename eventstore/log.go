@@ -30,8 +30,8 @@ func Connect(connection string, keys *Keyring) (*Log, error) {
 	return connect(connection, "", keys)
 }
 
-// ConnectSocket returns the log of the embedded server that listens on a Unix
-// socket.
+// ConnectSocket returns the log of the embedded server that listens on the Unix
+// socket at an absolute path.
 func ConnectSocket(path string, keys *Keyring) (*Log, error) {
 	return connect("esdb://localhost?tls=false", path, keys)
 }
@@ -299,28 +299,34 @@ var ErrMasterKey = errors.New("the log was sealed under another master key")
 // sealCheck is the value that the log holds sealed for CheckMasterKey.
 const sealCheck = "lotline"
 
+// Sealed reports whether the log has a master key yet.
+func (l *Log) Sealed(ctx context.Context) (bool, error) {
+	for _, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
+		return err == nil, err
+	}
+	return false, nil
+}
+
 // CheckMasterKey finds out whether the keyring's master key is the log's. The
-// first node to ask puts a check value into the log. ErrMasterKey says no; any
-// other error says nothing. now is the time for that first event.
-func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) error {
-	var err error
+// first node to ask puts a check value into the log, whose event's id tells this
+// log from every other and is returned. ErrMasterKey says no; any other error
+// says nothing. now is the time for that first event.
+func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, err error) {
+	// When another node is first, or it is not known what became of the append,
+	// the stream tells.
 	for range checkAttempts {
 		for r, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
 			if err != nil {
-				return err
+				return "", err
 			}
 			if e, ok := r.Event.(*domain.SealChecked); !ok || r.Undecoded != nil || e.Value.Plain != sealCheck {
-				return ErrMasterKey
+				return "", ErrMasterKey
 			}
-			return nil
+			return uuid.UUID(r.ID).String(), nil
 		}
-		// When another node is first, or it is not known what became of the
-		// append, the stream tells.
-		if err = l.putSealCheck(ctx, now); err == nil {
-			return nil
-		}
+		err = l.putSealCheck(ctx, now)
 	}
-	return err
+	return "", err
 }
 
 const checkAttempts = 3

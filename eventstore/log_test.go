@@ -396,13 +396,25 @@ func TestLog_refusesAnotherMasterKey(t *testing.T) {
 	t.Parallel()
 	s := newTestStore(t)
 	now := time.Unix(1_795_000_000, 0)
-	for range 2 {
-		if err := s.log(testKeyring(t, 1)).CheckMasterKey(t.Context(), now); err != nil {
+	var ids [2]string
+	for i := range ids {
+		l := s.log(testKeyring(t, 1))
+		if sealed, err := l.Sealed(t.Context()); err != nil || sealed != (i > 0) {
+			t.Errorf("sealed: %t, %v", sealed, err)
+		}
+		var err error
+		if ids[i], err = l.CheckMasterKey(t.Context(), now); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.log(testKeyring(t, 2)).CheckMasterKey(t.Context(), now); !errors.Is(err, ErrMasterKey) {
+	if ids[0] != ids[1] || ids[0] == "" {
+		t.Errorf("the log is called %q", ids)
+	}
+	if _, err := s.log(testKeyring(t, 2)).CheckMasterKey(t.Context(), now); !errors.Is(err, ErrMasterKey) {
 		t.Errorf("got %v", err)
+	}
+	if other, err := newTestLog(t).CheckMasterKey(t.Context(), now); err != nil || other == ids[0] {
+		t.Errorf("another log is called %q, %v", other, err)
 	}
 }
 
@@ -413,7 +425,7 @@ func TestLog_nodesThatStartTogetherAgreeOnTheMasterKey(t *testing.T) {
 	for range 8 {
 		l := s.log(testKeyring(t, 1))
 		all.Go(func() {
-			if err := l.CheckMasterKey(t.Context(), time.Unix(1_795_000_000, 0)); err != nil {
+			if _, err := l.CheckMasterKey(t.Context(), time.Unix(1_795_000_000, 0)); err != nil {
 				t.Error(err)
 			}
 		})

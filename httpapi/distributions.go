@@ -108,7 +108,7 @@ func (s *server) remove(k domain.Kind) handler {
 		if err != nil {
 			return err
 		}
-		result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Delete{}})
+		_, err = s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Delete{}})
 		if err != nil {
 			return err
 		}

@@ -196,7 +196,7 @@ const (
 
 func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	tb.Helper()
-	views, err := projections.Open(filepath.Join(tb.TempDir(), "views.db"), noOpener{}, zerolog.Nop())
+	views, err := projections.Open(filepath.Join(tb.TempDir(), "views.db"), projections.Origin{}, noOpener{}, zerolog.Nop())
 	if err != nil {
 		tb.Fatal(err)
 	}

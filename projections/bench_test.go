@@ -95,7 +95,7 @@ func BenchmarkLoad(b *testing.B) {
 	seals := newBenchSeals(b)
 	path := filepath.Join(b.TempDir(), "views.db")
 	func() {
-		v, err := Open(path, seals, zerolog.Nop())
+		v, err := Open(path, testOrigin, seals, zerolog.Nop())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func BenchmarkLoad(b *testing.B) {
 	var last *Views
 	b.ReportAllocs()
 	for b.Loop() {
-		v, err := Open(path, seals, zerolog.Nop())
+		v, err := Open(path, testOrigin, seals, zerolog.Nop())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkWrite(b *testing.B) {
 	const n = 10_000
 	seals := newBenchSeals(b)
-	v, err := Open(filepath.Join(b.TempDir(), "views.db"), seals, zerolog.Nop())
+	v, err := Open(filepath.Join(b.TempDir(), "views.db"), testOrigin, seals, zerolog.Nop())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -32,6 +32,7 @@ CREATE TABLE position (
 	id      INTEGER PRIMARY KEY CHECK (id = 1),
 	committed INTEGER NOT NULL, -- the last event of the log that is in this file
 	prepared INTEGER NOT NULL,  -- likewise
+	log     TEXT NOT NULL,      -- which log that is
 	program TEXT NOT NULL       -- what wrote it
 ) STRICT;
 
@@ -63,9 +64,8 @@ CREATE TABLE quarantine (
 `
 
 const (
-	putPosition = `INSERT INTO position VALUES (1, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET committed = excluded.committed, prepared = excluded.prepared, program = excluded.program`
-	putState = `INSERT INTO %s VALUES (?, ?, ?, ?, ?)
+	putPosition = `INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?, ?)`
+	putState    = `INSERT INTO %s VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET revision = excluded.revision, hash = excluded.hash,
 			changed = excluded.changed, state = excluded.state`
 	putQuarantine = `INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?)`
@@ -75,6 +75,7 @@ const (
 // file is views.db. It is for one goroutine.
 type file struct {
 	conn    *sqlite3.Conn
+	origin  Origin
 	program string
 	put     map[string]*sqlite3.Stmt // by table
 	drop    map[string]*sqlite3.Stmt // by table
@@ -102,18 +103,18 @@ func program() string {
 	return ""
 }
 
-func openFile(path string, seals Opener, program string, log zerolog.Logger) (*file, loaded, error) {
+func openFile(path string, origin Origin, seals Opener, program string, log zerolog.Logger) (*file, loaded, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, loaded{}, fmt.Errorf("open views: %w", err)
 	}
-	f, l, err := tryFile(path, seals, program)
+	f, l, err := tryFile(path, origin, seals, program)
 	if err != nil && !environmental(err) {
 		log.Warn().Err(err).Str("path", path).Msg("views cannot be loaded and are rebuilt from the log")
 		if err := putAside(path); err != nil {
 			return nil, loaded{}, fmt.Errorf("put aside %s: %w", path, err)
 		}
-		f, l, err = tryFile(path, seals, program)
+		f, l, err = tryFile(path, origin, seals, program)
 	}
 	if err != nil {
 		return nil, loaded{}, fmt.Errorf("open views %s: %w", path, err)
@@ -149,7 +150,7 @@ func putAside(path string) error {
 	return nil
 }
 
-func tryFile(path string, seals Opener, program string) (_ *file, _ loaded, err error) {
+func tryFile(path string, origin Origin, seals Opener, program string) (_ *file, _ loaded, err error) {
 	// SQLite would let everybody read the file.
 	made, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -166,7 +167,7 @@ func tryFile(path string, seals Opener, program string) (_ *file, _ loaded, err 
 	if err != nil {
 		return nil, loaded{}, err
 	}
-	f := &file{conn: conn, program: program, put: map[string]*sqlite3.Stmt{}, drop: map[string]*sqlite3.Stmt{}}
+	f := &file{conn: conn, origin: origin, program: program, put: map[string]*sqlite3.Stmt{}, drop: map[string]*sqlite3.Stmt{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
@@ -253,13 +254,19 @@ func (f *file) close() error {
 // load reads all rows. What takes the time is decoding them, which all cores do.
 func (f *file) load(seals Opener) (loaded, error) {
 	var position domain.Position
-	writer := f.program
-	err := f.each(`SELECT committed, prepared, program FROM position`, func(s *sqlite3.Stmt) {
+	of, writer := f.origin.ID, f.program
+	err := f.each(`SELECT committed, prepared, log, program FROM position`, func(s *sqlite3.Stmt) {
 		position = domain.Position{Commit: uint64(s.ColumnInt64(0)), Prepare: uint64(s.ColumnInt64(1))}
-		writer = s.ColumnText(2)
+		of, writer = s.ColumnText(2), s.ColumnText(3)
 	})
 	if err != nil {
 		return loaded{}, err
+	}
+	if of != f.origin.ID {
+		return loaded{}, errors.New("they are of another log")
+	}
+	if f.origin.Head.Before(position) {
+		return loaded{}, errors.New("the log ends before them: it has lost events, or is a copy made earlier")
 	}
 	var states []*state
 	err = f.each(`SELECT stream, owner, id, revision, type, rule, detail FROM quarantine`, func(s *sqlite3.Stmt) {
@@ -405,7 +412,7 @@ func (f *file) writeAll(changed map[*entry]*state, position domain.Position) err
 			return fmt.Errorf("%s: %w", s.stream(), err)
 		}
 	}
-	return exec(f.put["position"], int64(position.Commit), int64(position.Prepare), f.program)
+	return exec(f.put["position"], int64(position.Commit), int64(position.Prepare), f.origin.ID, f.program)
 }
 
 func (f *file) writeState(s *state) error {

@@ -263,6 +263,8 @@ func TestOpen_unusable(t *testing.T) {
 		"the position is no number": {spoil: run(
 			"DROP TABLE position; CREATE TABLE position (id, committed, prepared); INSERT INTO position VALUES (1, 2, 3)")},
 		"another master key": {spoil: run(""), seals: noKey{}},
+		"another log":        {spoil: run("UPDATE position SET log = 'log-2'")},
+		"more than the log":  {spoil: run("UPDATE position SET committed = 1 << 61")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -280,7 +282,7 @@ func TestOpen_unusable(t *testing.T) {
 				c.seals = testSeals{}
 			}
 			var out bytes.Buffer
-			v, err := Open(path, c.seals, zerolog.New(&out))
+			v, err := Open(path, testOrigin, c.seals, zerolog.New(&out))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -318,7 +320,7 @@ func run(script string) func(*testing.T, string) {
 func TestOpen_unreachable(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "missing", "views.db")
-	if v, err := Open(path, testSeals{}, zerolog.Nop()); err == nil {
+	if v, err := Open(path, testOrigin, testSeals{}, zerolog.Nop()); err == nil {
 		closeViews(t, v)
 		t.Fatal("opened in a directory that there is not")
 	}
@@ -332,7 +334,7 @@ func TestOpen_unreachable(t *testing.T) {
 	if err := conn.Exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE"); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := Open(path, testSeals{}, zerolog.Nop()); err == nil {
+	if v, err := Open(path, testOrigin, testSeals{}, zerolog.Nop()); err == nil {
 		closeViews(t, v)
 		t.Fatal("opened what somebody else has locked")
 	}
@@ -354,7 +356,7 @@ func TestOpen_quarantineOfAnotherProgram(t *testing.T) {
 		program string
 		at      domain.Position
 	}{{"one", domain.Position{}}, {"one", unknown.Position}, {"two", domain.Position{}}} {
-		f, loaded, err := openFile(path, testSeals{}, c.program, zerolog.Nop())
+		f, loaded, err := openFile(path, testOrigin, testSeals{}, c.program, zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +425,7 @@ func TestRun_failingWrites(t *testing.T) {
 		l := newLog()
 		org := l.organization(t)
 		logged := make(chan string, 10)
-		v, err := Open(path, testSeals{}, zerolog.New(lines(logged)))
+		v, err := Open(path, testOrigin, testSeals{}, zerolog.New(lines(logged)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// testOrigin is a log that goes on for ever.
+var testOrigin = Origin{ID: "log-1", Head: domain.Position{Commit: 1 << 60}}
+
 // testSeals binds what it seals to its place and hides it, no more.
 type testSeals struct{}
 
@@ -204,7 +207,7 @@ type helper interface {
 
 func openViews(tb helper, path string) *Views {
 	tb.Helper()
-	v, err := Open(path, testSeals{}, zerolog.Nop())
+	v, err := Open(path, testOrigin, testSeals{}, zerolog.Nop())
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -42,13 +42,19 @@ type Views struct {
 // second.
 const crowd = 20_000
 
+// Origin is the log that views are made from, as it is when they are opened.
+type Origin struct {
+	ID   string // tells it from every other log
+	Head domain.Position
+}
+
 // Open loads the views from the file at path, which is made when there is none.
 // What they miss of the log comes through Follow, from Position on. A file that
-// cannot be used, because it is damaged or of another format, is put aside under
-// a name ending in .unusable; then the views are empty and the whole log is to
-// be followed.
-func Open(path string, seals Opener, log zerolog.Logger) (*Views, error) {
-	file, loaded, err := openFile(path, seals, program(), log)
+// cannot be used, because it is damaged, of another format, of another log or of
+// more than the log holds, is put aside under a name ending in .unusable; then
+// the views are empty and the whole log is to be followed.
+func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views, error) {
+	file, loaded, err := openFile(path, origin, seals, program(), log)
 	if err != nil {
 		return nil, err
 	}

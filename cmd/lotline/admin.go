@@ -89,17 +89,18 @@ func newKey(level domain.KeyLevel, mode string) string {
 const hintLength = len("sk_live_") + 4
 
 // addKey gives an organization a key; one that it has already is left as it is.
-func (o *office) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) error {
+// It returns where that stands in the log.
+func (o *office) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.Position, error) {
 	id, err := newID("key")
 	if err != nil {
-		return err
+		return domain.Position{}, err
 	}
 	hash := sha256.Sum256([]byte(key))
-	_, err = o.handler.Handle(ctx, commands.Request{
+	result, err := o.handler.Handle(ctx, commands.Request{
 		Stream: organization.Stream(), Caller: operator,
 		Command: domain.CreateKey{KeyID: id, Level: level, Name: name, Hint: key[:hintLength], Hash: hex.EncodeToString(hash[:])},
 	})
-	return err
+	return result.Position, err
 }
 
 // find returns the organization with that id or, when only one has it, that
@@ -137,7 +138,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	views, err := projections.Open(filepath.Join(scratch, viewsFile), l.keys, zerolog.Nop())
+	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id}, l.keys, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -171,24 +172,23 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 	if !errors.Is(err, errLocked) {
 		return nil, err
 	}
-	key, err := masterKey(s, s.DataDir)
+	path, err := filepath.Abs(s.DataDir)
+	if err != nil {
+		return nil, badConfig("data directory: %w", err)
+	}
+	theirs := &dataDir{path: path}
+	key, made, err := masterKey(s, theirs)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := eventstore.NewKeyring(key)
-	if err != nil {
-		return nil, badConfig("%w", err)
+	if made {
+		return nil, badConfig("there is no master key in %s yet, and another process is using it: set LOTLINE_MASTER_KEY", path)
 	}
-	l := &log{keys: keys}
-	if s.EventStore != "" {
-		l.Log, err = eventstore.Connect(s.EventStore, keys)
-	} else {
-		l.Log, err = eventstore.ConnectSocket(filepath.Join(s.DataDir, socketFile), keys)
+	l := &log{}
+	if err = l.connect(s, theirs.file(socketFile), key); err == nil {
+		err = l.check(ctx)
 	}
 	if err != nil {
-		return nil, badConfig("event store: %w", err)
-	}
-	if err := l.check(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -227,6 +227,15 @@ func refused(err error) error {
 	return err
 }
 
+// withKeys is withOffice for what needs organizations that are there already. A
+// data directory that is not there is then a mistake, and is not made.
+func withKeys(ctx context.Context, s *settings, f func(*office) error) error {
+	if _, err := os.Stat(s.DataDir); err != nil {
+		return badConfig("data directory: %w", err)
+	}
+	return withOffice(ctx, s, f)
+}
+
 type keysCmd struct {
 	Create keysCreateCmd `cmd:"" help:"Make a key and print it, once."`
 	List   keysListCmd   `cmd:"" help:"List keys."`
@@ -242,14 +251,14 @@ type keysCreateCmd struct {
 
 // Run makes the key and prints it.
 func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withOffice(ctx, s, func(o *office) error {
+	return withKeys(ctx, s, func(o *office) error {
 		org, err := o.find(c.Org)
 		if err != nil {
 			return err
 		}
 		level := domain.KeyLevel(c.Level)
 		key := newKey(level, c.Mode)
-		if err := o.addKey(ctx, org.ID, level, c.Name, key); err != nil {
+		if _, err := o.addKey(ctx, org.ID, level, c.Name, key); err != nil {
 			return refused(err)
 		}
 		_, err = fmt.Fprintln(to.out, key)
@@ -263,7 +272,7 @@ type keysListCmd struct {
 
 // Run prints the keys, without what they are.
 func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withOffice(ctx, s, func(o *office) error {
+	return withKeys(ctx, s, func(o *office) error {
 		organizations := o.views.Organizations()
 		if c.Org != "" {
 			org, err := o.find(c.Org)
@@ -293,7 +302,7 @@ type keysRevokeCmd struct {
 
 // Run ends the key.
 func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withOffice(ctx, s, func(o *office) error {
+	return withKeys(ctx, s, func(o *office) error {
 		for _, org := range o.views.Organizations() {
 			if _, ok := org.Keys[domain.ID(c.Key)]; !ok {
 				continue

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/hex"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -128,6 +130,33 @@ func TestServe_takesTheKeysItIsGiven(t *testing.T) {
 	if list := admin(t, dir, "keys", "list"); strings.Count(list, "provisioned") != 2 {
 		t.Errorf("each key once:\n%s", list)
 	}
+}
+
+// A key that is not the log's is not made up beside it.
+func TestStore_hasOneMasterKey(t *testing.T) {
+	t.Parallel()
+	lotline, dir, at := testBinary(t), dataDirectory(t), freePort(t)
+	store := startStore(t, lotline, dir, at)
+	env := []string{"LOTLINE_EVENTSTORE=esdb://" + at + "?tls=false", "LOTLINE_LISTEN=127.0.0.1:0"}
+	first, second := dataDirectory(t), dataDirectory(t)
+	if code := lotline.serve(t, first, env...).terminate(); code != 0 {
+		t.Errorf("the first engine on a new log: exit %d", code)
+	}
+	_, stderr, code := lotline.run(t, append(env, "LOTLINE_DATA_DIR="+second), "serve")
+	if code != exitConfig || !strings.Contains(stderr, "LOTLINE_MASTER_KEY") {
+		t.Errorf("an engine without the key: exit %d, %s", code, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(second, masterKeyFile)); err == nil {
+		t.Error("it left a key of its own behind")
+	}
+	if code := store.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, store.stderr)
+	}
+	// A directory in which only a store ran is no other than a new one.
+	fresh := dataDirectory(t)
+	startStore(t, lotline, fresh, freePort(t)).terminate()
+	e := lotline.serve(t, fresh)
+	e.must(200, "GET", "/api/v1/queues", e.secretKey(), "")
 }
 
 // freePort is a port that was free a moment ago.

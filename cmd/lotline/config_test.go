@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/hex"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -54,10 +55,10 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"directory is a file":       {env: []string{"LOTLINE_DATA_DIR=" + file}, says: "data directory"},
 		"directory below a file":    {env: []string{"LOTLINE_DATA_DIR=" + file + "/data"}, says: "data directory"},
 		"directory in use":          {env: []string{"LOTLINE_DATA_DIR=" + running}, says: "another process is using it"},
-		"path too long":             {env: []string{"LOTLINE_DATA_DIR=" + deep}, says: "event store"},
-		"master key gone":           {env: []string{"LOTLINE_DATA_DIR=" + orphan}, says: "master.key is missing"},
+		"path too long":             {env: []string{"LOTLINE_DATA_DIR=" + deep}, says: "use a shorter directory"},
+		"master key gone":           {env: []string{"LOTLINE_DATA_DIR=" + orphan}, says: "neither in LOTLINE_MASTER_KEY nor in"},
 		"another master key":        {env: []string{"LOTLINE_DATA_DIR=" + orphan, "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "sealed under another master key"},
-		"remote store, no key":      {env: []string{"LOTLINE_EVENTSTORE=esdb://localhost:1?tls=false"}, says: "set LOTLINE_MASTER_KEY"},
+		"no directory at all":       {env: []string{"LOTLINE_DATA_DIR="}, says: "LOTLINE_DATA_DIR is empty"},
 		"remote store, bad address": {env: []string{"LOTLINE_EVENTSTORE=postgres://localhost", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "LOTLINE_EVENTSTORE"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,6 +84,40 @@ func TestServe_sigtermIsAnOrderlyEnd(t *testing.T) {
 	for line := range strings.Lines(e.stderr.String()) {
 		if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) {
 			t.Errorf("it complained: %s", line)
+		}
+	}
+}
+
+// A client that does not finish its request does not keep the engine from ending.
+func TestServe_sigtermDoesNotWaitForEverybody(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t))
+	key := e.secretKey()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const head = "POST /api/v1/queues HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+	if _, err := fmt.Fprintf(conn, head, key); err != nil {
+		t.Fatal(err)
+	}
+	// The engine takes connections in turn, so by now it has that one.
+	e.must(200, "GET", "/api/v1/queues", key, "")
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, e.stderr)
+	}
+}
+
+// What a path may hold, the socket's address may not.
+func TestServe_takesAnyPath(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a%b", "what?", "number#1", "two words", "ünï", "a:b,c"} {
+		dir := filepath.Join(filepath.Dir(dataDirectory(t)), name)
+		e := testBinary(t).serve(t, dir)
+		e.must(201, "POST", "/api/v1/queues", e.secretKey(), `{"sequenceId":"s"}`)
+		if code := e.terminate(); code != 0 {
+			t.Errorf("%s: exit %d: %s", name, code, e.stderr)
 		}
 	}
 }

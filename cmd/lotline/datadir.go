@@ -26,6 +26,14 @@ var errLocked = errors.New("another process is using it")
 // openDataDir makes the directory when there is none and locks it. The lock goes
 // with the process, however that ends.
 func openDataDir(path string) (*dataDir, error) {
+	if path == "" {
+		return nil, badConfig("LOTLINE_DATA_DIR is empty")
+	}
+	// The socket is reached from wherever the command line is used.
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, badConfig("data directory: %w", err)
+	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, badConfig("data directory: %w", err)
 	}
@@ -54,52 +62,47 @@ const (
 	socketFile    = "store.sock"
 )
 
-// masterKey returns the key that is given, or the one in the directory, which is
-// made when there is neither it nor a log that needs it.
-func masterKey(s *settings, path string) ([]byte, error) {
-	key, err := s.masterKey()
-	if key != nil || err != nil {
-		return key, err
+// masterKey returns the key that is given or the one in the directory. When there
+// is neither it makes one, which is not in the directory yet.
+func masterKey(s *settings, dir *dataDir) (key []byte, made bool, err error) {
+	if key, err := s.masterKey(); key != nil || err != nil {
+		return key, false, err
 	}
-	name := filepath.Join(path, masterKeyFile)
+	name := dir.file(masterKeyFile)
 	raw, err := os.ReadFile(name)
-	switch {
-	case err == nil:
-		key, ok := decodeMasterKey(string(raw))
-		if !ok {
-			return nil, badConfig("%s does not hold a master key", name)
-		}
-		return key, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, badConfig("master key: %w", err)
-	case s.EventStore != "":
-		return nil, badConfig("with LOTLINE_EVENTSTORE the master key must be given: set LOTLINE_MASTER_KEY, the same for all nodes, or put it into %s", name)
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, eventstore.MasterKeySize)
+		rand.Read(key)
+		return key, true, nil
 	}
-	if _, err := os.Stat(filepath.Join(path, eventsFile)); err == nil {
-		return nil, badConfig("%s is missing, and the log beside it was sealed under it: put it back or set LOTLINE_MASTER_KEY", name)
+	if err != nil {
+		return nil, false, badConfig("master key: %w", err)
 	}
-	return makeMasterKey(name)
+	key, ok := decodeMasterKey(string(raw))
+	if !ok {
+		return nil, false, badConfig("%s does not hold a master key", name)
+	}
+	return key, false, nil
 }
 
-// makeMasterKey writes a new master key so that it is either there as a whole
-// and on disk, or not there.
-func makeMasterKey(name string) ([]byte, error) {
-	key := make([]byte, eventstore.MasterKeySize)
-	rand.Read(key)
+// saveMasterKey writes a new master key so that it is either there as a whole and
+// on disk, or not there.
+func saveMasterKey(dir *dataDir, key []byte) error {
+	name := dir.file(masterKeyFile)
 	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, badConfig("master key: %w", err)
+		return badConfig("master key: %w", err)
 	}
 	_, err = fmt.Fprintln(f, base64.StdEncoding.EncodeToString(key))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, badConfig("master key: %w", err)
+		return badConfig("master key: %w", err)
 	}
 	if err := os.Rename(name+".new", name); err != nil {
-		return nil, badConfig("master key: %w", err)
+		return badConfig("master key: %w", err)
 	}
-	dir, err := os.Open(filepath.Dir(name))
+	folder, err := os.Open(dir.path)
 	if err != nil {
-		return nil, badConfig("master key: %w", err)
+		return badConfig("master key: %w", err)
 	}
-	return key, errors.Join(dir.Sync(), dir.Close())
+	return errors.Join(folder.Sync(), folder.Close())
 }

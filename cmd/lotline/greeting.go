@@ -9,23 +9,28 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// greet tells where the engine listens and, once, the keys that it made, with
-// lines that work when they are pasted into a shell.
-func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
-	url := "http://" + address(at)
-	fmt.Fprintf(out, "Lotline is listening on %s\n", url)
+// showKeys shows the keys that were made, once.
+func showKeys(out io.Writer, made map[domain.KeyLevel]string) {
 	if len(made) == 0 {
-		fmt.Fprintln(out, "Keys: lotline keys list, lotline keys create")
 		return
 	}
-	fmt.Fprint(out, "\nThese keys were made now and are not shown again:\n\n")
+	fmt.Fprint(out, "These keys were made now and are not shown again:\n\n")
 	for _, level := range []domain.KeyLevel{domain.SecretKey, domain.PublishableKey} {
 		if key, ok := made[level]; ok {
 			fmt.Fprintf(out, "  %-16s %s\n", string(level)+" key", key)
 		}
 	}
+	fmt.Fprintln(out)
+}
+
+// greet tells where the engine listens and, when a secret key was made, gives
+// lines that work when they are pasted into a shell.
+func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
+	url := "http://" + address(at)
+	fmt.Fprintf(out, "Lotline is listening on %s\n", url)
 	secret, ok := made[domain.SecretKey]
 	if !ok {
+		fmt.Fprintln(out, "Keys are shown when they are made. To make another: lotline keys create")
 		return
 	}
 	second := func(n int) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -246,6 +247,48 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 	e.kill()
 	e = testBinary(t).serve(t, dir)
 	check()
+}
+
+// Read models that know more than the log, or another log, are not believed.
+func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
+	t.Parallel()
+	dir, lotline := dataDirectory(t), testBinary(t)
+	e := lotline.serve(t, dir)
+	key := e.secretKey()
+	create := func() string {
+		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	}
+	kept := create()
+	e.terminate()
+	events := filepath.Join(dir, eventsFile)
+	backup, err := os.ReadFile(events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	lost := create()
+	e.must(200, "PUT", kept, key, `{"name":"lost as well"}`)
+	e.terminate()
+	if err := os.WriteFile(events, backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	e.must(404, "GET", lost, key, "")
+	if got := e.must(200, "GET", kept, key, "").object(t)["name"]; got != nil {
+		t.Errorf("the name is %v", got)
+	}
+	e.must(200, "GET", create(), key, "")
+	e.terminate()
+	if err := os.Remove(events); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	e.must(401, "GET", kept, key, "")
+	fresh := e.secretKey()
+	e.must(404, "GET", kept, fresh, "")
+	if list := e.must(200, "GET", "/api/v1/queues", fresh, "").object(t)["data"].([]any); len(list) != 0 {
+		t.Errorf("a new log lists %v", list)
+	}
 }
 
 // The keys that are shown work, the lines that are printed can be pasted.

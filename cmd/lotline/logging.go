@@ -74,7 +74,8 @@ func (w *lazyWriter) Close() error {
 	return w.to.Flush()
 }
 
-// busLogger lets Watermill log through zerolog.
+// busLogger lets Watermill log through zerolog. What it tells of each message is
+// for those who look for a fault.
 type busLogger struct{ log zerolog.Logger }
 
 func (b busLogger) Error(msg string, err error, fields watermill.LogFields) {
@@ -82,7 +83,7 @@ func (b busLogger) Error(msg string, err error, fields watermill.LogFields) {
 }
 
 func (b busLogger) Info(msg string, fields watermill.LogFields) {
-	b.log.Info().Fields(map[string]any(fields)).Msg(msg)
+	b.log.Debug().Fields(map[string]any(fields)).Msg(msg)
 }
 
 func (b busLogger) Debug(msg string, fields watermill.LogFields) {

@@ -57,10 +57,14 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 		return badConfig("LOTLINE_LISTEN: %w", err)
 	}
 	l, err := openLog(ctx, s, dir, logger)
-	if err != nil {
+	if ctx.Err() != nil {
+		// Asked to stop before it was ready, which is no fault.
+		err = nil
+	}
+	if err != nil || l == nil {
 		return errors.Join(err, listener.Close())
 	}
-	n, err := newNode(l, dir, logger)
+	n, err := newNode(ctx, l, dir, logger)
 	if err != nil {
 		return errors.Join(err, listener.Close(), l.Close())
 	}
@@ -71,10 +75,13 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 
 // runNode brings the node up and waits for the end.
 func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Writer, served <-chan error) error {
-	if err := n.catchUp(ctx); err != nil || ctx.Err() != nil {
-		return err
+	if !n.catchUp(ctx) {
+		return nil
 	}
-	made, err := c.provision(ctx, &office{n.handler, n.views})
+	made, err := c.provision(ctx, n, out)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("set up the organization %s: %w", defaultOrganization, err)
 	}
@@ -90,23 +97,35 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 }
 
 // provision makes sure that the default organization has the keys that are
-// given, and a key of each level at all. It returns the keys that it made.
-func (c *serveCmd) provision(ctx context.Context, o *office) (map[domain.KeyLevel]string, error) {
+// given, and a key of each level at all. It returns the keys that it made, which
+// work by then. They are shown before they are stored, so that there is none in
+// the log that nobody has seen.
+func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[domain.KeyLevel]string, error) {
+	o := &office{n.handler, n.views}
 	org, err := o.makeDefaultOrganization(ctx)
 	if err != nil {
 		return nil, err
 	}
-	made := map[domain.KeyLevel]string{}
+	made, all := map[domain.KeyLevel]string{}, map[domain.KeyLevel]string{}
 	for level, given := range map[domain.KeyLevel]string{domain.SecretKey: c.SecretKey, domain.PublishableKey: c.PublishableKey} {
-		name, key := "provisioned", given
-		if key == "" {
-			if org.HasKey(level) {
-				continue
-			}
-			name, key = "first start", newKey(level, "live")
-			made[level] = key
+		if given != "" {
+			all[level] = given
+		} else if !org.HasKey(level) {
+			made[level] = newKey(level, "live")
+			all[level] = made[level]
 		}
-		if err := o.addKey(ctx, org.ID, level, name, key); err != nil {
+	}
+	showKeys(out, made)
+	for level, key := range all {
+		name := "provisioned"
+		if made[level] != "" {
+			name = "first start"
+		}
+		position, err := o.addKey(ctx, org.ID, level, name, key)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.views.WaitFor(ctx, position); err != nil {
 			return nil, err
 		}
 	}
@@ -117,6 +136,7 @@ func (c *serveCmd) provision(ctx context.Context, o *office) (map[domain.KeyLeve
 type node struct {
 	logger    zerolog.Logger
 	log       *log
+	head      domain.Position // of the log at the start
 	views     *projections.Views
 	handler   *commands.Handler
 	bus       *gochannel.GoChannel
@@ -130,12 +150,16 @@ type node struct {
 	stopViews, stopRelay, stopTail, stopScheduler func()
 }
 
-func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
-	views, err := projections.Open(dir.file(viewsFile), l.keys, logger)
+func newNode(ctx context.Context, l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
+	head, err := l.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: head}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
-	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(l, time.Now)}
+	n := &node{logger: logger, log: l, head: head, views: views, handler: commands.NewHandler(l, time.Now)}
 	n.bus = gochannel.NewGoChannel(gochannel.Config{
 		// Without it messages overtake each other.
 		BlockPublishUntilSubscriberAck: true,
@@ -169,16 +193,12 @@ func (n *node) serve(l net.Listener) <-chan error {
 	return done
 }
 
-// catchUp follows the log and returns when the read models have reached its
-// present end.
-func (n *node) catchUp(ctx context.Context) error {
-	head, err := n.log.Head(ctx)
-	if err != nil {
-		return err
-	}
+// catchUp follows the log and returns when the read models have reached the end
+// that it had at the start. It reports false when ctx ended before.
+func (n *node) catchUp(ctx context.Context) bool {
 	// The bus is for what happens from now on; the log has what happened.
-	n.relay = relay.New(n.bus, head, n.logger)
-	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), head, n.logger, n.views, n.relay)
+	n.relay = relay.New(n.bus, n.head, n.logger)
+	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), n.head, n.logger, n.views, n.relay)
 	n.stopViews = start(func(ctx context.Context) {
 		if err := n.views.Run(ctx); err != nil {
 			n.logger.Error().Err(err).Msg("the read models were not saved")
@@ -189,10 +209,9 @@ func (n *node) catchUp(ctx context.Context) error {
 	select {
 	case <-n.tail.CaughtUp():
 		n.caughtUp.Store(true)
-		return nil
+		return true
 	case <-ctx.Done():
-		// Asked to stop before it was ready, which is no fault.
-		return nil
+		return false
 	}
 }
 
@@ -229,16 +248,25 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	}
 }
 
-// drainTimeout is how long requests and commands under way may take at the end.
-const drainTimeout = 15 * time.Second
+// How long requests, and then commands, may take at the end.
+const (
+	requestsTimeout = 5 * time.Second
+	commandsTimeout = 15 * time.Second
+)
 
 // shutDown stops the parts in the order in which they need each other: nothing
 // new comes in before what is under way has gone through.
 func (n *node) shutDown() error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), requestsTimeout)
 	defer cancel()
 	err := n.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		n.logger.Warn().Msg("requests that did not come to an end are cut off")
+		err = n.server.Close()
+	}
 	stop(n.stopScheduler)
+	ctx, cancel = context.WithTimeout(context.Background(), commandsTimeout)
+	defer cancel()
 	err = errors.Join(err, n.handler.Close(ctx))
 	stop(n.stopTail)
 	stop(n.stopRelay)

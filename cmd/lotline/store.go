@@ -47,8 +47,15 @@ func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.L
 	return e, nil
 }
 
+// maxSocketPath is how long the path of a Unix socket may be on Linux. Other
+// systems allow a little less, and say so themselves.
+const maxSocketPath = 107
+
 func storeListeners(ctx context.Context, s *settings, dir *dataDir) ([]net.Listener, error) {
 	socket := dir.file(socketFile)
+	if len(socket) > maxSocketPath {
+		return nil, badConfig("data directory %s: the path of the socket in it may have %d bytes and has %d: use a shorter directory", dir.path, maxSocketPath, len(socket))
+	}
 	// Whoever left a socket behind is gone: the directory is locked by us.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, badConfig("event store: %w", err)
@@ -105,6 +112,7 @@ func (storeCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
 // log is the event log that the settings name, with what stands behind it.
 type log struct {
 	*eventstore.Log
+	id       string // tells this log from every other
 	keys     *eventstore.Keyring
 	embedded *embeddedStore // nil when the store runs elsewhere
 	dir      *dataDir       // locked for the log alone, or nil
@@ -116,49 +124,76 @@ const reachTimeout = 30 * time.Second
 // openLog opens the log: on the server that is named, or on the embedded store
 // of the data directory, which it starts.
 func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) (*log, error) {
-	key, err := masterKey(s, dir.path)
+	key, made, err := masterKey(s, dir)
 	if err != nil {
 		return nil, err
 	}
 	l := &log{}
-	if l.keys, err = eventstore.NewKeyring(key); err != nil {
-		return nil, badConfig("%w", err)
-	}
-	if s.EventStore != "" {
-		l.Log, err = eventstore.Connect(s.EventStore, l.keys)
-		if err != nil {
-			return nil, badConfig("LOTLINE_EVENTSTORE: %w", err)
-		}
-	} else {
+	if s.EventStore == "" {
 		if l.embedded, err = startEmbedded(ctx, s, dir, logger); err != nil {
 			return nil, err
 		}
-		if l.Log, err = eventstore.ConnectSocket(dir.file(socketFile), l.keys); err != nil {
-			return nil, errors.Join(err, l.embedded.Close())
-		}
 	}
-	if err := l.check(ctx); err != nil {
+	if err = l.connect(s, dir.file(socketFile), key); err == nil && made {
+		err = l.adopt(ctx, dir, key)
+	}
+	if err == nil {
+		err = l.check(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// check finds out whether the store answers and the master key is the log's.
-func (l *log) check(ctx context.Context) error {
+// connect reaches the server that is named, or the embedded one by its socket.
+func (l *log) connect(s *settings, socket string, key []byte) (err error) {
+	if l.keys, err = eventstore.NewKeyring(key); err != nil {
+		return badConfig("%w", err)
+	}
+	if s.EventStore == "" {
+		l.Log, err = eventstore.ConnectSocket(socket, l.keys)
+		return err
+	}
+	if l.Log, err = eventstore.Connect(s.EventStore, l.keys); err != nil {
+		return badConfig("LOTLINE_EVENTSTORE: %w", err)
+	}
+	return nil
+}
+
+// adopt saves a new master key, unless the log has one already.
+func (l *log) adopt(ctx context.Context, dir *dataDir, key []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	err := l.CheckMasterKey(ctx, time.Now())
-	switch {
-	case errors.Is(err, eventstore.ErrMasterKey):
+	sealed, err := l.Sealed(ctx)
+	if err != nil {
+		return fmt.Errorf("event store: %w", err)
+	}
+	if sealed {
+		return badConfig("the log is sealed under a master key that is neither in LOTLINE_MASTER_KEY nor in %s", dir.file(masterKeyFile))
+	}
+	return saveMasterKey(dir, key)
+}
+
+// check finds out whether the store answers and the master key is the log's.
+func (l *log) check(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	l.id, err = l.CheckMasterKey(ctx, time.Now())
+	if errors.Is(err, eventstore.ErrMasterKey) {
 		return badConfig("LOTLINE_MASTER_KEY: %w", err)
-	case err != nil:
-		return badConfig("event store: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("event store: %w", err)
 	}
 	return nil
 }
 
 func (l *log) Close() error {
-	err := l.Log.Close()
+	var err error
+	if l.Log != nil {
+		err = l.Log.Close()
+	}
 	if l.embedded != nil {
 		err = errors.Join(err, l.embedded.Close())
 	}
