@@ -283,14 +283,15 @@ func TestHandler_aLostAnswerIsFoundInTheStream(t *testing.T) {
 		}
 		return nil
 	}
-	r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"once"`)}})
+	// Decided again it would be refused.
+	r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Position.Commit != 2 || r.History.Head.Revision != 1 || r.Replayed {
+	if r.Position.Commit != 4 || r.History.Head.Revision != 3 || r.Replayed {
 		t.Errorf("%+v", r)
 	}
-	if got := b.log.types(stream); len(got) != 2 {
+	if got := b.log.types(stream); len(got) != 4 {
 		t.Errorf("got %v", got)
 	}
 	b.log.verify(t)
@@ -694,6 +695,10 @@ func TestHandler_everyAnswerSaysWhereItStands(t *testing.T) {
 	if err != nil || r.Position != opened {
 		t.Errorf("%+v, %v", r, err)
 	}
+	r, err = NewHandler(b.log, b.clock.time).Handle(t.Context(), Request{Stream: stream, Command: domain.Update{}})
+	if err != nil || r.Position != opened {
+		t.Errorf("on a node that only read it: %+v, %v", r, err)
+	}
 }
 
 // The claim holds for ever, and so must the answer.
@@ -754,8 +759,11 @@ func TestHandler_anotherOrganizationsDistributionIsNotFound(t *testing.T) {
 		"theirs":  {Stream: stream, Organization: "org_other", Command: domain.Delete{}},
 		"unknown": {Stream: "queue-00000000000000000000000000", Organization: org, Command: domain.Delete{}},
 	} {
-		_, err := b.Handle(t.Context(), r)
+		result, err := b.Handle(t.Context(), r)
 		refusedWith(t, err, domain.NotFound(domain.KindQueue))
+		if result.Position != (domain.Position{}) {
+			t.Errorf("%s stands at %v", name, result.Position)
+		}
 		if err.Error() != "Queue not found" {
 			t.Errorf("%s says %q", name, err)
 		}

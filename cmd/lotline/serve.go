@@ -57,20 +57,25 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 		return badConfig("LOTLINE_LISTEN: %w", err)
 	}
 	l, err := openLog(ctx, s, dir, logger)
-	if ctx.Err() != nil {
-		// Asked to stop before it was ready, which is no fault.
-		err = nil
-	}
-	if err != nil || l == nil {
-		return errors.Join(err, listener.Close())
+	if err != nil {
+		return errors.Join(unlessStopped(ctx, err), listener.Close())
 	}
 	n, err := newNode(ctx, l, dir, logger)
 	if err != nil {
-		return errors.Join(err, listener.Close(), l.Close())
+		return errors.Join(unlessStopped(ctx, err), listener.Close(), l.Close())
 	}
 	served := n.serve(listener)
 	err = c.runNode(ctx, n, listener.Addr(), to.out, served)
 	return errors.Join(err, n.shutDown(), l.Close())
+}
+
+// unlessStopped is err, or nil when the start ended because ctx did: whoever asks
+// to stop before all is ready has not met a fault.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // runNode brings the node up and waits for the end.
@@ -79,11 +84,8 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 		return nil
 	}
 	made, err := c.provision(ctx, n, out)
-	if ctx.Err() != nil {
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("set up the organization %s: %w", defaultOrganization, err)
+		return unlessStopped(ctx, fmt.Errorf("set up the organization %s: %w", defaultOrganization, err))
 	}
 	n.keepTime()
 	greet(out, at, made)

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore"
+)
+
+// twoNodes are the command handlers of two engines on one real store.
+func twoNodes(t *testing.T) (*log, []*commands.Handler) {
+	t.Helper()
+	s := &settings{DataDir: dataDirectory(t)}
+	dir, err := openDataDir(s.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := openLog(t.Context(), s, dir, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.dir = dir
+	second, err := eventstore.ConnectSocket(dir.file(socketFile), l.keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, c := range []interface{ Close() error }{second, l} {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	// Their clocks differ, as clocks do.
+	late := func() time.Time { return time.Now().Add(7 * time.Millisecond) }
+	return l, []*commands.Handler{commands.NewHandler(l, time.Now), commands.NewHandler(second, late)}
+}
+
+// inTheLog folds a stream as it is stored, and so checks it.
+func inTheLog(t *testing.T, l *log, stream string) *domain.History {
+	t.Helper()
+	h := domain.NewHistory(stream)
+	for r, err := range l.Read(t.Context(), stream, domain.NoStream) {
+		if err == nil {
+			err = h.Apply(r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// Whichever node answers a repeated request, and however close together, the
+// answer is what the log holds. A draw's commitment is the hardest case: it is
+// random, and each node makes one of its own before it knows of the other's.
+func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
+	t.Parallel()
+	l, nodes := twoNodes(t)
+	draw := domain.Fields{
+		"sequenceId": json.RawMessage(`"s"`), "drawAt": json.RawMessage(`"2199-01-01T00:00:00Z"`), "winnerCount": json.RawMessage(`1`),
+	}
+	for round := range 100 {
+		key := func(name string) commands.Key {
+			return commands.Key{CommandID: uuid.NewSHA1(uuid.Nil, fmt.Appendf(nil, "%s %d", name, round)), BodyHash: "b"}
+		}
+		var made [2]*domain.History
+		both(func(i int) {
+			r, err := nodes[i].Create(t.Context(), commands.Creation{
+				Kind: domain.KindDraw, Organization: "org_01h455vb4pex5vsknk084sn02r", Fields: draw,
+				Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"}, Key: key("create"),
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			made[i] = r.History
+		})
+		if t.Failed() {
+			return
+		}
+		stream := made[0].Stream
+		stored := inTheLog(t, l, stream).Aggregate.(*domain.Draw)
+		for i := range made {
+			if got := made[i].Aggregate.(*domain.Draw).SeedCommitment; made[i].Stream != stream || got != stored.SeedCommitment {
+				t.Fatalf("node %d answers %s with the commitment %s, the log has %s with %s", i, made[i].Stream, got, stream, stored.SeedCommitment)
+			}
+		}
+		for _, to := range []domain.Status{domain.StatusOpen, domain.StatusClosed} {
+			var updated [2]domain.Instant
+			both(func(i int) {
+				r, err := nodes[i].Handle(t.Context(), commands.Request{Stream: stream, Command: domain.Step{To: to}, Key: key(string(to))})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				updated[i] = r.History.Aggregate.(*domain.Draw).UpdatedAt
+			})
+			if at := inTheLog(t, l, stream).Aggregate.(*domain.Draw).UpdatedAt; updated[0] != at || updated[1] != at {
+				t.Fatalf("%s at %v, the log says %s", to, updated, at)
+			}
+		}
+	}
+}
+
+// both runs f for 0 and 1 at once.
+func both(f func(i int)) {
+	var all sync.WaitGroup
+	for i := range 2 {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}
