@@ -72,10 +72,12 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 // unlessStopped is err, or nil when the start ended because ctx did: whoever asks
 // to stop before all is ready has not met a fault.
 func unlessStopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // runNode brings the node up and waits for the end.
