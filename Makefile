@@ -75,6 +75,11 @@ cover: ## Run the tests and show what they cover
 	go test -coverpkg=./... -coverprofile=coverage.out ./...
 	go tool cover -func=coverage.out | tail -n 1
 
+.PHONY: zones
+zones: ## Bring the time-zone database up to this Go release's
+	cp "$$(go env GOROOT)/lib/time/zoneinfo.zip" domain/zoneinfo.zip
+	chmod 644 domain/zoneinfo.zip
+
 .PHONY: hooks
 hooks: ## Run .githooks/pre-commit before each commit
 	git config core.hooksPath .githooks
