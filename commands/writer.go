@@ -405,6 +405,10 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool, cause erro
 			again = append(again, p)
 		}
 	}
+	if len(again) > 0 && errors.Is(cause, domain.ErrOutcomeUnknown) {
+		// A store that refuses every append, as on a full disk, is not pressed.
+		time.Sleep(retryPause)
+	}
 	return again
 }
 
