@@ -84,12 +84,12 @@ func (b *bench) update(t testing.TB, stream, field, value string) error {
 	return err
 }
 
-// hold makes the n-th append wait: held is closed when it has come, and it goes
-// on when release is closed.
-func (b *bench) hold(n int) (held, release chan struct{}) {
+// hold makes the append after the creation wait: held is closed when it has come,
+// and it goes on when release is closed.
+func (b *bench) hold() (held, release chan struct{}) {
 	held, release = make(chan struct{}), make(chan struct{})
 	b.log.before = func(k int, _ string) error {
-		if k == n {
+		if k == 2 {
 			close(held)
 			<-release
 		}
@@ -170,7 +170,7 @@ func TestHandler_batchesWhatWaits(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	held, release := b.hold(2)
+	held, release := b.hold()
 	const n = 200
 	errs := make(chan error, n)
 	send := func(i int) { errs <- b.update(t, stream, "name", fmt.Sprintf(`"%d"`, i)) }
@@ -199,7 +199,7 @@ func TestHandler_appendsStayBelowTheirBound(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	held, release := b.hold(2)
+	held, release := b.hold()
 	const n = 120
 	errs := make(chan error, n)
 	// Each update holds the old and the new metadata, some 32 KiB.
@@ -270,6 +270,22 @@ func TestHandler_givesUpARaceAfterTwoSeconds(t *testing.T) {
 	b.log.before = func(int, string) error { return nil }
 	if err := b.update(t, stream, "name", `"y"`); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestHandler_aStoreThatNeverAnswersAnAppendLeavesTheOutcomeUnknown(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	b.log.before = func(int, string) error {
+		b.clock.add(300 * time.Millisecond)
+		return domain.ErrOutcomeUnknown
+	}
+	if err := b.update(t, stream, "name", `"x"`); !errors.Is(err, domain.ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	if b.log.appends > 10 {
+		t.Errorf("%d attempts in two seconds of 300 ms each", b.log.appends)
 	}
 }
 
@@ -520,7 +536,7 @@ func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	held, release := b.hold(2)
+	held, release := b.hold()
 	answered := make(chan error, 1)
 	go func() { answered <- b.update(t, stream, "name", `"first"`) }()
 	<-held
@@ -716,6 +732,86 @@ func TestHandler_aCreationIsRepeatableForEver(t *testing.T) {
 	}
 	_, err = b.Create(t.Context(), creation(key("k", "another")))
 	refusedWith(t, err, domain.IdempotencyReused)
+}
+
+// Two requests with one key wait together when the answer to their append is
+// lost: one is done, the other is a repeat or a misuse.
+func TestHandler_aLostAnswerToARepeatedCommandIsForOneOfThem(t *testing.T) {
+	t.Parallel()
+	for _, other := range []string{"body", "another"} {
+		b := newBench()
+		stream := b.queue(t)
+		held, release := b.hold()
+		b.log.after = func(n int, _ string) error {
+			if n == 3 {
+				return domain.ErrOutcomeUnknown
+			}
+			return nil
+		}
+		first := make(chan error, 1)
+		go func() { first <- b.update(t, stream, "name", `"first"`) }()
+		<-held
+		type answer struct {
+			Result
+			err error
+		}
+		answers := make(chan answer, 2)
+		for i, body := range []string{"body", other} {
+			go func() {
+				r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", body)})
+				answers <- answer{r, err}
+			}()
+			b.awaitWaiting(t, stream, i+1)
+		}
+		close(release)
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		done, repeated, misused := 0, 0, 0
+		for range 2 {
+			a := <-answers
+			switch {
+			case a.err != nil:
+				refusedWith(t, a.err, domain.IdempotencyReused)
+				misused++
+			case a.Replayed:
+				repeated++
+			default:
+				done++
+			}
+		}
+		if done != 1 || (other == "body") != (repeated == 1) || (other == "another") != (misused == 1) {
+			t.Errorf("%s: %d done, %d repeated, %d misused", other, done, repeated, misused)
+		}
+		b.log.verify(t)
+	}
+}
+
+// Once an append ended without an answer, no fault may say that nothing was
+// written.
+func TestHandler_doubtIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	var late func()
+	b.log.delay = func(n int, write func()) error {
+		switch n {
+		case 2:
+			late = write
+			b.clock.add(7 * time.Millisecond) // or the next attempt were the same
+			return domain.ErrOutcomeUnknown
+		case 3:
+			late()
+			b.log.reading = func(int, string) error {
+				b.clock.add(time.Second)
+				return domain.ErrUnavailable
+			}
+		}
+		return nil
+	}
+	if err := b.update(t, stream, "name", `"x"`); !errors.Is(err, domain.ErrOutcomeUnknown) {
+		t.Errorf("got %v, and the stream has %v", err, b.log.types(stream))
+	}
 }
 
 func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {

@@ -70,6 +70,7 @@ type writer struct {
 	history    *domain.History // nil before the first load
 	whole      bool            // the log's end was reached, and the state is what it was there
 	position   domain.Position // of the last event of history
+	doubt      error           // an append for the present batch ended without an answer
 	remembered memory
 }
 
@@ -102,6 +103,7 @@ func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
 // carry answers the commands of batch and returns those that did not fit into
 // one append.
 func (w *writer) carry(batch []*pending) []*pending {
+	w.doubt = nil
 	fresh := !w.whole // the state was read from the log for this batch
 	if fresh {
 		if err := w.read(nil); err != nil {
@@ -150,9 +152,13 @@ func (w *writer) carry(batch []*pending) []*pending {
 		}
 		// Either somebody else wrote to the stream, or it is not known what
 		// became of the append. In both cases the stream itself tells.
-		raced = raced || errors.Is(err, domain.ErrWrongRevision)
+		if errors.Is(err, domain.ErrWrongRevision) {
+			raced = true
+		} else {
+			w.doubt = err
+		}
 		fresh = true
-		if batch = w.reconcile(batch, mine, err); len(batch) == 0 {
+		if batch = w.reconcile(batch, mine); len(batch) == 0 {
 			return nil
 		}
 	}
@@ -318,7 +324,12 @@ func (w *writer) confirm(a *attempt, head domain.Head, position domain.Position)
 	}
 }
 
+// failAll answers a batch with a fault. While there is doubt about an append, a
+// fault must not say that nothing was written.
 func (w *writer) failAll(batch []*pending, err error) {
+	if w.doubt != nil {
+		err = fmt.Errorf("%w: %w", w.doubt, err)
+	}
 	for _, p := range batch {
 		p.answer(Result{}, err)
 	}
@@ -363,31 +374,28 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 }
 
 // reconcile reads the stream after an append that lost a race or ended without
-// an answer (cause). Commands of whose events one stands in the stream are done;
-// those that ran out of patience get the cause as their answer; the others are
-// returned, to be decided again. mine are the events that this writer tried.
-func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool, cause error) []*pending {
+// an answer. Commands of whose events one stands in the stream are done; those
+// that ran out of patience are told so; the others are returned, to be decided
+// again. mine are the events that this writer tried.
+func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool) []*pending {
 	now := w.handler.clock()
 	for _, p := range batch {
 		if p.contested.IsZero() {
 			p.contested = now
 		}
 	}
-	written := map[string]domain.Position{} // by command id
+	before := w.history.Head.Revision
+	written := map[string]Result{} // by command id, as it was right behind the command
 	for {
 		err := w.read(func(r *domain.Recorded) {
 			if mine[r.ID] {
-				written[r.Metadata.CommandID] = r.Position
+				written[r.Metadata.CommandID] = Result{History: w.history.Fork(), Position: r.Position}
 			}
 		})
 		if err == nil {
 			break
 		}
-		_, broken := errors.AsType[*domain.HistoryError](err)
-		if broken || w.handler.clock().Sub(now) > patience {
-			if !broken && errors.Is(cause, domain.ErrOutcomeUnknown) {
-				err = fmt.Errorf("%w: %w", cause, err)
-			}
+		if _, broken := errors.AsType[*domain.HistoryError](err); broken || w.handler.clock().Sub(now) > patience {
 			w.failAll(batch, err)
 			return nil
 		}
@@ -395,26 +403,29 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool, cause erro
 	}
 	var again []*pending
 	for _, p := range batch {
-		position, done := written[p.id.String()]
+		result, done := written[p.id.String()]
 		switch {
 		case done:
-			p.answer(Result{History: w.history.Fork(), Position: position}, nil)
+			// Others with the same key are repeats of this one.
+			delete(written, p.id.String())
+			p.answer(result, nil)
 		case w.handler.clock().Sub(p.contested) > patience:
-			p.answer(Result{}, outOfPatience(cause))
+			p.answer(Result{}, w.outOfPatience())
 		default:
 			again = append(again, p)
 		}
 	}
-	if len(again) > 0 && errors.Is(cause, domain.ErrOutcomeUnknown) {
+	if len(again) > 0 && w.history.Head.Revision == before {
 		// A store that refuses every append, as on a full disk, is not pressed.
 		time.Sleep(retryPause)
 	}
 	return again
 }
 
-func outOfPatience(cause error) error {
-	if errors.Is(cause, domain.ErrWrongRevision) {
-		return domain.Refuse(domain.ChangedByAnother, "")
+// outOfPatience is the answer to a command that could not be appended.
+func (w *writer) outOfPatience() error {
+	if w.doubt != nil {
+		return w.doubt
 	}
-	return cause
+	return domain.Refuse(domain.ChangedByAnother, "")
 }

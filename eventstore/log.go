@@ -314,7 +314,7 @@ func (l *Log) Sealed(ctx context.Context) (bool, error) {
 func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, err error) {
 	// When another node is first, or it is not known what became of the append,
 	// the stream tells.
-	for range checkAttempts {
+	for attempt := 0; ; attempt++ {
 		for r, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
 			if err != nil {
 				return "", err
@@ -324,9 +324,11 @@ func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, 
 			}
 			return uuid.UUID(r.ID).String(), nil
 		}
+		if attempt == checkAttempts {
+			return "", fmt.Errorf("store the check value of the master key: %w", err)
+		}
 		err = l.putSealCheck(ctx, now)
 	}
-	return "", err
 }
 
 const checkAttempts = 3

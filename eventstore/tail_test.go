@@ -115,6 +115,9 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 
 func TestTail_goesOnWhereItWasAfterTheServerWasAway(t *testing.T) {
 	t.Parallel()
+	if !alone(t) {
+		return
+	}
 	s := newTestStore(t)
 	l := s.log(testKeyring(t, 1))
 	c := newCollector(domain.Position{})

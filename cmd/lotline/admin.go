@@ -143,11 +143,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, views.Close()) }()
-	head, err := l.Head(ctx)
-	if err != nil {
-		return err
-	}
-	tail := eventstore.NewTail(l.Log, []domain.Kind{domain.KindOrganization}, head, zerolog.Nop(), views)
+	tail := eventstore.NewTail(l.Log, []domain.Kind{domain.KindOrganization}, l.head, zerolog.Nop(), views)
 	defer start(tail.Run)()
 	select {
 	case <-tail.CaughtUp():

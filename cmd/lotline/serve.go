@@ -60,7 +60,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), listener.Close())
 	}
-	n, err := newNode(ctx, l, dir, logger)
+	n, err := newNode(l, dir, logger)
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), listener.Close(), l.Close())
 	}
@@ -97,6 +97,8 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 		return nil
 	case err := <-served:
 		return fmt.Errorf("serve HTTP: %w", err)
+	case err := <-n.log.failed():
+		return err
 	}
 }
 
@@ -140,7 +142,6 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 type node struct {
 	logger    zerolog.Logger
 	log       *log
-	head      domain.Position // of the log at the start
 	views     *projections.Views
 	handler   *commands.Handler
 	bus       *gochannel.GoChannel
@@ -154,16 +155,12 @@ type node struct {
 	stopViews, stopRelay, stopTail, stopScheduler func()
 }
 
-func newNode(ctx context.Context, l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
-	head, err := l.Head(ctx)
-	if err != nil {
-		return nil, err
-	}
-	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: head}, l.keys, logger)
+func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
+	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
-	n := &node{logger: logger, log: l, head: head, views: views, handler: commands.NewHandler(l, time.Now)}
+	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(l, time.Now)}
 	n.bus = gochannel.NewGoChannel(gochannel.Config{
 		// Without it messages overtake each other.
 		BlockPublishUntilSubscriberAck: true,
@@ -201,8 +198,8 @@ func (n *node) serve(l net.Listener) <-chan error {
 // that it had at the start. It reports false when ctx ended before.
 func (n *node) catchUp(ctx context.Context) bool {
 	// The bus is for what happens from now on; the log has what happened.
-	n.relay = relay.New(n.bus, n.head, n.logger)
-	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), n.head, n.logger, n.views, n.relay)
+	n.relay = relay.New(n.bus, n.log.head, n.logger)
+	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), n.log.head, n.logger, n.views, n.relay)
 	n.stopViews = start(func(ctx context.Context) {
 		if err := n.views.Run(ctx); err != nil {
 			n.logger.Error().Err(err).Msg("the read models were not saved")

@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/eventstore/embedded"
 )
@@ -18,7 +20,8 @@ import (
 // embeddedStore is the embedded server while it runs in this process.
 type embeddedStore struct {
 	server *embedded.Server
-	served []<-chan error // one for each listener
+	served sync.WaitGroup // the listeners
+	failed chan error     // has why a listener ended, unless Close ended it
 }
 
 // startEmbedded opens the store of a data directory and serves it on the
@@ -38,11 +41,13 @@ func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.L
 		}
 		return nil, badConfig("event store: %w", err)
 	}
-	e := &embeddedStore{server: server}
+	e := &embeddedStore{server: server, failed: make(chan error, len(listeners))}
 	for _, l := range listeners {
-		done := make(chan error, 1)
-		go func() { done <- server.Serve(l) }()
-		e.served = append(e.served, done)
+		e.served.Go(func() {
+			if err := server.Serve(l); err != nil {
+				e.failed <- fmt.Errorf("serve the event store on %s: %w", l.Addr(), err)
+			}
+		})
 	}
 	return e, nil
 }
@@ -80,9 +85,7 @@ func listen(ctx context.Context, network, address string) (net.Listener, error) 
 
 func (e *embeddedStore) Close() error {
 	err := e.server.Close()
-	for _, done := range e.served {
-		err = errors.Join(err, <-done)
-	}
+	e.served.Wait()
 	return err
 }
 
@@ -105,14 +108,18 @@ func (storeCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
 	if s.EmbeddedListen != "" {
 		fmt.Fprintf(to.out, "The event store is listening on esdb://%s?tls=false\n", s.EmbeddedListen)
 	}
-	<-ctx.Done()
-	return store.Close()
+	select {
+	case <-ctx.Done():
+	case err = <-store.failed:
+	}
+	return errors.Join(err, store.Close())
 }
 
 // log is the event log that the settings name, with what stands behind it.
 type log struct {
 	*eventstore.Log
-	id       string // tells this log from every other
+	id       string          // tells this log from every other
+	head     domain.Position // where it ended at the start
 	keys     *eventstore.Keyring
 	embedded *embeddedStore // nil when the store runs elsewhere
 	dir      *dataDir       // locked for the log alone, or nil
@@ -140,10 +147,23 @@ func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logg
 	if err == nil {
 		err = l.check(ctx)
 	}
+	if made && errors.Is(err, eventstore.ErrMasterKey) {
+		// Another node was first to give the log a key; ours is of no use.
+		err = errors.Join(err, os.Remove(dir.file(masterKeyFile)))
+	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// failed has why the embedded store ended, if it did. It is nil when the store
+// runs elsewhere.
+func (l *log) failed() <-chan error {
+	if l.embedded == nil {
+		return nil
+	}
+	return l.embedded.failed
 }
 
 // connect reaches the server that is named, or the embedded one by its socket.
@@ -181,7 +201,10 @@ func (l *log) check(ctx context.Context) (err error) {
 	defer cancel()
 	l.id, err = l.CheckMasterKey(ctx, time.Now())
 	if errors.Is(err, eventstore.ErrMasterKey) {
-		return badConfig("LOTLINE_MASTER_KEY: %w", err)
+		return badConfig("master key: %w; set LOTLINE_MASTER_KEY to the one that the other nodes have", err)
+	}
+	if err == nil {
+		l.head, err = l.Head(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("event store: %w", err)
