@@ -1,13 +1,19 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/domain"
 )
 
 // admin runs an administrative command and returns what it printed.
@@ -157,6 +163,65 @@ func TestStore_hasOneMasterKey(t *testing.T) {
 	startStore(t, lotline, fresh, freePort(t)).terminate()
 	e := lotline.serve(t, fresh)
 	e.must(200, "GET", "/api/v1/queues", e.secretKey(), "")
+}
+
+// onWrite is a writer that does something first.
+type onWrite func(text string)
+
+func (f onWrite) Write(p []byte) (int, error) {
+	f(string(p))
+	return len(p), nil
+}
+
+// A process that ends in the middle of its first start leaves no key in the log
+// that nobody has seen.
+func TestServe_keysAreShownBeforeTheyAreStored(t *testing.T) {
+	t.Parallel()
+	s := &settings{DataDir: dataDirectory(t)}
+	dir, err := openDataDir(s.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := openLog(t.Context(), s, dir, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.dir = dir
+	n, err := newNode(l, dir, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(n.shutDown(), l.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if !n.catchUp(t.Context()) {
+		t.Fatal("it did not catch up")
+	}
+	stored := func() *domain.Organization {
+		claim := inTheLog(t, l, defaultClaim).Aggregate.(*domain.Claims)
+		return inTheLog(t, l, claim.Made.Stream()).Aggregate.(*domain.Organization)
+	}
+	shown := ""
+	made, err := (&serveCmd{}).provision(t.Context(), n, onWrite(func(text string) {
+		shown += text
+		if keys := stored().Keys; len(keys) > 0 {
+			t.Errorf("while %q is shown, the log has %v", text, keys)
+		}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(made) != 2 || len(stored().Keys) != 2 {
+		t.Errorf("made %d, stored %d", len(made), len(stored().Keys))
+	}
+	for _, key := range made {
+		hash := sha256.Sum256([]byte(key))
+		if _, works := n.views.Credential(hex.EncodeToString(hash[:])); !works || !strings.Contains(shown, key) {
+			t.Errorf("%s… works: %t, shown: %t", key[:hintLength], works, strings.Contains(shown, key))
+		}
+	}
 }
 
 // freePort is a port that was free a moment ago.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -8,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Each of these ends with one clear line and exit code 2.
@@ -109,6 +112,23 @@ func TestServe_sigtermDoesNotWaitForEverybody(t *testing.T) {
 	}
 }
 
+// Whoever asks to stop before all is ready has not met a fault.
+func TestServe_askedToStopDuringTheStartIsNoFault(t *testing.T) {
+	t.Parallel()
+	for name, patience := range map[string]time.Duration{"at once": 0, "while it looks for the store": 300 * time.Millisecond} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		var stdout, stderr bytes.Buffer
+		code := run(ctx, []string{
+			"serve", "--data-dir=" + dataDirectory(t), "--listen=127.0.0.1:0",
+			"--eventstore=esdb://127.0.0.1:1?tls=false", "--master-key=" + hex.EncodeToString(make([]byte, 32)),
+		}, &stdout, &stderr)
+		if code != 0 || stdout.Len() > 0 || stderr.Len() > 0 {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q", name, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
 // What a path may hold, the socket's address may not.
 func TestServe_takesAnyPath(t *testing.T) {
 	t.Parallel()
@@ -135,8 +155,15 @@ func TestLogs_neverShowAKey(t *testing.T) {
 			t.Errorf("the log shows %q", secret)
 		}
 	}
-	if !strings.Contains(logged, `"message":"request"`) {
-		t.Errorf("no request line in %s", logged)
+	// A line for each request and one for the start, and not one for each message
+	// on the bus.
+	for line := range strings.Lines(logged) {
+		if message := (answer{body: []byte(line)}).object(t)["message"]; message != "request" && message != "ready" {
+			t.Errorf("logged %s", line)
+		}
+	}
+	if strings.Count(logged, `"message":"request"`) != 2 {
+		t.Errorf("two requests are logged as %s", logged)
 	}
 }
 

@@ -259,6 +259,16 @@ func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
 		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
 	}
 	kept := create()
+	before := e.must(200, "GET", kept, key, "")
+	e.terminate()
+	// Without the file of the read models all is as it was.
+	if err := os.Remove(filepath.Join(dir, viewsFile)); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	if after := e.must(200, "GET", kept, key, ""); string(after.body) != string(before.body) || after.header.Get("ETag") != before.header.Get("ETag") {
+		t.Errorf("was %s and is %s", before.body, after.body)
+	}
 	e.terminate()
 	events := filepath.Join(dir, eventsFile)
 	backup, err := os.ReadFile(events)

@@ -54,7 +54,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	listener, err := listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return badConfig("LOTLINE_LISTEN: %w", err)
+		return unlessStopped(ctx, badConfig("LOTLINE_LISTEN: %w", err))
 	}
 	l, err := openLog(ctx, s, dir, logger)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	}
 	n, err := newNode(l, dir, logger)
 	if err != nil {
-		return errors.Join(unlessStopped(ctx, err), listener.Close(), l.Close())
+		return errors.Join(err, listener.Close(), l.Close())
 	}
 	served := n.serve(listener)
 	err = c.runNode(ctx, n, listener.Addr(), to.out, served)
