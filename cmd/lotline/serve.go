@@ -54,7 +54,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	listener, err := listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return unlessStopped(ctx, badConfig("LOTLINE_LISTEN: %w", err))
+		return badConfig("LOTLINE_LISTEN: %w", err)
 	}
 	l, err := openLog(ctx, s, dir, logger)
 	if err != nil {
