@@ -116,16 +116,19 @@ func TestServe_sigtermDoesNotWaitForEverybody(t *testing.T) {
 func TestServe_askedToStopDuringTheStartIsNoFault(t *testing.T) {
 	t.Parallel()
 	for name, patience := range map[string]time.Duration{"at once": 0, "while it looks for the store": 300 * time.Millisecond} {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		var stdout, stderr bytes.Buffer
-		code := run(ctx, []string{
-			"serve", "--data-dir=" + dataDirectory(t), "--listen=127.0.0.1:0",
-			"--eventstore=esdb://127.0.0.1:1?tls=false", "--master-key=" + hex.EncodeToString(make([]byte, 32)),
-		}, &stdout, &stderr)
-		if code != 0 || stdout.Len() > 0 || stderr.Len() > 0 {
-			t.Errorf("%s: exit %d, stdout %q, stderr %q", name, code, stdout.String(), stderr.String())
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			var stdout, stderr bytes.Buffer
+			code := run(ctx, []string{
+				"serve", "--data-dir=" + dataDirectory(t), "--listen=127.0.0.1:0",
+				"--eventstore=esdb://127.0.0.1:1?tls=false", "--master-key=" + hex.EncodeToString(make([]byte, 32)),
+			}, &stdout, &stderr)
+			if code != 0 || stdout.Len() > 0 || stderr.Len() > 0 {
+				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout.String(), stderr.String())
+			}
+		})
 	}
 }
 
