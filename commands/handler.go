@@ -16,6 +16,9 @@ import (
 const (
 	// maxWriters bounds how many streams' states are held in memory.
 	maxWriters = 16_384
+	// maxRemembered bounds how many repeatable commands idle writers remember
+	// together, some 140 MB. The one that was used last is kept in any case.
+	maxRemembered = 2_000_000
 	// maxWaiting bounds how many commands may wait for one stream. More are
 	// answered with domain.ErrUnavailable.
 	maxWaiting = 100_000
@@ -31,19 +34,24 @@ var ErrClosed = errors.New("the command handler is closed")
 // that the stream cannot be trusted. Any other error is a fault: repeating the
 // command with the same Key is safe. Safe for concurrent use.
 type Handler struct {
-	log   Log
-	clock func() time.Time
+	log    Log
+	clock  func() time.Time
+	health health
+	// The bounds are fields for tests.
+	maxAppend, maxRemembered int
 
 	mu      sync.Mutex         // guards the fields below and each writer's waiting and idle
 	writers map[string]*writer // by stream
 	idle    *list.List         // of *writer without work, the longest idle at the back
-	closed  bool
-	working sync.WaitGroup // writers at work; Add only under mu and before closed
+	// remembered is how many repeatable commands the idle ones remember together.
+	remembered int
+	closed     bool
+	working    sync.WaitGroup // writers at work; Add only under mu and before closed
 }
 
 // NewHandler returns a handler that appends to log and reads the time from clock.
 func NewHandler(log Log, clock func() time.Time) *Handler {
-	return &Handler{log: log, clock: clock, writers: map[string]*writer{}, idle: list.New()}
+	return &Handler{log: log, clock: clock, maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New()}
 }
 
 // Handle carries out a command. When ctx ends first the outcome is unknown,
@@ -120,7 +128,7 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 		return made, true, nil
 	}
 	now := domain.InstantOf(h.clock())
-	if _, err := domain.NewHistory(create.ID.Stream()).Carry(now, create); err != nil {
+	if _, err := domain.NewHistory(create.ID.Stream()).Decide(now, create); err != nil {
 		return "", false, err
 	}
 	result, err := h.Handle(ctx, Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller})
@@ -156,6 +164,11 @@ func (h *Handler) replay(ctx context.Context, stream string, k Key) (Result, err
 	}
 	return first, nil
 }
+
+// Health is nil when appends go through. Otherwise it tells why the last one did
+// not, for half a minute: by then it has to be tried again. One that only lost a
+// race is no sign of bad health.
+func (h *Handler) Health() error { return h.health.now(h.clock()) }
 
 func reused() error {
 	return domain.Refuse(domain.IdempotencyReused, "the key was used with another body")
@@ -226,8 +239,7 @@ func (h *Handler) enqueue(p *pending) error {
 	}
 	w.working = true
 	if w.idle != nil {
-		h.idle.Remove(w.idle)
-		w.idle = nil
+		h.wake(w)
 	}
 	h.working.Go(w.run)
 	return nil
@@ -251,9 +263,18 @@ func (h *Handler) next(w *writer) []*pending {
 		return nil
 	}
 	w.idle = h.idle.PushFront(w)
-	if h.idle.Len() > maxWriters {
-		oldest := h.idle.Remove(h.idle.Back()).(*writer)
+	h.remembered += w.remembered.size()
+	for h.idle.Len() > maxWriters || h.remembered > h.maxRemembered && h.idle.Len() > 1 {
+		oldest := h.idle.Back().Value.(*writer)
+		h.wake(oldest)
 		delete(h.writers, oldest.stream)
 	}
 	return nil
+}
+
+// wake takes w from the idle ones.
+func (h *Handler) wake(w *writer) {
+	h.idle.Remove(w.idle)
+	h.remembered -= w.remembered.size()
+	w.idle = nil
 }

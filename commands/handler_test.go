@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -433,6 +435,222 @@ func TestHandler_theKthAppendFails(t *testing.T) {
 	}
 }
 
+// However appends fail with as many commands waiting as may wait, each command is
+// carried out once, and a failure costs deciding one batch again and reading what
+// stands behind the state.
+func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		stream := b.queue(t)
+		held, release := b.hold()
+		var failed int
+		holding := b.log.before
+		b.log.before = func(k int, s string) error {
+			if k%3 == 0 {
+				failed++
+				return domain.ErrOutcomeUnknown
+			}
+			return holding(k, s)
+		}
+		b.log.after = func(k int, _ string) error {
+			if k%3 == 1 {
+				failed++
+				return domain.ErrOutcomeUnknown
+			}
+			return nil
+		}
+		var all sync.WaitGroup
+		var wrong atomic.Int64
+		send := func(i int) {
+			r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(strconv.Itoa(i), "b")})
+			if err != nil || *shared(r).Name != strconv.Itoa(i) {
+				wrong.Add(1)
+			}
+		}
+		all.Go(func() { send(0) })
+		<-held
+		for i := range maxWaiting {
+			all.Go(func() { send(i + 1) })
+		}
+		synctest.Wait()
+		before := b.log.encoded
+		close(release)
+		all.Wait()
+		if wrong.Load() > 0 {
+			t.Errorf("%d commands were not answered with what they did", wrong.Load())
+		}
+		if got := len(b.log.types(stream)); got != maxWaiting+2 {
+			t.Errorf("%d events", got)
+		}
+		if least := 2 * maxWaiting / maxBatch / 3; failed < least {
+			t.Errorf("only %d appends failed", failed)
+		}
+		if again := b.log.encoded - before - maxWaiting; again > failed*maxBatch {
+			t.Errorf("%d events were made again after %d failures", again, failed)
+		}
+		// The stream is read once more by the creation's own load.
+		if b.log.yielded > failed*maxBatch {
+			t.Errorf("%d events were read after %d failures", b.log.yielded, failed)
+		}
+		b.log.verify(t)
+	})
+}
+
+// An outcome that does not fit into one append is written in parts. The command is
+// answered when all of it is in the log.
+func TestHandler_anOutcomeLargerThanAnAppendIsWrittenInParts(t *testing.T) {
+	t.Parallel()
+	past := []string{"openAt", `"2026-12-15T08:00:00Z"`, "closeAt", `"2026-12-15T08:30:00Z"`}
+	want := []string{"*domain.QueueCreated", "domain.Scheduled", "domain.Opened", "domain.Closed", "domain.Completed"}
+	const appends = 5 // the claim, the creation with what follows first, and each of the rest
+	create := func(t *testing.T, b *bench) error {
+		b.maxAppend = 1
+		r, err := b.Create(t.Context(), creation(key("create", "b"), past...))
+		if err != nil {
+			return err
+		}
+		stream := r.History.Stream
+		if got := b.log.types(stream); shared(r).Status != domain.StatusCompleted || !slices.Equal(got, want) {
+			t.Errorf("answered as %s when the log had %s", shared(r).Status, got)
+		}
+		for _, e := range b.log.streams[stream] {
+			if e.Metadata.RequestID != "r1" || e.Metadata.CommandID != key("create", "").CommandID.String() {
+				t.Errorf("%s is not told to be the request's: %+v", e.Type, e.Metadata)
+			}
+		}
+		return nil
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		if err := create(t, b); err != nil || b.log.appends != appends {
+			t.Fatalf("%d appends, %v", b.log.appends, err)
+		}
+		b.log.verify(t)
+	})
+	fail := map[string]func(b *bench, k int, err error){
+		"before": func(b *bench, k int, err error) {
+			b.log.before = func(n int, _ string) error { return unlessOther(n, k, err) }
+		},
+		"after": func(b *bench, k int, err error) {
+			b.log.after = func(n int, _ string) error { return unlessOther(n, k, err) }
+		},
+	}
+	for point, plant := range fail {
+		for k := 2; k <= appends; k++ {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench()
+				plant(b, k, domain.ErrOutcomeUnknown)
+				if err := create(t, b); err != nil {
+					t.Errorf("%s append %d: %v", point, k, err)
+				}
+				b.log.verify(t)
+			})
+		}
+	}
+	// A store that goes away between two parts has written something, and whoever
+	// repeats the request finds the rest done.
+	for k := 3; k <= appends; k++ {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench()
+			fail["before"](b, k, domain.ErrUnavailable)
+			if err := create(t, b); !errors.Is(err, domain.ErrOutcomeUnknown) {
+				t.Errorf("append %d: %v", k, err)
+			}
+			next := NewHandler(b.log, b.clock.time)
+			next.maxAppend = 1
+			r, err := next.Create(t.Context(), creation(key("create", "b"), past...))
+			if err != nil || !r.Replayed {
+				t.Fatalf("append %d, repeated: %v", k, err)
+			}
+			if _, err := next.Handle(t.Context(), Request{Stream: r.History.Stream, Command: domain.Advance{}}); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.log.types(r.History.Stream); !slices.Equal(got, want) {
+				t.Errorf("append %d: %s", k, got)
+			}
+			b.log.verify(t)
+		})
+	}
+}
+
+func unlessOther(n, k int, err error) error {
+	if n != k {
+		return nil
+	}
+	return err
+}
+
+// What waits behind an outcome in parts is decided when all of it is in the log,
+// also when another node writes some of it.
+func TestHandler_whatFollowsAnOutcomeInPartsWaitsForTheLast(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	b.maxAppend = 1
+	stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`, "closeAt", `"2026-12-15T11:00:00Z"`)
+	b.clock.add(3 * time.Hour)
+	other := NewHandler(b.log, b.clock.time)
+	other.maxAppend = 1
+	first := b.log.appends + 1
+	b.log.after = func(n int, _ string) error {
+		if n == first {
+			_, err := other.Handle(t.Context(), Request{Stream: stream, Command: domain.Advance{}})
+			return err
+		}
+		return nil
+	}
+	refusedWith(t, b.update(t, stream, "name", `"late"`), domain.UpdateClosed)
+	want := []string{"*domain.QueueCreated", "domain.Scheduled", "domain.Opened", "domain.Closed", "domain.Completed"}
+	if got := b.log.types(stream); !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	b.log.verify(t)
+}
+
+func TestHandler_healthTellsOfTheLastAppend(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	if err := b.Health(); err != nil {
+		t.Error(err)
+	}
+	full := fmt.Errorf("%w: the disk is full", domain.ErrUnavailable)
+	b.log.before = func(int, string) error { return full }
+	if err := b.update(t, stream, "name", `"a"`); !errors.Is(err, full) {
+		t.Fatal(err)
+	}
+	if err := b.Health(); !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+	b.clock.add(faultCounts + time.Second)
+	if err := b.Health(); err != nil {
+		t.Errorf("a fault of long ago counts: %v", err)
+	}
+	if err := b.update(t, stream, "name", `"b"`); err == nil {
+		t.Fatal("it was not full")
+	}
+	b.log.before = func(int, string) error { return nil }
+	if err := b.update(t, stream, "name", `"c"`); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Health(); err != nil {
+		t.Errorf("after a success: %v", err)
+	}
+	// A lost race is none of the store's fault.
+	b.log.before = func(int, string) error {
+		b.log.before = func(int, string) error {
+			if err := b.Health(); err != nil {
+				t.Errorf("after a lost race: %v", err)
+			}
+			return nil
+		}
+		return domain.ErrWrongRevision
+	}
+	if err := b.update(t, stream, "name", `"d"`); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestHandler_aRepeatedCreationIsOne(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -822,11 +1040,14 @@ func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
 	m.add(key("new", "b"), 2*day)
 	m.add(key("old", "c"), 3*day)
 	m.forget(day + 1)
-	if _, ok := m.find(key("old", "").CommandID); ok {
+	if done, _ := m.find(key("old", "b")); done {
 		t.Error("the old one is remembered")
 	}
-	if body, ok := m.find(key("new", "").CommandID); !ok || body != "b" {
+	if done, same := m.find(key("new", "b")); !done || !same {
 		t.Error("the new one is forgotten")
+	}
+	if done, same := m.find(key("new", "c")); !done || same {
+		t.Error("another body is taken for the same")
 	}
 	// A writer forgets as its stream goes on.
 	b := newBench()
@@ -951,6 +1172,48 @@ func TestHandler_idleWritersAreDropped(t *testing.T) {
 	}
 	if _, ok := b.writers["queue-00000000000000000000000000"]; ok {
 		t.Error("the longest idle is still there")
+	}
+}
+
+func TestHandler_idleWritersRememberABoundedNumberOfKeys(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	b.maxRemembered = 10
+	var streams []string
+	for range 4 {
+		stream := b.queue(t)
+		streams = append(streams, stream)
+		for i := range 4 {
+			r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(stream+strconv.Itoa(i), "b")}
+			if _, err := b.Handle(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.working.Wait()
+	held := func() (held []string, keys int) {
+		for stream, w := range b.writers {
+			held = append(held, stream)
+			keys += w.remembered.size()
+		}
+		slices.Sort(held)
+		return held, keys
+	}
+	if got, keys := held(); !slices.Equal(got, streams[2:]) || keys != 8 || b.remembered != 8 {
+		t.Errorf("%d keys of %s are held, counted as %d", keys, got, b.remembered)
+	}
+	// The one in use is kept though it alone is over the bound, and what was
+	// dropped is found in the log.
+	for i := range 12 {
+		r := Request{Stream: streams[0], Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(streams[0]+strconv.Itoa(i), "b")}
+		result, err := b.Handle(t.Context(), r)
+		if err != nil || result.Replayed != (i < 4) {
+			t.Fatalf("%d: replayed %t, %v", i, result.Replayed, err)
+		}
+	}
+	b.working.Wait()
+	if got, keys := held(); !slices.Equal(got, streams[:1]) || keys != 12 || b.remembered != 12 {
+		t.Errorf("%d keys of %s are held, counted as %d", keys, got, b.remembered)
 	}
 }
 

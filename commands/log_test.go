@@ -24,6 +24,8 @@ type testLog struct {
 	written uint64
 	appends int
 	reads   int
+	encoded int // events made ready
+	yielded int // events read
 
 	// before is called before an append does its work, after when it has done
 	// it; an error is the append's answer. n counts the appends from 1.
@@ -46,6 +48,9 @@ func (l *testLog) Encode(_ string, e domain.Event, m domain.Metadata) (domain.Pr
 			s.Value.Sealed = s.Value.Plain
 		}
 	}
+	l.mu.Lock()
+	l.encoded++
+	l.mu.Unlock()
 	data, err := json.Marshal(e)
 	if err != nil {
 		return domain.Proposed{}, err
@@ -171,6 +176,9 @@ func (l *testLog) Read(_ context.Context, stream string, after domain.Revision) 
 			return
 		}
 		for _, r := range events {
+			l.mu.Lock()
+			l.yielded++
+			l.mu.Unlock()
 			if !yield(r, nil) {
 				return
 			}

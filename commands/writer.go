@@ -38,11 +38,15 @@ type pending struct {
 	ctx context.Context
 	id  uuid.UUID // of the command, the same in each attempt
 
-	contested time.Time     // when its first append was lost; owned by the writer
-	answered  bool          // owned by the writer
-	done      chan struct{} // closed when the fields below are set
-	result    Result
-	err       error
+	contested time.Time // when its first append was lost; owned by the writer
+	answered  bool      // owned by the writer
+	// begun says that the command's events are in the log, but not all that is due
+	// because of them. Owned by the writer.
+	begun bool
+
+	done   chan struct{} // closed when the fields below are set
+	result Result
+	err    error
 }
 
 // answer answers once; what comes later is not heard.
@@ -53,6 +57,15 @@ func (p *pending) answer(result Result, err error) {
 	p.answered = true
 	p.result, p.err = result, err
 	close(p.done)
+}
+
+// fail answers that the command, or the rest of its outcome, was not carried out.
+func (p *pending) fail(err error) {
+	if p.begun {
+		// The reason may be a refusal, and would be taken for the answer.
+		err = fmt.Errorf("%w: %s", domain.ErrOutcomeUnknown, err)
+	}
+	p.answer(Result{}, err)
 }
 
 // writer is the one who writes to a stream in this process. Its state is
@@ -101,7 +114,7 @@ func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
 }
 
 // carry answers the commands of batch and returns those that did not fit into
-// one append.
+// one append, first the one whose outcome did not.
 func (w *writer) carry(batch []*pending) []*pending {
 	w.doubt = nil
 	fresh := !w.whole // the state was read from the log for this batch
@@ -112,7 +125,7 @@ func (w *writer) carry(batch []*pending) []*pending {
 		}
 	}
 	raced := false
-	mine := map[uuid.UUID]bool{} // the events of all attempts
+	mine := map[uuid.UUID]*attempt{} // by the events of all attempts
 	for {
 		a, err := w.decide(batch)
 		if err != nil {
@@ -138,7 +151,7 @@ func (w *writer) carry(batch []*pending) []*pending {
 			return a.left
 		}
 		for _, e := range a.events {
-			mine[e.ID] = true
+			mine[e.ID] = a
 		}
 		head, position, err := w.append(a.events)
 		if err == nil {
@@ -167,18 +180,22 @@ func (w *writer) carry(batch []*pending) []*pending {
 func (w *writer) append(events []domain.Proposed) (domain.Head, domain.Position, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	return w.handler.log.Append(ctx, w.stream, w.history.Head, events)
+	head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, events)
+	w.handler.health.appended(err, w.handler.clock())
+	return head, position, err
 }
 
 // attempt is one try at a batch: what it would append, and what each command's
 // answer is once that is appended.
 type attempt struct {
+	at       domain.Instant
 	after    *domain.History // the state behind the events
 	events   []domain.Proposed
+	size     int    // of the events in bytes
 	made     memory // the repeatable commands that the events are from
 	outcomes []outcome
-	left     []*pending // those that did not fit
-	at       domain.Instant
+	begun    *pending   // the one whose outcome goes on in the next append
+	left     []*pending // those that did not fit, begun first
 }
 
 type outcome struct {
@@ -200,33 +217,32 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 	a := &attempt{after: w.history.Fork()}
 	a.at = a.after.At(domain.InstantOf(w.handler.clock()))
 	w.remembered.forget(a.at.Add(-rememberFor))
-	due, err := a.after.Advance(a.at)
+	cause := &pending{id: uuid.New(), Request: Request{Caller: Caller{Actor: domain.ActorClock}}}
+	if batch[0].begun {
+		cause = batch[0]
+	}
+	whole, err := w.advance(a, cause, 0)
 	if err != nil {
 		return nil, err
 	}
-	size, err := w.propose(a, due, uuid.New(), &Request{Caller: Caller{Actor: domain.ActorClock}})
-	if err != nil {
-		return nil, err
+	if !whole {
+		a.begun, a.left = cause, batch
+		return a, nil
 	}
 	for i, p := range batch {
-		if size > maxAppend {
+		if a.size > w.handler.maxAppend {
 			a.left = batch[i:]
 			break
 		}
 		o := outcome{pending: p}
-		var events []domain.Event
-		if events, o.err = w.decideOne(a, &o); len(events) > 0 {
-			more, err := w.propose(a, events, p.id, &p.Request)
-			if err != nil {
+		if !p.begun {
+			if whole, err = w.decideOne(a, &o); err != nil {
 				return nil, err
 			}
-			size += more
-			if p.Key.given() {
-				a.made.add(p.Key, a.at)
+			if !whole {
+				a.begun, a.left = p, batch[i:]
+				break
 			}
-		}
-		if _, refused := errors.AsType[*domain.Error](o.err); o.err != nil && !refused && !errors.Is(o.err, p.ctx.Err()) {
-			return nil, o.err
 		}
 		o.result.History = a.after.Fork()
 		a.outcomes = append(a.outcomes, o)
@@ -234,8 +250,46 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 	return a, nil
 }
 
-// decideOne returns the events of one command, or why there are none.
-func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
+// decideOne decides one command and what is due because of it. It reports whether
+// all of that is in the attempt. A refusal is left in o.
+func (w *writer) decideOne(a *attempt, o *outcome) (whole bool, err error) {
+	events, err := w.events(a, o)
+	if _, refused := errors.AsType[*domain.Error](err); refused || err != nil && errors.Is(err, o.pending.ctx.Err()) {
+		o.err = err
+		return true, nil
+	}
+	if err != nil || len(events) == 0 {
+		return true, err
+	}
+	if o.pending.Key.given() {
+		a.made.add(o.pending.Key, a.at)
+	}
+	if err := w.propose(a, events, o.pending, 0); err != nil {
+		return false, err
+	}
+	return w.advance(a, o.pending, len(events))
+}
+
+// advance does what is due because of a command, whose own events are made of it
+// already. It stops when the attempt is full, and reports whether nothing is left.
+func (w *writer) advance(a *attempt, cause *pending, made int) (whole bool, err error) {
+	for events, err := range a.after.Advance(a.at) {
+		if err == nil {
+			err = w.propose(a, events, cause, made)
+		}
+		if err != nil {
+			return false, err
+		}
+		made += len(events)
+		if a.size > w.handler.maxAppend {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// events returns the events of one command, or why there are none.
+func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 	p := o.pending
 	if err := p.ctx.Err(); err != nil {
 		return nil, err
@@ -248,12 +302,12 @@ func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
 		o.foreign = true
 		return nil, domain.Refuse(domain.NotFound(d.Kind()), "")
 	}
-	body, done := w.remembered.find(p.id)
+	done, same := w.remembered.find(p.Key)
 	if !done {
-		body, done = a.made.find(p.id)
+		done, same = a.made.find(p.Key)
 	}
 	if done {
-		if body != p.Key.BodyHash {
+		if !same {
 			return nil, reused()
 		}
 		o.result.Replayed = true
@@ -263,7 +317,7 @@ func (w *writer) decideOne(a *attempt, o *outcome) ([]domain.Event, error) {
 	if exists && p.IfMatch != nil && !slices.Contains(p.IfMatch, a.after.Changed) {
 		return nil, domain.Refuse(domain.PreconditionFailed, "the object was changed since")
 	}
-	return a.after.Carry(a.at, p.Command)
+	return a.after.Decide(a.at, p.Command)
 }
 
 // eventNamespace is the namespace of event ids.
@@ -278,31 +332,30 @@ func eventID(stream, commandID string, index int, p domain.Proposed) uuid.UUID {
 	return uuid.NewSHA1(eventNamespace, name[:])
 }
 
-// propose adds events to the attempt and returns their size.
-func (w *writer) propose(a *attempt, events []domain.Event, commandID uuid.UUID, r *Request) (int, error) {
+// propose adds events of a command to the attempt, of which it made some before.
+func (w *writer) propose(a *attempt, events []domain.Event, cause *pending, made int) error {
 	m := domain.Metadata{
-		CommandID:     commandID.String(),
-		CorrelationID: commandID.String(),
-		CausationID:   commandID.String(),
-		Actor:         r.Caller.Actor,
-		OnBehalfOf:    r.Caller.OnBehalfOf,
-		RequestID:     r.Caller.RequestID,
-		BodyHash:      r.Key.BodyHash,
+		CommandID:     cause.id.String(),
+		CorrelationID: cause.id.String(),
+		CausationID:   cause.id.String(),
+		Actor:         cause.Caller.Actor,
+		OnBehalfOf:    cause.Caller.OnBehalfOf,
+		RequestID:     cause.Caller.RequestID,
+		BodyHash:      cause.Key.BodyHash,
 	}
-	if r.Caller.RequestID != "" {
-		m.CorrelationID = r.Caller.RequestID
+	if m.RequestID != "" {
+		m.CorrelationID = m.RequestID
 	}
-	size := 0
 	for i, e := range events {
 		proposed, err := w.handler.log.Encode(w.stream, e, m)
 		if err != nil {
-			return 0, fmt.Errorf("encode %T for %s: %w", e, w.stream, err)
+			return fmt.Errorf("encode %T for %s: %w", e, w.stream, err)
 		}
-		proposed.ID = eventID(w.stream, m.CommandID, i, proposed)
+		proposed.ID = eventID(w.stream, m.CommandID, made+i, proposed)
 		a.events = append(a.events, proposed)
-		size += proposed.Size()
+		a.size += proposed.Size()
 	}
-	return size, nil
+	return nil
 }
 
 // answer answers the attempt's commands, after its append if it had one.
@@ -319,9 +372,10 @@ func (a *attempt) answer(position domain.Position, raced bool) {
 func (w *writer) confirm(a *attempt, head domain.Head, position domain.Position) {
 	w.history, w.position = a.after, position
 	w.history.Head = head
-	for _, r := range a.made.order {
-		w.remembered.add(Key{r.id, a.made.bodies[r.id]}, r.at)
+	if a.begun != nil {
+		a.begun.begun = true
 	}
+	w.remembered.merge(&a.made)
 }
 
 // failAll answers a batch with a fault. While there is doubt about an append, a
@@ -331,7 +385,7 @@ func (w *writer) failAll(batch []*pending, err error) {
 		err = fmt.Errorf("%w: %w", w.doubt, err)
 	}
 	for _, p := range batch {
-		p.answer(Result{}, err)
+		p.fail(err)
 	}
 }
 
@@ -374,10 +428,10 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 }
 
 // reconcile reads the stream after an append that lost a race or ended without
-// an answer. Commands of whose events one stands in the stream are done; those
-// that ran out of patience are told so; the others are returned, to be decided
-// again. mine are the events that this writer tried.
-func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool) []*pending {
+// an answer. Commands of whose events one stands in the stream are done, or begun;
+// those that ran out of patience are told so; the others are returned, to be
+// decided again. mine tells the attempts by their events.
+func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pending {
 	now := w.handler.clock()
 	for _, p := range batch {
 		if p.contested.IsZero() {
@@ -385,11 +439,15 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool) []*pending
 		}
 	}
 	before := w.history.Head.Revision
-	written := map[string]Result{} // by command id, as it was right behind the command
+	type landed struct {
+		result  Result // as it was right behind the command
+		attempt *attempt
+	}
+	written := map[string]landed{} // by command id
 	for {
 		err := w.read(func(r *domain.Recorded) {
-			if mine[r.ID] {
-				written[r.Metadata.CommandID] = Result{History: w.history.Fork(), Position: r.Position}
+			if a, ok := mine[r.ID]; ok {
+				written[r.Metadata.CommandID] = landed{Result{History: w.history.Fork(), Position: r.Position}, a}
 			}
 		})
 		if err == nil {
@@ -403,14 +461,17 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]bool) []*pending
 	}
 	var again []*pending
 	for _, p := range batch {
-		result, done := written[p.id.String()]
+		found, done := written[p.id.String()]
+		// Others with the same key are repeats of this one.
+		delete(written, p.id.String())
 		switch {
+		case done && found.attempt.begun == p:
+			p.begun = true
+			again = append(again, p)
 		case done:
-			// Others with the same key are repeats of this one.
-			delete(written, p.id.String())
-			p.answer(result, nil)
+			p.answer(found.result, nil)
 		case w.handler.clock().Sub(p.contested) > patience:
-			p.answer(Result{}, w.outOfPatience())
+			p.fail(w.outOfPatience())
 		default:
 			again = append(again, p)
 		}

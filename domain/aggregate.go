@@ -5,7 +5,9 @@ package domain
 type Aggregate interface {
 	// Decide says what cmd leads to at now: events, a refusal (*Error), or
 	// nothing because it is so already. It changes nothing, and answers the
-	// same whenever it is asked the same.
+	// same whenever it is asked the same. What is asked for by Advance may be
+	// many events: they come a thousand at most at a time, each part determined
+	// by what stands before it, so that an append can hold a part.
 	Decide(now Instant, cmd Command) ([]Event, error)
 	// Evolve applies an event, or refuses it with a *RuleError. It accepts
 	// whatever a correct engine may have recorded, and only that. After a

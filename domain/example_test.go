@@ -35,14 +35,23 @@ func ExampleHistory() {
 			fmt.Println(err)
 		}
 	}
+	advance := func(now domain.Instant) {
+		for events, err := range queue.Advance(now) {
+			show(events, err)
+		}
+	}
+	carry := func(now domain.Instant, cmd domain.Command) {
+		show(queue.Decide(now, cmd))
+		advance(now)
+	}
 
-	show(queue.Carry(at("2026-12-15T08:00:00Z"), create))
+	carry(at("2026-12-15T08:00:00Z"), create)
 	fmt.Println("wakes at", queue.Aggregate.Wake())
 
 	// The timer was late. The opening is dated when it was due.
-	show(queue.Advance(at("2026-12-15T09:00:07Z")))
-	show(queue.Carry(at("2026-12-15T09:30:00Z"), domain.Delete{}))
-	show(queue.Carry(at("2026-12-15T09:30:00Z"), domain.Step{To: domain.StatusClosed}))
+	advance(at("2026-12-15T09:00:07Z"))
+	carry(at("2026-12-15T09:30:00Z"), domain.Delete{})
+	carry(at("2026-12-15T09:30:00Z"), domain.Step{To: domain.StatusClosed})
 
 	// Output:
 	// 2026-12-15T08:00:00.000Z *domain.QueueCreated

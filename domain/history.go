@@ -3,11 +3,12 @@ package domain
 import (
 	"errors"
 	"fmt"
+	"iter"
 )
 
 // History is a stream's aggregate and the place that it has reached. Events come
 // to it either from the log, through Apply, which believes nothing, or from
-// Advance and Carry, which decide what comes next. Not safe for concurrent use.
+// Advance and Decide, which decide what comes next. Not safe for concurrent use.
 type History struct {
 	Stream    string
 	Aggregate Aggregate
@@ -93,33 +94,25 @@ func (h *History) At(clock Instant) Instant {
 	return clock
 }
 
-// Advance does all that is due at now and returns it.
-func (h *History) Advance(now Instant) ([]Event, error) {
-	var all []Event
-	for {
-		events, err := h.decide(now, Advance{})
-		if err != nil || len(events) == 0 {
-			return all, err
+// Advance does what is due at now, one thing after another, and yields the events
+// of each; h has evolved by them when they are yielded. Whoever stops early goes on
+// by calling it again: what is left is determined by what was done.
+func (h *History) Advance(now Instant) iter.Seq2[[]Event, error] {
+	return func(yield func([]Event, error) bool) {
+		for {
+			events, err := h.Decide(now, Advance{})
+			if err == nil && len(events) == 0 || !yield(events, err) || err != nil {
+				return
+			}
 		}
-		all = append(all, events...)
 	}
 }
 
-// Carry decides cmd at now and returns its events with those that are due
-// because of them. The caller has advanced h to now before. After a refusal h is
-// as it was.
-func (h *History) Carry(now Instant, cmd Command) ([]Event, error) {
-	events, err := h.decide(now, cmd)
-	if err != nil || len(events) == 0 {
-		return nil, err
-	}
-	due, err := h.Advance(now)
-	return append(events, due...), err
-}
-
-// decide evolves h by what cmd leads to. The hash of the new head is not known
-// until the events have their place in the log.
-func (h *History) decide(now Instant, cmd Command) ([]Event, error) {
+// Decide decides cmd at now, evolves h by its events and returns them. What is due
+// because of them is left to Advance. The caller has advanced h to now before.
+// After a refusal h is as it was. The hash of the new head is not known until the
+// events have their place in the log.
+func (h *History) Decide(now Instant, cmd Command) ([]Event, error) {
 	events, err := h.Aggregate.Decide(now, cmd)
 	if err != nil {
 		return nil, err

@@ -357,7 +357,7 @@ func TestHistory_aRefusalLeavesItAsItWas(t *testing.T) {
 	for _, k := range domain.Kinds() {
 		given, _ := reach(k, domain.StatusOpen)
 		h := domaintest.Fold(t, k, given)
-		if events, err := h.Carry(at("09:10"), domain.Delete{}); events != nil || err == nil {
+		if events, err := domaintest.Carry(h, at("09:10"), domain.Delete{}); events != nil || err == nil {
 			t.Errorf("got %s, %v", domaintest.Show(events), err)
 		}
 		if want := domaintest.Fold(t, k, given); !reflect.DeepEqual(h, want) {
@@ -398,7 +398,7 @@ func TestHistory_decidingWhatTheRulesRefuseIsAFault(t *testing.T) {
 	h := domain.NewHistory("draw-" + uuid32)
 	c := create(domain.KindDraw, `{}`)
 	c.ID = idOf(domain.KindQueue)
-	_, err := h.Carry(at("08:00"), c)
+	_, err := domaintest.Carry(h, at("08:00"), c)
 	var v *domain.RuleError
 	if !errors.As(err, &v) || v.Rule != ruleKind || !strings.Contains(err.Error(), h.Stream) {
 		t.Errorf("got %v", err)

@@ -110,7 +110,7 @@ func TestDraw_withoutTheSecretIsAFault(t *testing.T) {
 		made, shut := created(k, "08:00", times("09:00", "11:00")).(*domain.DrawCreated), closed(k, "11:00").(domain.DrawClosed)
 		spoil(made, &shut)
 		h := domaintest.Fold(t, k, list(made, scheduled("08:00"), opened("09:00"), shut))
-		events, err := h.Advance(at("12:00"))
+		events, err := domaintest.Advance(h, at("12:00"))
 		if _, refused := err.(*domain.Error); err == nil || refused || len(events) > 0 { //nolint:errorlint // exactly this type
 			t.Errorf("%s: %s, %v", name, domaintest.Show(events), err)
 		}

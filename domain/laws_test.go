@@ -64,7 +64,7 @@ func (l *life) carry(cmd domain.Command) {
 	l.pure(now, cmd)
 
 	fork := l.h.Fork()
-	events, err := l.h.Carry(now, cmd)
+	events, err := domaintest.Carry(l.h, now, cmd)
 	var refusal *domain.Error
 	if err != nil && !errors.As(err, &refusal) {
 		t.Fatalf("%s: %T is a fault: %v", now, cmd, err)
@@ -78,7 +78,7 @@ func (l *life) carry(cmd domain.Command) {
 	l.append(now, events)
 	l.settled(now)
 
-	if again, err := l.h.Fork().Carry(now, cmd); len(again) > 0 {
+	if again, err := domaintest.Carry(l.h.Fork(), now, cmd); len(again) > 0 {
 		t.Fatalf("%s: %T a second time led to %s, %v", now, cmd, domaintest.Show(again), err)
 	}
 	l.putItself(now)
@@ -89,9 +89,9 @@ func (l *life) carry(cmd domain.Command) {
 func (l *life) advance(now domain.Instant) {
 	stop := domain.Instant(rapid.Int64Range(0, int64(max(0, now-l.h.At(0)))).Draw(l.t, "stop")) + l.h.At(0)
 	inTwo := l.h.Fork()
-	parts, err1 := inTwo.Advance(stop)
-	rest, err2 := inTwo.Advance(now)
-	events, err := l.h.Advance(now)
+	parts, err1 := domaintest.Advance(inTwo, stop)
+	rest, err2 := domaintest.Advance(inTwo, now)
+	events, err := domaintest.Advance(l.h, now)
 	if err != nil || err1 != nil || err2 != nil {
 		l.t.Fatalf("advance: %v, %v, %v", err, err1, err2)
 	}
@@ -103,7 +103,7 @@ func (l *life) advance(now domain.Instant) {
 // settled says that nothing is due at now or before.
 func (l *life) settled(now domain.Instant) {
 	for _, when := range []domain.Instant{now, l.h.At(0), 0} {
-		if more, err := l.h.Fork().Advance(when); len(more) > 0 || err != nil {
+		if more, err := domaintest.Advance(l.h.Fork(), when); len(more) > 0 || err != nil {
 			l.t.Fatalf("%s: still due at %s: %s, %v", now, when, domaintest.Show(more), err)
 		}
 	}
@@ -116,11 +116,11 @@ func (l *life) settled(now domain.Instant) {
 	if wake == 0 {
 		late = now.Add(10_000 * time.Hour)
 	}
-	if more, err := l.h.Fork().Advance(late); len(more) > 0 || err != nil {
+	if more, err := domaintest.Advance(l.h.Fork(), late); len(more) > 0 || err != nil {
 		l.t.Fatalf("%s: wakes at %s, but at %s: %s, %v", now, wake, late, domaintest.Show(more), err)
 	}
 	if wake != 0 {
-		if more, err := l.h.Fork().Advance(wake); len(more) == 0 || err != nil || more[0].When() != max(wake, l.h.At(0)) {
+		if more, err := domaintest.Advance(l.h.Fork(), wake); len(more) == 0 || err != nil || more[0].When() != max(wake, l.h.At(0)) {
 			l.t.Fatalf("%s: at %s: %s, %v", now, wake, domaintest.Show(more), err)
 		}
 	}
@@ -184,7 +184,7 @@ func (l *life) append(now domain.Instant, events []domain.Event) {
 
 // putItself says that a PUT of what a GET showed writes nothing.
 func (l *life) putItself(now domain.Instant) {
-	events, err := l.h.Fork().Carry(now, domain.Update{Fields: object(l.t, l.distribution())})
+	events, err := domaintest.Carry(l.h.Fork(), now, domain.Update{Fields: object(l.t, l.distribution())})
 	over := rank(l.distribution().Shared().Status) > rank(domain.StatusOpen)
 	gone := l.distribution().Shared().Status == "" || l.distribution().Shared().Deleted
 	if len(events) > 0 || (err != nil) != (over || gone) {

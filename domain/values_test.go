@@ -417,7 +417,7 @@ func TestText_refusesHalfACharacter(t *testing.T) {
 		for _, field := range []string{"name", "encryptionSeed"} {
 			c := create(domain.KindQueue, `{}`)
 			c.Fields[field] = json.RawMessage(value)
-			_, err := domain.NewHistory(c.ID.Stream()).Carry(at("08:00"), c)
+			_, err := domaintest.Carry(domain.NewHistory(c.ID.Stream()), at("08:00"), c)
 			if (err == nil) != good {
 				t.Errorf("%s %s: %v", field, value, err)
 			}

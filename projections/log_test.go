@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/domain/domaintest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -77,12 +78,12 @@ func (l *testLog) history(stream string) *domain.History {
 func (l *testLog) send(stream string, cmd domain.Command) error {
 	h := l.history(stream)
 	now := h.At(l.now)
-	due, err := h.Advance(now)
+	due, err := domaintest.Advance(h, now)
 	if err != nil {
 		return err
 	}
 	l.append(stream, due...)
-	events, err := h.Carry(now, cmd)
+	events, err := domaintest.Carry(h, now, cmd)
 	l.append(stream, events...)
 	return err
 }

@@ -34,13 +34,13 @@ func (s Scenario) Run(t *testing.T) {
 	t.Helper()
 	h := Fold(t, s.Kind, s.Given)
 	now := h.At(s.Now)
-	got, err := h.Advance(now)
+	got, err := Advance(h, now)
 	if err != nil {
 		t.Fatalf("advance: %v", err)
 	}
 	var refusal *domain.Error
 	if s.When != nil {
-		events, err := h.Carry(now, s.When)
+		events, err := Carry(h, now, s.When)
 		if err != nil && !errors.As(err, &refusal) {
 			t.Fatalf("not a refusal: %v", err)
 		}
@@ -59,7 +59,7 @@ func (s Scenario) Run(t *testing.T) {
 	if !reflect.DeepEqual(again, h) {
 		t.Errorf("folded again\n got %+v\nwant %+v", again.Aggregate, h.Aggregate)
 	}
-	if rest, err := again.Advance(now); len(rest) > 0 || err != nil {
+	if rest, err := Advance(again, now); len(rest) > 0 || err != nil {
 		t.Errorf("still due: %s, %v", Show(rest), err)
 	}
 }
@@ -99,11 +99,11 @@ func Play(t TB, k domain.Kind, commands ...Asked) []domain.Event {
 	var all []domain.Event
 	for i, c := range commands {
 		now := h.At(c.Now)
-		due, err := h.Advance(now)
+		due, err := Advance(h, now)
 		all = append(all, due...)
 		if err == nil && c.Command != nil {
 			var events []domain.Event
-			events, err = h.Carry(now, c.Command)
+			events, err = Carry(h, now, c.Command)
 			all = append(all, events...)
 		}
 		if err != nil {
@@ -111,6 +111,28 @@ func Play(t TB, k domain.Kind, commands ...Asked) []domain.Event {
 		}
 	}
 	return all
+}
+
+// Advance does all that is due at now and returns it.
+func Advance(h *domain.History, now domain.Instant) (all []domain.Event, err error) {
+	for events, err := range h.Advance(now) {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, events...)
+	}
+	return all, nil
+}
+
+// Carry decides cmd at now and returns its events with those that are due because
+// of them.
+func Carry(h *domain.History, now domain.Instant, cmd domain.Command) ([]domain.Event, error) {
+	events, err := h.Decide(now, cmd)
+	if err != nil || len(events) == 0 {
+		return nil, err
+	}
+	due, err := Advance(h, now)
+	return append(events, due...), err
 }
 
 // Same fails the test unless got and want are the same events, all of each.

@@ -1,0 +1,39 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// faultCounts is how long an append that failed says something about the next.
+const faultCounts = 30 * time.Second
+
+// health remembers why the last append failed, if it did. The zero value is good
+// health.
+type health struct{ fault atomic.Pointer[appendFault] }
+
+type appendFault struct {
+	err error
+	at  time.Time
+}
+
+func (h *health) appended(err error, now time.Time) {
+	switch {
+	case err != nil && !errors.Is(err, domain.ErrWrongRevision):
+		h.fault.Store(&appendFault{err, now})
+	case h.fault.Load() != nil:
+		h.fault.Store(nil)
+	}
+}
+
+func (h *health) now(now time.Time) error {
+	f := h.fault.Load()
+	if f == nil || now.Sub(f.at) > faultCounts {
+		return nil
+	}
+	return fmt.Errorf("the last write failed: %w", f.err)
+}
