@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -10,13 +11,13 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Follower is what follows the log. It is called by one goroutine, event by
-// event in the order of the log, and must not take long.
+// Follower is what follows the log. It is called by one goroutine at a time, event
+// by event in the order of the log, and must not take long.
 type Follower interface {
 	// Position is the last event handled; what follows it is delivered.
 	Position() domain.Position
-	// Follow takes the next event. After a reconnection or beside a slower
-	// follower an event may come again; it is at or before Position then.
+	// Follow takes the next event. After a reconnection an event may come again;
+	// it is at or before Position then.
 	Follow(r *domain.Recorded)
 	// Passed says that up to p there was nothing else to follow. It is no place
 	// to resume from.
@@ -24,32 +25,72 @@ type Follower interface {
 }
 
 // Tail has the process's one live subscription to the log and hands each event,
-// decoded once, to all followers. A subscription that drops is taken up again
-// behind the last event handled.
+// decoded once, to all followers. A follower that is behind at the start has a
+// subscription of its own until it is level, and holds nobody up. A subscription
+// that drops is taken up again behind the last event handled.
 type Tail struct {
-	log       *Log
-	kinds     []domain.Kind
-	followers []Follower
-	head      domain.Position
-	logger    zerolog.Logger
+	log    *Log
+	kinds  []domain.Kind
+	head   domain.Position
+	logger zerolog.Logger
 
-	reached   domain.Position // the last event handed on; owned by Run
 	connected atomic.Bool
-	level     chan struct{} // closed when the followers have caught up for the first time
-	isLevel   bool          // owned by Run
+	level     chan struct{} // closed when no follower is behind any more
+	catchUps  []*catchUp
+
+	mu        sync.Mutex // held while an event is handed on, and guards the fields below
+	followers []Follower // those that are level
+	behind    int        // how many are not
+	reached   domain.Position
 }
 
 // NewTail returns a tail of the streams of some kinds, which delivers nothing
-// until Run. It has caught up when it has reached head, where the log ends now.
+// until Run. It has caught up when all followers have reached head, where the log
+// ends now.
 func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog.Logger, followers ...Follower) *Tail {
-	return &Tail{log: log, kinds: kinds, followers: followers, head: head, logger: logger, level: make(chan struct{})}
+	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, level: make(chan struct{}), reached: head}
+	for _, f := range followers {
+		if at := f.Position(); at.Before(head) {
+			t.catchUps = append(t.catchUps, &catchUp{tail: t, follower: f, started: at, reached: at})
+			t.behind++
+		} else {
+			t.followers = append(t.followers, f)
+		}
+	}
+	if t.behind == 0 {
+		close(t.level)
+	}
+	return t
 }
 
 // CaughtUp is closed when all that stood before head has been handed on.
 func (t *Tail) CaughtUp() <-chan struct{} { return t.level }
 
-// Connected reports whether the subscription stands.
+// Connected reports whether the live subscription stands.
 func (t *Tail) Connected() bool { return t.connected.Load() }
+
+// Progress is how far catching up has come, with the follower that is furthest
+// behind.
+type Progress struct {
+	Events int64     // handed on so far
+	UpTo   time.Time // when the last of them was recorded; the zero time before the first
+	// Share is how much of what it missed it has, from 0 to 1: an estimate, made
+	// from positions whose scale is the store's own business.
+	Share float64
+}
+
+// Progress returns how far catching up has come.
+func (t *Tail) Progress() Progress {
+	least := Progress{Share: 1}
+	for _, c := range t.catchUps {
+		if p := c.progress.Load(); p == nil {
+			return Progress{}
+		} else if p.Share < least.Share || least.UpTo.IsZero() {
+			least = *p
+		}
+	}
+	return least
+}
 
 const (
 	resubscribeSoon = 100 * time.Millisecond
@@ -58,19 +99,33 @@ const (
 
 // Run delivers until ctx ends.
 func (t *Tail) Run(ctx context.Context) {
-	t.reached = t.followers[0].Position()
-	for _, f := range t.followers[1:] {
-		if p := f.Position(); p.Before(t.reached) {
-			t.reached = p
-		}
+	var catchingUp sync.WaitGroup
+	for _, c := range t.catchUps {
+		catchingUp.Go(func() { c.run(ctx) })
 	}
+	t.keep(ctx, t)
+	catchingUp.Wait()
+}
+
+// resumable is a subscriber that knows where to go on after a drop.
+type resumable interface {
+	subscriber
+	place() domain.Position
+	dropped()
+}
+
+// keep subscribes, and subscribes again after each drop, until ctx ends.
+func (t *Tail) keep(ctx context.Context, to resumable) {
 	wait := resubscribeSoon
 	for {
-		before := t.reached
-		err := t.log.subscribe(ctx, t.reached, t.kinds, t)
-		t.connected.Store(false)
+		before := to.place()
+		err := t.log.subscribe(ctx, before, t.kinds, to)
+		to.dropped()
 		if ctx.Err() != nil {
 			return
+		}
+		if to.place() != before {
+			wait = resubscribeSoon
 		}
 		t.logger.Warn().Err(err).Dur("again_in", wait).Msg("the log is not followed")
 		timer := time.NewTimer(wait)
@@ -81,13 +136,20 @@ func (t *Tail) Run(ctx context.Context) {
 			return
 		}
 		wait = min(2*wait, resubscribeLate)
-		if t.reached != before {
-			wait = resubscribeSoon
-		}
 	}
 }
 
+func (t *Tail) place() domain.Position {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.reached
+}
+
+func (t *Tail) dropped() { t.connected.Store(false) }
+
 func (t *Tail) event(r *domain.Recorded) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, f := range t.followers {
 		f.Follow(r)
 	}
@@ -96,24 +158,114 @@ func (t *Tail) event(r *domain.Recorded) {
 }
 
 func (t *Tail) passed(p domain.Position) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, f := range t.followers {
 		f.Passed(p)
 	}
 	t.advanced(p)
 }
 
-// advanced finds out by position whether the followers have caught up: older
-// servers do not say so.
+// advanced finds out by position whether the subscription is at the log's end:
+// older servers do not say so.
 func (t *Tail) advanced(p domain.Position) {
 	if !p.Before(t.head) {
 		t.caughtUp()
 	}
 }
 
-func (t *Tail) caughtUp() {
-	t.connected.Store(true)
-	if !t.isLevel {
-		t.isLevel = true
+func (t *Tail) caughtUp() { t.connected.Store(true) }
+
+// join hands f over to the live subscription, if p, up to which f has all, is not
+// before the place where that is.
+func (t *Tail) join(f Follower, p domain.Position) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p.Before(t.reached) {
+		return false
+	}
+	t.followers = append(t.followers, f)
+	return true
+}
+
+// levelled says that one more follower has all that stood before head.
+func (t *Tail) levelled() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.behind--; t.behind == 0 {
 		close(t.level)
+	}
+}
+
+// catchUp is the subscription of a follower that is behind. Its methods are for
+// one goroutine.
+type catchUp struct {
+	tail     *Tail
+	follower Follower
+	started  domain.Position
+	reached  domain.Position // the last event handed on
+	level    bool
+	joined   bool // the follower belongs to the live subscription
+	stop     context.CancelFunc
+	events   int64
+	progress atomic.Pointer[Progress] // nil before the first event
+}
+
+// run ends when the follower is level, or when ctx does.
+func (c *catchUp) run(ctx context.Context) {
+	ctx, c.stop = context.WithCancel(ctx)
+	defer c.stop()
+	c.tail.keep(ctx, c)
+}
+
+func (c *catchUp) place() domain.Position { return c.reached }
+func (c *catchUp) dropped()               {}
+
+func (c *catchUp) event(r *domain.Recorded) {
+	if c.joined {
+		return
+	}
+	c.follower.Follow(r)
+	c.reached = r.Position
+	c.events++
+	if c.events%progressEvery == 1 {
+		c.progress.Store(&Progress{c.events, r.RecordedAt, share(r.Position, c.started, c.tail.head)})
+	}
+	c.advanced(r.Position)
+}
+
+// progressEvery is after how many events progress is written down.
+const progressEvery = 256
+
+// share is how much of the way from a position to another lies behind at.
+func share(at, from, to domain.Position) float64 {
+	if !at.Before(to) {
+		return 1
+	}
+	return float64(at.Commit-from.Commit) / float64(to.Commit-from.Commit)
+}
+
+func (c *catchUp) passed(p domain.Position) {
+	if c.joined {
+		return
+	}
+	c.follower.Passed(p)
+	c.advanced(p)
+}
+
+func (c *catchUp) advanced(p domain.Position) {
+	if !p.Before(c.tail.head) {
+		c.caughtUp()
+	}
+	if c.tail.join(c.follower, p) {
+		c.joined = true
+		c.stop()
+	}
+}
+
+func (c *catchUp) caughtUp() {
+	if !c.level {
+		c.level = true
+		c.tail.levelled()
 	}
 }

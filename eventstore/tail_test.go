@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -49,7 +50,17 @@ func (c *collector) take(t *testing.T, n int) []string {
 // follow runs a tail until the test ends.
 func follow(t *testing.T, l *Log, followers ...Follower) *Tail {
 	t.Helper()
-	tail := NewTail(l, append(domain.Kinds(), domain.KindOrganization), domain.Position{}, zerolog.Nop(), followers...)
+	head, err := l.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail := NewTail(l, append(domain.Kinds(), domain.KindOrganization), head, zerolog.Nop(), followers...)
+	run(t, tail)
+	return tail
+}
+
+func run(t *testing.T, tail *Tail) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { tail.Run(ctx) })
@@ -57,7 +68,6 @@ func follow(t *testing.T, l *Log, followers ...Follower) *Tail {
 		cancel()
 		running.Wait()
 	})
-	return tail
 }
 
 func appendTo(t *testing.T, l *Log, stream string, head domain.Head, events ...domain.Event) (domain.Head, domain.Position) {
@@ -81,8 +91,12 @@ func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
 	all, later := newCollector(domain.Position{}), newCollector(position)
 	tail := follow(t, l, all, later)
 	<-tail.CaughtUp()
-	if !tail.Connected() {
-		t.Error("caught up and not connected")
+	for !tail.Connected() {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal("not connected")
+		}
 	}
 	appendTo(t, l, stream, head, deleted())
 	want := []string{stream + " queue.created", otherStream + " queue.created", stream + " queue.deleted"}
@@ -94,23 +108,174 @@ func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
 	}
 }
 
+func at(n uint64) domain.Position { return domain.Position{Commit: n, Prepare: n} }
+
+func recordedAt(n uint64) *domain.Recorded {
+	return &domain.Recorded{Position: at(n), RecordedAt: time.Unix(int64(n), 0)}
+}
+
+func isLevel(t *Tail) bool {
+	select {
+	case <-t.CaughtUp():
+		return true
+	default:
+		return false
+	}
+}
+
 func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 	t.Parallel()
-	at := func(n uint64) domain.Position { return domain.Position{Commit: n, Prepare: n} }
-	for name, step := range map[string]func(*Tail, uint64){
-		"an event":     func(t *Tail, n uint64) { t.event(&domain.Recorded{Position: at(n)}) },
-		"a checkpoint": func(t *Tail, n uint64) { t.passed(at(n)) },
+	for name, step := range map[string]func(subscriber, uint64){
+		"an event":     func(s subscriber, n uint64) { s.event(recordedAt(n)) },
+		"a checkpoint": func(s subscriber, n uint64) { s.passed(at(n)) },
 	} {
-		tail := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(domain.Position{}))
+		tail := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(at(0)), newCollector(at(7)), newCollector(at(3)))
+		for _, c := range tail.catchUps {
+			if isLevel(tail) {
+				t.Errorf("%s: one is behind", name)
+			}
+			_, c.stop = context.WithCancel(t.Context())
+			step(c, 6)
+			if isLevel(tail) {
+				t.Errorf("%s before the head", name)
+			}
+			step(c, 7)
+		}
+		if !isLevel(tail) || tail.Connected() {
+			t.Errorf("%s at the head: level %t, connected %t", name, isLevel(tail), tail.Connected())
+		}
 		step(tail, 6)
-		if tail.isLevel {
-			t.Errorf("%s before the head", name)
+		if tail.Connected() {
+			t.Errorf("%s: connected before the head", name)
 		}
 		step(tail, 7)
-		if !tail.isLevel || !tail.Connected() {
-			t.Errorf("%s at the head", name)
+		if !tail.Connected() {
+			t.Errorf("%s: not connected at the head", name)
 		}
 	}
+	if tail := NewTail(nil, nil, at(0), zerolog.Nop(), newCollector(at(0))); !isLevel(tail) {
+		t.Error("an empty log is caught up with")
+	}
+}
+
+// A follower goes over to the live subscription where that is, and neither misses
+// an event nor gets one from both.
+func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
+	t.Parallel()
+	behind, live := newCollector(at(0)), newCollector(at(4))
+	tail := NewTail(nil, nil, at(4), zerolog.Nop(), behind, live)
+	c := tail.catchUps[0]
+	stopped := false
+	c.stop = func() { stopped = true }
+	tail.event(recordedAt(6)) // the live subscription is ahead
+	for n := uint64(1); n <= 5; n++ {
+		c.event(recordedAt(n))
+	}
+	c.caughtUp()
+	if !isLevel(tail) || stopped {
+		t.Errorf("level %t, handed over %t, though 6 is missing", isLevel(tail), stopped)
+	}
+	c.event(recordedAt(6))
+	if !stopped {
+		t.Error("not handed over at the same place")
+	}
+	c.event(recordedAt(7)) // was on its way already
+	c.passed(at(8))
+	tail.event(recordedAt(7))
+	tail.event(recordedAt(9))
+	for _, f := range []struct {
+		*collector
+		want []uint64
+	}{{behind, []uint64{1, 2, 3, 4, 5, 6, 7, 9}}, {live, []uint64{6, 7, 9}}} {
+		close(f.got)
+		var got []uint64
+		for r := range f.got {
+			got = append(got, r.Position.Commit)
+		}
+		if !slices.Equal(got, f.want) {
+			t.Errorf("got %v, want %v", got, f.want)
+		}
+	}
+}
+
+func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
+	t.Parallel()
+	tail := NewTail(nil, nil, at(1000), zerolog.Nop(), newCollector(at(0)), newCollector(at(500)))
+	if p := tail.Progress(); p != (Progress{}) {
+		t.Errorf("at the start: %+v", p)
+	}
+	last, ahead := tail.catchUps[0], tail.catchUps[1]
+	last.event(recordedAt(20))
+	if p := tail.Progress(); p != (Progress{}) {
+		t.Errorf("before the other's first event: %+v", p)
+	}
+	ahead.event(recordedAt(900))
+	first := Progress{1, time.Unix(20, 0), 0.02}
+	for n := uint64(21); n < 20+progressEvery; n++ {
+		if p := tail.Progress(); p != first {
+			t.Fatalf("at %d: got %+v, want %+v", n, p, first)
+		}
+		last.event(recordedAt(n))
+	}
+	last.event(recordedAt(500))
+	if p, want := tail.Progress(), (Progress{1 + progressEvery, time.Unix(500, 0), 0.5}); p != want {
+		t.Errorf("got %+v, want %+v", p, want)
+	}
+	if p := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(at(7))).Progress(); p.Share != 1 {
+		t.Errorf("nobody is behind: %+v", p)
+	}
+}
+
+// While one follower catches up, slowly, others get what happens now, and a log that
+// grows all the time is caught up with.
+func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
+	t.Parallel()
+	l := newTestLog(t)
+	head := domain.EmptyHead()
+	var position domain.Position
+	grow := func(n int) {
+		for range n {
+			head, position = appendTo(t, l, stream, head, queueCreated(), deleted())
+		}
+	}
+	grow(50)
+	slow := &gate{newCollector(domain.Position{}), make(chan struct{})}
+	live := newCollector(position)
+	tail := NewTail(l, domain.Kinds(), position, zerolog.Nop(), slow, live)
+	run(t, tail)
+	grow(50)
+	live.take(t, 100)
+	if isLevel(tail) {
+		t.Error("the slow one has caught up")
+	}
+	close(slow.open)
+	grow(50)
+	live.take(t, 100)
+	<-tail.CaughtUp()
+	if got := len(slow.take(t, 300)); got != 300 {
+		t.Errorf("%d events", got)
+	}
+	// Sooner or later there is one subscription only.
+	for handedOver := false; !handedOver; {
+		grow(1)
+		slow.take(t, 2)
+		tail.mu.Lock()
+		handedOver = len(tail.followers) == 2
+		tail.mu.Unlock()
+	}
+	grow(1)
+	slow.take(t, 2)
+}
+
+// gate is a follower that takes nothing until it is open.
+type gate struct {
+	*collector
+	open chan struct{}
+}
+
+func (g *gate) Follow(r *domain.Recorded) {
+	<-g.open
+	g.collector.Follow(r)
 }
 
 func TestTail_goesOnWhereItWasAfterTheServerWasAway(t *testing.T) {

@@ -20,8 +20,8 @@ type Opener interface {
 	Open(stream, eventType, field, sealed string) (string, error)
 }
 
-// Views are the read models. Follow and Passed are for one goroutine, the one
-// that reads the log; Run and Close are for one each; everything else may be
+// Views are the read models. Follow and Passed are for one goroutine at a time,
+// the one that reads the log; Run and Close are for one each; everything else may be
 // called from any. What they return is never changed afterwards, and must not be.
 type Views struct {
 	log  zerolog.Logger

@@ -165,6 +165,9 @@ func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 		// Without it messages overtake each other.
 		BlockPublishUntilSubscriberAck: true,
 	}, busLogger{logger})
+	// The bus is for what happens from now on; the log has what happened.
+	n.relay = relay.New(n.bus, l.head, logger)
+	n.tail = eventstore.NewTail(l.Log, append(domain.Kinds(), domain.KindOrganization), l.head, logger, views, n.relay)
 	n.scheduler = scheduler.New(views, n.handler, time.Now, logger)
 	macKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
@@ -197,9 +200,6 @@ func (n *node) serve(l net.Listener) <-chan error {
 // catchUp follows the log and returns when the read models have reached the end
 // that it had at the start. It reports false when ctx ended before.
 func (n *node) catchUp(ctx context.Context) bool {
-	// The bus is for what happens from now on; the log has what happened.
-	n.relay = relay.New(n.bus, n.log.head, n.logger)
-	n.tail = eventstore.NewTail(n.log.Log, append(domain.Kinds(), domain.KindOrganization), n.log.head, n.logger, n.views, n.relay)
 	n.stopViews = start(func(ctx context.Context) {
 		if err := n.views.Run(ctx); err != nil {
 			n.logger.Error().Err(err).Msg("the read models were not saved")
@@ -207,13 +207,33 @@ func (n *node) catchUp(ctx context.Context) bool {
 	})
 	n.stopRelay = start(n.relay.Run)
 	n.stopTail = start(n.tail.Run)
-	select {
-	case <-n.tail.CaughtUp():
-		n.caughtUp.Store(true)
-		return true
-	case <-ctx.Done():
-		return false
+	report := time.NewTicker(progressEvery)
+	defer report.Stop()
+	for {
+		select {
+		case <-n.tail.CaughtUp():
+			n.caughtUp.Store(true)
+			return true
+		case <-ctx.Done():
+			return false
+		case <-report.C:
+			p := n.tail.Progress()
+			n.logger.Info().Int64("events", p.Events).Int("percent", percent(p)).Time("up_to", p.UpTo).Msg("catching up with the log")
+		}
 	}
+}
+
+// progressEvery is how often a long catching-up says how far it is.
+const progressEvery = 5 * time.Second
+
+func percent(p eventstore.Progress) int { return int(100 * p.Share) }
+
+// catchingUp is how far the read models are, for whoever asks when the node will
+// be ready.
+type catchingUp struct {
+	Events  int64     `json:"events"`
+	Percent int       `json:"percent"`
+	UpTo    time.Time `json:"upTo,omitzero"`
 }
 
 // keepTime starts the timers, from the read models as they are now.
@@ -231,12 +251,17 @@ func (n *node) keepTime() {
 // ready names the parts that a ready engine needs, and what is wrong with them.
 func (n *node) ready(ctx context.Context) []httpapi.Check {
 	_, store := n.log.Head(ctx)
-	var views error
+	if store == nil {
+		store = n.handler.Health()
+	}
+	views := httpapi.Check{Name: "projections"}
 	switch {
 	case !n.caughtUp.Load():
-		views = errors.New("catching up with the log")
+		p := n.tail.Progress()
+		views.Err = errors.New("catching up with the log")
+		views.Detail = catchingUp{p.Events, percent(p), p.UpTo}
 	case !n.tail.Connected():
-		views = errors.New("the log is not followed")
+		views.Err = errors.New("the log is not followed")
 	}
 	timers := errors.New("what was overdue at the start is not done")
 	if n.scheduler.CaughtUp() {
@@ -244,7 +269,7 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	}
 	return []httpapi.Check{
 		{Name: "eventStore", Err: store},
-		{Name: "projections", Err: views},
+		views,
 		{Name: "timers", Err: timers},
 	}
 }
