@@ -162,7 +162,7 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 // an event nor gets one from both.
 func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	t.Parallel()
-	behind, live := newCollector(at(0)), newCollector(at(4))
+	behind, live := &recorder{from: at(0)}, &recorder{from: at(4)}
 	tail := NewTail(nil, nil, at(4), zerolog.Nop(), behind, live)
 	c := tail.catchUps[0]
 	stopped := false
@@ -175,6 +175,9 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	if !isLevel(tail) || stopped {
 		t.Errorf("level %t, handed over %t, though 6 is missing", isLevel(tail), stopped)
 	}
+	if c.place() != at(5) {
+		t.Errorf("after a drop it would go on behind %v", c.place())
+	}
 	c.event(recordedAt(6))
 	if !stopped {
 		t.Error("not handed over at the same place")
@@ -182,21 +185,25 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	c.event(recordedAt(7)) // was on its way already
 	c.passed(at(8))
 	tail.event(recordedAt(7))
+	tail.passed(at(8))
 	tail.event(recordedAt(9))
-	for _, f := range []struct {
-		*collector
-		want []uint64
-	}{{behind, []uint64{1, 2, 3, 4, 5, 6, 7, 9}}, {live, []uint64{6, 7, 9}}} {
-		close(f.got)
-		var got []uint64
-		for r := range f.got {
-			got = append(got, r.Position.Commit)
-		}
-		if !slices.Equal(got, f.want) {
-			t.Errorf("got %v, want %v", got, f.want)
-		}
+	if want := []uint64{1, 2, 3, 4, 5, 6, 7, 9}; !slices.Equal(behind.followed, want) || !slices.Equal(behind.seen, []uint64{8}) {
+		t.Errorf("the one behind got %v and was past %v", behind.followed, behind.seen)
+	}
+	if want := []uint64{6, 7, 9}; !slices.Equal(live.followed, want) {
+		t.Errorf("the live one got %v", live.followed)
 	}
 }
+
+// recorder is a follower that remembers all that it is told.
+type recorder struct {
+	from             domain.Position
+	followed, seen []uint64
+}
+
+func (f *recorder) Position() domain.Position { return f.from }
+func (f *recorder) Follow(r *domain.Recorded) { f.followed = append(f.followed, r.Position.Commit) }
+func (f *recorder) Passed(p domain.Position)  { f.seen = append(f.seen, p.Commit) }
 
 func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
 	t.Parallel()
@@ -210,6 +217,10 @@ func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
 		t.Errorf("before the other's first event: %+v", p)
 	}
 	ahead.event(recordedAt(900))
+	slices.Reverse(tail.catchUps)
+	if p := tail.Progress(); p.Share != 0.02 {
+		t.Errorf("the first of them decides: %+v", p)
+	}
 	first := Progress{1, time.Unix(20, 0), 0.02}
 	for n := uint64(21); n < 20+progressEvery; n++ {
 		if p := tail.Progress(); p != first {
