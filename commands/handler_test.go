@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -460,25 +459,35 @@ func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 			}
 			return nil
 		}
-		var all sync.WaitGroup
-		var wrong atomic.Int64
-		send := func(i int) {
-			r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(strconv.Itoa(i), "b")})
-			if err != nil || *shared(r).Name != strconv.Itoa(i) {
-				wrong.Add(1)
+		ask := func(i int) *pending {
+			k := key(strconv.Itoa(i), "b")
+			p := &pending{
+				Request: Request{Stream: stream, Command: domain.Update{Fields: fields("name", strconv.Quote(strconv.Itoa(i)))}, Key: k},
+				ctx:     t.Context(), id: k.CommandID, done: make(chan struct{}),
 			}
+			if err := b.enqueue(p); err != nil {
+				t.Fatal(err)
+			}
+			return p
 		}
-		all.Go(func() { send(0) })
+		all := []*pending{ask(0)}
 		<-held
 		for i := range maxWaiting {
-			all.Go(func() { send(i + 1) })
+			all = append(all, ask(i+1))
 		}
-		synctest.Wait()
 		before := b.log.encoded
 		close(release)
-		all.Wait()
-		if wrong.Load() > 0 {
-			t.Errorf("%d commands were not answered with what they did", wrong.Load())
+		wrong := 0
+		for i, p := range all {
+			<-p.done
+			if p.err != nil || *shared(p.result).Name != strconv.Itoa(i) {
+				wrong++
+			}
+			p.result = Result{}
+		}
+		b.working.Wait()
+		if wrong > 0 {
+			t.Errorf("%d commands were not answered with what they did", wrong)
 		}
 		if got := len(b.log.types(stream)); got != maxWaiting+2 {
 			t.Errorf("%d events", got)
@@ -489,7 +498,6 @@ func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 		if again := b.log.encoded - before - maxWaiting; again > failed*maxBatch {
 			t.Errorf("%d events were made again after %d failures", again, failed)
 		}
-		// The stream is read once more by the creation's own load.
 		if b.log.yielded > failed*maxBatch {
 			t.Errorf("%d events were read after %d failures", b.log.yielded, failed)
 		}

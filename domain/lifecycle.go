@@ -350,7 +350,7 @@ func sameJSON(a, b json.RawMessage) bool {
 		out, _ := json.Marshal(v)
 		return out
 	}
-	return bytes.Equal(canonical(a), canonical(b))
+	return bytes.Equal(a, b) || bytes.Equal(canonical(a), canonical(b))
 }
 
 // step sets the time of the next status to now. The step itself follows because
