@@ -197,7 +197,7 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 
 // recorder is a follower that remembers all that it is told.
 type recorder struct {
-	from             domain.Position
+	from           domain.Position
 	followed, seen []uint64
 }
 
