@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/url"
 	"sync"
 	"time"
@@ -14,33 +13,38 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// client supervises the official one, whose calls may block without regard to
-// their context while it looks for a server, whose Close panics those that do,
-// and which forgets its old connection without closing it when it makes a new
-// one. The last is narrowed to those calls that are under way when a connection
-// is lost: one forgotten connection may remain from each loss. Safe for
-// concurrent use.
+// client supervises the official one, which by itself, when a connection is lost,
+// blocks calls without regard to their context until it has another, and for good
+// when it gives up; which forgets the lost connection without closing it; and
+// which panics on some answers. So it is never left to connect while others wait
+// for it, nor to connect a second time: each connection has an official client of
+// its own. Safe for concurrent use.
+//
+// What remains: a server that refers to another one as the leader, which none does
+// to a client that asks for no leader, has the official client go there by itself.
+// It then forgets a connection when the other one does not answer.
 type client struct {
-	config *esdb.Configuration
-	slots  chan struct{} // one for each call under way, also of callers that left
+	config  *esdb.Configuration
+	closing context.Context // ends when the client is closed
+	close   func() error
 
-	mu      sync.Mutex // guards the fields below
-	current *generation
-	closed  bool
-	retired sync.WaitGroup // generations that wait for their calls to end
+	mu         sync.Mutex  // guards the fields below
+	current    *generation // nil when the next call has to connect
+	background sync.WaitGroup
 }
 
-// maxCalls bounds the calls under way. While there is no server calls do not end
-// with their contexts, and without a bound each would leave something behind.
-const maxCalls = 1_024
-
-// generation is an official client from one loss of the connection to the next.
+// generation is an official client from its connection to the loss of it.
 type generation struct {
+	connected chan struct{} // closed when the field below is set
 	*esdb.Client
 	calls sync.WaitGroup
 }
 
-var errClientClosed = errors.New("the event store client is closed")
+var (
+	errClientClosed = errors.New("the event store client is closed")
+	// errNotSent is added to what ended a call before there was a connection.
+	errNotSent = errors.New("there was no connection to the event store")
+)
 
 // dial makes a client for a connection string (esdb://…). It does not connect
 // yet. socket, when not empty, is the absolute path of a Unix socket to use
@@ -55,113 +59,227 @@ func dial(connection, socket string) (*client, error) {
 		// escaped.
 		config.Address = (&url.URL{Scheme: "unix", Path: socket}).String()
 	}
-	// By default the client gives up for good about a second after the server
-	// went. It has to outlast a restart of the server, however long that takes;
-	// how long a call waits is up to the call's context.
-	config.MaxDiscoverAttempts = math.MaxInt32
-	config.Logger = esdb.NoopLogging()
-	c := &client{config: config, slots: make(chan struct{}, maxCalls)}
-	if c.current, err = c.newGeneration(); err != nil {
-		return nil, err
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("event store address: %w", err)
 	}
+	// Trying again is up to connect, which can be stopped.
+	config.MaxDiscoverAttempts, config.DiscoveryInterval = 1, 0
+	config.Logger = leaveBeforeReconnecting
+	c := &client{config: config}
+	var cancel context.CancelFunc
+	c.closing, cancel = context.WithCancel(context.Background())
+	c.close = sync.OnceValue(func() error {
+		// No call begins after this.
+		c.mu.Lock()
+		cancel()
+		g := c.current
+		c.mu.Unlock()
+		c.finish(g)
+		return nil
+	})
 	return c, nil
 }
 
-func (c *client) newGeneration() (*generation, error) {
-	inner, err := esdb.NewClient(c.config)
-	if err != nil {
-		return nil, fmt.Errorf("event store client: %w", err)
+// lostError is what a call panics with when its connection is lost.
+type lostError struct{ error }
+
+// leaveBeforeReconnecting is the official client's logger. The one thing that the
+// client does between learning that the connection is lost and beginning to look
+// for another one is to log it, in the goroutine of the call that failed. So the
+// call is left there, for guard to take up.
+func leaveBeforeReconnecting(_ esdb.LogLevel, format string, args ...any) {
+	if format != "unexpected exception: %v" || len(args) != 1 {
+		return
 	}
-	return &generation{Client: inner}, nil
+	if err, ok := args[0].(error); ok && status.Code(err) == codes.Unavailable {
+		panic(lostError{err})
+	}
 }
 
-// do runs f, which calls the client, and returns when f does or when ctx ends.
-// What f assigns may be read only when do returned f's result.
-func (c *client) do(ctx context.Context, f func(*esdb.Client) error) error {
-	select {
-	case c.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+// reconnectPause is between attempts to reach the server.
+const reconnectPause = 100 * time.Millisecond
+
+// connect gives g its official client as soon as there is a server.
+func (c *client) connect(g *generation) {
+	for {
+		inner, err := esdb.NewClient(c.config)
+		if err == nil {
+			// Asks for nothing that the client does not ask when it connects.
+			if _, err = inner.GetServerVersion(); err == nil {
+				g.Client = inner
+				close(g.connected)
+				return
+			}
+		}
+		timer := time.NewTimer(reconnectPause)
+		select {
+		case <-timer.C:
+		case <-c.closing.Done():
+			timer.Stop()
+			return
+		}
 	}
+}
+
+// begin waits for a connection. When it returns one, g.calls counts the caller.
+func (c *client) begin(ctx context.Context) (*generation, error) {
 	c.mu.Lock()
-	if c.closed {
+	if c.closing.Err() != nil {
 		c.mu.Unlock()
-		<-c.slots
-		return errClientClosed
+		return nil, fmt.Errorf("%w: %w", errNotSent, errClientClosed)
 	}
 	g := c.current
-	done := make(chan error, 1)
-	g.calls.Go(func() {
-		defer func() { <-c.slots }()
-		defer func() {
-			if p := recover(); p != nil {
-				done <- fmt.Errorf("event store client: %v", p)
-			}
-		}()
-		err := f(g.Client)
-		if connectionLost(err) {
-			c.retire(g)
-		}
-		done <- err
-	})
+	if g == nil {
+		g = &generation{connected: make(chan struct{})}
+		c.current = g
+		c.background.Go(func() { c.connect(g) })
+	}
+	g.calls.Add(1)
 	c.mu.Unlock()
+	select {
+	case <-g.connected:
+		return g, nil
+	case <-ctx.Done():
+		g.calls.Done()
+		return nil, fmt.Errorf("%w: %w", errNotSent, ctx.Err())
+	case <-c.closing.Done():
+		g.calls.Done()
+		return nil, fmt.Errorf("%w: %w", errNotSent, errClientClosed)
+	}
+}
+
+// untilClosed returns a context that ends with ctx and when the client is closed.
+func (c *client) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.closing, func() { cancel(errClientClosed) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// do runs f, which calls the official client, and returns when f does or when ctx
+// ends. What f assigns may be read only when do returned f's result.
+func (c *client) do(ctx context.Context, f func(context.Context, *esdb.Client) error) error {
+	g, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer g.calls.Done()
+	ctx, cancel := c.untilClosed(ctx)
+	defer cancel()
+	return c.run(ctx, g, func() error { return f(ctx, g.Client) })
+}
+
+// run runs f in a goroutine of its own, which is left behind when ctx ends.
+func (c *client) run(ctx context.Context, g *generation, f func() error) error {
+	done := make(chan error, 1)
+	g.calls.Go(func() { done <- c.guard(g, f) })
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
+}
+
+// guard runs f and turns its panics into errors. It retires g when f lost the
+// connection.
+func (c *client) guard(g *generation, f func() error) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case lostError:
+			err = p.error
+		default:
+			err = fmt.Errorf("event store client: %v", p)
+		}
+		if connectionLost(err) {
+			c.retire(g)
+		}
+	}()
+	return f()
 }
 
 func connectionLost(err error) bool {
-	e, ok := errors.AsType[*esdb.Error](err)
-	if !ok {
-		return false
+	if e, ok := errors.AsType[*esdb.Error](err); ok {
+		switch e.Code() {
+		case esdb.ErrorUnavailable, esdb.ErrorCodeConnectionClosed, esdb.ErrorCodeNotLeader:
+			return true
+		}
 	}
-	return e.Code() == esdb.ErrorUnavailable || e.Code() == esdb.ErrorCodeConnectionClosed || status.Code(e.Err()) == codes.Unavailable
+	return err != nil && status.Code(err) == codes.Unavailable
 }
 
-// retire puts a new generation into g's place. g is closed when its calls have
-// ended.
+// retire has the next call connect anew. g is closed when its calls have ended.
 func (c *client) retire(g *generation) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.current != g || c.closed {
+	if c.current != g || c.closing.Err() != nil {
 		return
 	}
-	next, err := c.newGeneration()
-	if err != nil {
-		// The configuration was good before; g goes on, with its leak.
-		return
-	}
-	c.current = next
-	c.retired.Go(func() {
-		g.calls.Wait()
-		_ = g.Close() // which always succeeds
-	})
+	c.current = nil
+	c.background.Go(func() { g.end() })
 }
 
-// closeWait is how long calls may take to end before a client is left behind.
+// end closes the connection when the calls have ended: closing panics those that
+// are still under way.
+func (g *generation) end() {
+	g.calls.Wait()
+	_ = g.Close() // which always succeeds
+}
+
+// subscribe delivers what a subscription to $all gives, in the caller's goroutine,
+// until ctx ends or the subscription drops. It returns why.
+func (c *client) subscribe(ctx context.Context, options esdb.SubscribeToAllOptions, deliver func(*esdb.SubscriptionEvent)) error {
+	g, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer g.calls.Done()
+	ctx, cancel := c.untilClosed(ctx)
+	defer cancel()
+	var subscription *esdb.Subscription
+	err = c.run(ctx, g, func() error {
+		var err error
+		subscription, err = g.SubscribeToAll(ctx, options)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = subscription.Close() }() // which always succeeds
+	for {
+		var event *esdb.SubscriptionEvent
+		err := c.guard(g, func() error {
+			event = subscription.Recv()
+			if event.SubscriptionDropped != nil {
+				return event.SubscriptionDropped.Error
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		deliver(event)
+	}
+}
+
+// closeWait is how long closing waits for what is under way to end.
 const closeWait = 2 * time.Second
 
-// close releases the connections. While a call is stuck in the client, because
-// there is no server, it is left to end by itself: closing would make that call
-// panic.
-func (c *client) close() error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil
-	}
-	c.closed = true
-	g := c.current
-	c.mu.Unlock()
+// finish closes the last connection when its calls have ended. An attempt to
+// connect, to a server that takes the connection and says nothing, goes on for as
+// long as the configuration allows one to take (gossipTimeout), and is not waited
+// for to the end.
+func (c *client) finish(g *generation) {
 	idle := make(chan struct{})
 	go func() {
-		g.calls.Wait()
-		_ = g.Close() // which always succeeds
-		c.retired.Wait()
-		close(idle)
+		defer close(idle)
+		c.background.Wait()
+		if g != nil && g.Client != nil {
+			g.end()
+		}
 	}()
 	timer := time.NewTimer(closeWait)
 	defer timer.Stop()
@@ -169,5 +287,4 @@ func (c *client) close() error {
 	case <-idle:
 	case <-timer.C:
 	}
-	return nil
 }

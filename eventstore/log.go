@@ -7,11 +7,14 @@ import (
 	"io"
 	"iter"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/goccy/go-json"
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/lotline/lotline/domain"
 )
@@ -73,7 +76,9 @@ func (l *Log) Encode(stream string, e domain.Event, m domain.Metadata) (domain.P
 
 // Append writes events to stream behind head, all of them or none, and returns
 // the stream's new head and the position of the last event. Errors:
-// domain.ErrWrongRevision (nothing was written) and domain.ErrOutcomeUnknown.
+// domain.ErrWrongRevision and domain.ErrUnavailable (both: nothing was written),
+// *domain.HistoryError for a stream that was deleted, and
+// domain.ErrOutcomeUnknown.
 func (l *Log) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
 	if len(events) == 0 {
 		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: no events", stream)
@@ -94,25 +99,44 @@ func (l *Log) Append(ctx context.Context, stream string, head domain.Head, event
 		options.ExpectedRevision = esdb.Revision(uint64(head.Revision))
 	}
 	var result *esdb.WriteResult
-	err := l.client.do(ctx, func(c *esdb.Client) error {
+	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
 		var err error
 		result, err = c.AppendToStream(ctx, stream, options, data...)
 		return err
 	})
 	if err != nil {
-		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: %w", stream, appendError(err))
+		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: %w", stream, appendError(stream, head, err))
 	}
-	return after, domain.Position{Commit: result.CommitPosition, Prepare: result.PreparePosition}, nil
+	position := domain.Position{Commit: result.CommitPosition, Prepare: result.PreparePosition}
+	// The client takes an answer without content for a success. A stream that was
+	// deleted is begun again at a later revision than the hashes say.
+	if result.NextExpectedVersion != uint64(after.Revision) || position == (domain.Position{}) {
+		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: %w: the store says it ends at revision %d, position %d, instead of revision %d",
+			stream, domain.ErrOutcomeUnknown, result.NextExpectedVersion, position.Commit, after.Revision)
+	}
+	return after, position, nil
 }
 
-// appendError says what a failed append means. Only a wrong revision is sure to
-// have written nothing; the client does not tell whether other errors came before
-// or after the request was sent.
-func appendError(err error) error {
-	if e, ok := errors.AsType[*esdb.Error](err); ok && e.Code() == esdb.ErrorCodeWrongExpectedVersion {
+// appendError says what a failed append means. For most errors the client does not
+// tell whether they came before or after the request was sent.
+func appendError(stream string, head domain.Head, err error) error {
+	e, ok := errors.AsType[*esdb.Error](err)
+	switch {
+	case ok && e.Code() == esdb.ErrorCodeWrongExpectedVersion:
 		return fmt.Errorf("%w: %w", domain.ErrWrongRevision, err)
+	case ok && e.Code() == esdb.ErrorCodeStreamDeleted:
+		return deletedError(stream, head.Revision)
+	case errors.Is(err, errNotSent), refusedForSize(err):
+		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%w: %w", domain.ErrOutcomeUnknown, err)
+}
+
+// refusedForSize reports whether the server has no room for an append, on its disk
+// or in a message. gRPC gives the same code to a stream that was broken off to calm
+// the client down, which may be after the server did the work.
+func refusedForSize(err error) bool {
+	return status.Code(err) == codes.ResourceExhausted && !strings.Contains(err.Error(), "RST_STREAM")
 }
 
 // readAhead is how many events a read fetches before they are asked for.
@@ -128,7 +152,7 @@ func (l *Log) Read(ctx context.Context, stream string, after domain.Revision) it
 		events := make(chan *esdb.RecordedEvent, readAhead)
 		done := make(chan error, 1)
 		go func() {
-			done <- l.client.do(ctx, func(c *esdb.Client) error { return receive(ctx, c, stream, after, events) })
+			done <- l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error { return receive(ctx, c, stream, after, events) })
 		}()
 		for {
 			select {
@@ -155,9 +179,13 @@ func (l *Log) Read(ctx context.Context, stream string, after domain.Revision) it
 // store: somebody took away a history.
 func readError(stream string, after domain.Revision, err error) error {
 	if e, ok := errors.AsType[*esdb.Error](err); ok && e.Code() == esdb.ErrorCodeStreamDeleted {
-		return &domain.HistoryError{Stream: stream, Revision: after + 1, Rule: "a stream is never deleted", Detail: "the store says it was"}
+		return deletedError(stream, after)
 	}
 	return fmt.Errorf("read %s: %w: %w", stream, domain.ErrUnavailable, err)
+}
+
+func deletedError(stream string, after domain.Revision) error {
+	return &domain.HistoryError{Stream: stream, Revision: after + 1, Rule: "a stream is never deleted", Detail: "the store says it was"}
 }
 
 func receive(ctx context.Context, c *esdb.Client, stream string, after domain.Revision, events chan<- *esdb.RecordedEvent) error {
@@ -221,7 +249,7 @@ func (l *Log) open(r *domain.Recorded, holder domain.SecretHolder) error {
 // of an empty one. It serves as a test of whether the store answers.
 func (l *Log) Head(ctx context.Context) (domain.Position, error) {
 	var head domain.Position
-	err := l.client.do(ctx, func(c *esdb.Client) error {
+	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
 		read, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
 		if err != nil {
 			return err
@@ -261,28 +289,17 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 		from = esdb.Position{Commit: after.Commit, Prepare: after.Prepare}
 	}
 	options := esdb.SubscribeToAllOptions{From: from, Filter: streamsOf(kinds), MaxSearchWindow: 1000}
-	var subscription *esdb.Subscription
-	err := l.client.do(ctx, func(c *esdb.Client) error {
-		var err error
-		subscription, err = c.SubscribeToAll(ctx, options)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("subscribe to the log: %w", err)
-	}
-	defer func() { _ = subscription.Close() }() // which always succeeds
-	for {
-		switch e := subscription.Recv(); {
+	err := l.client.subscribe(ctx, options, func(e *esdb.SubscriptionEvent) {
+		switch {
 		case e.EventAppeared != nil:
 			to.event(l.decode(e.EventAppeared.OriginalEvent()))
 		case e.CheckPointReached != nil:
 			to.passed(domain.Position{Commit: e.CheckPointReached.Commit, Prepare: e.CheckPointReached.Prepare})
 		case e.CaughtUp != nil:
 			to.caughtUp()
-		case e.SubscriptionDropped != nil:
-			return fmt.Errorf("subscription to the log dropped: %w", e.SubscriptionDropped.Error)
 		}
-	}
+	})
+	return fmt.Errorf("subscription to the log: %w", err)
 }
 
 func streamsOf(kinds []domain.Kind) *esdb.SubscriptionFilter {

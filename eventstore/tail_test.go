@@ -291,9 +291,6 @@ func (g *gate) Follow(r *domain.Recorded) {
 
 func TestTail_goesOnWhereItWasAfterTheServerWasAway(t *testing.T) {
 	t.Parallel()
-	if !alone(t) {
-		return
-	}
 	s := newTestStore(t)
 	l := s.log(testKeyring(t, 1))
 	c := newCollector(domain.Position{})
