@@ -132,11 +132,12 @@ func appendError(stream string, head domain.Head, err error) error {
 	return fmt.Errorf("%w: %w", domain.ErrOutcomeUnknown, err)
 }
 
-// refusedForSize reports whether the server has no room for an append, on its disk
-// or in a message. gRPC gives the same code to a stream that was broken off to calm
-// the client down, which may be after the server did the work.
+// refusedForSize reports whether the server has no room for an append. gRPC gives
+// the same code when a stream is broken off to calm the client down and when an
+// answer is too large, both of which may be after the server did the work.
 func refusedForSize(err error) bool {
-	return status.Code(err) == codes.ResourceExhausted && !strings.Contains(err.Error(), "RST_STREAM")
+	return status.Code(err) == codes.ResourceExhausted &&
+		!strings.Contains(err.Error(), "RST_STREAM") && !strings.Contains(err.Error(), "grpc: received message larger than max")
 }
 
 // readAhead is how many events a read fetches before they are asked for.
