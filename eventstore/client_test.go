@@ -1,0 +1,447 @@
+package eventstore
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc/codes"
+
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore/embedded"
+)
+
+// storeDirectory tells a process of the tests to be nothing but a store.
+const storeDirectory = "LOTLINE_TEST_STORE_DIRECTORY"
+
+// beStore serves the store in a directory until standard input ends, which it does
+// at the latest with the process that began this one.
+func beStore(dir string) error {
+	socket := filepath.Join(dir, "s")
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	server, err := embedded.Open(filepath.Join(dir, "events.db"), zerolog.Nop())
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	fmt.Fprintln(os.Stdout, "ready")
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	return errors.Join(server.Close(), <-served)
+}
+
+// storeProcess is a store in a process of its own.
+type storeProcess struct {
+	t     *testing.T
+	dir   string
+	child *exec.Cmd
+	stdin io.Closer
+}
+
+func newStoreProcess(t *testing.T) *storeProcess {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lotline-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &storeProcess{t: t, dir: dir}
+	t.Cleanup(func() {
+		s.kill()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	s.start()
+	return s
+}
+
+func (s *storeProcess) start() {
+	s.t.Helper()
+	s.child = exec.Command(os.Args[0])
+	// The race detector would have every process end a second late.
+	s.child.Env = append(os.Environ(), storeDirectory+"="+s.dir, "GORACE=atexit_sleep_ms=0")
+	s.child.Stderr = os.Stderr
+	stdin, err := s.child.StdinPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	stdout, err := s.child.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.child.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.stdin = stdin
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+		s.t.Fatalf("the store did not start: %q, %v", line, err)
+	}
+}
+
+// stop ends the store in good order.
+func (s *storeProcess) stop() {
+	s.t.Helper()
+	if err := errors.Join(s.stdin.Close(), s.child.Wait()); err != nil {
+		s.t.Error(err)
+	}
+}
+
+func (s *storeProcess) kill() {
+	_ = s.child.Process.Kill()
+	_ = s.child.Wait()
+}
+
+func (s *storeProcess) signal(number os.Signal) {
+	s.t.Helper()
+	if err := s.child.Process.Signal(number); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// log connects with the settings that follow the question mark of an address.
+func (s *storeProcess) log(settings string) *Log {
+	s.t.Helper()
+	l, err := connect("esdb://localhost?tls=false&gossipTimeout=1"+settings, filepath.Join(s.dir, "s"), testKeyring(s.t, 1))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			s.t.Error(err)
+		}
+	})
+	return l
+}
+
+// caller appends to a stream of its own, reads it back, and knows what must stand
+// there.
+type caller struct {
+	t      *testing.T
+	log    *Log
+	stream string
+	head   domain.Head
+	ids    [][16]byte // of the events that were acknowledged
+	next   *domain.Proposed
+	doubt  bool // next may have been written
+}
+
+func (c *caller) step(ctx context.Context) {
+	deadline := time.Duration(50+rand.IntN(400)) * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	begun := time.Now()
+	defer func() {
+		if took := time.Since(begun); took > deadline+grace {
+			c.t.Errorf("a call with a deadline of %v returned after %v", deadline, took)
+		}
+	}()
+	switch rand.IntN(4) {
+	case 0:
+		if _, err := c.log.Head(ctx); err != nil && said(err) != unavailable {
+			c.t.Error(err)
+		}
+	case 1:
+		c.read(ctx)
+	default:
+		c.append(ctx)
+	}
+}
+
+func (c *caller) append(ctx context.Context) {
+	if c.next == nil {
+		c.next = &domain.Proposed{ID: uuid.New(), Type: "queue.deleted", Data: []byte("{}"), Metadata: []byte(`{"schemaVersion":1}`)}
+	}
+	head, _, err := c.log.Append(ctx, c.stream, c.head, []domain.Proposed{*c.next})
+	switch said(err) {
+	case nothing:
+		c.head, c.ids = head, append(c.ids, c.next.ID)
+		c.next, c.doubt = nil, false
+	case unknown:
+		c.doubt = true
+	case unavailable:
+		// Not written this time. If that is not true, other ids show it.
+		if !c.doubt {
+			c.next = nil
+		}
+	default:
+		c.t.Errorf("only one writes to %s: %v", c.stream, err)
+	}
+}
+
+// read checks that the stream holds what was acknowledged, and nothing else but
+// the append that is in doubt.
+func (c *caller) read(ctx context.Context) (whole bool) {
+	want := c.ids
+	if c.doubt {
+		want = append(slices.Clip(want), c.next.ID)
+	}
+	n, last := 0, ""
+	for r, err := range c.log.Read(ctx, c.stream, domain.NoStream) {
+		if err != nil {
+			if said(err) != unavailable {
+				c.t.Error(err)
+			}
+			return false
+		}
+		metadata, hash, ok := domain.SplitHash(r.RawMetadata)
+		if n >= len(want) || r.ID != want[n] || !ok || hash != domain.EventHash(r.ID, r.Type, r.Stream, r.Revision, r.Data, metadata, last) {
+			c.t.Errorf("%s@%d is %x, %s", c.stream, n, r.ID, r.RawMetadata)
+			return false
+		}
+		n, last = n+1, hash
+	}
+	if n < len(c.ids) {
+		c.t.Errorf("%s was read as whole with %d events of %d", c.stream, n, len(c.ids))
+	}
+	return true
+}
+
+func TestLog_inChaosNobodyWaitsAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	s := newStoreProcess(t)
+	l := s.log("")
+	seen := newCollector(domain.Position{})
+	follow(t, l, seen)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	callers := make([]*caller, 64)
+	var all sync.WaitGroup
+	for i := range callers {
+		c := &caller{t: t, log: l, stream: fmt.Sprintf("queue-%d", i), head: domain.EmptyHead()}
+		callers[i] = c
+		all.Go(func() {
+			for ctx.Err() == nil {
+				c.step(context.WithoutCancel(ctx))
+				wait(ctx, 5*time.Millisecond)
+			}
+		})
+	}
+	for i := range 30 {
+		wait(ctx, 80*time.Millisecond)
+		switch i % 3 {
+		case 0:
+			s.kill()
+			s.start()
+		case 1:
+			s.signal(syscall.SIGSTOP)
+			wait(ctx, time.Duration(50*(i%10))*time.Millisecond)
+			s.signal(syscall.SIGCONT)
+		case 2:
+			s.stop()
+			s.start()
+		}
+	}
+	stop()
+	all.Wait()
+	acknowledged := 0
+	want := map[[16]byte]bool{}
+	for _, c := range callers {
+		acknowledged += len(c.ids)
+		if !c.read(t.Context()) {
+			t.Errorf("%s cannot be read", c.stream)
+		}
+		for _, id := range c.ids {
+			want[id] = true
+		}
+	}
+	if acknowledged < len(callers) {
+		t.Errorf("only %d appends were acknowledged", acknowledged)
+	}
+	for len(want) > 0 {
+		select {
+		case r := <-seen.got:
+			delete(want, r.ID)
+		case <-time.After(late):
+			t.Fatalf("%d acknowledged events were not followed", len(want))
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func TestTail_noticesAServerThatStandsStill(t *testing.T) {
+	t.Parallel()
+	s := newStoreProcess(t)
+	// gRPC asks for a sign of life after ten seconds at the earliest.
+	l := s.log("&keepAliveTimeout=500")
+	c := newCollector(domain.Position{})
+	tail := follow(t, l, c)
+	<-tail.CaughtUp()
+	s.signal(syscall.SIGSTOP)
+	eventually(t, "the tail believes that it follows", func() bool { return !tail.Connected() })
+	s.signal(syscall.SIGCONT)
+	appendTo(t, l, stream, domain.EmptyHead(), deleted())
+	c.take(t, 1)
+	eventually(t, "the tail does not know that it follows", tail.Connected)
+}
+
+func eventually(t *testing.T, otherwise string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(late); !holds(); wait(t.Context(), 10*time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(otherwise)
+		}
+	}
+}
+
+func TestLog_closesWhileThereIsNoServer(t *testing.T) {
+	t.Parallel()
+	for name, serve := range map[string]func(*testing.T, net.Listener){
+		"refused": func(_ *testing.T, l net.Listener) { _ = l.Close() },
+		"silent":  raw(func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			serve(t, listener)
+			l, err := Connect("esdb://"+listener.Addr().String()+"?tls=false&gossipTimeout=1", testKeyring(t, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all sync.WaitGroup
+			for range 8 {
+				all.Go(func() {
+					if _, err := l.Head(t.Context()); !errors.Is(err, errClientClosed) || !errors.Is(err, domain.ErrUnavailable) {
+						t.Errorf("a call that waited: %v", err)
+					}
+				})
+			}
+			for {
+				l.client.mu.Lock()
+				waiting := l.client.current != nil
+				l.client.mu.Unlock()
+				if waiting {
+					break
+				}
+				wait(t.Context(), time.Millisecond)
+			}
+			for range 2 {
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			all.Wait()
+		})
+	}
+}
+
+func TestLog_closingEndsWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	l := newTestLog(t)
+	tail := NewTail(l, domain.Kinds(), domain.Position{}, zerolog.Nop(), newIgnorant())
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { tail.Run(ctx) })
+	<-tail.CaughtUp()
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the tail believes that it follows a closed log", func() bool { return !tail.Connected() })
+	cancel()
+	running.Wait()
+}
+
+// The official client goes to another server by itself when it is told to, and
+// whoever calls it meanwhile waits for that, whatever his context says.
+func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
+	t.Parallel()
+	follower, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(leader.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, answered := make(chan struct{}), make(chan struct{})
+	handler(func(w http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-answered
+		answer(w, r, codes.Unimplemented, nil)
+	})(t, leader)
+	calls(func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, codes.NotFound, map[string]string{
+			"exception": "not-leader", "leader-endpoint-host": host, "leader-endpoint-port": port,
+		})
+	})(t, follower)
+	c, err := dial("esdb://"+follower.Addr().String()+"?tls=false&gossipTimeout=60", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	defer close(answered)
+	g, err := c.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.calls.Done()
+	head := func(ctx context.Context) error {
+		return c.run(ctx, g, func() error {
+			read, err := g.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
+			if err != nil {
+				return err
+			}
+			defer read.Close()
+			_, err = read.Recv()
+			return err
+		})
+	}
+	if err := head(t.Context()); err == nil {
+		t.Error("a follower answered")
+	}
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	returned := make(chan error, 1)
+	go func() { returned <- head(ctx) }()
+	select {
+	case err := <-returned:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(soon + grace):
+		t.Error("a call waits for the leader beyond its deadline")
+	}
+	// Others have a client of their own meanwhile.
+	if again, err := c.begin(t.Context()); err != nil || again == g {
+		t.Errorf("got the same client again, %v", err)
+	} else {
+		again.calls.Done()
+	}
+}
