@@ -404,7 +404,7 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
+	defer func() { _ = c.close() }()
 	defer close(answered)
 	g, err := c.begin(t.Context())
 	if err != nil {

@@ -44,7 +44,10 @@ var cases = map[string]func(testing.TB, store){
 // Writers race for a stream's next revision: each revision has one winner, and what
 // a winner wrote is there.
 func racingWriters(t testing.TB, s store) {
-	const writers, wins = 16, 4
+	writers, wins := 16, 4
+	if s.small {
+		wins = 2
+	}
 	ctx, l, stream := s.within(t), s.log(t), newName()
 	var mu sync.Mutex
 	winners := map[domain.Revision]domain.Proposed{}
@@ -108,8 +111,12 @@ func expectedRevisions(t testing.TB, s store) {
 		name     string
 		revision esdb.ExpectedRevision
 	}{
-		{"no stream", esdb.NoStream{}}, {"any", esdb.Any{}}, {"stream exists", esdb.StreamExists{}},
-		{"revision 0", esdb.Revision(0)}, {"revision 1", esdb.Revision(1)}, {"revision 7", esdb.Revision(7)},
+		{"no stream", esdb.NoStream{}},
+		{"any", esdb.Any{}},
+		{"stream exists", esdb.StreamExists{}},
+		{"revision 0", esdb.Revision(0)},
+		{"revision 1", esdb.Revision(1)},
+		{"revision 7", esdb.Revision(7)},
 	}
 	put := func(stream string, n int) error {
 		_, err := c.AppendToStream(ctx, stream, esdb.AppendToStreamOptions{ExpectedRevision: esdb.NoStream{}}, forClient(newEvents(n))...)
@@ -453,7 +460,11 @@ func receiveAll(from *esdb.Subscription, n int) error {
 // An append of 1 MiB is written, a larger one is refused, and a stream of many large
 // events comes whole.
 func largeEvents(t testing.TB, s store) {
-	const many, size = 8, 500 << 10
+	const size = 500 << 10
+	many := 8
+	if s.small {
+		many = 2
+	}
 	// What counts beside an event's data differs a little between stores.
 	const limit, overhead = 1 << 20, 1 << 10
 	ctx, l, stream := s.within(t), s.log(t), newName()
@@ -655,7 +666,10 @@ func positionOf(e *esdb.RecordedEvent) domain.Position {
 // The log has one order, which everybody sees, which holds everything once, and
 // which goes by time where one append was over before another was begun.
 func orderOfTheLog(t testing.TB, s store) {
-	const writers, streams, rounds = 16, 100, 3
+	writers, streams, rounds := 16, 100, 3
+	if s.small {
+		streams = 32
+	}
 	ctx, l, c, prefix := s.within(t), s.log(t), s.client(t), newName()
 	start, err := l.Head(ctx)
 	if err != nil {
@@ -828,7 +842,10 @@ func readLog(ctx context.Context, t testing.TB, c *esdb.Client, start domain.Pos
 
 // What was acknowledged is seen by every read that begins then, on any connection.
 func readingWhatWasAppended(t testing.TB, s store) {
-	const streams, each = 4, 16
+	streams, each := 4, 16
+	if s.small {
+		each = 4
+	}
 	ctx, writer, other := s.within(t), s.log(t), s.log(t)
 	var all sync.WaitGroup
 	for range streams {

@@ -16,7 +16,7 @@ func TestServer(t *testing.T) {
 	if connection == "" {
 		t.Skip("LOTLINE_TEST_EVENTSTORE names no server")
 	}
-	conform(t, store{connection, plenty})
+	conform(t, store{connection: connection, patience: plenty})
 }
 
 func conform(t *testing.T, s store) {

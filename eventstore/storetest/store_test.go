@@ -31,6 +31,8 @@ type store struct {
 	connection string // esdb://…
 	// patience is how long something may take that has to happen.
 	patience time.Duration
+	// small asks for as little work as shows what is to be shown.
+	small bool
 }
 
 const plenty = time.Minute
@@ -56,7 +58,7 @@ func embeddedStore(t testing.TB) store {
 			t.Error(err)
 		}
 	})
-	return store{"esdb://" + l.Addr().String() + "?tls=false", plenty}
+	return store{connection: "esdb://" + l.Addr().String() + "?tls=false", patience: plenty}
 }
 
 // behind puts a middle in front of the store.
@@ -70,7 +72,8 @@ func (s store) behind(t testing.TB, f faults) (store, *middle) {
 		t.Skip("nobody can stand between a client and a store that speak TLS")
 	}
 	m := newMiddle(t, config.Address, f)
-	return store{"esdb://" + m.listener.Addr().String() + "?tls=false", s.patience}, m
+	s.connection = "esdb://" + m.listener.Addr().String() + "?tls=false"
+	return s, m
 }
 
 // log is the store as the program sees it.
