@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -416,25 +417,14 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.calls.Done()
-	head := func(ctx context.Context) error {
-		return c.run(ctx, g, func() error {
-			read, err := g.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
-			if err != nil {
-				return err
-			}
-			defer read.Close()
-			_, err = read.Recv()
-			return err
-		})
-	}
-	if err := head(t.Context()); err == nil {
+	if err := headIn(t.Context(), c, g); err == nil {
 		t.Error("a follower answered")
 	}
 	<-asked
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	returned := make(chan error, 1)
-	go func() { returned <- head(ctx) }()
+	go func() { returned <- headIn(ctx, c, g) }()
 	select {
 	case err := <-returned:
 		if !errors.Is(err, context.DeadlineExceeded) {
@@ -448,5 +438,63 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 		t.Errorf("got the same client again, %v", err)
 	} else {
 		again.calls.Done()
+	}
+}
+
+// headIn asks a generation for the log's end.
+func headIn(ctx context.Context, c *client, g *generation) error {
+	return c.run(ctx, g, func() error {
+		read, err := g.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		_, err = read.Recv()
+		return err
+	})
+}
+
+// The official client would forget the connection that it had, and block for good
+// those that wait for the next one when there is none.
+func TestClient_aGenerationConnectsOnce(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var connected atomic.Int64
+	handler(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/GetSupportedMethods") {
+			connected.Add(1)
+			answer(w, r, codes.Unimplemented, nil)
+			return
+		}
+		answer(w, r, codes.Unavailable, nil)
+	})(t, listener)
+	c, err := dial("esdb://"+listener.Addr().String()+"?tls=false", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.close() }()
+	g, err := c.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.calls.Done()
+	for range 3 {
+		if err := headIn(t.Context(), c, g); !connectionLost(err) {
+			t.Errorf("a lost connection: %v", err)
+		}
+	}
+	if n := connected.Load(); n != 1 {
+		t.Errorf("the client connected %d times", n)
+	}
+	next, err := c.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.calls.Done()
+	if next == g || connected.Load() != 2 {
+		t.Errorf("the next call has the client that lost its connection, or one that connected %d times", connected.Load())
 	}
 }
