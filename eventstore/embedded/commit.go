@@ -83,6 +83,23 @@ func (e *deletedError) Error() string {
 // deleted.
 var errNoStream = errors.New("stream not found")
 
+// errFull says that there was no room for a write.
+//
+// It is certain that nothing was written. SQLite reports a full disk when it
+// cannot write a frame of the write-ahead log or cannot enlarge the database,
+// and both come before the transaction counts: it does from the moment on which
+// its last frame, which is marked as the commit, is in the log with a checksum
+// that continues those of the frames before it. That frame is the one that
+// failed, or was not begun. What is left of the attempt in the log stands behind
+// the last commit, where neither this process nor one that recovers the log after
+// a crash looks, and is overwritten by the next transaction. (A commit frame is
+// followed by padding, which could be what failed, only on disks of which SQLite
+// does not assume that a write leaves the bytes beside it alone; the file layer
+// in use says that it does.) The sync that follows the commit frame, and the
+// shared memory that is told of it after that, have errors of their own, and
+// those leave the outcome open.
+var errFull = errors.New("the disk is full, nothing was written")
+
 // write is one call waiting for its transaction. The fields below done belong to
 // the committer until done is closed.
 type write struct {
@@ -218,6 +235,11 @@ func (c *committer) gather(batch []*write) []*write {
 // commit carries a batch out in one transaction and answers its writers.
 func (c *committer) commit(batch []*write) {
 	if err := c.transact(batch); err != nil {
+		if errors.Is(err, sqlite3.FULL) {
+			err = errFull
+		} else {
+			err = fmt.Errorf("the outcome is unknown: %w", err)
+		}
 		// Refusals are answered with the error as well: they may rest on writes of
 		// this batch that did not happen.
 		for _, w := range batch {

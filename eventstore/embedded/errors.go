@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ncruces/go-sqlite3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -85,6 +86,10 @@ func toStatus(err error) error {
 		return status.FromContextError(err).Err()
 	case errors.Is(err, errClosed):
 		return closingStatus()
+	case errors.Is(err, errFull):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB):
+		return status.Error(codes.DataLoss, err.Error())
 	}
 	if _, ok := status.FromError(err); ok {
 		return err

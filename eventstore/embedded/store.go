@@ -91,7 +91,13 @@ type store struct {
 
 var errClosed = errors.New("the event store is closed")
 
-func openStore(path string, now func() time.Time) (_ *store, err error) {
+func openStore(path string, now func() time.Time) (*store, error) {
+	registerDisk()
+	return openStoreOn(diskVFS, path, now)
+}
+
+// openStoreOn opens a store over the file layer of that name.
+func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open event store: %w", err)
@@ -106,7 +112,7 @@ func openStore(path string, now func() time.Time) (_ *store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &store{lock: lock, uri: fileURI(path), now: now, readers: make(chan *reader, readConnections)}
+	s := &store{lock: lock, uri: fileURI(path, vfsName), now: now, readers: make(chan *reader, readConnections)}
 	s.hub.watchers = make(map[string]map[*watcher]struct{})
 	defer func() {
 		if err != nil {
@@ -138,11 +144,11 @@ func openStore(path string, now func() time.Time) (_ *store, err error) {
 	return s, nil
 }
 
-func fileURI(path string) string {
+func fileURI(path, vfsName string) string {
 	// Files that SQLite puts beside the database get the mode of the database.
 	// SQLite does not read a plus sign in a query as a space.
 	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
-	uri := url.URL{Scheme: "file", Path: path, RawQuery: "modeof=" + mode}
+	uri := url.URL{Scheme: "file", Path: path, RawQuery: "vfs=" + vfsName + "&modeof=" + mode}
 	return uri.String()
 }
 
@@ -260,8 +266,8 @@ func (s *store) close() error {
 }
 
 // append adds events to a stream when it stands at the expected revision and
-// returns once they are on disk. An error that is neither a *revisionError nor a
-// *deletedError leaves open whether they were added.
+// returns once they are on disk. After a *revisionError, a *deletedError or
+// errFull they were not added; any other error leaves that open.
 func (s *store) append(ctx context.Context, stream string, expected expectation, events []proposed) (receipt, error) {
 	return s.write(ctx, &write{stream: stream, expected: expected, events: events})
 }

@@ -1,0 +1,53 @@
+package embedded
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/vfs"
+)
+
+// diskVFS is the name under which SQLite finds disk.
+const diskVFS = "lotline"
+
+// disk is the system's file layer with one answer put right: a write for which
+// there is no room is reported as SQLITE_FULL. The layer beneath calls it an I/O
+// error without a cause, and then nobody could tell a full disk, after which all
+// is as it was, from a broken one, after which nothing is known.
+type disk struct{ vfs.VFSFilename }
+
+func registerDisk() {
+	vfs.Register(diskVFS, disk{vfs.Find("").(vfs.VFSFilename)})
+}
+
+func (d disk) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+	file, flags, err := d.VFSFilename.OpenFilename(name, flags)
+	if err != nil {
+		return nil, flags, err
+	}
+	return diskFile{file.(systemFile)}, flags, nil
+}
+
+// systemFile is all that SQLite asks of a file of the system, so that nothing of
+// it is lost behind diskFile.
+type systemFile interface {
+	vfs.File
+	vfs.FileHasMoved
+	vfs.FileLockState
+	vfs.FileMemoryMapper
+	vfs.FilePersistWAL
+	vfs.FilePowersafeOverwrite
+	vfs.FileSharedMemory
+	vfs.FileSizeHint
+}
+
+type diskFile struct{ systemFile }
+
+func (f diskFile) WriteAt(p []byte, offset int64) (int, error) {
+	n, err := f.systemFile.WriteAt(p, offset)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = vfs.SystemError(err, sqlite3.FULL)
+	}
+	return n, err
+}
