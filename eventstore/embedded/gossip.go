@@ -2,12 +2,14 @@ package embedded
 
 import (
 	"context"
-	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	gossippb "github.com/EventStore/EventStore-Client-Go/v4/protos/gossip"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	"github.com/google/uuid"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 )
 
@@ -20,16 +22,20 @@ type gossip struct {
 	now      func() time.Time
 }
 
-// Read gives the address that the client has come in by: it is the one that is
-// sure to be reachable for that client.
+// Read gives the address that the client has asked for: it is the one that is
+// sure to be reachable for that client, and that a certificate was checked
+// against.
 func (g *gossip) Read(ctx context.Context, _ *shared.Empty) (*gossippb.ClusterInfo, error) {
 	endpoint := &gossippb.EndPoint{}
-	if caller, ok := peer.FromContext(ctx); ok && caller.LocalAddr != nil {
-		switch address := caller.LocalAddr.(type) {
-		case *net.TCPAddr:
-			endpoint.Address, endpoint.Port = address.IP.String(), uint32(address.Port)
-		default:
-			endpoint.Address = address.String()
+	if asked := metadata.ValueFromIncomingContext(ctx, ":authority"); len(asked) == 1 {
+		if host, port, ok := splitAuthority(asked[0]); ok {
+			endpoint.Address, endpoint.Port = host, uint32(port)
+		}
+	}
+	if caller, ok := peer.FromContext(ctx); ok && endpoint.Address == "" && caller.LocalAddr != nil {
+		endpoint.Address = caller.LocalAddr.String()
+		if host, port, ok := splitAuthority(endpoint.Address); ok {
+			endpoint.Address, endpoint.Port = host, uint32(port)
 		}
 	}
 	return &gossippb.ClusterInfo{Members: []*gossippb.MemberInfo{{
@@ -39,4 +45,15 @@ func (g *gossip) Read(ctx context.Context, _ *shared.Empty) (*gossippb.ClusterIn
 		IsAlive:      true,
 		HttpEndPoint: endpoint,
 	}}}, nil
+}
+
+// splitAuthority cuts host:port in two. An IPv6 address keeps its brackets, since
+// clients put a colon and the port behind what they get.
+func splitAuthority(authority string) (host string, port uint16, ok bool) {
+	at := strings.LastIndexByte(authority, ':')
+	if at <= 0 {
+		return "", 0, false
+	}
+	number, err := strconv.ParseUint(authority[at+1:], 10, 16)
+	return authority[:at], uint16(number), err == nil && number > 0
 }

@@ -1,8 +1,10 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -19,6 +22,10 @@ const (
 	// receiveLimit lets an append that is too large come in whole, so that it can
 	// be told so. It is the limit that clients set on their side.
 	receiveLimit = 17 << 20
+
+	// pingInterval is after which silence a client is asked whether it is there,
+	// and how long it has to answer.
+	pingInterval = 30 * time.Second
 
 	// closeGrace is how long Close waits for calls whose clients neither take
 	// what is sent nor go away.
@@ -28,11 +35,13 @@ const (
 // Server is an event store that clients of EventStoreDB can talk to. Its methods
 // may be called from any goroutine.
 type Server struct {
-	store   *store
-	grpc    *grpc.Server
-	closing chan struct{}
-	close   func() error
-	log     zerolog.Logger
+	store    *store
+	grpc     *grpc.Server
+	entrance *entrance
+	closing  <-chan struct{}
+	announce func() // closes closing
+	close    func() error
+	log      zerolog.Logger
 }
 
 // Open opens the store in the file at path, and creates it when there is none.
@@ -49,20 +58,30 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 	if err != nil {
 		return nil, err
 	}
+	closing, announce := context.WithCancel(context.Background())
+	entrance := &entrance{TransportCredentials: insecure.NewCredentials(), closing: closing}
 	s := &Server{
-		store:   store,
-		closing: make(chan struct{}),
-		log:     log,
+		store:    store,
+		entrance: entrance,
+		closing:  closing.Done(),
+		announce: announce,
+		log:      log,
 		grpc: grpc.NewServer(
+			grpc.Creds(entrance),
+			grpc.ConnectionTimeout(entranceTimeout),
 			grpc.MaxRecvMsgSize(receiveLimit),
 			// Clients ping every ten seconds, idle or not; by default that would
 			// have them thrown out after half a minute.
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-			grpc.UnaryInterceptor(unaryTrailers),
-			grpc.StreamInterceptor(streamTrailers),
+			// A client that vanished without a word would hold its subscriptions
+			// for two hours.
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingInterval}),
+			grpc.ChainUnaryInterceptor(authorizeUnary, unaryTrailers),
+			grpc.ChainStreamInterceptor(authorizeStream, streamTrailers),
 			grpc.WaitForHandlers(true),
 		),
 	}
+	entrance.visitors.open(http.HandlerFunc(s.health))
 	s.close = sync.OnceValue(s.shutDown)
 	streamspb.RegisterStreamsServer(s.grpc, &streams{store: store, closing: s.closing})
 	serverfeatures.RegisterServerFeaturesServer(s.grpc, features{})
@@ -72,9 +91,17 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 }
 
 // Serve answers clients that come in on l until Close, and then returns nil. It
-// closes l, and may be called for several listeners.
+// closes l, and may be called for several listeners. Everybody gets in who can
+// connect. Besides gRPC it answers HTTP/1 requests for /health/live, as a real
+// server does.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.grpc.Serve(l)
+	return s.ServeGuarded(l, &Access{})
+}
+
+// ServeGuarded is Serve for those who get in as access says. /health/live is for
+// everybody.
+func (s *Server) ServeGuarded(l net.Listener, access *Access) error {
+	err := s.grpc.Serve(door{l, access, s.entrance})
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}
@@ -89,7 +116,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) shutDown() error {
-	close(s.closing)
+	s.announce()
 	graceful := make(chan struct{})
 	go func() {
 		defer close(graceful)
@@ -104,7 +131,7 @@ func (s *Server) shutDown() error {
 		s.grpc.Stop()
 		<-graceful
 	}
-	err := s.store.close()
+	err := errors.Join(s.entrance.visitors.close(), s.store.close())
 	s.log.Debug().Msg("event store closed")
 	return err
 }

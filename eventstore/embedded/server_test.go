@@ -70,15 +70,15 @@ func startAt(t testing.TB, path string, now func() time.Time) *running {
 	return r
 }
 
-// listenTCP serves on a second listener and returns its address.
-func (r *running) listenTCP(t testing.TB) string {
+// listenTCP serves on another listener and returns its address.
+func (r *running) listenTCP(t testing.TB, access *Access) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- r.Serve(listener) }()
+	go func() { served <- r.ServeGuarded(listener, access) }()
 	t.Cleanup(func() {
 		if err := errors.Join(r.Close(), <-served); err != nil {
 			t.Errorf("serve TCP: %v", err)

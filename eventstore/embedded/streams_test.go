@@ -619,7 +619,7 @@ func TestBatchAppend(t *testing.T) {
 func TestGossip_clientDiscoversTheOneMember(t *testing.T) {
 	t.Parallel()
 	server := start(t)
-	address := server.listenTCP(t)
+	address := server.listenTCP(t, &Access{})
 	config, err := esdb.ParseConnectionString("esdb+discover://" + address + "?tls=false")
 	if err != nil {
 		t.Fatal(err)

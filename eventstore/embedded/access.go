@@ -1,0 +1,236 @@
+package embedded
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	gossippb "github.com/EventStore/EventStore-Client-Go/v4/protos/gossip"
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// User is the name that goes with an Access's password. It is the one that a real
+// server has from the beginning, and may do everything.
+const User = "admin"
+
+// Access is what clients of a listener need to get in. Its methods may be called
+// from any goroutine.
+type Access struct {
+	certificate *certificate // nil without TLS
+	credentials [sha256.Size]byte
+	guarded     bool // whether calls need the credentials
+	log         zerolog.Logger
+}
+
+// NewAccess makes an Access with TLS when certFile and keyFile are given, two PEM
+// files that are read anew when they change, and with a password when that is
+// given. Clients send a password over TLS only. With nothing given everybody gets
+// in who can connect.
+func NewAccess(certFile, keyFile, password string, log zerolog.Logger) (*Access, error) {
+	// Who tries many passwords must not fill the log.
+	a := &Access{log: log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})}
+	if certFile != "" || keyFile != "" {
+		a.certificate = &certificate{certFile: certFile, keyFile: keyFile, log: log}
+		if err := a.certificate.load(); err != nil {
+			return nil, err
+		}
+	}
+	if password != "" {
+		a.guarded = true
+		a.credentials = sha256.Sum256([]byte(base64.StdEncoding.EncodeToString([]byte(User + ":" + password))))
+	}
+	return a, nil
+}
+
+// AuthType names how calls are authenticated.
+func (a *Access) AuthType() string { return "basic" }
+
+// public lists the methods that need no credentials, because clients send none when
+// they look for a server.
+var public = map[string]bool{
+	gossippb.Gossip_Read_FullMethodName:                              true,
+	serverfeatures.ServerFeatures_GetSupportedMethods_FullMethodName: true,
+}
+
+// authorize refuses a call without the credentials that its connection asks for.
+func authorize(ctx context.Context, method string) error {
+	caller, _ := peer.FromContext(ctx)
+	if caller == nil {
+		return nil
+	}
+	access, ok := caller.AuthInfo.(*Access)
+	if !ok || !access.guarded || public[method] {
+		return nil
+	}
+	given := metadata.ValueFromIncomingContext(ctx, "authorization")
+	if len(given) != 1 {
+		access.log.Warn().Stringer("client", caller.Addr).Msg("event store call without credentials")
+		return status.Error(codes.Unauthenticated, "this event store asks for a user and a password")
+	}
+	scheme, credentials, _ := strings.Cut(given[0], " ")
+	// Hashing first hides the length as well.
+	sum := sha256.Sum256([]byte(credentials))
+	if !strings.EqualFold(scheme, "Basic") || subtle.ConstantTimeCompare(sum[:], access.credentials[:]) != 1 {
+		access.log.Warn().Stringer("client", caller.Addr).Msg("event store call with wrong credentials")
+		return status.Error(codes.Unauthenticated, "wrong user or password")
+	}
+	return nil
+}
+
+func authorizeUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if err := authorize(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return handle(ctx, request)
+}
+
+func authorizeStream(server any, call grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if err := authorize(call.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return handle(server, call)
+}
+
+// tlsConfig is nil when clients need no TLS.
+func (a *Access) tlsConfig() *tls.Config {
+	if a.certificate == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		// Clients of gRPC offer HTTP/2 alone. Who offers both wants a page.
+		NextProtos: []string{"http/1.1", "h2"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return a.certificate.current(), nil
+		},
+	}
+}
+
+// ConnectionString is what a client on another machine needs to reach a listener
+// on that host and port, but with PASSWORD in the place of the password. A host
+// that stands for all addresses, or that the certificate is not for, is replaced
+// by one that it is for; a certificate that this machine does not trust is named
+// as the one to trust.
+func (a *Access) ConnectionString(host string, port int) string {
+	if a.certificate == nil {
+		return "esdb://" + net.JoinHostPort(host, strconv.Itoa(port)) + "?tls=false"
+	}
+	leaf := a.certificate.current().Leaf
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() || leaf.VerifyHostname(host) != nil {
+		switch {
+		case len(leaf.DNSNames) > 0:
+			host = leaf.DNSNames[0]
+		case len(leaf.IPAddresses) > 0:
+			host = leaf.IPAddresses[0].String()
+		}
+	}
+	query := "tls=true"
+	if !a.certificate.trusted() {
+		query += "&tlsCAFile=" + url.QueryEscape(a.certificate.certFile)
+	}
+	user := ""
+	if a.guarded {
+		user = User + ":PASSWORD@"
+	}
+	return "esdb://" + user + net.JoinHostPort(host, strconv.Itoa(port)) + "?" + query
+}
+
+// certificate is read from two files and follows them, so that one can be renewed
+// while the server runs.
+type certificate struct {
+	certFile, keyFile string
+	log               zerolog.Logger
+
+	mu     sync.Mutex // guards the fields below
+	pair   *tls.Certificate
+	loaded [2]fs.FileInfo // the files as they were when they were last looked into
+}
+
+// current is the certificate to show. As long as the files hold none that is
+// whole, because they are being replaced, it is the one before.
+func (c *certificate) current() *tls.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, err := c.stat()
+	if err == nil && unchanged(c.loaded[0], now[0]) && unchanged(c.loaded[1], now[1]) {
+		return c.pair
+	}
+	if err == nil {
+		err = c.read(now)
+	}
+	if err != nil {
+		c.log.Error().Err(err).Msg("event store keeps its certificate, the new one cannot be used")
+	} else {
+		c.log.Info().Time("until", c.pair.Leaf.NotAfter).Msg("event store has a new certificate")
+	}
+	return c.pair
+}
+
+func (c *certificate) load() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, err := c.stat()
+	if err != nil {
+		return err
+	}
+	return c.read(now)
+}
+
+func (c *certificate) stat() (now [2]fs.FileInfo, err error) {
+	for i, name := range []string{c.certFile, c.keyFile} {
+		if now[i], err = os.Stat(name); err != nil {
+			return now, err
+		}
+	}
+	return now, nil
+}
+
+func unchanged(was, is fs.FileInfo) bool {
+	return os.SameFile(was, is) && was.ModTime().Equal(is.ModTime()) && was.Size() == is.Size()
+}
+
+// read takes the certificate from the files, which are as in now.
+func (c *certificate) read(now [2]fs.FileInfo) error {
+	// One that is refused is not tried, and complained of, at every connection.
+	c.loaded = now
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return fmt.Errorf("certificate %s with key %s: %w", c.certFile, c.keyFile, err)
+	}
+	c.pair = &pair
+	return nil
+}
+
+// trusted tells whether this machine knows who signed the certificate.
+func (c *certificate) trusted() bool {
+	pair := c.current()
+	between := x509.NewCertPool()
+	for _, der := range pair.Certificate[1:] {
+		if above, err := x509.ParseCertificate(der); err == nil {
+			between.AddCert(above)
+		}
+	}
+	_, err := pair.Leaf.Verify(x509.VerifyOptions{Intermediates: between})
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	return !unknown
+}

@@ -1,0 +1,370 @@
+package embedded
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// testPassword has what has to be escaped in a connection string.
+const testPassword = "correct:horse@battery/staple"
+
+// writeCertificate makes a certificate for names, signed by itself, and puts it
+// where the one of the same test was before.
+func writeCertificate(t testing.TB, dir string, names ...string) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "event store of a test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: certificate}, keyFile: {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(name+".new", pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(name+".new", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
+}
+
+func newAccess(t testing.TB, certFile, keyFile, password string, log zerolog.Logger) *Access {
+	t.Helper()
+	access, err := NewAccess(certFile, keyFile, password, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return access
+}
+
+// connectBy makes the official client from a connection string alone.
+func connectBy(t testing.TB, connection string) *esdb.Client {
+	t.Helper()
+	config, err := esdb.ParseConnectionString(connection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Logger = esdb.NoopLogging()
+	client, err := esdb.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
+	address := start(t).listenTCP(t, newAccess(t, certFile, keyFile, testPassword, zerolog.New(&log)))
+	connection := "esdb://" + address + "?tls=true&tlsCAFile=" + certFile
+
+	client := connectBy(t, connection)
+	authenticated := &esdb.Credentials{Login: User, Password: testPassword}
+	_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.NoStream{}, Authenticated: authenticated}, newEvent("x", "{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for claim, credentials := range map[string]*esdb.Credentials{
+		"nothing":           nil,
+		"another user":      {Login: "ops", Password: testPassword},
+		"another password":  {Login: User, Password: testPassword + "x"},
+		"part of it":        {Login: User, Password: testPassword[:len(testPassword)-1]},
+		"an empty password": {Login: User},
+	} {
+		refused := func(call string, err error) {
+			t.Helper()
+			if codeOf(err) != esdb.ErrorCodeUnauthenticated {
+				t.Errorf("%s, %s: %v", claim, call, err)
+			}
+		}
+		_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials}, newEvent("x", "{}"))
+		refused("append", err)
+		read, err := client.ReadStream(within(t), "s", esdb.ReadStreamOptions{From: esdb.Start{}, Authenticated: credentials}, 1)
+		if err == nil {
+			_, err = read.Recv()
+			read.Close()
+		}
+		refused("read", err)
+		_, err = client.SubscribeToAll(within(t), esdb.SubscribeToAllOptions{From: esdb.Start{}, Authenticated: credentials})
+		refused("subscribe", err)
+		_, err = client.DeleteStream(within(t), "s", esdb.DeleteStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials})
+		refused("delete", err)
+		_, err = client.TombstoneStream(within(t), "s", esdb.TombstoneStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials})
+		refused("tombstone", err)
+	}
+	read, err := client.ReadAll(within(t), esdb.ReadAllOptions{From: esdb.Start{}, Authenticated: authenticated}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if events, err := drain(read); err != nil || len(events) != 1 {
+		t.Errorf("the log holds %d events, %v", len(events), err)
+	}
+	said := log.String()
+	if !strings.Contains(said, "wrong credentials") || !strings.Contains(said, "without credentials") {
+		t.Errorf("nobody is told of it: %s", said)
+	}
+	if lines := strings.Count(said, "\n"); lines > 10 {
+		t.Errorf("who tries passwords filled the log with %d lines", lines)
+	}
+	for _, secret := range []string{testPassword, testPassword[:10], base64.StdEncoding.EncodeToString([]byte(User + ":" + testPassword))} {
+		if strings.Contains(said, secret) {
+			t.Errorf("the log shows %q", secret)
+		}
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// The header as other clients may write it.
+func TestAccess_theFormsOfTheHeader(t *testing.T) {
+	t.Parallel()
+	access := newAccess(t, "", "", testPassword, zerolog.Nop())
+	right := base64.StdEncoding.EncodeToString([]byte(User + ":" + testPassword))
+	for _, c := range []struct {
+		headers []string
+		refused bool
+	}{
+		{headers: []string{"Basic " + right}},
+		{headers: []string{"basic " + right}},
+		{headers: []string{"Bearer " + right}, refused: true},
+		{headers: []string{right}, refused: true},
+		{headers: []string{"Basic"}, refused: true},
+		{headers: []string{""}, refused: true},
+		{headers: []string{"Basic " + right, "Basic " + right}, refused: true},
+		{refused: true},
+	} {
+		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: access})
+		ctx = metadata.NewIncomingContext(ctx, metadata.MD{"authorization": c.headers})
+		if err := authorize(ctx, "/any"); (status.Code(err) == codes.Unauthenticated) != c.refused {
+			t.Errorf("%q: %v", c.headers, err)
+		}
+	}
+}
+
+func TestAccess_tlsWithoutAPassword(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
+	address := start(t).listenTCP(t, newAccess(t, certFile, keyFile, "", zerolog.Nop()))
+	mustAppend(t, connectBy(t, "esdb://"+address+"?tls=true&tlsCAFile="+certFile), "s", esdb.NoStream{}, newEvent("x", "{}"))
+	_, err := connectBy(t, "esdb://"+address+"?tls=true&maxDiscoverAttempts=1").AppendToStream(within(t), "s", esdb.AppendToStreamOptions{}, newEvent("x", "{}"))
+	if err == nil || !strings.Contains(err.Error(), "failed to verify certificate") {
+		t.Errorf("a client that does not know the certificate: %v", err)
+	}
+	for version, refused := range map[uint16]bool{tls.VersionTLS11: true, tls.VersionTLS12: false, tls.VersionTLS13: false} {
+		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: version})
+		if err == nil {
+			err = errors.Join(conn.Handshake(), conn.Close())
+		}
+		if (err != nil) != refused {
+			t.Errorf("%s: %v", tls.VersionName(version), err)
+		}
+	}
+}
+
+// A certificate is renewed under a server that runs, in two steps as tools do it.
+func TestAccess_takesARenewedCertificate(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	dir := t.TempDir()
+	certFile, keyFile := writeCertificate(t, dir, "127.0.0.1")
+	address := start(t).listenTCP(t, newAccess(t, certFile, keyFile, "", zerolog.New(&log)))
+	shown := func() string {
+		t.Helper()
+		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	first := shown()
+	if again := shown(); again != first {
+		t.Errorf("shows %s and %s", first, again)
+	}
+	old, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeCertificate(t, dir, "127.0.0.1")
+	renewed, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for claim, content := range map[string][]byte{"the old key": old, "half of the key": renewed[:len(renewed)/2], "no key": nil} {
+		if err := os.WriteFile(keyFile, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if now := shown(); now != first {
+				t.Errorf("with %s beside the new certificate it shows %s", claim, now)
+			}
+		}
+	}
+	if complaints := strings.Count(log.String(), "cannot be used"); complaints != 3 {
+		t.Errorf("it complained %d times: %s", complaints, log.String())
+	}
+	if err := os.WriteFile(keyFile, renewed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := shown()
+	if second == first {
+		t.Error("it still shows the old certificate")
+	}
+	if err := os.Remove(certFile); err != nil {
+		t.Fatal(err)
+	}
+	if now := shown(); now != second {
+		t.Errorf("without the file it shows %s", now)
+	}
+}
+
+func TestNewAccess_refusals(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "localhost")
+	_, otherKey := writeCertificate(t, t.TempDir(), "localhost")
+	for claim, files := range map[string][2]string{
+		"no key":           {certFile, ""},
+		"no certificate":   {"", keyFile},
+		"another's key":    {certFile, otherKey},
+		"no PEM":           {os.Args[0], keyFile},
+		"nothing is there": {certFile + "x", keyFile},
+	} {
+		if _, err := NewAccess(files[0], files[1], "", zerolog.Nop()); err == nil {
+			t.Errorf("%s: taken", claim)
+		}
+	}
+}
+
+// What is printed for people works, once the password is put in.
+func TestAccess_connectionString(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		names    []string
+		host     string
+		password string
+		want     string
+	}{
+		"the address itself":       {names: []string{"127.0.0.1", "localhost"}, host: "127.0.0.1", password: testPassword, want: "esdb://admin:PASSWORD@127.0.0.1:"},
+		"all addresses":            {names: []string{"localhost"}, host: "0.0.0.0", password: testPassword, want: "esdb://admin:PASSWORD@localhost:"},
+		"all addresses, IPv6":      {names: []string{"127.0.0.1"}, host: "::", password: testPassword, want: "esdb://admin:PASSWORD@127.0.0.1:"},
+		"no address":               {names: []string{"localhost"}, host: "", password: testPassword, want: "esdb://admin:PASSWORD@localhost:"},
+		"not in the certificate":   {names: []string{"localhost"}, host: "127.0.0.1", password: testPassword, want: "esdb://admin:PASSWORD@localhost:"},
+		"no password":              {names: []string{"localhost"}, host: "localhost", want: "esdb://localhost:"},
+		"neither password nor TLS": {host: "127.0.0.1", want: "esdb://127.0.0.1:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var certFile, keyFile string
+			if len(c.names) > 0 {
+				dir := filepath.Join(t.TempDir(), "a b&c")
+				if err := os.Mkdir(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				certFile, keyFile = writeCertificate(t, dir, c.names...)
+			}
+			access := newAccess(t, certFile, keyFile, c.password, zerolog.Nop())
+			address := start(t).listenTCP(t, access)
+			_, port, _ := net.SplitHostPort(address)
+			number := 0
+			if _, err := fmt.Sscan(port, &number); err != nil {
+				t.Fatal(err)
+			}
+			connection := access.ConnectionString(c.host, number)
+			if !strings.HasPrefix(connection, c.want) || strings.Contains(connection, "horse") {
+				t.Errorf("got %s, want %s…", connection, c.want)
+			}
+			escaped := strings.NewReplacer(":", "%3A", "@", "%40", "/", "%2F").Replace(c.password)
+			mustAppend(t, connectBy(t, strings.Replace(connection, "PASSWORD", escaped, 1)), "s", esdb.NoStream{}, newEvent("x", "{}"))
+		})
+	}
+}
+
+// The certificate is for a name and not for the address behind it, so a client
+// that was sent to the address would not believe it.
+func TestGossip_clientDiscoversByTheNameItAskedFor(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "localhost")
+	address := start(t).listenTCP(t, newAccess(t, certFile, keyFile, "long enough", zerolog.Nop()))
+	_, port, _ := net.SplitHostPort(address)
+	client := connectBy(t, "esdb+discover://admin:long%20enough@localhost:"+port+"?tls=true&maxDiscoverAttempts=3&tlsCAFile="+certFile)
+	mustAppend(t, client, "s", esdb.NoStream{}, newEvent("x", "{}"))
+}
+
+func TestSplitAuthority(t *testing.T) {
+	t.Parallel()
+	for authority, want := range map[string]string{
+		"store.example:2113": "store.example 2113 true", "[::1]:2113": "[::1] 2113 true", "10.0.0.5:1": "10.0.0.5 1 true",
+		"localhost": " 0 false", ":2113": " 0 false", "a:0": "a 0 false", "a:65536": "a 65535 false", "/tmp/s": " 0 false", "": " 0 false",
+	} {
+		host, port, ok := splitAuthority(authority)
+		if got := fmt.Sprint(host, " ", port, " ", ok); got != want {
+			t.Errorf("%s: %s, want %s", authority, got, want)
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package embedded
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/rs/zerolog"
+)
+
+func TestHealth_live(t *testing.T) {
+	t.Parallel()
+	server := start(t)
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
+	plain := server.listenTCP(t, &Access{})
+	guarded := server.listenTCP(t, newAccess(t, certFile, keyFile, testPassword, zerolog.Nop()))
+	overSocket := &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", server.socket) }}
+	insecure := &tls.Config{InsecureSkipVerify: true}
+	for claim, c := range map[string]struct {
+		url       string
+		transport *http.Transport
+	}{
+		"plain":                     {"http://" + plain, &http.Transport{}},
+		"the socket":                {"http://localhost", overSocket},
+		"TLS, HTTP/1 alone":         {"https://" + guarded, &http.Transport{TLSClientConfig: insecure}},
+		"TLS, HTTP/2 would do also": {"https://" + guarded, &http.Transport{TLSClientConfig: insecure, ForceAttemptHTTP2: true}},
+	} {
+		client := &http.Client{Transport: c.transport, Timeout: 10 * time.Second}
+		for _, call := range []struct {
+			method, path string
+			want         int
+		}{
+			{"GET", "/health/live", 204}, {"HEAD", "/health/live", 204}, {"POST", "/health/live", 405},
+			{"GET", "/health/ready", 404}, {"GET", "/", 404}, {"POST", "/event_store.client.streams.Streams/Append", 404},
+		} {
+			request, err := http.NewRequest(call.method, c.url+call.path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := client.Do(request)
+			if err != nil {
+				t.Fatalf("%s: %v", claim, err)
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if response.StatusCode != call.want || len(body) != 0 || err != nil {
+				t.Errorf("%s: %s %s: %d with %q, %v", claim, call.method, call.path, response.StatusCode, body, err)
+			}
+		}
+		client.CloseIdleConnections()
+	}
+	// gRPC goes on beside it.
+	mustAppend(t, connectTo(t, plain), "s", esdb.NoStream{}, newEvent("x", "{}"))
+}
+
+func TestHealth_notWhenItIsAboutToEnd(t *testing.T) {
+	t.Parallel()
+	server := start(t)
+	conn, err := net.Dial("tcp", server.listenTCP(t, &Access{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	ask := func() int {
+		t.Helper()
+		if _, err := io.WriteString(conn, "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode
+	}
+	if status := ask(); status != http.StatusNoContent {
+		t.Errorf("while it runs: %d", status)
+	}
+	server.announce()
+	if status := ask(); status != http.StatusServiceUnavailable {
+		t.Errorf("when it is about to end: %d", status)
+	}
+}
+
+// Whoever connects and does not go on is on the way in for as long as that may
+// take, and the end of the server does not wait for it.
+func TestClose_isNotHeldUpByASilentConnection(t *testing.T) {
+	t.Parallel()
+	server := start(t)
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
+	plain := server.listenTCP(t, &Access{})
+	secured := server.listenTCP(t, newAccess(t, certFile, keyFile, "", zerolog.Nop()))
+	for address, sent := range map[string][]string{
+		plain:   {"", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /health/live HTTP/1.1\r\n"},
+		secured: {"", "GET"},
+	} {
+		for _, bytes := range sent {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, bytes); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Connections are taken in turn, so those above are by the time this works.
+		if address == plain {
+			mustAppend(t, connectTo(t, plain), "s", esdb.Any{}, newEvent("x", "{}"))
+		}
+	}
+	begun := time.Now()
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took >= closeGrace {
+		t.Errorf("closing took %v", took)
+	}
+}
+
+// pipeListener gives out one end of each pipe whose other end dial returns.
+type pipeListener struct {
+	connections chan net.Conn
+	closed      chan struct{}
+	close       func()
+}
+
+func newPipeListener() *pipeListener {
+	l := &pipeListener{connections: make(chan net.Conn), closed: make(chan struct{})}
+	l.close = sync.OnceFunc(func() { close(l.closed) })
+	return l
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.connections:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.close()
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Net: "pipe"} }
+
+func (l *pipeListener) dial() net.Conn {
+	ours, theirs := net.Pipe()
+	l.connections <- theirs
+	return ours
+}
+
+func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
+	for claim, c := range map[string]struct {
+		secured bool
+		sent    string
+	}{
+		"nothing at all":             {sent: ""},
+		"the beginning of gRPC":      {sent: "PRI * HTTP/2.0\r\n"},
+		"gRPC without its settings":  {sent: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
+		"half of a request":          {sent: "GET /health/live HTTP/1.1\r\nHost: "},
+		"half of a body":             {sent: "POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx"},
+		"nothing in place of TLS":    {secured: true, sent: ""},
+		"half of a message of TLS":   {secured: true, sent: "\x16\x03\x01\x02\x00\x01"},
+		"a header that is very long": {sent: "GET /" + string(make([]byte, 64<<10))},
+	} {
+		t.Run(claim, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "events.db")
+			synctest.Test(t, func(t *testing.T) {
+				server, err := open(path, zerolog.Nop(), time.Now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				access := &Access{}
+				if c.secured {
+					access = newAccess(t, certFile, keyFile, "", zerolog.Nop())
+				}
+				listener := newPipeListener()
+				served := make(chan error, 1)
+				go func() { served <- server.ServeGuarded(listener, access) }()
+				conn := listener.dial()
+				go func() { _, _ = io.WriteString(conn, c.sent) }()
+				begun := time.Now()
+				// What it says before it hangs up is of no interest.
+				if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("it hung up with %v", err)
+				}
+				if took := time.Since(begun); took > entranceTimeout+time.Second {
+					t.Errorf("it took %v", took)
+				}
+				if err := errors.Join(conn.Close(), server.Close(), <-served); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
