@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,6 +52,10 @@ var (
 // instead of the address.
 func dial(connection, socket string) (*client, error) {
 	config, err := esdb.ParseConnectionString(connection)
+	if err != nil && strings.Contains(connection, "@") {
+		// What the client says of it shows the password, or a part of it.
+		err = errors.New("it cannot be parsed; a user or password in it has to be escaped as in a URL")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("event store address: %w", err)
 	}
