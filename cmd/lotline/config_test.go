@@ -39,6 +39,11 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 	if err := os.Remove(filepath.Join(orphan, masterKeyFile)); err != nil {
 		t.Fatal(err)
 	}
+	certFile, keyFile := writeCertificate(t)
+	certificate := []string{"LOTLINE_EMBEDDED_TLS_CERT=" + certFile, "LOTLINE_EMBEDDED_TLS_KEY=" + keyFile}
+	embedded := func(address string, env ...string) []string {
+		return append([]string{"LOTLINE_EMBEDDED_LISTEN=" + address}, env...)
+	}
 	deep := filepath.Join(dataDirectory(t), strings.Repeat("x", 120))
 	for name, c := range map[string]struct {
 		env  []string
@@ -54,6 +59,17 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"bad listen address":        {env: []string{"LOTLINE_LISTEN=nowhere:http:80"}, says: "LOTLINE_LISTEN"},
 		"port in use":               {env: []string{"LOTLINE_LISTEN=" + taken.Addr().String()}, says: "address already in use"},
 		"embedded store in public":  {env: []string{"LOTLINE_EMBEDDED_LISTEN=0.0.0.0:0"}, says: "is not a loopback address"},
+		"in public, by IPv6":        {env: embedded("[::]:0", certificate...), says: "is not a loopback address"},
+		"in public, by a name":      {env: embedded("store.example:0", "LOTLINE_EMBEDDED_PASSWORD="+storePassword), says: "is not a loopback address"},
+		"in public, without host":   {env: embedded(":0", certificate...), says: "needs LOTLINE_EMBEDDED_TLS_CERT, LOTLINE_EMBEDDED_TLS_KEY and LOTLINE_EMBEDDED_PASSWORD"},
+		"in public, password alone": {env: embedded("0.0.0.0:0", "LOTLINE_EMBEDDED_PASSWORD="+storePassword), says: "is not a loopback address"},
+		"short store password":      {env: embedded("0.0.0.0:0", append(certificate, "LOTLINE_EMBEDDED_PASSWORD=horse")...), says: "LOTLINE_EMBEDDED_PASSWORD must have at least 12"},
+		"store password, no TLS":    {env: embedded("127.0.0.1:0", "LOTLINE_EMBEDDED_PASSWORD="+storePassword), says: "clients send no password without TLS"},
+		"certificate without key":   {env: embedded("127.0.0.1:0", certificate[0]), says: "need each other"},
+		"certificate is none":       {env: embedded("127.0.0.1:0", "LOTLINE_EMBEDDED_TLS_CERT="+keyFile, certificate[1]), says: "LOTLINE_EMBEDDED_TLS_CERT: certificate"},
+		"certificate is not there":  {env: embedded("127.0.0.1:0", "LOTLINE_EMBEDDED_TLS_CERT=/nowhere", certificate[1]), says: "no such file"},
+		"embedded without port":     {env: embedded("127.0.0.1"), says: "LOTLINE_EMBEDDED_LISTEN: address 127.0.0.1: missing port"},
+		"store, unescaped password": {env: []string{"LOTLINE_EVENTSTORE=esdb://admin:horse/battery@localhost:2113", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "LOTLINE_EVENTSTORE"},
 		"embedded port in use":      {env: []string{"LOTLINE_EMBEDDED_LISTEN=" + taken.Addr().String()}, says: "LOTLINE_EMBEDDED_LISTEN"},
 		"directory is a file":       {env: []string{"LOTLINE_DATA_DIR=" + file}, says: "data directory"},
 		"directory below a file":    {env: []string{"LOTLINE_DATA_DIR=" + file + "/data"}, says: "data directory"},
@@ -68,6 +84,9 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 			t.Parallel()
 			env := append([]string{"LOTLINE_DATA_DIR=" + dataDirectory(t), "LOTLINE_LISTEN=127.0.0.1:0"}, c.env...)
 			stdout, stderr, code := lotline.run(t, env, append([]string{"serve"}, c.args...)...)
+			if strings.Contains(stderr, "horse") {
+				t.Errorf("it shows a password: %s", stderr)
+			}
 			if code != exitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, c.says) {
 				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 			}
@@ -211,6 +230,7 @@ func TestHelp_namesEveryVariable(t *testing.T) {
 	}
 	for _, v := range []string{
 		"LOTLINE_LISTEN", "LOTLINE_DATA_DIR", "LOTLINE_EVENTSTORE", "LOTLINE_EMBEDDED_LISTEN", "LOTLINE_BUS",
+		"LOTLINE_EMBEDDED_TLS_CERT", "LOTLINE_EMBEDDED_TLS_KEY", "LOTLINE_EMBEDDED_PASSWORD",
 		"LOTLINE_MASTER_KEY", "LOTLINE_SECRET_KEY", "LOTLINE_PUBLISHABLE_KEY", "LOTLINE_LOG_FORMAT",
 	} {
 		if !strings.Contains(stdout, v) {

@@ -284,9 +284,9 @@ func body(format string, args ...any) string { return fmt.Sprintf(format, args..
 
 // startStore starts a `lotline store` that listens on an address, and waits until
 // it says so.
-func startStore(t testing.TB, p program, dir, at string) *engine {
+func startStore(t testing.TB, p program, dir, at string, env ...string) *engine {
 	t.Helper()
-	env := []string{"LOTLINE_DATA_DIR=" + dir, "LOTLINE_EMBEDDED_LISTEN=" + at}
+	env = append([]string{"LOTLINE_DATA_DIR=" + dir, "LOTLINE_EMBEDDED_LISTEN=" + at}, env...)
 	e := &engine{t: t, cmd: p.command(context.Background(), env, "store"), stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
 	e.cmd.Stdout, e.cmd.Stderr = e.stdout, e.stderr
 	if err := e.cmd.Start(); err != nil {

@@ -90,6 +90,9 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 		return unlessStopped(ctx, fmt.Errorf("set up the organization %s: %w", defaultOrganization, err))
 	}
 	n.keepTime()
+	if n.log.embedded != nil {
+		n.log.embedded.announce(out)
+	}
 	greet(out, at, made)
 	n.logger.Info().Str("address", at.String()).Msg("ready")
 	select {

@@ -8,17 +8,23 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/rs/zerolog"
+
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
+	"github.com/lotline/lotline/eventstore/embedded"
 )
 
 // settings are the flags of all commands.
 type settings struct {
-	DataDir        string `env:"LOTLINE_DATA_DIR" default:"./lotline-data" placeholder:"DIR" help:"Where the embedded store, the read models and the master key are (${default})."`
-	EventStore     string `name:"eventstore" env:"LOTLINE_EVENTSTORE" placeholder:"esdb://…" help:"The EventStoreDB or KurrentDB server to use instead of the embedded store."`
-	EmbeddedListen string `env:"LOTLINE_EMBEDDED_LISTEN" placeholder:"HOST:PORT" help:"A loopback address on which other programs reach the embedded store (none: its Unix socket only)."`
-	MasterKey      string `env:"LOTLINE_MASTER_KEY" placeholder:"KEY" help:"32 bytes in hex or base64 under which secrets are sealed (made in the data directory when not given)."`
-	LogFormat      string `env:"LOTLINE_LOG_FORMAT" enum:"auto,console,json" default:"auto" help:"console, json, or auto: console on a terminal, else json."`
+	DataDir          string `env:"LOTLINE_DATA_DIR" default:"./lotline-data" placeholder:"DIR" help:"Where the embedded store, the read models and the master key are (${default})."`
+	EventStore       string `name:"eventstore" env:"LOTLINE_EVENTSTORE" placeholder:"esdb://…" help:"The EventStoreDB or KurrentDB server to use instead of the embedded store."`
+	EmbeddedListen   string `env:"LOTLINE_EMBEDDED_LISTEN" placeholder:"HOST:PORT" help:"An address on which other programs reach the embedded store (none: its Unix socket only). Beyond loopback it needs the three below."`
+	EmbeddedTLSCert  string `name:"embedded-tls-cert" env:"LOTLINE_EMBEDDED_TLS_CERT" placeholder:"FILE" help:"The embedded store's certificate, with those between it and its root (PEM)."`
+	EmbeddedTLSKey   string `name:"embedded-tls-key" env:"LOTLINE_EMBEDDED_TLS_KEY" placeholder:"FILE" help:"The certificate's private key (PEM)."`
+	EmbeddedPassword string `env:"LOTLINE_EMBEDDED_PASSWORD" placeholder:"PASSWORD" help:"The password of the user admin on that address."`
+	MasterKey        string `env:"LOTLINE_MASTER_KEY" placeholder:"KEY" help:"32 bytes in hex or base64 under which secrets are sealed (made in the data directory when not given)."`
+	LogFormat        string `env:"LOTLINE_LOG_FORMAT" enum:"auto,console,json" default:"auto" help:"console, json, or auto: console on a terminal, else json."`
 }
 
 // masterKey decodes the master key, or returns nil when none is given.
@@ -44,20 +50,35 @@ func decodeMasterKey(text string) ([]byte, bool) {
 	return key, err == nil && len(key) == eventstore.MasterKeySize
 }
 
-// embeddedListen checks the address for the embedded store: what it speaks there
-// is neither encrypted nor protected by a password.
-func (s *settings) embeddedListen() error {
-	if s.EmbeddedListen == "" {
-		return nil
-	}
+// minPasswordLength keeps the embedded store's password from being guessed by
+// trying, which nothing else hinders.
+const minPasswordLength = 12
+
+// embeddedAccess is how clients get in on the address of the embedded store.
+// Beyond loopback they must not do so without TLS and a password.
+func (s *settings) embeddedAccess(log zerolog.Logger) (*embedded.Access, error) {
 	host, _, err := net.SplitHostPort(s.EmbeddedListen)
 	if err != nil {
-		return badConfig("LOTLINE_EMBEDDED_LISTEN: %w", err)
+		return nil, badConfig("LOTLINE_EMBEDDED_LISTEN: %w", err)
 	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return badConfig("LOTLINE_EMBEDDED_LISTEN: %s is not a loopback address, and the embedded store has no password yet", s.EmbeddedListen)
+	ip, err := netip.ParseAddr(host)
+	loopback := host == "localhost" || err == nil && ip.IsLoopback()
+	secured := s.EmbeddedTLSCert != "" && s.EmbeddedTLSKey != ""
+	switch {
+	case !loopback && (!secured || s.EmbeddedPassword == ""):
+		return nil, badConfig("LOTLINE_EMBEDDED_LISTEN: %s is not a loopback address, so the embedded store needs LOTLINE_EMBEDDED_TLS_CERT, LOTLINE_EMBEDDED_TLS_KEY and LOTLINE_EMBEDDED_PASSWORD there", s.EmbeddedListen)
+	case !secured && (s.EmbeddedTLSCert != "" || s.EmbeddedTLSKey != ""):
+		return nil, badConfig("LOTLINE_EMBEDDED_TLS_CERT and LOTLINE_EMBEDDED_TLS_KEY need each other")
+	case !secured && s.EmbeddedPassword != "":
+		return nil, badConfig("LOTLINE_EMBEDDED_PASSWORD needs LOTLINE_EMBEDDED_TLS_CERT and LOTLINE_EMBEDDED_TLS_KEY: clients send no password without TLS")
+	case s.EmbeddedPassword != "" && len(s.EmbeddedPassword) < minPasswordLength:
+		return nil, badConfig("LOTLINE_EMBEDDED_PASSWORD must have at least %d characters", minPasswordLength)
 	}
-	return nil
+	access, err := embedded.NewAccess(s.EmbeddedTLSCert, s.EmbeddedTLSKey, s.EmbeddedPassword, log)
+	if err != nil {
+		return nil, badConfig("LOTLINE_EMBEDDED_TLS_CERT: %w", err)
+	}
+	return access, nil
 }
 
 var keyPattern = regexp.MustCompile(`^(sk|pk)_(live|test)_[0-9A-Za-z_-]{16,128}$`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -19,32 +20,38 @@ import (
 
 // embeddedStore is the embedded server while it runs in this process.
 type embeddedStore struct {
-	server *embedded.Server
-	served sync.WaitGroup // the listeners
-	failed chan error     // has why a listener ended, unless Close ended it
+	server  *embedded.Server
+	address string         // the connection string of its network address, if it has one
+	served  sync.WaitGroup // the listeners
+	failed  chan error     // has why a listener ended, unless Close ended it
+}
+
+// storeListener is one way to the embedded store.
+type storeListener struct {
+	net.Listener
+	access *embedded.Access
 }
 
 // startEmbedded opens the store of a data directory and serves it on the
 // directory's socket and, when one is configured, on a TCP address.
 func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (*embeddedStore, error) {
-	if err := s.embeddedListen(); err != nil {
-		return nil, err
+	e := &embeddedStore{}
+	listeners, err := e.listen(ctx, s, dir, log)
+	if err == nil {
+		if e.server, err = embedded.Open(dir.file(eventsFile), log); err != nil {
+			err = badConfig("event store: %w", err)
+		}
 	}
-	listeners, err := storeListeners(ctx, s, dir)
-	if err != nil {
-		return nil, err
-	}
-	server, err := embedded.Open(dir.file(eventsFile), log)
 	if err != nil {
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())
 		}
-		return nil, badConfig("event store: %w", err)
+		return nil, err
 	}
-	e := &embeddedStore{server: server, failed: make(chan error, len(listeners))}
+	e.failed = make(chan error, len(listeners))
 	for _, l := range listeners {
 		e.served.Go(func() {
-			if err := server.Serve(l); err != nil {
+			if err := e.server.ServeGuarded(l.Listener, l.access); err != nil {
 				e.failed <- fmt.Errorf("serve the event store on %s: %w", l.Addr(), err)
 			}
 		})
@@ -56,7 +63,9 @@ func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.L
 // systems allow a little less, and say so themselves.
 const maxSocketPath = 107
 
-func storeListeners(ctx context.Context, s *settings, dir *dataDir) ([]net.Listener, error) {
+// listen opens the listeners. Those that it opened are returned beside an error
+// as well.
+func (e *embeddedStore) listen(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (opened []storeListener, err error) {
 	socket := dir.file(socketFile)
 	if len(socket) > maxSocketPath {
 		return nil, badConfig("data directory %s: the path of the socket in it may have %d bytes and has %d: use a shorter directory", dir.path, maxSocketPath, len(socket))
@@ -65,22 +74,38 @@ func storeListeners(ctx context.Context, s *settings, dir *dataDir) ([]net.Liste
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, badConfig("event store: %w", err)
 	}
-	unixListener, err := listen(ctx, "unix", socket)
+	l, err := listen(ctx, "unix", socket)
 	if err != nil {
 		return nil, badConfig("event store: %w", err)
 	}
+	// The directory's mode keeps others away from the socket.
+	opened = append(opened, storeListener{l, &embedded.Access{}})
 	if s.EmbeddedListen == "" {
-		return []net.Listener{unixListener}, nil
+		return opened, nil
 	}
-	tcpListener, err := listen(ctx, "tcp", s.EmbeddedListen)
+	access, err := s.embeddedAccess(log)
 	if err != nil {
-		return nil, badConfig("LOTLINE_EMBEDDED_LISTEN: %w", errors.Join(err, unixListener.Close()))
+		return opened, err
 	}
-	return []net.Listener{unixListener, tcpListener}, nil
+	if l, err = listen(ctx, "tcp", s.EmbeddedListen); err != nil {
+		return opened, badConfig("LOTLINE_EMBEDDED_LISTEN: %w", err)
+	}
+	host, _, err := net.SplitHostPort(s.EmbeddedListen)
+	if err == nil {
+		e.address = access.ConnectionString(host, l.Addr().(*net.TCPAddr).Port)
+	}
+	return append(opened, storeListener{l, access}), err
 }
 
 func listen(ctx context.Context, network, address string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, network, address)
+}
+
+// announce tells those who want to reach the store how.
+func (e *embeddedStore) announce(out io.Writer) {
+	if e.address != "" {
+		fmt.Fprintf(out, "The event store is listening on %s\n", e.address)
+	}
 }
 
 func (e *embeddedStore) Close() error {
@@ -105,9 +130,7 @@ func (storeCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
 		return err
 	}
 	fmt.Fprintf(to.out, "The event store is listening on %s\n", dir.file(socketFile))
-	if s.EmbeddedListen != "" {
-		fmt.Fprintf(to.out, "The event store is listening on esdb://%s?tls=false\n", s.EmbeddedListen)
-	}
+	store.announce(to.out)
 	select {
 	case <-ctx.Done():
 	case err = <-store.failed:
