@@ -39,6 +39,7 @@ type cli struct {
 
 	Serve   serveCmd   `cmd:"" help:"Run the engine."`
 	Store   storeCmd   `cmd:"" help:"Run the embedded event store alone, for several engines to share."`
+	Backup  backupCmd  `cmd:"" help:"Copy the log of the data directory to a file, while it is in use."`
 	Org     orgCmd     `cmd:"" help:"Administer organizations."`
 	Keys    keysCmd    `cmd:"" help:"Administer keys."`
 	Version versionCmd `cmd:"" help:"Print the version."`

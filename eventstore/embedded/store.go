@@ -160,42 +160,53 @@ func syncDirectory(path string) error {
 	return errors.Join(directory.Sync(), directory.Close())
 }
 
-// connect opens a connection with the settings that all of them need.
+// settings are what all connections need. The build of SQLite in use syncs the
+// write-ahead log only at checkpoints unless it is told otherwise, which would
+// lose acknowledged events.
+const settings = `PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF`
+
+// connect opens a connection with the settings.
 func connect(uri string) (*sqlite3.Conn, error) {
 	conn, err := sqlite3.Open(uri)
 	if err != nil {
 		return nil, err
 	}
-	// The build of SQLite in use syncs the write-ahead log only at checkpoints
-	// unless it is told otherwise, which would lose acknowledged events.
-	err = conn.Exec(`PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF`)
-	if err != nil {
+	if err := conn.Exec(settings); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
 
-// prepareFile checks that the file is ours and of a format we know, and lays the
-// tables when it is new.
-func prepareFile(conn *sqlite3.Conn) error {
+// checkFormat refuses a file that is not a store of a format we know. A fresh one
+// is still empty.
+func checkFormat(conn *sqlite3.Conn) (fresh bool, err error) {
 	application, err := queryInt(conn, `PRAGMA application_id`)
 	if err != nil {
-		return err
+		return false, err
 	}
 	version, err := queryInt(conn, `PRAGMA user_version`)
 	if err != nil {
-		return err
+		return false, err
 	}
 	tables, err := queryInt(conn, `SELECT count(*) FROM sqlite_schema`)
 	if err != nil {
-		return err
+		return false, err
 	}
-	fresh := application == 0 && version == 0 && tables == 0
+	fresh = application == 0 && version == 0 && tables == 0
 	switch {
 	case !fresh && application != applicationID:
-		return errors.New("the file is an SQLite database but not an event store")
+		return false, errors.New("the file is an SQLite database but not an event store")
 	case version > formatVersion:
-		return fmt.Errorf("the file has format %d, this program knows formats up to %d: use a newer release", version, formatVersion)
+		return false, fmt.Errorf("the file has format %d, this program knows formats up to %d: use a newer release", version, formatVersion)
+	}
+	return fresh, nil
+}
+
+// prepareFile checks that the file is ours, and lays the tables when it is new.
+func prepareFile(conn *sqlite3.Conn) error {
+	fresh, err := checkFormat(conn)
+	if err != nil {
+		return err
 	}
 	// SQLite answers with the mode it stays in where it cannot have this one.
 	if mode, err := queryText(conn, `PRAGMA journal_mode = WAL`); err != nil {

@@ -1,0 +1,173 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// Contents is what a backup holds.
+type Contents struct {
+	Events   int64
+	Streams  int64
+	Position int64     // of the newest event
+	Newest   time.Time // when that was recorded; zero when there is none
+	Bytes    int64
+}
+
+// Backup copies the store in the file at source to a new file at target, whether
+// a server has it open or not, in this process or another. The copy is one file
+// that Open takes. It holds the log as it was at one moment after the call: every
+// event that was acknowledged before is in it, and none without those before it.
+// Appends go on meanwhile.
+//
+// The target has the mode 0600. It is there either as a whole, checked and on
+// disk, or not at all, and Backup fails with fs.ErrExist rather than replace
+// what is there.
+func Backup(ctx context.Context, source, target string) (_ Contents, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("back up %s: %w", source, err)
+		}
+	}()
+	if _, err := os.Lstat(target); err == nil {
+		return Contents{}, &fs.PathError{Op: "create", Path: target, Err: fs.ErrExist}
+	}
+	if source, err = filepath.Abs(source); err != nil {
+		return Contents{}, err
+	}
+	if _, err := os.Stat(source); err != nil {
+		return Contents{}, err
+	}
+	copied, err := os.CreateTemp(filepath.Dir(target), filepath.Base(target)+".*.partial")
+	if err != nil {
+		return Contents{}, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(copied.Name())) }()
+	position, err := copyLog(ctx, source, copied.Name())
+	if err != nil {
+		return Contents{}, errors.Join(err, copied.Close())
+	}
+	contents, err := checkCopy(ctx, copied.Name())
+	if err == nil && contents.Position != position {
+		err = fmt.Errorf("it ends at position %d, not at %d", contents.Position, position)
+	}
+	if err != nil {
+		return Contents{}, errors.Join(fmt.Errorf("check the copy: %w", err), copied.Close())
+	}
+	if err := errors.Join(copied.Sync(), copied.Close()); err != nil {
+		return Contents{}, err
+	}
+	// Unlike a renamed file, a link never takes another's place.
+	if err := os.Link(copied.Name(), target); err != nil {
+		return Contents{}, err
+	}
+	return contents, syncDirectory(filepath.Dir(target))
+}
+
+// stepPages is how much is copied before ctx is looked at.
+const stepPages = 4096
+
+// copyLog copies a store and returns the position at which the copy ends.
+//
+// It copies page by page, by SQLite's backup interface, and not by VACUUM INTO,
+// which builds every row and index anew and takes twice as long. To the server
+// that is writing both are a reader in a read transaction: its commits go on, into
+// the write-ahead log, which cannot be started over before the transaction ends
+// and so grows by what is written meanwhile. The transaction is ours, and spans
+// all steps, because a step that had to begin one of its own would start the copy
+// over whenever somebody has written.
+func copyLog(ctx context.Context, source, target string) (position int64, err error) {
+	registerDisk()
+	conn, err := sqlite3.OpenFlags(fileURI(source, diskVFS), sqlite3.OPEN_READWRITE|sqlite3.OPEN_URI)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := conn.Exec(settings + `; PRAGMA query_only = ON; BEGIN`); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Exec(`ROLLBACK`)) }()
+	fresh, err := checkFormat(conn)
+	if err != nil {
+		return 0, err
+	}
+	if fresh {
+		return 0, errors.New("the file is empty")
+	}
+	// Reading is what makes the transaction see this moment.
+	if position, err = queryInt(conn, lastPosition); err != nil {
+		return 0, err
+	}
+	backup, err := conn.BackupInit("main", fileURI(target, diskVFS))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, backup.Close()) }()
+	for done := false; !done; {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if done, err = backup.Step(stepPages); err != nil {
+			return 0, err
+		}
+	}
+	return position, nil
+}
+
+const lastPosition = `SELECT coalesce(max(position), 0) FROM events`
+
+// checkCopy reads a copy from one end to the other.
+func checkCopy(ctx context.Context, path string) (c Contents, err error) {
+	conn, err := connect(fileURI(path, diskVFS))
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	conn.SetInterrupt(ctx)
+	// The copy has inherited that it has a write-ahead log, and would get files
+	// beside it as soon as it is read.
+	if err := conn.Exec(`PRAGMA journal_mode = DELETE; PRAGMA query_only = ON`); err != nil {
+		return c, err
+	}
+	if verdict, err := queryText(conn, `PRAGMA integrity_check(1)`); err != nil || verdict != "ok" {
+		return c, errors.Join(err, fmt.Errorf("the file is damaged: %s", verdict))
+	}
+	var first, created, torn int64
+	for _, figure := range []struct {
+		value *int64
+		sql   string
+	}{
+		{&c.Events, `SELECT count(*) FROM events`},
+		{&c.Streams, `SELECT count(*) FROM streams`},
+		{&first, `SELECT coalesce(min(position), 1) FROM events`},
+		{&c.Position, lastPosition},
+		{&created, `SELECT coalesce(max(created), 0) FROM events WHERE position = (SELECT max(position) FROM events)`},
+		{&torn, `SELECT count(*) FROM (SELECT 1 FROM events WHERE revision < 9223372036854775807 GROUP BY stream HAVING count(*) <> max(revision) + 1)`},
+	} {
+		if *figure.value, err = queryInt(conn, figure.sql); err != nil {
+			return c, err
+		}
+	}
+	if first != 1 || c.Events != c.Position {
+		return c, fmt.Errorf("%d events have the positions %d to %d", c.Events, first, c.Position)
+	}
+	if torn > 0 {
+		return c, fmt.Errorf("%d streams have gaps", torn)
+	}
+	if created > 0 {
+		c.Newest = time.Unix(0, created*100)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return c, err
+	}
+	c.Bytes = info.Size()
+	return c, nil
+}
