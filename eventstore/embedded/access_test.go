@@ -115,13 +115,17 @@ func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for claim, credentials := range map[string]*esdb.Credentials{
-		"nothing":           nil,
-		"another user":      {Login: "ops", Password: testPassword},
-		"another password":  {Login: User, Password: testPassword + "x"},
-		"part of it":        {Login: User, Password: testPassword[:len(testPassword)-1]},
-		"an empty password": {Login: User},
+	for _, c := range []struct {
+		claim       string
+		credentials *esdb.Credentials
+	}{
+		{"nothing", nil},
+		{"another user", &esdb.Credentials{Login: "ops", Password: testPassword}},
+		{"another password", &esdb.Credentials{Login: User, Password: testPassword + "x"}},
+		{"part of it", &esdb.Credentials{Login: User, Password: testPassword[:len(testPassword)-1]}},
+		{"an empty password", &esdb.Credentials{Login: User}},
 	} {
+		claim, credentials := c.claim, c.credentials
 		refused := func(call string, err error) {
 			t.Helper()
 			if codeOf(err) != esdb.ErrorCodeUnauthenticated {

@@ -1,9 +1,11 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
@@ -28,20 +30,28 @@ type batchCall struct {
 	call  streamspb.Streams_BatchAppendServer
 	open  map[uuid.UUID]*batchedAppend // owned by the goroutine of the call
 
-	committing chan struct{} // holds a value for each append that was begun
+	expired    chan *batchedAppend // those whose deadline passed before they were complete
+	committing chan struct{}       // holds a value for each append that was begun
 	answering  sync.WaitGroup
 	sending    sync.Mutex // guards sends on call
 }
 
 type batchedAppend struct {
-	options *streamspb.BatchAppendReq_Options
-	events  []proposed
-	size    int
-	refusal *status.Status
+	write    *write
+	size     int
+	refusal  *status.Status
+	response *streamspb.BatchAppendResp
+	answered bool // or about to be; owned by the goroutine of the call
+
+	deadline context.Context //nolint:containedctx // the append's own, within that of the call
+	release  func()          // gives up what the deadline needs
 }
 
 func (s *streams) BatchAppend(call streamspb.Streams_BatchAppendServer) error {
-	b := &batchCall{store: s.store, call: call, open: make(map[uuid.UUID]*batchedAppend), committing: make(chan struct{}, batchesCommitting)}
+	b := &batchCall{
+		store: s.store, call: call, open: make(map[uuid.UUID]*batchedAppend),
+		expired: make(chan *batchedAppend), committing: make(chan struct{}, batchesCommitting),
+	}
 	requests, ended := make(chan *streamspb.BatchAppendReq), make(chan error, 1)
 	go func() {
 		for {
@@ -58,10 +68,19 @@ func (s *streams) BatchAppend(call streamspb.Streams_BatchAppendServer) error {
 		}
 	}()
 	defer b.answering.Wait()
+	defer func() {
+		for _, a := range b.open {
+			a.release()
+		}
+	}()
 	for {
 		select {
 		case request := <-requests:
 			if err := b.take(request); err != nil {
+				return err
+			}
+		case a := <-b.expired:
+			if err := b.expire(a); err != nil {
 				return err
 			}
 		case err := <-ended:
@@ -86,7 +105,7 @@ func (b *batchCall) take(request *streamspb.BatchAppendReq) error {
 		if len(b.open) == batchesOpen {
 			return status.Errorf(codes.ResourceExhausted, "more than %d appends are incomplete", batchesOpen)
 		}
-		a = &batchedAppend{options: request.GetOptions()}
+		a = b.prepare(request.GetCorrelationId(), request.GetOptions())
 		b.open[id] = a
 	}
 	a.add(request.GetProposedMessages())
@@ -94,31 +113,104 @@ func (b *batchCall) take(request *streamspb.BatchAppendReq) error {
 		return nil
 	}
 	delete(b.open, id)
-	return b.begin(request.GetCorrelationId(), a)
+	return b.begin(a)
+}
+
+// prepare makes an append of its options. What is wrong with them is answered
+// when it is complete; the call goes on.
+func (b *batchCall) prepare(id *shared.UUID, options *streamspb.BatchAppendReq_Options) *batchedAppend {
+	a := &batchedAppend{
+		write:    &write{},
+		response: &streamspb.BatchAppendResp{CorrelationId: id, StreamIdentifier: options.GetStreamIdentifier()},
+		deadline: b.call.Context(),
+		release:  func() {},
+	}
+	var err error
+	if a.write.stream, err = writableStream(options.GetStreamIdentifier()); err != nil {
+		a.refuseFor(err)
+	}
+	switch expected := options.GetExpectedStreamPosition().(type) {
+	case *streamspb.BatchAppendReq_Options_StreamPosition:
+		a.write.expected = expectation(clamp(expected.StreamPosition))
+		a.response.ExpectedStreamPosition = &streamspb.BatchAppendResp_StreamPosition{StreamPosition: expected.StreamPosition}
+	case *streamspb.BatchAppendReq_Options_NoStream:
+		a.write.expected = expectNoStream
+		a.response.ExpectedStreamPosition = &streamspb.BatchAppendResp_NoStream{NoStream: expected.NoStream}
+	case *streamspb.BatchAppendReq_Options_Any:
+		a.write.expected = expectAny
+		a.response.ExpectedStreamPosition = &streamspb.BatchAppendResp_Any{Any: expected.Any}
+	case *streamspb.BatchAppendReq_Options_StreamExists:
+		a.write.expected = expectStreamExists
+		a.response.ExpectedStreamPosition = &streamspb.BatchAppendResp_StreamExists{StreamExists: expected.StreamExists}
+	default:
+		a.refuseFor(status.Error(codes.InvalidArgument, "the expected revision is missing"))
+	}
+	if left, limited := b.timeLeft(options); limited {
+		deadline, cancel := context.WithTimeout(b.call.Context(), left)
+		stop := context.AfterFunc(deadline, func() {
+			select {
+			case b.expired <- a:
+			case <-b.call.Context().Done():
+			}
+		})
+		a.deadline, a.release = deadline, func() {
+			stop()
+			cancel()
+		}
+	}
+	return a
+}
+
+// timeLeft is how long the client waits for an append, as present clients say it
+// or as old ones did.
+func (b *batchCall) timeLeft(options *streamspb.BatchAppendReq_Options) (left time.Duration, limited bool) {
+	switch deadline := options.GetDeadlineOption().(type) {
+	case *streamspb.BatchAppendReq_Options_Deadline:
+		return deadline.Deadline.AsDuration(), true
+	case *streamspb.BatchAppendReq_Options_Deadline_21_10_0:
+		return deadline.Deadline_21_10_0.AsTime().Sub(b.store.now()), true
+	}
+	return 0, false
 }
 
 func (a *batchedAppend) add(messages []*streamspb.BatchAppendReq_ProposedMessage) {
+	defer func() {
+		if a.refusal != nil {
+			a.write.events = nil
+		}
+	}()
 	for _, message := range messages {
 		if a.refusal != nil {
 			return
 		}
 		event, err := proposedEvent(message.GetId(), message.GetMetadata(), message.GetData(), message.GetCustomMetadata())
 		if err != nil {
-			a.refuse(codes.InvalidArgument, status.Convert(err).Message(), &shared.BadRequest{Message: status.Convert(err).Message()})
+			a.refuseFor(err)
 			return
 		}
 		if a.size += event.size(); a.size > maxAppendBytes {
 			a.refuse(codes.InvalidArgument, "the append is too large", &shared.MaximumAppendSizeExceeded{MaxAppendSize: maxAppendBytes})
 			return
 		}
-		a.events = append(a.events, event)
+		a.write.events = append(a.write.events, event)
 	}
 }
 
-// refuse drops the events and remembers what to answer. Clients tell refusals
-// apart by the type of the detail.
+// expire answers an append that is still incomplete. The rest of its pieces are
+// taken and dropped.
+func (b *batchCall) expire(a *batchedAppend) error {
+	if a.answered {
+		return nil
+	}
+	a.answered, a.write.events = true, nil
+	a.refuseFor(context.DeadlineExceeded)
+	return b.answer(a)
+}
+
+// refuse remembers what to answer. Clients tell refusals apart by the type of the
+// detail.
 func (a *batchedAppend) refuse(code codes.Code, message string, detail protoadapt.MessageV1) {
-	a.events, a.refusal = nil, status.New(code, message)
+	a.refusal = status.New(code, message)
 	// It fails only for what cannot be encoded, which these details can.
 	if detailed, err := a.refusal.WithDetails(detail); err == nil {
 		a.refusal = detailed
@@ -127,74 +219,80 @@ func (a *batchedAppend) refuse(code codes.Code, message string, detail protoadap
 
 // begin hands an append to the committer in the order in which it came, and
 // leaves waiting for it to another goroutine.
-func (b *batchCall) begin(id *shared.UUID, a *batchedAppend) error {
-	response := &streamspb.BatchAppendResp{CorrelationId: id, StreamIdentifier: a.options.GetStreamIdentifier()}
-	stream, err := streamName(a.options.GetStreamIdentifier())
-	if err != nil {
-		return err
+func (b *batchCall) begin(a *batchedAppend) error {
+	if a.answered {
+		return nil
 	}
-	w := &write{stream: stream, events: a.events}
-	switch expected := a.options.GetExpectedStreamPosition().(type) {
-	case *streamspb.BatchAppendReq_Options_StreamPosition:
-		w.expected = expectation(clamp(expected.StreamPosition))
-		response.ExpectedStreamPosition = &streamspb.BatchAppendResp_StreamPosition{StreamPosition: expected.StreamPosition}
-	case *streamspb.BatchAppendReq_Options_NoStream:
-		w.expected = expectNoStream
-		response.ExpectedStreamPosition = &streamspb.BatchAppendResp_NoStream{NoStream: expected.NoStream}
-	case *streamspb.BatchAppendReq_Options_Any:
-		w.expected = expectAny
-		response.ExpectedStreamPosition = &streamspb.BatchAppendResp_Any{Any: expected.Any}
-	case *streamspb.BatchAppendReq_Options_StreamExists:
-		w.expected = expectStreamExists
-		response.ExpectedStreamPosition = &streamspb.BatchAppendResp_StreamExists{StreamExists: expected.StreamExists}
-	default:
-		return status.Error(codes.InvalidArgument, "the expected revision is missing")
+	// From here on its deadline is looked after where it is waited for.
+	a.answered = true
+	if a.refusal == nil && a.deadline.Err() != nil {
+		a.refuseFor(a.deadline.Err())
 	}
 	if a.refusal != nil {
-		response.Result = &streamspb.BatchAppendResp_Error{Error: a.refusal.Proto()}
-		return b.send(response)
+		a.release()
+		return b.answer(a)
 	}
 	select {
 	case b.committing <- struct{}{}:
 	case <-b.call.Context().Done():
+		a.release()
 		return b.call.Context().Err()
 	}
-	if err := b.store.begin(b.call.Context(), w); err != nil {
+	err := b.store.begin(a.deadline, a.write)
+	if errors.Is(err, errClosed) {
+		a.release()
 		return toStatus(err)
 	}
 	b.answering.Go(func() {
-		result, err := b.store.finish(b.call.Context(), w)
+		defer a.release()
+		var result receipt
+		if err == nil {
+			result, err = b.store.finish(a.deadline, a.write)
+		}
 		<-b.committing
 		if err != nil {
 			a.refuseFor(err)
-			response.Result = &streamspb.BatchAppendResp_Error{Error: a.refusal.Proto()}
 		} else {
-			response.Result = &streamspb.BatchAppendResp_Success_{Success: batchSuccess(result)}
+			a.response.Result = &streamspb.BatchAppendResp_Success_{Success: batchSuccess(result)}
 		}
 		// When this fails the call is over, and its receiving side says so.
-		_ = b.send(response)
+		_ = b.answer(a)
 	})
 	return nil
 }
 
-func (b *batchCall) send(response *streamspb.BatchAppendResp) error {
+// answer sends what an append came to.
+func (b *batchCall) answer(a *batchedAppend) error {
+	if a.refusal != nil {
+		a.response.Result = &streamspb.BatchAppendResp_Error{Error: a.refusal.Proto()}
+	}
 	b.sending.Lock()
 	defer b.sending.Unlock()
-	return b.call.Send(response)
+	return b.call.Send(a.response)
 }
 
 func (a *batchedAppend) refuseFor(err error) {
 	if refusal, ok := errors.AsType[*revisionError](err); ok {
-		a.refuse(codes.FailedPrecondition, "WrongExpectedVersion", wrongExpectedDetail(refusal))
+		a.refuse(codes.AlreadyExists, "WrongExpectedVersion", wrongExpectedDetail(refusal))
 		return
 	}
 	if deleted, ok := errors.AsType[*deletedError](err); ok {
-		a.refuse(codes.FailedPrecondition, "StreamDeleted", &shared.StreamDeleted{
+		a.refuse(codes.NotFound, "StreamDeleted", &shared.StreamDeleted{
 			StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(deleted.stream)},
 		})
 		return
 	}
-	a.refuse(codes.Unknown, err.Error(), &shared.Unknown{})
+	refused := status.Convert(toStatus(err))
+	var detail protoadapt.MessageV1 = &shared.Unknown{}
+	switch refused.Code() {
+	case codes.InvalidArgument:
+		detail = &shared.BadRequest{Message: refused.Message()}
+	case codes.PermissionDenied:
+		detail = &shared.AccessDenied{}
+	case codes.DeadlineExceeded:
+		detail = &shared.Timeout{}
+	}
+	a.refuse(refused.Code(), refused.Message(), detail)
 }
 
 func wrongExpectedDetail(refusal *revisionError) *shared.WrongExpectedVersion {

@@ -369,6 +369,9 @@ func (c *committer) check(w *write, h *head) (known bool, err error) {
 		return false, nil
 	case w.expected == expectAny:
 		return c.repeated(w, h, refusal), nil
+	case w.expected == expectStreamExists && h.limits.before == deletedBefore:
+		w.err = &deletedError{stream: w.stream}
+		return false, nil
 	case w.expected == expectStreamExists:
 		exists := h.last != noRevision
 		if !exists {

@@ -22,6 +22,9 @@ const (
 	contentTypeBytes = "application/octet-stream"
 
 	maxStreamName = 64 << 10
+
+	// allStream is the name that the whole log has.
+	allStream = "$all"
 )
 
 func streamName(identifier *shared.StreamIdentifier) (string, error) {
@@ -33,8 +36,19 @@ func streamName(identifier *shared.StreamIdentifier) (string, error) {
 		return "", status.Errorf(codes.InvalidArgument, "the stream's name is longer than %d bytes", maxStreamName)
 	case !utf8.Valid(name):
 		return "", status.Error(codes.InvalidArgument, "the stream's name is not UTF-8")
+	case string(name) == metadataPrefix:
+		return "", status.Error(codes.InvalidArgument, "the stream is the metadata of one without a name")
 	}
 	return string(name), nil
+}
+
+// writableStream is the name of a stream that may be written to and ended.
+func writableStream(identifier *shared.StreamIdentifier) (string, error) {
+	name, err := streamName(identifier)
+	if err == nil && name == allStream {
+		err = accessDenied()
+	}
+	return name, err
 }
 
 // clamp brings revisions and positions into the range that SQLite can hold.

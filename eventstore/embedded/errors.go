@@ -57,6 +57,10 @@ func revisionStatus(operation string, e *revisionError) error {
 	}
 }
 
+func accessDenied() error {
+	return &statusError{status.New(codes.PermissionDenied, "Access Denied"), metadata.Pairs(trailerException, "access-denied")}
+}
+
 func tooLargeStatus() error {
 	return &statusError{
 		status.Newf(codes.InvalidArgument, "Maximum Append Size of %d Exceeded.", maxAppendBytes),

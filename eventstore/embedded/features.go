@@ -2,9 +2,11 @@ package embedded
 
 import (
 	"context"
+	"strings"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	"google.golang.org/grpc"
 )
 
 // serverVersion is the release of EventStoreDB whose behaviour is offered.
@@ -14,22 +16,24 @@ const serverVersion = "23.10.0"
 // features tells clients what they may call.
 type features struct {
 	serverfeatures.UnimplementedServerFeaturesServer
+
+	offered func() map[string]grpc.ServiceInfo
 }
 
-// GetSupportedMethods names services and methods in lower case, as clients
-// compare them.
-func (features) GetSupportedMethods(context.Context, *shared.Empty) (*serverfeatures.SupportedMethods, error) {
+// variants are what a method can do beyond what it always could.
+var variants = map[string][]string{
+	"event_store.client.streams.streams/batchappend": {"deadline_duration"},
+}
+
+// GetSupportedMethods names the services and methods that are registered, in lower
+// case, as clients compare them.
+func (f *features) GetSupportedMethods(context.Context, *shared.Empty) (*serverfeatures.SupportedMethods, error) {
 	methods := &serverfeatures.SupportedMethods{EventStoreServerVersion: serverVersion}
-	for _, offered := range []struct {
-		service string
-		methods []string
-	}{
-		{"event_store.client.streams.streams", []string{"read", "append", "batchappend", "delete", "tombstone"}},
-		{"event_store.client.gossip.gossip", []string{"read"}},
-		{"event_store.client.server_features.serverfeatures", []string{"getsupportedmethods"}},
-	} {
-		for _, method := range offered.methods {
-			methods.Methods = append(methods.Methods, &serverfeatures.SupportedMethod{ServiceName: offered.service, MethodName: method})
+	for service, info := range f.offered() {
+		for _, method := range info.Methods {
+			offered := &serverfeatures.SupportedMethod{ServiceName: strings.ToLower(service), MethodName: strings.ToLower(method.Name)}
+			offered.Features = variants[offered.GetServiceName()+"/"+offered.GetMethodName()]
+			methods.Methods = append(methods.Methods, offered)
 		}
 	}
 	return methods, nil

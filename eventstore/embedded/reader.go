@@ -206,19 +206,42 @@ func (s *store) readStream(ctx context.Context, stream string, from int64, backw
 		if low > high {
 			return nil
 		}
-		rows := min(count, pageRows)
-		for i, value := range []int64{h.id, low, high, h.oldestShown(s.ticks()), rows} {
-			if err := stmt.BindInt64(i+1, value); err != nil {
-				return err
-			}
-		}
-		return r.collect(stmt, &p, rows, rows, func() (string, bool) { return stream, true },
-			func(e *recorded) int64 { return e.revision })
+		return r.collectStream(stmt, &p, &h, low, high, h.oldestShown(s.ticks()), min(count, pageRows))
 	})
 	if err != nil {
 		return page{}, fmt.Errorf("read %s: %w", stream, err)
 	}
 	return p, nil
+}
+
+// readNews returns a page of a stream's events from the given revision on,
+// whatever the stream's metadata hides. An event that ended the stream for good is
+// among them.
+func (s *store) readNews(ctx context.Context, stream string, from int64) (page, error) {
+	p := page{complete: true}
+	err := s.withReader(ctx, func(r *reader) error {
+		h, err := lookUp(r.stream, stream)
+		if err != nil || from > h.last {
+			return err
+		}
+		return r.collectStream(r.streamForwards, &p, &h, from, h.last, math.MinInt64, pageRows)
+	})
+	if err != nil {
+		return page{}, fmt.Errorf("read %s: %w", stream, err)
+	}
+	return p, nil
+}
+
+// collectStream copies the events of a stream from low to high into p, as far as
+// they were created at oldest or later.
+func (r *reader) collectStream(stmt *sqlite3.Stmt, p *page, h *head, low, high, oldest, rows int64) error {
+	for i, value := range []int64{h.id, low, high, oldest, rows} {
+		if err := stmt.BindInt64(i+1, value); err != nil {
+			return err
+		}
+	}
+	return r.collect(stmt, p, rows, rows, func() (string, bool) { return h.name, true },
+		func(e *recorded) int64 { return e.revision })
 }
 
 // readAll returns up to count events of the whole log that match, from the given

@@ -84,7 +84,7 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 	entrance.visitors.open(http.HandlerFunc(s.health))
 	s.close = sync.OnceValue(s.shutDown)
 	streamspb.RegisterStreamsServer(s.grpc, &streams{store: store, closing: s.closing})
-	serverfeatures.RegisterServerFeaturesServer(s.grpc, features{})
+	serverfeatures.RegisterServerFeaturesServer(s.grpc, &features{offered: s.grpc.GetServiceInfo})
 	gossippb.RegisterGossipServer(s.grpc, &gossip{instance: uuid.New(), now: now})
 	log.Debug().Str("path", path).Int64("position", store.writer.position).Msg("event store opened")
 	return s, nil

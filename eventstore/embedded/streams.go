@@ -34,7 +34,7 @@ func (s *streams) Append(call streamspb.Streams_AppendServer) error {
 	if options == nil {
 		return status.Error(codes.InvalidArgument, "an append begins with its options")
 	}
-	stream, err := streamName(options.GetStreamIdentifier())
+	stream, err := writableStream(options.GetStreamIdentifier())
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (s *streams) end(
 	identifier *shared.StreamIdentifier,
 	expectedOption any,
 ) (position uint64, err error) {
-	stream, err := streamName(identifier)
+	stream, err := writableStream(identifier)
 	if err != nil {
 		return 0, err
 	}

@@ -17,8 +17,12 @@ import (
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 func TestAppend_expectedRevision(t *testing.T) {
@@ -634,5 +638,192 @@ func TestGossip_clientDiscoversTheOneMember(t *testing.T) {
 	version, err := client.GetServerVersion()
 	if err != nil || version.Major != 23 {
 		t.Errorf("version %v, %v", version, err)
+	}
+}
+
+// rawClient speaks the protocol without the official client.
+func (r *running) rawClient(t testing.TB) streamspb.StreamsClient {
+	t.Helper()
+	connection, err := grpc.NewClient("unix:"+r.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	return streamspb.NewStreamsClient(connection)
+}
+
+func TestBatchAppend_deadlines(t *testing.T) {
+	t.Parallel()
+	server := start(t)
+	call, err := server.rawClient(t).BatchAppend(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := func(id byte, final bool, deadline any) *streamspb.BatchAppendReq {
+		r := &streamspb.BatchAppendReq{
+			CorrelationId: structuredUUID(uuid.UUID{id}), IsFinal: final,
+			Options: &streamspb.BatchAppendReq_Options{
+				StreamIdentifier:       &shared.StreamIdentifier{StreamName: []byte{'s', id}},
+				ExpectedStreamPosition: &streamspb.BatchAppendReq_Options_Any{},
+			},
+			ProposedMessages: []*streamspb.BatchAppendReq_ProposedMessage{{
+				Id: structuredUUID(uuid.New()), Metadata: map[string]string{"type": "x", "content-type": contentTypeJSON},
+			}},
+		}
+		switch deadline := deadline.(type) {
+		case time.Duration:
+			r.Options.DeadlineOption = &streamspb.BatchAppendReq_Options_Deadline{Deadline: durationpb.New(deadline)}
+		case time.Time:
+			r.Options.DeadlineOption = &streamspb.BatchAppendReq_Options_Deadline_21_10_0{Deadline_21_10_0: timestamppb.New(deadline)}
+		}
+		return r
+	}
+	timedOut := map[byte]bool{1: false, 2: false, 3: true, 4: true, 5: true, 6: true}
+	for _, r := range []*streamspb.BatchAppendReq{
+		request('1', true, time.Minute),
+		request('2', true, time.Now().Add(time.Minute)),
+		request('3', true, time.Duration(0)),
+		request('4', true, time.Now().Add(-time.Minute)),
+		// These two never become complete in time.
+		request('5', false, 20*time.Millisecond),
+		request('6', false, time.Now().Add(20*time.Millisecond)),
+	} {
+		if err := call.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range len(timedOut) {
+		answer, err := call.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := parseUUID(answer.GetCorrelationId())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var timeout shared.Timeout
+		details := answer.GetError().GetDetails()
+		got := len(details) == 1 && details[0].UnmarshalTo(&timeout) == nil
+		if want, asked := timedOut[id[0]-'0']; !asked || got != want || got == (answer.GetSuccess() != nil) {
+			t.Errorf("append %c was answered %v", id[0], answer)
+		}
+		delete(timedOut, id[0]-'0')
+	}
+	// What comes too late is dropped, and the call goes on.
+	for _, r := range []*streamspb.BatchAppendReq{request('5', true, nil), request('7', true, nil)} {
+		if err := call.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer, err := call.Recv()
+	if id, _ := parseUUID(answer.GetCorrelationId()); err != nil || id[0] != '7' || answer.GetSuccess() == nil {
+		t.Errorf("got %v, %v", answer, err)
+	}
+	var streams []string
+	for _, event := range readAll(t, server.connect(t), esdb.ReadAllOptions{From: esdb.Start{}}, 100) {
+		streams = append(streams, event.StreamID)
+	}
+	slices.Sort(streams)
+	if want := []string{"s1", "s2", "s7"}; !slices.Equal(streams, want) {
+		t.Errorf("written to %v, want %v", streams, want)
+	}
+}
+
+// A deadline that passes while an append waits for its transaction leaves open
+// what becomes of it, and is answered.
+func TestBatchAppend_deadlineWhileItIsCommitted(t *testing.T) {
+	t.Parallel()
+	server := start(t)
+	blocker, err := connect(server.store.uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blocker.Close()
+	if err := blocker.Exec(`BEGIN IMMEDIATE`); err != nil {
+		t.Fatal(err)
+	}
+	call, err := server.rawClient(t).BatchAppend(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = call.Send(&streamspb.BatchAppendReq{
+		CorrelationId: structuredUUID(uuid.New()), IsFinal: true,
+		Options: &streamspb.BatchAppendReq_Options{
+			StreamIdentifier:       &shared.StreamIdentifier{StreamName: []byte("s")},
+			ExpectedStreamPosition: &streamspb.BatchAppendReq_Options_Any{},
+			DeadlineOption:         &streamspb.BatchAppendReq_Options_Deadline{Deadline: durationpb.New(20 * time.Millisecond)},
+		},
+		ProposedMessages: []*streamspb.BatchAppendReq_ProposedMessage{{
+			Id: structuredUUID(uuid.New()), Metadata: map[string]string{"type": "x", "content-type": contentTypeJSON},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := call.Recv()
+	if err != nil || codes.Code(answer.GetError().GetCode()) != codes.DeadlineExceeded {
+		t.Errorf("got %v, %v", answer, err)
+	}
+	if err := blocker.Exec(`ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is wrong with one append is answered to that one.
+func TestBatchAppend_refusesOneAndGoesOn(t *testing.T) {
+	t.Parallel()
+	server := start(t)
+	client := server.connect(t)
+	mustAppend(t, client, "ended", esdb.NoStream{}, newEvent("x", "{}"))
+	if _, err := client.TombstoneStream(within(t), "ended", esdb.TombstoneStreamOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	call, err := server.rawClient(t).BatchAppend(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := func(name string) *streamspb.BatchAppendReq_Options {
+		return &streamspb.BatchAppendReq_Options{
+			StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(name)}, ExpectedStreamPosition: &streamspb.BatchAppendReq_Options_Any{},
+		}
+	}
+	event := func(id uuid.UUID, metadata map[string]string) *streamspb.BatchAppendReq_ProposedMessage {
+		return &streamspb.BatchAppendReq_ProposedMessage{Id: structuredUUID(id), Metadata: metadata}
+	}
+	whole := map[string]string{"type": "x", "content-type": contentTypeJSON}
+	for _, c := range []struct {
+		claim   string
+		options *streamspb.BatchAppendReq_Options
+		event   *streamspb.BatchAppendReq_ProposedMessage
+		detail  proto.Message
+	}{
+		{"no options", nil, event(uuid.New(), whole), &shared.BadRequest{}},
+		{"no name", stream(""), event(uuid.New(), whole), &shared.BadRequest{}},
+		{"no expected revision", &streamspb.BatchAppendReq_Options{StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte("s")}}, event(uuid.New(), whole), &shared.BadRequest{}},
+		{"no event id", stream("s"), event(uuid.Nil, whole), &shared.BadRequest{}},
+		{"no content type", stream("s"), event(uuid.New(), map[string]string{"type": "x"}), &shared.BadRequest{}},
+		{"the whole log", stream("$all"), event(uuid.New(), whole), &shared.AccessDenied{}},
+		{"an ended stream", stream("ended"), event(uuid.New(), whole), &shared.StreamDeleted{}},
+		{"nothing", stream("s"), event(uuid.New(), whole), nil},
+	} {
+		err := call.Send(&streamspb.BatchAppendReq{
+			CorrelationId: structuredUUID(uuid.New()), IsFinal: true, Options: c.options, ProposedMessages: []*streamspb.BatchAppendReq_ProposedMessage{c.event},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := call.Recv()
+		if err != nil {
+			t.Fatalf("%s: %v", c.claim, err)
+		}
+		if c.detail == nil {
+			if answer.GetSuccess() == nil {
+				t.Errorf("%s wrong, and answered %v", c.claim, answer)
+			}
+			continue
+		}
+		if details := answer.GetError().GetDetails(); len(details) != 1 || details[0].UnmarshalTo(c.detail) != nil {
+			t.Errorf("%s: answered %v", c.claim, answer)
+		}
 	}
 }

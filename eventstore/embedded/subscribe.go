@@ -27,8 +27,17 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 	default:
 		return status.Error(codes.InvalidArgument, "a subscription says where to start")
 	}
+	// As on a real server, what comes while the subscriber is live is sent whatever
+	// the metadata hides: it was news when it was committed.
+	live := false
 	return c.follow(watcher, func() (bool, error) {
-		p, err := c.store.readStream(c.Context(), stream, next, false, math.MaxInt64)
+		var p page
+		var err error
+		if live {
+			p, err = c.store.readNews(c.Context(), stream, next)
+		} else {
+			p, err = c.store.readStream(c.Context(), stream, next, false, math.MaxInt64)
+		}
 		if errors.Is(err, errNoStream) {
 			return true, nil
 		}
@@ -38,8 +47,15 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 		if p.considered > 0 {
 			next = after(p.last)
 		}
+		if last := len(p.events) - 1; last >= 0 && p.events[last].revision == tombstoneRevision {
+			return true, errors.Join(c.sendEvents(p.events[:last]), &deletedError{stream: stream})
+		}
 		return p.complete, c.sendEvents(p.events)
-	}, func() error { return nil })
+	}, func() error {
+		// What was there at the beginning and has not been sent is hidden.
+		live, next = true, max(next, after(state.last))
+		return nil
+	})
 }
 
 func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions, matching *filter, filterOptions *streamspb.ReadReq_Options_FilterOptions) error {
