@@ -75,6 +75,10 @@ cover: ## Run the tests and show what they cover
 	go test -coverpkg=./... -coverprofile=coverage.out ./...
 	go tool cover -func=coverage.out | tail -n 1
 
+.PHONY: node-client
+node-client: build ## Try the embedded store with the official client for NodeJS (needs node, npm and openssl)
+	cd tools/node-client && npm ci --ignore-scripts --no-audit --no-fund && node try.mjs "$(CURDIR)/bin/lotline"
+
 .PHONY: zones
 zones: ## Bring the time-zone database up to this Go release's
 	cp "$$(go env GOROOT)/lib/time/zoneinfo.zip" domain/zoneinfo.zip
