@@ -42,7 +42,7 @@ func (d door) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	e := &entrant{Conn: conn, access: d.access}
-	e.admit = context.AfterFunc(d.entrance.closing, func() { conn.Close() })
+	e.admit = context.AfterFunc(d.entrance.closing, func() { _ = conn.Close() })
 	return e, nil
 }
 
@@ -141,7 +141,7 @@ func (v *visitors) take(conn net.Conn) {
 	select {
 	case v.waiting <- conn:
 	case <-v.ended:
-		conn.Close()
+		_ = conn.Close()
 	}
 }
 

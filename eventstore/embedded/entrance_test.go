@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -23,7 +24,9 @@ func TestHealth_live(t *testing.T) {
 	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
 	plain := server.listenTCP(t, &Access{})
 	guarded := server.listenTCP(t, newAccess(t, certFile, keyFile, testPassword, zerolog.Nop()))
-	overSocket := &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", server.socket) }}
+	overSocket := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", server.socket)
+	}}
 	insecure := &tls.Config{InsecureSkipVerify: true}
 	for claim, c := range map[string]struct {
 		url       string
@@ -39,8 +42,12 @@ func TestHealth_live(t *testing.T) {
 			method, path string
 			want         int
 		}{
-			{"GET", "/health/live", 204}, {"HEAD", "/health/live", 204}, {"POST", "/health/live", 405},
-			{"GET", "/health/ready", 404}, {"GET", "/", 404}, {"POST", "/event_store.client.streams.Streams/Append", 404},
+			{"GET", "/health/live", 204},
+			{"HEAD", "/health/live", 204},
+			{"POST", "/health/live", 405},
+			{"GET", "/health/ready", 404},
+			{"GET", "/", 404},
+			{"POST", "/event_store.client.streams.Streams/Append", 404},
 		} {
 			request, err := http.NewRequest(call.method, c.url+call.path, http.NoBody)
 			if err != nil {
@@ -80,6 +87,9 @@ func TestHealth_notWhenItIsAboutToEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := response.Body.Close(); err != nil {
+			t.Error(err)
+		}
 		return response.StatusCode
 	}
 	if status := ask(); status != http.StatusNoContent {
@@ -108,7 +118,7 @@ func TestClose_isNotHeldUpByASilentConnection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer conn.Close()
+			t.Cleanup(func() { conn.Close() })
 			if _, err := io.WriteString(conn, bytes); err != nil {
 				t.Fatal(err)
 			}
