@@ -64,7 +64,7 @@ func TestBackup_holdsAllThatWasAcknowledgedBeforeIt(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	// Enough for a copy to take several steps.
-	for range 20 {
+	for range 17 {
 		if _, err := s.append(t.Context(), "ballast", expectAny, proposals(1, 1<<20)); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestBackup_holdsAllThatWasAcknowledgedBeforeIt(t *testing.T) {
 	}
 	defer running.Wait()
 	defer stop()
-	for len(w.before()) < 2000 {
+	for len(w.before()) < 1000 {
 		// One more append is as long to wait as any.
 		if _, err := s.append(t.Context(), "waiting", expectAny, proposals(1, 1)); err != nil {
 			t.Fatal(err)

@@ -519,7 +519,7 @@ func TestFeatures_areWhatIsServed(t *testing.T) {
 func TestRead_slowReadersOfLargeEventsCostLittle(t *testing.T) {
 	t.Parallel()
 	server := start(t)
-	const events, readers, bound = 24, 24, 300 << 20
+	const events, readers, bound = 24, 12, 220 << 20
 	for range events {
 		if _, err := server.store.append(t.Context(), "large", expectAny, proposals(1, 1<<20-100)); err != nil {
 			t.Fatal(err)
