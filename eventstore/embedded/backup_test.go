@@ -107,6 +107,15 @@ func TestBackup_holdsAllThatWasAcknowledgedBeforeIt(t *testing.T) {
 // lookInto opens a copy as a store and looks for everything in it.
 func lookInto(t *testing.T, path string, contents Contents, acknowledged []uuid.UUID) {
 	t.Helper()
+	header, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 2 would say that there is a write-ahead log beside it, and the copy could not
+	// be read where none can be made.
+	if header[18] != 1 || header[19] != 1 {
+		t.Errorf("the copy is of the formats %d and %d", header[18], header[19])
+	}
 	s, err := openStore(path, time.Now)
 	if err != nil {
 		t.Fatal(err)

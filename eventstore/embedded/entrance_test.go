@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -218,5 +219,25 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// gRPC lifts the deadline of a connection that it has taken in or handed on. By
+// then the server that it was handed to may have set one of its own.
+func TestEntrant_aVisitorsDeadlineStays(t *testing.T) {
+	t.Parallel()
+	for _, visitor := range []bool{true, false} {
+		ours, theirs := net.Pipe()
+		e := &entrant{Conn: theirs, visitor: visitor, admit: func() bool { return true }}
+		if err := errors.Join(theirs.SetDeadline(time.Unix(1, 0)), e.SetDeadline(time.Time{})); err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = ours.Write([]byte("x")) }()
+		if _, err := e.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) != visitor {
+			t.Errorf("visitor %v: %v", visitor, err)
+		}
+		if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 }
