@@ -161,7 +161,7 @@ func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
 	if lines := strings.Count(said, "\n"); lines > 10 {
 		t.Errorf("who tries passwords filled the log with %d lines", lines)
 	}
-	for _, secret := range []string{testPassword, testPassword[:10], base64.StdEncoding.EncodeToString([]byte(User + ":" + testPassword))} {
+	for _, secret := range []string{testPassword, testPassword[:10], base64.StdEncoding.EncodeToString([]byte(User + ":" + testPassword))[:20]} {
 		if strings.Contains(said, secret) {
 			t.Errorf("the log shows %q", secret)
 		}
