@@ -49,6 +49,10 @@ test: ## Run the tests
 race: ## Run the tests with the race detector, in random order
 	go test -race -shuffle=on -count=1 ./...
 
+.PHONY: client-tests
+client-tests: ## Run the official client's own tests against the embedded store
+	tools/client-tests.sh
+
 .PHONY: stress
 stress: ## Run the tests STRESS times with the race detector
 	go test -race -shuffle=on -count=$(STRESS) -timeout=0 ./...

@@ -100,10 +100,6 @@ func stringUUID(id uuid.UUID) *shared.UUID {
 }
 
 func eventResponse(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *streamspb.ReadResp {
-	contentType := contentTypeBytes
-	if e.json {
-		contentType = contentTypeJSON
-	}
 	return &streamspb.ReadResp{Content: &streamspb.ReadResp_Event{Event: &streamspb.ReadResp_ReadEvent{
 		Event: &streamspb.ReadResp_ReadEvent_RecordedEvent{
 			Id:               asUUID(e.id),
@@ -111,15 +107,23 @@ func eventResponse(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *streamspb.
 			StreamRevision:   uint64(e.revision),
 			PreparePosition:  uint64(e.position),
 			CommitPosition:   uint64(e.position),
-			Metadata: map[string]string{
-				metadataKeyType:        e.kind,
-				metadataKeyContentType: contentType,
-				// Clients end their process when this is not a decimal number.
-				metadataKeyCreated: strconv.FormatInt(e.created, 10),
-			},
-			CustomMetadata: e.metadata,
-			Data:           e.data,
+			Metadata:         systemMetadata(e),
+			CustomMetadata:   e.metadata,
+			Data:             e.data,
 		},
 		Position: &streamspb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(e.position)},
 	}}}
+}
+
+func systemMetadata(e *recorded) map[string]string {
+	contentType := contentTypeBytes
+	if e.json {
+		contentType = contentTypeJSON
+	}
+	return map[string]string{
+		metadataKeyType:        e.kind,
+		metadataKeyContentType: contentType,
+		// Clients end their process when this is not a decimal number.
+		metadataKeyCreated: strconv.FormatInt(e.created, 10),
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	gossippb "github.com/EventStore/EventStore-Client-Go/v4/protos/gossip"
+	persistentpb "github.com/EventStore/EventStore-Client-Go/v4/protos/persistent"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
@@ -35,13 +36,14 @@ const (
 // Server is an event store that clients of EventStoreDB can talk to. Its methods
 // may be called from any goroutine.
 type Server struct {
-	store    *store
-	grpc     *grpc.Server
-	entrance *entrance
-	closing  <-chan struct{}
-	announce func() // closes closing
-	close    func() error
-	log      zerolog.Logger
+	store      *store
+	persistent *persistent
+	grpc       *grpc.Server
+	entrance   *entrance
+	closing    <-chan struct{}
+	announce   func() // closes closing
+	close      func() error
+	log        zerolog.Logger
 }
 
 // Open opens the store in the file at path, and creates it when there is none.
@@ -84,6 +86,8 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 	entrance.visitors.open(http.HandlerFunc(s.health))
 	s.close = sync.OnceValue(s.shutDown)
 	streamspb.RegisterStreamsServer(s.grpc, &streams{store: store, closing: s.closing})
+	s.persistent = openPersistent(store, s.closing, log)
+	persistentpb.RegisterPersistentSubscriptionsServer(s.grpc, s.persistent)
 	serverfeatures.RegisterServerFeaturesServer(s.grpc, &features{offered: s.grpc.GetServiceInfo})
 	gossippb.RegisterGossipServer(s.grpc, &gossip{instance: uuid.New(), now: now})
 	log.Debug().Str("path", path).Int64("position", store.writer.position).Msg("event store opened")
@@ -131,6 +135,7 @@ func (s *Server) shutDown() error {
 		s.grpc.Stop()
 		<-graceful
 	}
+	s.persistent.close()
 	err := errors.Join(s.entrance.visitors.close(), s.store.close())
 	s.log.Debug().Msg("event store closed")
 	return err

@@ -1,0 +1,433 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	persistentpb "github.com/EventStore/EventStore-Client-Go/v4/protos/persistent"
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// groupsStream holds the settings of all groups; its newest event counts.
+const groupsStream = "$persistentSubscriptionConfig"
+
+// persistent answers the calls of the service of persistent subscriptions: groups
+// of consumers that share the events of a stream, or of the whole log, among
+// them, and whose progress the store remembers. All that outlives the process is
+// events in system streams, under the names that a real server gives them.
+type persistent struct {
+	persistentpb.UnimplementedPersistentSubscriptionsServer
+
+	store   *store
+	closing <-chan struct{} // closed when consumers have to go
+	log     zerolog.Logger
+
+	mu     sync.Mutex // guards the fields below, and is held while groups are changed in the log
+	groups map[string]*group
+	// failure is why the groups could not be read, and answers every call until
+	// RestartSubsystem can read them.
+	failure error
+}
+
+func openPersistent(s *store, closing <-chan struct{}, log zerolog.Logger) *persistent {
+	p := &persistent{store: s, closing: closing, log: log}
+	p.load()
+	return p
+}
+
+// groupsEvent is the data of an event of groupsStream.
+type groupsEvent struct {
+	Version string          `json:"version"`
+	Entries []groupSettings `json:"entries"`
+}
+
+// load starts the groups that the log knows. It is called with mu held, or
+// before anybody else knows p.
+func (p *persistent) load() {
+	p.groups, p.failure = make(map[string]*group), nil
+	newest, err := p.store.newest(context.Background(), groupsStream)
+	var stored groupsEvent
+	if err == nil && newest != nil {
+		err = json.Unmarshal(newest.data, &stored)
+	}
+	if err != nil {
+		p.failure = fmt.Errorf("read %s: %w", groupsStream, err)
+		p.log.Error().Err(err).Str("stream", groupsStream).Msg("persistent subscriptions cannot be read")
+		return
+	}
+	for i := range stored.Entries {
+		p.groups[stored.Entries[i].id()] = startGroup(p.store, stored.Entries[i], p.log)
+	}
+}
+
+// close stops the groups, whose progress is then on disk. Consumers must have
+// gone.
+func (p *persistent) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range p.groups {
+		g.stop(closingStatus())
+	}
+}
+
+// save writes the settings of all groups but one, and those of another; either
+// can be none. It is called with mu held.
+func (p *persistent) save(ctx context.Context, without string, with *groupSettings) error {
+	stored := groupsEvent{Version: "2"}
+	for id, g := range p.groups {
+		if id != without {
+			stored.Entries = append(stored.Entries, g.settings)
+		}
+	}
+	if with != nil {
+		stored.Entries = append(stored.Entries, *with)
+	}
+	slices.SortFunc(stored.Entries, func(a, b groupSettings) int { return cmp.Compare(a.id(), b.id()) })
+	data, err := json.Marshal(stored)
+	if err != nil {
+		return err
+	}
+	return p.store.appendOne(ctx, groupsStream, proposed{kind: "$PersistentConfig", json: true, data: data})
+}
+
+func (p *persistent) Create(ctx context.Context, request *persistentpb.CreateReq) (*persistentpb.CreateResp, error) {
+	settings, err := createdSettings(request.GetOptions())
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failure != nil {
+		return nil, failedStatus(settings, p.failure)
+	}
+	if p.groups[settings.id()] != nil {
+		return nil, groupStatus(codes.AlreadyExists, "persistent-subscription-exists", settings, "exists")
+	}
+	// A group of the same name may have been deleted halfway.
+	if err := p.clear(ctx, settings); err != nil {
+		return nil, toStatus(err)
+	}
+	if err := p.save(ctx, "", &settings); err != nil {
+		return nil, toStatus(err)
+	}
+	p.groups[settings.id()] = startGroup(p.store, settings, p.log)
+	return &persistentpb.CreateResp{}, nil
+}
+
+// Update lets the group's consumers go, as a real server does. The group goes on
+// from where it was: where it was told to start counts only once.
+func (p *persistent) Update(ctx context.Context, request *persistentpb.UpdateReq) (*persistentpb.UpdateResp, error) {
+	settings, err := updatedSettings(request.GetOptions())
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, err := p.find(settings)
+	if err != nil {
+		return nil, err
+	}
+	settings.Filter = g.settings.Filter
+	if err := p.save(ctx, settings.id(), &settings); err != nil {
+		return nil, toStatus(err)
+	}
+	g.stop(droppedStatus(settings))
+	p.groups[settings.id()] = startGroup(p.store, settings, p.log)
+	return &persistentpb.UpdateResp{}, nil
+}
+
+func (p *persistent) Delete(ctx context.Context, request *persistentpb.DeleteReq) (*persistentpb.DeleteResp, error) {
+	named, err := nameGroup(request.GetOptions())
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, err := p.find(named)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.save(ctx, named.id(), nil); err != nil {
+		return nil, toStatus(err)
+	}
+	delete(p.groups, named.id())
+	g.stop(missingStatus(named))
+	if err := p.clear(ctx, named); err != nil {
+		return nil, toStatus(err)
+	}
+	return &persistentpb.DeleteResp{}, nil
+}
+
+// clear deletes what a group has left in the log.
+func (p *persistent) clear(ctx context.Context, settings groupSettings) error {
+	for _, stream := range []string{settings.checkpointStream(), settings.parkedStream()} {
+		h, err := p.store.state(ctx, stream)
+		if err != nil {
+			return err
+		}
+		if h.last == noRevision || h.limits.before == deletedBefore {
+			continue
+		}
+		if _, err := p.store.delete(ctx, stream, expectAny); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find is called with mu held.
+func (p *persistent) find(named groupSettings) (*group, error) {
+	if p.failure != nil {
+		return nil, failedStatus(named, p.failure)
+	}
+	g := p.groups[named.id()]
+	if g == nil {
+		return nil, missingStatus(named)
+	}
+	return g, nil
+}
+
+// locate is find for calls that change no group.
+func (p *persistent) locate(options namesGroup) (*group, error) {
+	named, err := nameGroup(options)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.find(named)
+}
+
+func (p *persistent) GetInfo(ctx context.Context, request *persistentpb.GetInfoReq) (*persistentpb.GetInfoResp, error) {
+	g, err := p.locate(request.GetOptions())
+	if err != nil {
+		return nil, err
+	}
+	info, err := g.info(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &persistentpb.GetInfoResp{SubscriptionInfo: info}, nil
+}
+
+func (p *persistent) List(ctx context.Context, request *persistentpb.ListReq) (*persistentpb.ListResp, error) {
+	source := ""
+	if only := request.GetOptions().GetListForStream(); only.GetAll() != nil {
+		source = allStream
+	} else if only != nil {
+		var err error
+		if source, err = streamName(only.GetStream()); err != nil {
+			return nil, err
+		}
+	}
+	p.mu.Lock()
+	if p.failure != nil {
+		defer p.mu.Unlock()
+		return nil, failedStatus(groupSettings{Stream: source}, p.failure)
+	}
+	var groups []*group
+	for _, g := range p.groups {
+		if source == "" || g.settings.Stream == source {
+			groups = append(groups, g)
+		}
+	}
+	p.mu.Unlock()
+	if source != "" && len(groups) == 0 {
+		return nil, missingStatus(groupSettings{Stream: source})
+	}
+	slices.SortFunc(groups, func(a, b *group) int { return cmp.Compare(a.settings.id(), b.settings.id()) })
+	response := &persistentpb.ListResp{}
+	for _, g := range groups {
+		info, err := g.info(ctx)
+		if err != nil {
+			return nil, toStatus(err)
+		}
+		response.Subscriptions = append(response.Subscriptions, info)
+	}
+	return response, nil
+}
+
+func (p *persistent) ReplayParked(ctx context.Context, request *persistentpb.ReplayParkedReq) (*persistentpb.ReplayParkedResp, error) {
+	options := request.GetOptions()
+	stopAt := int64(math.MaxInt64)
+	if limited, ok := options.GetStopAtOption().(*persistentpb.ReplayParkedReq_Options_StopAt); ok {
+		stopAt = limited.StopAt
+	}
+	if stopAt < 0 {
+		return nil, status.Error(codes.InvalidArgument, "parked events are replayed up to a revision of 0 or more")
+	}
+	g, err := p.locate(options)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.replay(ctx, stopAt); err != nil {
+		return nil, toStatus(err)
+	}
+	return &persistentpb.ReplayParkedResp{}, nil
+}
+
+// RestartSubsystem lets all consumers go and reads the groups from the log again.
+func (p *persistent) RestartSubsystem(context.Context, *shared.Empty) (*shared.Empty, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range p.groups {
+		g.stop(droppedStatus(g.settings))
+	}
+	p.load()
+	if p.failure != nil {
+		return nil, toStatus(p.failure)
+	}
+	return &shared.Empty{}, nil
+}
+
+// Read is a consumer for as long as the call lasts.
+func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) error {
+	request, err := call.Recv()
+	if err != nil {
+		return err
+	}
+	options := request.GetOptions()
+	if options == nil {
+		return status.Error(codes.InvalidArgument, "a consumer begins with its options")
+	}
+	if options.GetBufferSize() <= 0 {
+		return status.Error(codes.InvalidArgument, "the buffer size must be greater than 0")
+	}
+	g, err := p.locate(options)
+	if err != nil {
+		return err
+	}
+	asUUID := structuredUUID
+	if _, asText := options.GetUuidOption().GetContent().(*persistentpb.ReadReq_Options_UUIDOption_String_); asText {
+		asUUID = stringUUID
+	}
+	from := ""
+	if caller, ok := peer.FromContext(call.Context()); ok {
+		from = caller.Addr.String()
+	}
+	c := newConsumer(from, int(options.GetBufferSize()))
+	if err := g.join(call.Context(), c); err != nil {
+		return toStatus(err)
+	}
+	defer g.leave(c)
+	err = call.Send(&persistentpb.ReadResp{Content: &persistentpb.ReadResp_SubscriptionConfirmation_{
+		SubscriptionConfirmation: &persistentpb.ReadResp_SubscriptionConfirmation{SubscriptionId: g.settings.id()},
+	}})
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- receiveAnswers(call, g, c) }()
+	for {
+		select {
+		case d := <-c.out:
+			if err := call.Send(deliveryResponse(d, asUUID)); err != nil {
+				return err
+			}
+		case err := <-ended:
+			return toStatus(err)
+		case err := <-c.dropped:
+			return err
+		case <-p.closing:
+			return closingStatus()
+		}
+	}
+}
+
+// receiveAnswers hands a consumer's acknowledgements and refusals to its group.
+func receiveAnswers(call persistentpb.PersistentSubscriptions_ReadServer, g *group, c *consumer) error {
+	for {
+		request, err := call.Recv()
+		if err != nil {
+			return ignoreEOF(err)
+		}
+		switch answer := request.GetContent().(type) {
+		case *persistentpb.ReadReq_Ack_:
+			ids, err := parseUUIDs(answer.Ack.GetIds())
+			if err != nil {
+				return err
+			}
+			err = g.do(call.Context(), func() { g.ack(c, ids) })
+			if err != nil {
+				return err
+			}
+		case *persistentpb.ReadReq_Nack_:
+			ids, err := parseUUIDs(answer.Nack.GetIds())
+			if err != nil {
+				return err
+			}
+			err = g.do(call.Context(), func() { g.nack(c, ids, answer.Nack.GetAction(), answer.Nack.GetReason()) })
+			if err != nil {
+				return err
+			}
+		default:
+			return status.Error(codes.InvalidArgument, "a consumer's options come once, then acknowledgements")
+		}
+	}
+}
+
+func parseUUIDs(ids []*shared.UUID) ([]uuid.UUID, error) {
+	parsed := make([]uuid.UUID, len(ids))
+	for i, id := range ids {
+		var err error
+		if parsed[i], err = parseUUID(id); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "the event's id is not valid: %v", err)
+		}
+	}
+	return parsed, nil
+}
+
+func deliveryResponse(d delivery, asUUID func(uuid.UUID) *shared.UUID) *persistentpb.ReadResp {
+	return &persistentpb.ReadResp{Content: &persistentpb.ReadResp_Event{Event: &persistentpb.ReadResp_ReadEvent{
+		Event:    persistentEvent(d.event, asUUID),
+		Link:     persistentEvent(d.link, asUUID),
+		Position: &persistentpb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(d.original().position)},
+		Count:    &persistentpb.ReadResp_ReadEvent_RetryCount{RetryCount: d.retries},
+	}}}
+}
+
+func persistentEvent(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *persistentpb.ReadResp_ReadEvent_RecordedEvent {
+	if e == nil {
+		return nil
+	}
+	return &persistentpb.ReadResp_ReadEvent_RecordedEvent{
+		Id:               asUUID(e.id),
+		StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(e.stream)},
+		StreamRevision:   uint64(e.revision),
+		PreparePosition:  uint64(e.position),
+		CommitPosition:   uint64(e.position),
+		Metadata:         systemMetadata(e),
+		CustomMetadata:   e.metadata,
+		Data:             e.data,
+	}
+}
+
+// newest returns the newest event of a stream, nil when it has none.
+func (s *store) newest(ctx context.Context, stream string) (*recorded, error) {
+	p, err := s.readStream(ctx, stream, math.MaxInt64, true, 1)
+	if errors.Is(err, errNoStream) || err == nil && len(p.events) == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &p.events[0], nil
+}
+
+// appendOne adds an event of the store's own.
+func (s *store) appendOne(ctx context.Context, stream string, event proposed) error {
+	event.id = uuid.New()
+	_, err := s.append(ctx, stream, expectAny, []proposed{event})
+	return err
+}

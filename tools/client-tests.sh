@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+#
+# Runs the tests of the official client, of the version in go.mod and unmodified,
+# against `lotline store`. They are copied out of the module cache into a module
+# made in a temporary directory; what differs from the originals is in
+# tools/client-tests: containers_test.go, which replaces the file of that name
+# and starts stores instead of Docker containers, and dataset_test.go, which
+# makes the database that the tests read from.
+#
+# EVENTSTORE_INSECURE=false runs them over TLS with a password, and the tests of
+# both with them.
+set -euo pipefail
+export GOWORK=off
+
+# Left out, because they are about what the embedded store does not offer:
+#   TestProjections  projections, which a real server computes in JavaScript
+#   TestPlugins      certificates of users, a licensed plug-in of a real server
+# The tests of a cluster run only when CLUSTER is set, in the client's own files.
+left_out='^(TestProjections|TestPlugins)$'
+unset CLUSTER
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+client=$(cd "$root" && go list -m -f '{{.Dir}}' github.com/EventStore/EventStore-Client-Go/v4)
+version=$(cd "$root" && go list -m -f '{{.Version}}' github.com/EventStore/EventStore-Client-Go/v4)
+work=$(mktemp -d)
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+
+mkdir -p "$work/esdb" "$work/resources"
+cp "$client"/esdb/*_test.go "$work/esdb/"
+cp -R "$client/resources/test" "$work/resources/"
+chmod -R u+w "$work"
+(cd "$work/esdb" && sha256sum -- *_test.go) >"$work/originals"
+cp "$root"/tools/client-tests/*_test.go "$work/esdb/"
+cp "$root"/tools/client-tests/go.{mod,sum} "$work/"
+
+echo "client $version; unmodified:"
+(cd "$work/esdb" && sha256sum --check "$work/originals" 2>/dev/null || true) | sed -n 's/^\(.*\): OK$/  \1/p'
+echo "ours:"
+(cd "$root/tools/client-tests" && printf '  %s\n' *_test.go)
+
+(cd "$root" && go build -trimpath -o "$work/lotline" ./cmd/lotline)
+cd "$work"
+go mod edit -require "github.com/EventStore/EventStore-Client-Go/v4@$version" -replace "github.com/lotline/lotline=$root"
+status=0
+LOTLINE=$work/lotline go test -mod=mod -count=1 -timeout 170s -v -skip "$left_out" ./esdb >"$work/output" 2>&1 || status=$?
+
+# A test that has subtests is counted by them.
+awk '
+	match($0, /^ *--- (PASS|FAIL|SKIP): /) {
+		verdict = substr($0, RSTART + RLENGTH - 6, 4); name = $3; verdicts[name] = verdict
+		while (sub(/\/[^\/]*$/, "", name)) group[name] = 1
+	}
+	END {
+		for (name in verdicts) if (!(name in group)) { count[verdicts[name]]++; if (verdicts[name] != "PASS") print verdicts[name] ": " name | "sort" }
+		close("sort")
+		printf "%d passed, %d failed, %d skipped; left out: TestProjections, TestPlugins\n", count["PASS"], count["FAIL"], count["SKIP"]
+		exit count["PASS"] == 0
+	}' "$work/output" || status=1
+if [[ $status -ne 0 ]]; then
+	cat "$work/output" >&2
+	exit 1
+fi
