@@ -1,11 +1,12 @@
 package embedded
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -82,23 +83,23 @@ func (p *persistent) close() {
 }
 
 // save writes the settings of all groups but one, and those of another; either
-// can be none. It is called with mu held.
+// can be none. It is called with mu held, and not cut short: what the log says
+// and what is in memory would part.
 func (p *persistent) save(ctx context.Context, without string, with *groupSettings) error {
 	stored := groupsEvent{Version: "2"}
-	for id, g := range p.groups {
+	for _, id := range slices.Sorted(maps.Keys(p.groups)) {
 		if id != without {
-			stored.Entries = append(stored.Entries, g.settings)
+			stored.Entries = append(stored.Entries, p.groups[id].settings)
 		}
 	}
 	if with != nil {
 		stored.Entries = append(stored.Entries, *with)
 	}
-	slices.SortFunc(stored.Entries, func(a, b groupSettings) int { return cmp.Compare(a.id(), b.id()) })
 	data, err := json.Marshal(stored)
 	if err != nil {
 		return err
 	}
-	return p.store.appendOne(ctx, groupsStream, proposed{kind: "$PersistentConfig", json: true, data: data})
+	return p.store.appendOne(context.WithoutCancel(ctx), groupsStream, proposed{kind: "$PersistentConfig", json: true, data: data})
 }
 
 func (p *persistent) Create(ctx context.Context, request *persistentpb.CreateReq) (*persistentpb.CreateResp, error) {
@@ -121,8 +122,9 @@ func (p *persistent) Create(ctx context.Context, request *persistentpb.CreateReq
 	if err := p.save(ctx, "", &settings); err != nil {
 		return nil, toStatus(err)
 	}
-	p.groups[settings.id()] = startGroup(p.store, settings, p.log)
-	return &persistentpb.CreateResp{}, nil
+	g := startGroup(p.store, settings, p.log)
+	p.groups[settings.id()] = g
+	return &persistentpb.CreateResp{}, g.failure
 }
 
 // Update lets the group's consumers go, as a real server does. The group goes on
@@ -143,8 +145,9 @@ func (p *persistent) Update(ctx context.Context, request *persistentpb.UpdateReq
 		return nil, toStatus(err)
 	}
 	g.stop(droppedStatus(settings))
-	p.groups[settings.id()] = startGroup(p.store, settings, p.log)
-	return &persistentpb.UpdateResp{}, nil
+	g = startGroup(p.store, settings, p.log)
+	p.groups[settings.id()] = g
+	return &persistentpb.UpdateResp{}, g.failure
 }
 
 func (p *persistent) Delete(ctx context.Context, request *persistentpb.DeleteReq) (*persistentpb.DeleteResp, error) {
@@ -232,28 +235,24 @@ func (p *persistent) List(ctx context.Context, request *persistentpb.ListReq) (*
 		}
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.failure != nil {
-		defer p.mu.Unlock()
 		return nil, failedStatus(groupSettings{Stream: source}, p.failure)
 	}
-	var groups []*group
-	for _, g := range p.groups {
-		if source == "" || g.settings.Stream == source {
-			groups = append(groups, g)
-		}
-	}
-	p.mu.Unlock()
-	if source != "" && len(groups) == 0 {
-		return nil, missingStatus(groupSettings{Stream: source})
-	}
-	slices.SortFunc(groups, func(a, b *group) int { return cmp.Compare(a.settings.id(), b.settings.id()) })
 	response := &persistentpb.ListResp{}
-	for _, g := range groups {
+	for _, id := range slices.Sorted(maps.Keys(p.groups)) {
+		g := p.groups[id]
+		if source != "" && g.settings.Stream != source {
+			continue
+		}
 		info, err := g.info(ctx)
 		if err != nil {
 			return nil, toStatus(err)
 		}
 		response.Subscriptions = append(response.Subscriptions, info)
+	}
+	if source != "" && len(response.Subscriptions) == 0 {
+		return nil, missingStatus(groupSettings{Stream: source})
 	}
 	return response, nil
 }
@@ -349,43 +348,28 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 func receiveAnswers(call persistentpb.PersistentSubscriptions_ReadServer, g *group, c *consumer) error {
 	for {
 		request, err := call.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
-			return ignoreEOF(err)
+			return err
 		}
-		switch answer := request.GetContent().(type) {
-		case *persistentpb.ReadReq_Ack_:
-			ids, err := parseUUIDs(answer.Ack.GetIds())
-			if err != nil {
-				return err
+		named, settle := request.GetAck().GetIds(), g.ack
+		if refusal := request.GetNack(); refusal != nil {
+			named, settle = refusal.GetIds(), func(c *consumer, ids []uuid.UUID) {
+				g.nack(c, ids, refusal.GetAction(), refusal.GetReason())
 			}
-			err = g.do(call.Context(), func() { g.ack(c, ids) })
-			if err != nil {
-				return err
+		}
+		ids := make([]uuid.UUID, len(named))
+		for i, id := range named {
+			if ids[i], err = parseUUID(id); err != nil {
+				return status.Errorf(codes.InvalidArgument, "the event's id is not valid: %v", err)
 			}
-		case *persistentpb.ReadReq_Nack_:
-			ids, err := parseUUIDs(answer.Nack.GetIds())
-			if err != nil {
-				return err
-			}
-			err = g.do(call.Context(), func() { g.nack(c, ids, answer.Nack.GetAction(), answer.Nack.GetReason()) })
-			if err != nil {
-				return err
-			}
-		default:
-			return status.Error(codes.InvalidArgument, "a consumer's options come once, then acknowledgements")
+		}
+		if err := g.do(call.Context(), func() { settle(c, ids) }); err != nil {
+			return err
 		}
 	}
-}
-
-func parseUUIDs(ids []*shared.UUID) ([]uuid.UUID, error) {
-	parsed := make([]uuid.UUID, len(ids))
-	for i, id := range ids {
-		var err error
-		if parsed[i], err = parseUUID(id); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "the event's id is not valid: %v", err)
-		}
-	}
-	return parsed, nil
 }
 
 func deliveryResponse(d delivery, asUUID func(uuid.UUID) *shared.UUID) *persistentpb.ReadResp {

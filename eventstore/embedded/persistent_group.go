@@ -5,8 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"math"
+	"hash/maphash"
 	"slices"
 	"strconv"
 	"strings"
@@ -148,7 +147,8 @@ type group struct {
 	// The fields below are owned by run.
 
 	consumers []*consumer
-	turn      int // of the consumer that is next, by RoundRobin
+	turn      int          // of the consumer that is next, by RoundRobin
+	seed      maphash.Seed // of who gets a stream, by Pinned
 
 	source lane
 	behind bool // source may have more than was read
@@ -176,7 +176,7 @@ func startGroup(s *store, settings groupSettings, log zerolog.Logger) *group {
 		settings: settings, store: s,
 		log:   log.With().Str("stream", settings.Stream).Str("group", settings.Group).Logger(),
 		calls: make(chan func()), quit: make(chan error), stopped: make(chan struct{}),
-		behind: true, checkpointAt: now, measuredAt: now,
+		behind: true, seed: maphash.MakeSeed(), checkpointAt: now, measuredAt: now,
 	}
 	if err := g.load(context.Background()); err != nil {
 		g.failure = failedStatus(settings, err)
@@ -442,13 +442,10 @@ func isGone(err error) bool {
 // target is the event that a link leads to, nil when there is none.
 func (s *store) target(ctx context.Context, link *recorded) (*recorded, error) {
 	number, stream, _ := strings.Cut(string(link.data), "@")
-	revision, err := strconv.ParseInt(number, 10, 64)
-	if err != nil {
-		return nil, nil
-	}
+	revision, malformed := strconv.ParseInt(number, 10, 64)
 	p, err := s.readStream(ctx, stream, revision, false, 1)
 	switch {
-	case isGone(err), err == nil && (len(p.events) == 0 || p.events[0].revision != revision):
+	case malformed != nil, isGone(err), err == nil && (len(p.events) == 0 || p.events[0].revision != revision):
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -521,11 +518,8 @@ func (g *group) pinned(m *message) *consumer {
 	var chosen *consumer
 	var highest uint64
 	for _, c := range g.consumers {
-		hash := fnv.New64a()
-		hash.Write(c.id[:])
-		hash.Write([]byte(stream))
-		if sum := hash.Sum64(); chosen == nil || sum > highest {
-			chosen, highest = c, sum
+		if hash := maphash.String(g.seed, c.id.String()+stream); chosen == nil || hash > highest {
+			chosen, highest = c, hash
 		}
 	}
 	if chosen == nil || chosen.free() <= 0 {
@@ -728,86 +722,4 @@ func (g *group) replay(ctx context.Context, stopAt int64) error {
 		return err
 	}
 	return g.do(ctx, func() { g.replayTo = max(g.replayTo, min(stopAt, after(h.last))) })
-}
-
-func (g *group) info(ctx context.Context) (*persistentpb.SubscriptionInfo, error) {
-	known, err := g.store.lastPosition(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if !g.settings.ofAll() {
-		h, err := g.store.state(ctx, g.settings.Stream)
-		if err != nil {
-			return nil, err
-		}
-		known = h.last
-	}
-	parked, err := g.store.state(ctx, g.settings.parkedStream())
-	if err != nil {
-		return nil, err
-	}
-	s := &g.settings
-	info := &persistentpb.SubscriptionInfo{
-		EventSource:                 s.Stream,
-		GroupName:                   s.Group,
-		StartFrom:                   s.format(s.StartFrom),
-		ResolveLinkTos:              s.ResolveLinks,
-		ExtraStatistics:             s.ExtraStatistics,
-		MessageTimeoutMilliseconds:  s.MessageTimeout,
-		MaxRetryCount:               s.MaxRetryCount,
-		LiveBufferSize:              s.LiveBufferSize,
-		BufferSize:                  s.HistoryBufferSize,
-		ReadBatchSize:               s.ReadBatchSize,
-		CheckPointAfterMilliseconds: s.CheckpointAfter,
-		MinCheckPointCount:          s.MinCheckpointCount,
-		MaxCheckPointCount:          s.MaxCheckpointCount,
-		MaxSubscriberCount:          s.MaxSubscriberCount,
-		NamedConsumerStrategy:       s.ConsumerStrategy,
-		ParkedMessageCount:          max(0, after(parked.last)-min(parked.firstShown(), after(parked.last))),
-	}
-	if known >= 0 {
-		info.LastKnownEventPosition = s.format(known)
-	}
-	return info, g.do(ctx, func() { g.describe(info, time.Now()) })
-}
-
-// describe adds what only the group's goroutine knows.
-func (g *group) describe(info *persistentpb.SubscriptionInfo, now time.Time) {
-	switch {
-	case g.failure != nil:
-		info.Status = "Failed"
-	case g.behind:
-		info.Status = "Behind"
-	default:
-		info.Status = "Live"
-	}
-	if g.checkpointed >= 0 {
-		info.LastCheckpointedEventPosition = g.settings.format(g.checkpointed)
-	}
-	seconds := now.Sub(g.measuredAt).Seconds()
-	perSecond := func(count int64) int32 {
-		if seconds <= 0 {
-			return 0
-		}
-		return int32(min(float64(count)/seconds, math.MaxInt32))
-	}
-	info.TotalItems = g.total
-	info.CountSinceLastMeasurement = g.total - g.measured
-	info.AveragePerSecond = perSecond(g.total - g.measured)
-	g.measured, g.measuredAt = g.total, now
-	for _, c := range g.consumers {
-		info.Connections = append(info.Connections, &persistentpb.SubscriptionInfo_ConnectionInfo{
-			From:                      c.from,
-			TotalItems:                c.total,
-			CountSinceLastMeasurement: c.total - c.measured,
-			AverageItemsPerSecond:     perSecond(c.total - c.measured),
-			AvailableSlots:            int32(c.slots - len(c.inFlight)),
-			InFlightMessages:          int32(len(c.inFlight)),
-		})
-		c.measured = c.total
-		info.TotalInFlightMessages += int32(len(c.inFlight))
-	}
-	info.ReadBufferCount = int32(g.source.waiting.Len())
-	info.RetryBufferCount = int32(g.parked.waiting.Len())
-	info.OutstandingMessagesCount = int32(g.source.open.Len() + g.parked.open.Len())
 }

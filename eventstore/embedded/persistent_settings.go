@@ -1,9 +1,8 @@
 package embedded
 
 import (
-	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"strconv"
 
 	persistentpb "github.com/EventStore/EventStore-Client-Go/v4/protos/persistent"
@@ -31,8 +30,8 @@ type groupSettings struct {
 	Filter             *groupFilter `json:"filter,omitempty"`
 	StartFrom          int64        `json:"startFrom"`
 	ResolveLinks       bool         `json:"resolveLinkTos"`
-	ExtraStatistics    bool         `json:"extraStatistics"`
-	MessageTimeout     int32        `json:"messageTimeout"` // 0 for none
+	ExtraStatistics    bool         `json:"extraStatistics"` // kept for those who ask: nothing more is measured
+	MessageTimeout     int32        `json:"messageTimeout"`  // 0 for none
 	MaxRetryCount      int32        `json:"maxRetryCount"`
 	CheckpointAfter    int32        `json:"checkPointAfter"`
 	MinCheckpointCount int32        `json:"minCheckPointCount"`
@@ -222,15 +221,14 @@ type settingsMessage interface {
 }
 
 func newSettings(stream, name string, from int64, message settingsMessage, strategy string) (groupSettings, error) {
-	s, err := namedGroup(stream, name)
-	if err != nil {
+	if _, err := namedGroup(stream, name); err != nil {
 		return groupSettings{}, err
 	}
 	// Only one of the two units is set.
 	const ticksPerMillisecond = 10_000
 	timeout := int64(message.GetMessageTimeoutMs()) + message.GetMessageTimeoutTicks()/ticksPerMillisecond
 	after := int64(message.GetCheckpointAfterMs()) + message.GetCheckpointAfterTicks()/ticksPerMillisecond
-	s = groupSettings{
+	s := groupSettings{
 		Stream: stream, Group: name, StartFrom: from,
 		ResolveLinks: message.GetResolveLinks(), ExtraStatistics: message.GetExtraStatistics(),
 		MessageTimeout: int32(timeout), MaxRetryCount: message.GetMaxRetryCount(),
@@ -252,8 +250,10 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 		{s.LiveBufferSize > 0, "the live buffer size must be greater than 0"},
 		{s.ReadBatchSize > 0, "the read batch size must be greater than 0"},
 		{s.HistoryBufferSize >= s.ReadBatchSize, "the history buffer size must not be below the read batch size"},
-		{strategy == strategyRoundRobin || strategy == strategyDispatchToSingle || strategy == strategyPinned,
-			"the consumer strategy must be RoundRobin, DispatchToSingle or Pinned"},
+		{
+			slices.Contains([]string{strategyRoundRobin, strategyDispatchToSingle, strategyPinned}, strategy),
+			"the consumer strategy must be RoundRobin, DispatchToSingle or Pinned",
+		},
 	} {
 		if !rule.kept {
 			return groupSettings{}, status.Error(codes.InvalidArgument, rule.claim)
@@ -285,11 +285,4 @@ func fullStatus(s groupSettings) error {
 
 func failedStatus(s groupSettings, reason error) error {
 	return groupStatus(codes.Internal, "persistent-subscription-failed", s, "failed: "+reason.Error())
-}
-
-func ignoreEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }

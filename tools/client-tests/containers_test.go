@@ -63,7 +63,8 @@ func WaitForAdminToBeAvailable(*testing.T, *esdb.Client) {}
 // IsESDBVersion20 is about servers from before 2021.
 func IsESDBVersion20() bool { return false }
 
-func CreateEmptyDatabase(t *testing.T) (*Container, *esdb.Client)     { return createDatabase(t, false) }
+func CreateEmptyDatabase(t *testing.T) (*Container, *esdb.Client) { return createDatabase(t, false) }
+
 func CreatePopulatedDatabase(t *testing.T) (*Container, *esdb.Client) { return createDatabase(t, true) }
 
 func createDatabase(t *testing.T, populated bool) (*Container, *esdb.Client) {

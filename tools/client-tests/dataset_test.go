@@ -14,9 +14,10 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
-	"github.com/lotline/lotline/eventstore/embedded"
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/eventstore/embedded"
 )
 
 // populate makes the file of a store with that data set. The rows are written

@@ -1,0 +1,92 @@
+package embedded
+
+import (
+	"context"
+	"math"
+	"time"
+
+	persistentpb "github.com/EventStore/EventStore-Client-Go/v4/protos/persistent"
+)
+
+// info tells operators how a group is set and how far it is.
+func (g *group) info(ctx context.Context) (*persistentpb.SubscriptionInfo, error) {
+	known, err := g.store.lastPosition(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !g.settings.ofAll() {
+		h, err := g.store.state(ctx, g.settings.Stream)
+		if err != nil {
+			return nil, err
+		}
+		known = h.last
+	}
+	parked, err := g.store.state(ctx, g.settings.parkedStream())
+	if err != nil {
+		return nil, err
+	}
+	s := &g.settings
+	info := &persistentpb.SubscriptionInfo{
+		EventSource:                 s.Stream,
+		GroupName:                   s.Group,
+		StartFrom:                   s.format(s.StartFrom),
+		ResolveLinkTos:              s.ResolveLinks,
+		ExtraStatistics:             s.ExtraStatistics,
+		MessageTimeoutMilliseconds:  s.MessageTimeout,
+		MaxRetryCount:               s.MaxRetryCount,
+		LiveBufferSize:              s.LiveBufferSize,
+		BufferSize:                  s.HistoryBufferSize,
+		ReadBatchSize:               s.ReadBatchSize,
+		CheckPointAfterMilliseconds: s.CheckpointAfter,
+		MinCheckPointCount:          s.MinCheckpointCount,
+		MaxCheckPointCount:          s.MaxCheckpointCount,
+		MaxSubscriberCount:          s.MaxSubscriberCount,
+		NamedConsumerStrategy:       s.ConsumerStrategy,
+		ParkedMessageCount:          max(0, after(parked.last)-min(parked.firstShown(), after(parked.last))),
+	}
+	if known >= 0 {
+		info.LastKnownEventPosition = s.format(known)
+	}
+	return info, g.do(ctx, func() { g.describe(info, time.Now()) })
+}
+
+// describe adds what only the group's goroutine knows.
+func (g *group) describe(info *persistentpb.SubscriptionInfo, now time.Time) {
+	switch {
+	case g.failure != nil:
+		info.Status = "Failed"
+	case g.behind:
+		info.Status = "Behind"
+	default:
+		info.Status = "Live"
+	}
+	if g.checkpointed >= 0 {
+		info.LastCheckpointedEventPosition = g.settings.format(g.checkpointed)
+	}
+	seconds := now.Sub(g.measuredAt).Seconds()
+	perSecond := func(count int64) int32 {
+		if seconds <= 0 {
+			return 0
+		}
+		return int32(min(float64(count)/seconds, math.MaxInt32))
+	}
+	info.TotalItems = g.total
+	info.CountSinceLastMeasurement = g.total - g.measured
+	info.AveragePerSecond = perSecond(g.total - g.measured)
+	g.measured, g.measuredAt = g.total, now
+	for _, c := range g.consumers {
+		info.Connections = append(info.Connections, &persistentpb.SubscriptionInfo_ConnectionInfo{
+			From:                      c.from,
+			TotalItems:                c.total,
+			CountSinceLastMeasurement: c.total - c.measured,
+			AverageItemsPerSecond:     perSecond(c.total - c.measured),
+			AvailableSlots:            int32(c.slots - len(c.inFlight)),
+			InFlightMessages:          int32(len(c.inFlight)),
+		})
+		c.measured = c.total
+		info.TotalInFlightMessages += int32(len(c.inFlight))
+	}
+	info.ReadBufferCount = int32(g.source.waiting.Len())
+	info.RetryBufferCount = int32(g.parked.waiting.Len())
+	info.OutstandingMessagesCount = int32(g.source.open.Len() + g.parked.open.Len())
+}
