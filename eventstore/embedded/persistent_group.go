@@ -444,10 +444,10 @@ func (s *store) target(ctx context.Context, link *recorded) (*recorded, error) {
 	number, stream, _ := strings.Cut(string(link.data), "@")
 	revision, malformed := strconv.ParseInt(number, 10, 64)
 	p, err := s.readStream(ctx, stream, revision, false, 1)
-	switch {
-	case malformed != nil, isGone(err), err == nil && (len(p.events) == 0 || p.events[0].revision != revision):
-		return nil, nil
-	case err != nil:
+	if isGone(err) {
+		err = nil
+	}
+	if err != nil || malformed != nil || len(p.events) == 0 || p.events[0].revision != revision {
 		return nil, err
 	}
 	return &p.events[0], nil

@@ -198,7 +198,7 @@ func TestGroup_readsAheadNoMoreThanItsBuffer(t *testing.T) {
 	})
 	// Large events count by their bytes.
 	inBubble(t, groupSettings{ReadBatchSize: 10, HistoryBufferSize: 1000}, func(g testGroup) {
-		for range 30 {
+		for range 6 {
 			if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, pageBytes/2)); err != nil {
 				t.Fatal(err)
 			}

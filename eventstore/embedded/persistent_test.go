@@ -380,7 +380,9 @@ func TestPersistent_consumerGivesBackWhenItGoes(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "as many consumers as it may have") {
 		t.Errorf("a third consumer was answered %v", err)
 	}
-	first.Close()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	deliverAll(t, second, 0, 1)
 	// Its place is free again.
 	consume(t, client, "s", "g", 1)
