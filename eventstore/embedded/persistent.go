@@ -47,6 +47,9 @@ func openPersistent(s *store, closing <-chan struct{}, log zerolog.Logger) *pers
 	return p
 }
 
+// groupsVersion is the present form of groupsEvent.
+const groupsVersion = "2"
+
 // groupsEvent is the data of an event of groupsStream.
 type groupsEvent struct {
 	Version string          `json:"version"`
@@ -57,19 +60,41 @@ type groupsEvent struct {
 // before anybody else knows p.
 func (p *persistent) load() {
 	p.groups, p.failure = make(map[string]*group), nil
-	newest, err := p.store.newest(context.Background(), groupsStream)
-	var stored groupsEvent
-	if err == nil && newest != nil {
-		err = json.Unmarshal(newest.data, &stored)
-	}
+	entries, err := p.read(context.Background())
 	if err != nil {
 		p.failure = fmt.Errorf("read %s: %w", groupsStream, err)
 		p.log.Error().Err(err).Str("stream", groupsStream).Msg("persistent subscriptions cannot be read")
 		return
 	}
-	for i := range stored.Entries {
-		p.groups[stored.Entries[i].id()] = startGroup(p.store, stored.Entries[i], p.log)
+	for _, settings := range entries {
+		p.groups[settings.id()] = startGroup(p.store, settings, p.log)
 	}
+}
+
+// read does not take the log's word for it: anybody can append to the stream.
+func (p *persistent) read(ctx context.Context) ([]groupSettings, error) {
+	newest, err := p.store.newest(ctx, groupsStream)
+	if err != nil || newest == nil {
+		return nil, err
+	}
+	var stored groupsEvent
+	if err := json.Unmarshal(newest.data, &stored); err != nil {
+		return nil, err
+	}
+	if stored.Version != groupsVersion {
+		return nil, fmt.Errorf("the newest event has version %q, not %q", stored.Version, groupsVersion)
+	}
+	seen := make(map[string]bool)
+	for _, settings := range stored.Entries {
+		if seen[settings.id()] {
+			return nil, fmt.Errorf("%s is there twice", settings.id())
+		}
+		seen[settings.id()] = true
+		if err := settings.check(); err != nil {
+			return nil, fmt.Errorf("%s: %w", settings.id(), err)
+		}
+	}
+	return stored.Entries, nil
 }
 
 // close stops the groups, whose progress is then on disk. Consumers must have
@@ -86,7 +111,7 @@ func (p *persistent) close() {
 // can be none. It is called with mu held, and not cut short: what the log says
 // and what is in memory would part.
 func (p *persistent) save(ctx context.Context, without string, with *groupSettings) error {
-	stored := groupsEvent{Version: "2"}
+	stored := groupsEvent{Version: groupsVersion}
 	for _, id := range slices.Sorted(maps.Keys(p.groups)) {
 		if id != without {
 			stored.Entries = append(stored.Entries, p.groups[id].settings)

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 
@@ -228,21 +229,29 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 	const ticksPerMillisecond = 10_000
 	timeout := int64(message.GetMessageTimeoutMs()) + message.GetMessageTimeoutTicks()/ticksPerMillisecond
 	after := int64(message.GetCheckpointAfterMs()) + message.GetCheckpointAfterTicks()/ticksPerMillisecond
+	if max(timeout, after) > math.MaxInt32 {
+		return groupSettings{}, status.Error(codes.InvalidArgument, "times must be less than 25 days")
+	}
 	s := groupSettings{
 		Stream: stream, Group: name, StartFrom: from,
 		ResolveLinks: message.GetResolveLinks(), ExtraStatistics: message.GetExtraStatistics(),
-		MessageTimeout: int32(timeout), MaxRetryCount: message.GetMaxRetryCount(),
-		CheckpointAfter: int32(after), MinCheckpointCount: message.GetMinCheckpointCount(), MaxCheckpointCount: message.GetMaxCheckpointCount(),
+		MessageTimeout: int32(max(timeout, -1)), MaxRetryCount: message.GetMaxRetryCount(),
+		CheckpointAfter: int32(max(after, -1)), MinCheckpointCount: message.GetMinCheckpointCount(), MaxCheckpointCount: message.GetMaxCheckpointCount(),
 		MaxSubscriberCount: message.GetMaxSubscriberCount(),
 		LiveBufferSize:     message.GetLiveBufferSize(), ReadBatchSize: message.GetReadBatchSize(), HistoryBufferSize: message.GetHistoryBufferSize(),
 		ConsumerStrategy: strategy,
 	}
+	return s, s.check()
+}
+
+// check refuses settings that no group can work by.
+func (s *groupSettings) check() error {
 	for _, rule := range []struct {
 		kept  bool
 		claim string
 	}{
-		{timeout >= 0 && timeout == int64(s.MessageTimeout), "the message timeout must be 0 or more, and less than 25 days"},
-		{after >= 0 && after == int64(s.CheckpointAfter), "the time between checkpoints must be 0 or more, and less than 25 days"},
+		{s.MessageTimeout >= 0, "the message timeout must be 0 or more"},
+		{s.CheckpointAfter >= 0, "the time between checkpoints must be 0 or more"},
 		{s.MaxRetryCount >= 0, "the maximum retry count must be 0 or more"},
 		{s.MinCheckpointCount >= 0, "the minimum checkpoint count must be 0 or more"},
 		{s.MaxCheckpointCount >= max(s.MinCheckpointCount, 1), "the maximum checkpoint count must be greater than 0 and not below the minimum"},
@@ -251,15 +260,15 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 		{s.ReadBatchSize > 0, "the read batch size must be greater than 0"},
 		{s.HistoryBufferSize >= s.ReadBatchSize, "the history buffer size must not be below the read batch size"},
 		{
-			slices.Contains([]string{strategyRoundRobin, strategyDispatchToSingle, strategyPinned}, strategy),
+			slices.Contains([]string{strategyRoundRobin, strategyDispatchToSingle, strategyPinned}, s.ConsumerStrategy),
 			"the consumer strategy must be RoundRobin, DispatchToSingle or Pinned",
 		},
 	} {
 		if !rule.kept {
-			return groupSettings{}, status.Error(codes.InvalidArgument, rule.claim)
+			return status.Error(codes.InvalidArgument, rule.claim)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // groupStatus is an error that is about a group; fate is what the sentence about

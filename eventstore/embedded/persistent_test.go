@@ -514,6 +514,13 @@ func TestPersistent_resolvesLinks(t *testing.T) {
 	}
 }
 
+// entryOf is the one entry of the data of an event of groupsStream.
+func entryOf(data []byte) string {
+	_, rest, _ := strings.Cut(string(data), "[")
+	entry, _, _ := strings.Cut(rest, "]")
+	return entry
+}
+
 func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
@@ -538,9 +545,14 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustAppend(t, client, groupsStream, esdb.Any{}, newEvent("rubbish", "["))
-	if err := restart(); err == nil {
-		t.Error("rubbish was taken for settings")
+	for _, rubbish := range []string{
+		"[", "{}", `{"version":"2","entries":[{"stream":"s","group":"g"}]}`,
+		strings.Replace(string(good[0].Data), `"entries":[`, `"entries":[`+entryOf(good[0].Data)+`,`, 1),
+	} {
+		mustAppend(t, client, groupsStream, esdb.Any{}, newEvent("rubbish", rubbish))
+		if err := restart(); err == nil {
+			t.Errorf("%s was taken for settings", rubbish)
+		}
 	}
 	_, err = client.GetPersistentSubscriptionInfo(within(t), "s", "g", esdb.GetPersistentSubscriptionOptions{})
 	if err == nil || !strings.Contains(err.Error(), groupsStream) {
