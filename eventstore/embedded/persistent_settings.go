@@ -26,7 +26,7 @@ const (
 // groupSettings is what a group was created with. Times are in milliseconds, as
 // in the protocol and in the log of a real server.
 type groupSettings struct {
-	Stream             string       `json:"stream"`
+	Stream             string       `json:"stream"` // or allStream
 	Group              string       `json:"group"`
 	Filter             *groupFilter `json:"filter,omitempty"`
 	StartFrom          int64        `json:"startFrom"`
