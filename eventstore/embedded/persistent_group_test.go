@@ -98,8 +98,8 @@ func (g testGroup) wantCheckpoint(want string) {
 	g.Helper()
 	synctest.Wait()
 	e, err := g.store.newest(g.Context(), g.settings.checkpointStream())
-	if err != nil {
-		g.Fatal(err)
+	if err != nil || e == nil {
+		g.Fatalf("there is no checkpoint: %v", err)
 	}
 	if string(e.data) != want {
 		g.Errorf("the checkpoint says %s, want %s", e.data, want)
