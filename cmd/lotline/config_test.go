@@ -63,7 +63,7 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"in public, by a name":      {env: embedded("store.example:0", "LOTLINE_EMBEDDED_PASSWORD="+storePassword), says: "is not a loopback address"},
 		"in public, without host":   {env: embedded(":0", certificate...), says: "needs LOTLINE_EMBEDDED_TLS_CERT, LOTLINE_EMBEDDED_TLS_KEY and LOTLINE_EMBEDDED_PASSWORD"},
 		"in public, password alone": {env: embedded("0.0.0.0:0", "LOTLINE_EMBEDDED_PASSWORD="+storePassword), says: "is not a loopback address"},
-		"short store password":      {env: embedded("0.0.0.0:0", append(certificate, "LOTLINE_EMBEDDED_PASSWORD=horse")...), says: "LOTLINE_EMBEDDED_PASSWORD must have at least 12"},
+		"short store password":      {env: embedded("0.0.0.0:0", append(certificate, "LOTLINE_EMBEDDED_PASSWORD=horse")...), says: "LOTLINE_EMBEDDED_PASSWORD must have at least 8"},
 		"store password, no TLS":    {env: embedded("127.0.0.1:0", "LOTLINE_EMBEDDED_PASSWORD="+storePassword), says: "clients send no password without TLS"},
 		"certificate without key":   {env: embedded("127.0.0.1:0", certificate[0]), says: "need each other"},
 		"certificate is none":       {env: embedded("127.0.0.1:0", "LOTLINE_EMBEDDED_TLS_CERT="+keyFile, certificate[1]), says: "LOTLINE_EMBEDDED_TLS_CERT: certificate"},

@@ -52,7 +52,7 @@ func decodeMasterKey(text string) ([]byte, bool) {
 
 // minPasswordLength keeps the embedded store's password from being guessed by
 // trying, which nothing else hinders.
-const minPasswordLength = 12
+const minPasswordLength = 8
 
 // embeddedAccess is how clients get in on the address of the embedded store.
 // Beyond loopback they must not do so without TLS and a password.
