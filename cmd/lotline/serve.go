@@ -158,12 +158,19 @@ type node struct {
 	stopViews, stopRelay, stopTail, stopScheduler func()
 }
 
+// What commands go by: the clock, and the log as it stands before them. Tests put
+// ones in their place that fail.
+var (
+	clock       = time.Now
+	commandsLog = func(l commands.Log) commands.Log { return l }
+)
+
 func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
-	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(l, time.Now)}
+	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), clock)}
 	n.bus = gochannel.NewGoChannel(gochannel.Config{
 		// Without it messages overtake each other.
 		BlockPublishUntilSubscriberAck: true,
@@ -171,14 +178,14 @@ func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 	// The bus is for what happens from now on; the log has what happened.
 	n.relay = relay.New(n.bus, l.head, logger)
 	n.tail = eventstore.NewTail(l.Log, append(domain.Kinds(), domain.KindOrganization), l.head, logger, views, n.relay)
-	n.scheduler = scheduler.New(views, n.handler, time.Now, logger)
+	n.scheduler = scheduler.New(views, n.handler, clock, logger)
 	macKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
 	}
 	n.server = &http.Server{
 		Handler: httpapi.New(httpapi.Config{
-			Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey, Clock: time.Now, Log: logger,
+			Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey, Clock: clock, Log: logger,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
