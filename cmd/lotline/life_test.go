@@ -19,6 +19,17 @@ import (
 // officialClient is the client that anybody can use, on the engine's socket.
 func officialClient(t testing.TB, dir string) *esdb.Client {
 	t.Helper()
+	c := dialSocket(t, dir)
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func dialSocket(t testing.TB, dir string) *esdb.Client {
+	t.Helper()
 	config, err := esdb.ParseConnectionString("esdb://localhost?tls=false")
 	if err != nil {
 		t.Fatal(err)
@@ -29,11 +40,6 @@ func officialClient(t testing.TB, dir string) *esdb.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return c
 }
 

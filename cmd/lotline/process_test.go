@@ -25,6 +25,7 @@ const asLotline = "LOTLINE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asLotline) != "" {
+		installFaults()
 		main()
 	}
 	os.Exit(m.Run())
