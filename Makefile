@@ -6,9 +6,12 @@ SHELL := /bin/bash
 
 LINT := go tool -modfile=tools/go.mod golangci-lint
 
-# How long each fuzz target runs, and how often stress repeats every test.
+# How long each fuzz target runs, how often stress repeats every test, how often
+# soak kills the engine, and for how long outage takes the store away.
 FUZZTIME ?= 60s
 STRESS ?= 50
+ROUNDS ?= 10000
+OUTAGE ?= 60s
 
 .PHONY: help
 help: ## Show this help
@@ -56,6 +59,14 @@ client-tests: ## Run the official client's own tests against the embedded store
 .PHONY: stress
 stress: ## Run the tests STRESS times with the race detector
 	go test -race -shuffle=on -count=$(STRESS) -timeout=0 ./...
+
+.PHONY: soak
+soak: ## Kill the engine ROUNDS times while clients write, and compare
+	LOTLINE_TEST_ROUNDS=$(ROUNDS) go test -run '^TestKill_' -count=1 -timeout=0 -v ./cmd/lotline
+
+.PHONY: outage
+outage: ## Take the store away from two engines for OUTAGE
+	LOTLINE_TEST_OUTAGE=$(OUTAGE) go test -run '^TestOutage_' -count=1 -timeout=0 -v ./cmd/lotline
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME, one after another
