@@ -33,11 +33,14 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	orphan := dataDirectory(t)
-	e := lotline.serve(t, orphan)
-	e.terminate()
-	if err := os.Remove(filepath.Join(orphan, masterKeyFile)); err != nil {
-		t.Fatal(err)
+	// Each has one of its own, since a directory is for one process at a time.
+	orphan := func() string {
+		dir := dataDirectory(t)
+		lotline.serve(t, dir).terminate()
+		if err := os.Remove(filepath.Join(dir, masterKeyFile)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
 	}
 	certFile, keyFile := writeCertificate(t)
 	certificate := []string{"LOTLINE_EMBEDDED_TLS_CERT=" + certFile, "LOTLINE_EMBEDDED_TLS_KEY=" + keyFile}
@@ -75,8 +78,8 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"directory below a file":    {env: []string{"LOTLINE_DATA_DIR=" + file + "/data"}, says: "data directory"},
 		"directory in use":          {env: []string{"LOTLINE_DATA_DIR=" + running}, says: "another process is using it"},
 		"path too long":             {env: []string{"LOTLINE_DATA_DIR=" + deep}, says: "use a shorter directory"},
-		"master key gone":           {env: []string{"LOTLINE_DATA_DIR=" + orphan}, says: "neither in LOTLINE_MASTER_KEY nor in"},
-		"another master key":        {env: []string{"LOTLINE_DATA_DIR=" + orphan, "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "sealed under another master key"},
+		"master key gone":           {env: []string{"LOTLINE_DATA_DIR=" + orphan()}, says: "neither in LOTLINE_MASTER_KEY nor in"},
+		"another master key":        {env: []string{"LOTLINE_DATA_DIR=" + orphan(), "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "sealed under another master key"},
 		"no directory at all":       {env: []string{"LOTLINE_DATA_DIR="}, says: "LOTLINE_DATA_DIR is empty"},
 		"remote store, bad address": {env: []string{"LOTLINE_EVENTSTORE=postgres://localhost", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "LOTLINE_EVENTSTORE"},
 	} {
