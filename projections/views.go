@@ -29,6 +29,8 @@ type Views struct {
 	// crowded says that more than crowd streams wait to be written.
 	crowded chan struct{}
 
+	partial shown // the state within an append, if there is one; owned by Follow and Passed
+
 	mu       sync.RWMutex // guards the fields below; only Follow and Passed change them once the views are open
 	models   models
 	position domain.Position   // of the last event that was handled
@@ -86,33 +88,60 @@ func (v *Views) Position() domain.Position {
 	return v.position
 }
 
-// Follow handles the next event of the log. One at or before Position is
+// Follow handles the next event of the log. One that was followed before is
 // ignored. One that its stream's history refuses puts that stream into
 // quarantine: from then on nothing is served from it and nothing more of it is
-// believed.
+// believed. What was appended together is shown together: an event behind which
+// more is due at its own time waits for what follows, and Position with it.
 func (v *Views) Follow(r *domain.Recorded) {
-	if !v.position.Before(r.Position) {
+	if !v.position.Before(r.Position) || !v.partial.position.Before(r.Position) {
 		return
 	}
-	var e *entry
-	var next *state
-	if projected(r.Stream) {
-		e = v.models.find(r.Stream)
-		if next = e.current.after(r); next.broken != nil && next != e.current {
-			v.log.Error().Str("stream", r.Stream).Int64("revision", int64(r.Revision)).Str("type", r.Type).
-				Str("rule", next.broken.Rule).Str("detail", next.broken.Detail).Msg("stream quarantined")
-		}
+	if v.partial.state != nil && v.partial.state.stream() != r.Stream {
+		// There was no more to it.
+		v.show(v.partial)
 	}
+	next := shown{position: r.Position}
+	if !projected(r.Stream) {
+		v.show(next)
+		return
+	}
+	was := v.partial.state
+	if next.entry = v.partial.entry; next.entry == nil {
+		next.entry = v.models.find(r.Stream)
+		was = next.entry.current
+	}
+	if next.state = was.after(r); next.state.broken != nil && next.state != was {
+		v.log.Error().Str("stream", r.Stream).Int64("revision", int64(r.Revision)).Str("type", r.Type).
+			Str("rule", next.state.broken.Rule).Str("detail", next.state.broken.Detail).Msg("stream quarantined")
+	}
+	if next.state.partial() {
+		v.partial = next
+		return
+	}
+	v.show(next)
+}
 
+// shown is what the next event leads to: the state of an entry, unless the event
+// is not for the views.
+type shown struct {
+	entry    *entry
+	state    *state
+	position domain.Position
+}
+
+// show makes it what queries are answered from.
+func (v *Views) show(s shown) {
+	v.partial = shown{}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.position = r.Position
-	v.reach(r.Position)
-	if e == nil || next == e.current {
+	v.position = s.position
+	v.reach(s.position)
+	if s.entry == nil || s.state == s.entry.current {
 		return
 	}
-	v.models.publish(e, next)
-	v.dirty[e] = next
+	v.models.publish(s.entry, s.state)
+	v.dirty[s.entry] = s.state
 	if len(v.dirty) >= crowd {
 		select {
 		case v.crowded <- struct{}{}:
@@ -131,6 +160,9 @@ func projected(stream string) bool {
 // Follow is not for the views. It lets those go on who wait for p; following
 // does not resume there.
 func (v *Views) Passed(p domain.Position) {
+	if v.partial.position.Before(p) && v.partial.state != nil {
+		v.show(v.partial)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.reach(p)

@@ -145,6 +145,9 @@ func TestViews_laws(t *testing.T) {
 				if live.Digest() != before || live.Position() != position {
 					t.Fatal("the file has something else than the models that it was written from")
 				}
+				for _, e := range l.events[:i+1] {
+					live.Follow(e) // of which one may have waited for what follows
+				}
 			case 3: // killed: what was not saved is followed again
 				closeViews(t, live)
 				live = openViews(t, at)
@@ -166,4 +169,60 @@ func TestViews_laws(t *testing.T) {
 			t.Fatal("a rebuild differs from the live models")
 		}
 	})
+}
+
+// A queue that is made with an opening time is scheduled in the same append, so
+// nobody sees it as a draft.
+func TestViews_showTogetherWhatWasAppendedTogether(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	v := emptyViews()
+	follow(v, l)
+	before := v.Position()
+	id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2198-01-01T00:00:00Z"`})
+	appended := l.events[len(l.events)-2:]
+	for range 2 { // it may come again
+		v.Follow(appended[0])
+		if _, err := v.Get(org, id); !errors.Is(err, ErrNotFound) || v.Position() != before {
+			t.Fatalf("the first of two events is shown: %v", err)
+		}
+	}
+	v.Passed(appended[0].Position)
+	if _, err := v.Get(org, id); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("the first of two events is shown: %v", err)
+	}
+	v.Follow(appended[1])
+	row, err := v.Get(org, id)
+	if err != nil || row.Changed != 1 || row.Distribution.Shared().Status != domain.StatusScheduled || v.Position() != appended[1].Position {
+		t.Fatalf("%+v, %v", row, err)
+	}
+}
+
+// Another program may append less than the engine does. It is shown when it is
+// known that no more comes.
+func TestViews_showWhatWasAppendedInPart(t *testing.T) {
+	t.Parallel()
+	for name, after := range map[string]func(*Views, *testLog, domain.Position){
+		"before another stream's event": func(v *Views, l *testLog, _ domain.Position) { v.Follow(l.record("elsewhere-1", domain.Deleted{})) },
+		"before a later place": func(v *Views, _ *testLog, p domain.Position) {
+			v.Passed(domain.Position{Commit: p.Commit + 1, Prepare: p.Prepare + 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLog()
+			org := l.organization(t)
+			id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2198-01-01T00:00:00Z"`})
+			last := len(l.events) - 1
+			v := emptyViews()
+			for _, e := range l.events[:last] {
+				v.Follow(e)
+			}
+			after(v, l, l.events[last-1].Position)
+			if row, err := v.Get(org, id); err != nil || row.Changed != 0 {
+				t.Errorf("%+v, %v", row, err)
+			}
+		})
+	}
 }
