@@ -7,11 +7,13 @@ SHELL := /bin/bash
 LINT := go tool -modfile=tools/go.mod golangci-lint
 
 # How long each fuzz target runs, how often stress repeats every test, how often
-# soak kills the engine, and for how long outage takes the store away.
+# soak kills the engine, for how long outage takes the store away, and how many
+# histories linear checks.
 FUZZTIME ?= 60s
 STRESS ?= 50
 ROUNDS ?= 10000
 OUTAGE ?= 60s
+SEEDS ?= 500
 
 .PHONY: help
 help: ## Show this help
@@ -67,6 +69,10 @@ soak: ## Kill the engine ROUNDS times while clients write, and compare
 .PHONY: outage
 outage: ## Take the store away from two engines for OUTAGE
 	LOTLINE_TEST_OUTAGE=$(OUTAGE) go test -run '^TestOutage_' -count=1 -timeout=0 -v ./cmd/lotline
+
+.PHONY: linear
+linear: ## Check SEEDS concurrent histories of each kind for an order that explains them
+	LOTLINE_TEST_SEEDS=$(SEEDS) go test -count=1 -timeout=0 -run '^TestLinear_' ./cmd/lotline
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME, one after another

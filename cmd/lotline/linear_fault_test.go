@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// A checker that calls everything legal shows nothing. Each of these stands
+// before the API and does one thing wrong, once.
+func TestLinear_findsWhatIsPlanted(t *testing.T) {
+	t.Parallel()
+	for name, plant := range map[string]func(*planted, http.Handler, http.ResponseWriter, *http.Request){
+		"an acknowledged update is lost":         (*planted).loseUpdate,
+		"a client reads what it has overwritten": (*planted).readStale,
+		"an update is carried out again later":   (*planted).repeatUpdate,
+		"a condition that fails is passed over":  (*planted).passCondition,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachSeed(t, 4, func(t *testing.T, seed uint64) {
+				p := &planted{shown: map[string]*shown{}}
+				c := newCluster(t, 1+int(seed%2), func(api http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { plant(p, api, w, r) })
+				})
+				r := runWorkload(t, c, workload{seed: seed, kinds: []domain.Kind{domain.KindAuction}, operations: 200})
+				if !p.done {
+					t.Fatal("nothing was planted")
+				}
+				if result := r.check(r.subjects[0]); result != porcupine.Illegal {
+					t.Errorf("%s; see %s", result, r.draw(t, r.subjects[0]))
+				}
+			})
+		})
+	}
+}
+
+// planted is a mistake that is made once.
+type planted struct {
+	mu    sync.Mutex // guards the fields below
+	done  bool
+	shown map[string]*shown // by client
+	first *http.Request
+	body  []byte // of first
+}
+
+// shown is what a client was shown last, and whether it has changed that since.
+type shown struct {
+	*httptest.ResponseRecorder
+	overwritten bool
+}
+
+// ask has the API answer r, whose body is kept for another time.
+func ask(api http.Handler, r *http.Request) (a *httptest.ResponseRecorder, body []byte) {
+	body, _ = io.ReadAll(r.Body)
+	return askAgain(api, r, body), body
+}
+
+func askAgain(api http.Handler, r *http.Request, body []byte) *httptest.ResponseRecorder {
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	a := httptest.NewRecorder()
+	api.ServeHTTP(a, r)
+	return a
+}
+
+func pass(w http.ResponseWriter, a *httptest.ResponseRecorder) {
+	for name, values := range a.Header() {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(a.Code)
+	_, _ = w.Write(a.Body.Bytes())
+}
+
+// loseUpdate answers an update as if it had been carried out.
+func (p *planted) loseUpdate(api http.Handler, w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done || r.Method != http.MethodPut || r.Header.Get("If-Match") != "" {
+		api.ServeHTTP(w, r)
+		return
+	}
+	body, _ := io.ReadAll(r.Body)
+	get := r.Clone(r.Context())
+	get.Method = http.MethodGet
+	a := askAgain(api, get, nil)
+	var was struct {
+		Status domain.Status   `json:"status"`
+		Name   json.RawMessage `json:"name"`
+	}
+	var change map[string]json.RawMessage
+	if json.Unmarshal(a.Body.Bytes(), &was) != nil || json.Unmarshal(body, &change) != nil {
+		panic("not JSON")
+	}
+	name, named := change["name"]
+	if was.Status != domain.StatusDraft && was.Status != domain.StatusScheduled || !named || len(change) > 1 || bytes.Equal(name, was.Name) {
+		pass(w, askAgain(api, r, body))
+		return
+	}
+	p.done = true
+	version, _ := strconv.Atoi(strings.Trim(a.Header().Get("ETag"), `"`))
+	a.Header().Set("ETag", strconv.Quote(strconv.Itoa(version+1)))
+	changed := bytes.Replace(a.Body.Bytes(), []byte(`"name":`+string(was.Name)), []byte(`"name":`+string(name)), 1)
+	a.Header().Del("Content-Length")
+	a.Body = bytes.NewBuffer(changed)
+	pass(w, a)
+}
+
+// readStale shows a client the object as it was before its own update.
+func (p *planted) readStale(api http.Handler, w http.ResponseWriter, r *http.Request) {
+	client := r.Header.Get("X-Request-Id")
+	isGet := r.Method == http.MethodGet && r.URL.RawQuery == ""
+	p.mu.Lock()
+	old := p.shown[client]
+	p.mu.Unlock()
+	if isGet && old != nil && old.overwritten {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.done, old.overwritten = true, false
+		pass(w, old.ResponseRecorder)
+		return
+	}
+	a, _ := ask(api, r)
+	pass(w, a)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.done:
+	case isGet && a.Code == http.StatusOK:
+		p.shown[client] = &shown{a, false}
+	case r.Method == http.MethodPut && a.Code == http.StatusOK && old != nil && a.Header().Get("ETag") != old.Header().Get("ETag"):
+		old.overwritten = true
+	}
+}
+
+// repeatUpdate carries out an update again when another one has been answered.
+func (p *planted) repeatUpdate(api http.Handler, w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done || r.Method != http.MethodPut || r.Header.Get("If-Match") != "" {
+		api.ServeHTTP(w, r)
+		return
+	}
+	a, body := ask(api, r)
+	switch {
+	case a.Code != http.StatusOK:
+	case p.first == nil:
+		p.first, p.body = r.Clone(r.Context()), body
+	case !bytes.Equal(body, p.body):
+		again := askAgain(api, p.first.Clone(r.Context()), p.body)
+		p.done = again.Code == http.StatusOK && again.Header().Get("ETag") != a.Header().Get("ETag")
+	}
+	pass(w, a)
+}
+
+// passCondition carries out an update whose If-Match does not hold.
+func (p *planted) passCondition(api http.Handler, w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, body := ask(api, r)
+	if !p.done && r.Method == http.MethodPut && a.Code == http.StatusPreconditionFailed {
+		r.Header.Del("If-Match")
+		a = askAgain(api, r, body)
+		p.done = a.Code == http.StatusOK
+	}
+	pass(w, a)
+}

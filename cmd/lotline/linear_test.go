@@ -1,0 +1,630 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/lotline/lotline/domain"
+)
+
+const (
+	linearClients    = 8
+	linearOperations = 320 // on each distribution
+	linearSeeds      = 20
+	// farOpening and farEnd are never reached, so that only what is asked for
+	// happens.
+	farOpening = "2198-01-01T00:00:00.000Z"
+	farEnd     = "2199-01-01T00:00:00.000Z"
+	// ownWait is how long a node lets a read wait for what it acknowledged.
+	ownWait = time.Second
+)
+
+// Histories that clients see over HTTP are explained by a distribution that does
+// one thing after another.
+func TestLinear_oneNode(t *testing.T) {
+	t.Parallel()
+	eachSeed(t, linearSeeds, func(t *testing.T, seed uint64) {
+		runWorkload(t, newCluster(t, 1), workload{seed: seed}).mustBeLegal(t)
+	})
+}
+
+func TestLinear_twoNodes(t *testing.T) {
+	t.Parallel()
+	eachSeed(t, linearSeeds, func(t *testing.T, seed uint64) {
+		runWorkload(t, newCluster(t, 2), workload{seed: seed}).mustBeLegal(t)
+	})
+}
+
+// The same while the store is cut off now and then, and clients give up early.
+func TestLinear_inTrouble(t *testing.T) {
+	t.Parallel()
+	eachSeed(t, linearSeeds/2, func(t *testing.T, seed uint64) {
+		runWorkload(t, newCluster(t, 1+int(seed%2)), workload{seed: seed, trouble: true}).mustBeLegal(t)
+	})
+}
+
+// eachSeed runs f for some seeds: for LOTLINE_TEST_SEED alone when that is set, or
+// for as many as LOTLINE_TEST_SEEDS says.
+func eachSeed(t *testing.T, seeds uint64, f func(*testing.T, uint64)) {
+	t.Helper()
+	number := func(variable string) (uint64, bool) {
+		text, given := os.LookupEnv(variable)
+		if !given {
+			return 0, false
+		}
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", variable, err)
+		}
+		return n, true
+	}
+	first, last := uint64(1), seeds
+	if n, given := number("LOTLINE_TEST_SEEDS"); given {
+		last = n
+	}
+	if n, given := number("LOTLINE_TEST_SEED"); given {
+		first, last = n, n
+	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			f(t, seed)
+		})
+	}
+}
+
+// workload says what clients do.
+type workload struct {
+	seed       uint64
+	trouble    bool
+	kinds      []domain.Kind // of the distributions; all three when empty
+	operations int           // on each; linearOperations when 0
+}
+
+// subject is one distribution of a workload and what was seen of it.
+type subject struct {
+	kind       domain.Kind
+	collection string
+	sequence   string
+	body       string
+	planned    bool
+	phases     [4]float64 // when opening, closing, the end and deleting are tried
+
+	made  chan struct{} // closed when path is known
+	path  string
+	begun atomic.Int64
+	quits atomic.Int64 // clients that gave up
+
+	// By node: the latest version that it has acknowledged to anybody.
+	acknowledged []atomic.Int64
+
+	mu      sync.Mutex // guards the fields below
+	bodies  map[int64][]byte
+	history []porcupine.Operation
+}
+
+// recording is a workload while it runs, and then its histories.
+type recording struct {
+	workload
+	t        testing.TB
+	cluster  *cluster
+	caller   *caller
+	subjects []*subject
+	started  time.Time
+
+	mu   sync.Mutex // guards the field below
+	odds []string   // what is wrong with answers by themselves
+}
+
+func (r *recording) odd(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.odds = append(r.odds, fmt.Sprintf(format, args...))
+}
+
+func runWorkload(t testing.TB, c *cluster, w workload) *recording {
+	t.Helper()
+	if len(w.kinds) == 0 {
+		w.kinds = domain.Kinds()
+	}
+	if w.operations == 0 {
+		w.operations = linearOperations
+	}
+	r := &recording{workload: w, t: t, cluster: c, caller: newCaller(t), started: time.Now()}
+	random := rand.New(rand.NewPCG(w.seed, 0))
+	for i, k := range w.kinds {
+		r.subjects = append(r.subjects, newSubject(random, k, i, len(c.nodes)))
+	}
+	var all sync.WaitGroup
+	for i := range linearClients {
+		cl := &client{recording: r, id: i, process: i, random: rand.New(rand.NewPCG(w.seed, uint64(i)+1)), seen: make([]sight, len(r.subjects))}
+		all.Go(cl.work)
+	}
+	stopTrouble := func() {}
+	if w.trouble {
+		stopTrouble = start(func(ctx context.Context) { r.makeTrouble(ctx, rand.New(rand.NewPCG(w.seed, 1<<32))) })
+	}
+	all.Wait()
+	stopTrouble()
+	return r
+}
+
+func newSubject(random *rand.Rand, k domain.Kind, i, nodes int) *subject {
+	s := &subject{
+		kind: k, collection: "/api/v1/" + string(k) + "s", sequence: fmt.Sprintf("subject-%d", i),
+		planned: random.IntN(2) == 0, made: make(chan struct{}), bodies: map[int64][]byte{},
+		acknowledged: make([]atomic.Int64, nodes),
+	}
+	for n := range s.acknowledged {
+		s.acknowledged[n].Store(noVersion)
+	}
+	for p, earliest := range [4]float64{0.35, 0.6, 0.78, 0.9} {
+		s.phases[p] = earliest + 0.05*random.Float64()
+	}
+	fields := map[string]any{"sequenceId": s.sequence}
+	switch k {
+	case domain.KindDraw:
+		fields["drawAt"], fields["winnerCount"] = farEnd, 1
+	case domain.KindAuction:
+		fields["settleAt"] = farEnd
+	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal:
+	}
+	if s.planned {
+		fields["openAt"] = farOpening
+	}
+	body, _ := json.Marshal(fields)
+	s.body = string(body)
+	return s
+}
+
+// unknownAfter is longer than a node looks into what became of an append.
+const unknownAfter = 2300 * time.Millisecond
+
+// makeTrouble cuts nodes off the store a few times, for some seeds for so long
+// that commands are given up.
+func (r *recording) makeTrouble(ctx context.Context, random *rand.Rand) {
+	wait := func(d time.Duration) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(d):
+		}
+	}
+	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d))) }
+	for i := 0; ctx.Err() == nil && i < 4; i++ {
+		wait(upTo(100 * time.Millisecond))
+		n := r.cluster.nodes[random.IntN(len(r.cluster.nodes))]
+		n.link.cut()
+		wait(upTo(60 * time.Millisecond))
+		if i == 0 && r.seed%10 == 3 {
+			wait(unknownAfter)
+		}
+		n.link.mend()
+	}
+}
+
+// client does one thing after another.
+type client struct {
+	*recording
+	id      int
+	process int // another one after each operation of unknown outcome
+	random  *rand.Rand
+	seen    []sight // by subject
+}
+
+// sight is what a client knows of a subject.
+type sight struct {
+	position string // X-Position of the answer to its latest write
+	named    int64  // the version that was the answer
+	versions []int64
+	lastPut  map[string]string
+}
+
+func (c *client) work() {
+	// All begin with the same creations, at once.
+	for i := range c.subjects {
+		c.create(i, false)
+	}
+	for {
+		i, n := c.next()
+		if n == 0 {
+			break
+		}
+		c.operate(i, float64(n)/float64(c.operations))
+	}
+	for i := range c.subjects {
+		c.read(i, opGet, false)
+	}
+}
+
+// next picks a subject and counts the operation that is to come, from 1. It
+// returns 0 when all are done with.
+func (c *client) next() (i int, n int64) {
+	from := c.random.IntN(len(c.subjects))
+	for j := range c.subjects {
+		i := (from + j) % len(c.subjects)
+		if n := c.subjects[i].begun.Add(1); n <= int64(c.operations) {
+			return i, n
+		}
+	}
+	return 0, 0
+}
+
+// operate does something to a subject of whose operations a part is over.
+func (c *client) operate(i int, progress float64) {
+	s, mine := c.subjects[i], &c.seen[i]
+	switch p := c.random.Float64(); {
+	case p < 0.22:
+		c.read(i, opGet, false)
+	case p < 0.32:
+		c.read(i, opGet, true)
+	case p < 0.42:
+		c.read(i, opList, false)
+	case p < 0.48:
+		c.create(i, c.random.IntN(4) == 0)
+	case p < 0.80:
+		fields := mine.lastPut
+		if fields == nil || c.random.IntN(6) > 0 {
+			fields = map[string]string{}
+			if c.random.IntN(4) == 0 {
+				fields["openAt"] = pick(c.random, "", farOpening)
+			}
+			if len(fields) == 0 || c.random.IntN(2) == 0 {
+				fields["name"] = ""
+				if c.random.IntN(6) > 0 {
+					fields["name"] = fmt.Sprintf("%d %d", c.id, s.begun.Load())
+				}
+			}
+		}
+		mine.lastPut = fields
+		c.put(i, fields, c.ifMatch(mine, 3))
+	default:
+		c.moveOn(i, progress)
+	}
+}
+
+// ifMatch is a version that the client has seen, mostly the last one, for one in
+// so many operations.
+func (c *client) ifMatch(mine *sight, oneIn int) int64 {
+	if len(mine.versions) == 0 || c.random.IntN(oneIn) > 0 {
+		return noVersion
+	}
+	if c.random.IntN(4) == 0 {
+		return pick(c.random, mine.versions...)
+	}
+	return mine.versions[len(mine.versions)-1]
+}
+
+// moveOn takes a step of the lifecycle, often a wrong one.
+func (c *client) moveOn(i int, progress float64) {
+	s := c.subjects[i]
+	end := map[domain.Kind]domain.Status{domain.KindQueue: domain.StatusClosed, domain.KindDraw: domain.StatusDrawn, domain.KindAuction: domain.StatusSettled}[s.kind]
+	step := func(to domain.Status) { c.step(i, to, pick(c.random, "", "a", "b")) }
+	switch {
+	case progress >= s.phases[3] && c.random.IntN(3) > 0:
+		c.remove(i, c.ifMatch(&c.seen[i], 3))
+	case progress >= s.phases[2] && c.random.IntN(2) > 0:
+		step(end)
+	case progress >= s.phases[1] && c.random.IntN(2) > 0:
+		step(domain.StatusClosed)
+	case progress >= s.phases[0] && c.random.IntN(3) > 0:
+		step(domain.StatusOpen)
+	case progress >= s.phases[0] && progress < s.phases[1]:
+		// It is open by now, most likely.
+		c.remove(i, noVersion)
+	case progress < s.phases[0]:
+		step(pick(c.random, domain.StatusClosed, end))
+	default:
+		step(pick(c.random, domain.StatusOpen, domain.StatusClosed, end))
+	}
+}
+
+func pick[T any](random *rand.Rand, from ...T) T { return from[random.IntN(len(from))] }
+
+func (c *client) create(i int, other bool) {
+	s := c.subjects[i]
+	in := input{op: opCreate, planned: s.planned, other: other}
+	body := s.body
+	if other {
+		body = strings.Replace(body, s.sequence, "another", 1)
+	}
+	header := http.Header{"Idempotency-Key": {s.sequence}}
+	out := c.send(i, in, http.MethodPost, s.collection, body, header)
+	if c.trouble {
+		// Until the path is known nothing else can be asked for.
+		for out.status != http.StatusCreated && !c.isMade(s) {
+			after(c.t, 10*time.Millisecond)
+			out = c.send(i, in, http.MethodPost, s.collection, body, header)
+		}
+	}
+}
+
+func (c *client) isMade(s *subject) bool {
+	select {
+	case <-s.made:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *client) put(i int, fields map[string]string, ifMatch int64) {
+	body := map[string]any{}
+	for name, value := range fields {
+		body[name] = value
+		if value == "" {
+			body[name] = nil
+		}
+	}
+	text, _ := json.Marshal(body)
+	header := http.Header{"Idempotency-Key": {string(text)}}
+	c.send(i, input{op: opPut, fields: fields, ifMatch: ifMatch}, http.MethodPut, c.path(i), string(text), header)
+}
+
+var stepNames = map[domain.Status]string{
+	domain.StatusOpen: "open", domain.StatusClosed: "close", domain.StatusDrawn: "draw", domain.StatusSettled: "settle",
+}
+
+func (c *client) step(i int, to domain.Status, key string) {
+	header := http.Header{}
+	in := input{op: opStep, to: to, ifMatch: noVersion}
+	if key != "" {
+		header.Set("Idempotency-Key", key)
+		in.key = stepNames[to] + " " + key // the path is part of its scope
+	}
+	c.send(i, in, http.MethodPost, c.path(i)+"/"+stepNames[to], "", header)
+}
+
+func (c *client) remove(i int, ifMatch int64) {
+	c.send(i, input{op: opDelete, ifMatch: ifMatch}, http.MethodDelete, c.path(i), "", http.Header{})
+}
+
+func (c *client) read(i int, op operation, conditional bool) {
+	s, mine := c.subjects[i], &c.seen[i]
+	header := http.Header{}
+	if n := len(mine.versions); conditional && n > 0 {
+		header.Set("If-None-Match", fmt.Sprintf(`"%d"`, mine.versions[n-1]))
+	}
+	path := c.path(i)
+	if op == opList {
+		path = s.collection + "?sequenceId=" + s.sequence
+	}
+	c.send(i, input{op: op}, http.MethodGet, path, "", header)
+}
+
+// path is where subject i is found, once it is made.
+func (c *client) path(i int) string {
+	s := c.subjects[i]
+	<-s.made
+	return s.path
+}
+
+// send does one operation on subject i and notes it.
+func (c *client) send(i int, in input, method, path, body string, header http.Header) output {
+	r, s, mine := c.recording, c.subjects[i], &c.seen[i]
+	in.kind, in.client = s.kind, c.id
+	at := c.random.IntN(len(r.cluster.nodes))
+	isRead := method == http.MethodGet
+	if in.op != opPut && in.op != opDelete && in.op != opStep {
+		in.ifMatch = noVersion
+	}
+	if in.ifMatch != noVersion {
+		header.Set("If-Match", fmt.Sprintf(`"%d"`, in.ifMatch))
+	}
+	in.named = noVersion
+	if isRead && mine.position != "" && len(r.cluster.nodes) > 1 {
+		in.named = mine.named
+		header.Set("X-Position", mine.position)
+	}
+	header.Set("X-Request-Id", fmt.Sprintf("client-%d", c.id))
+	in.acknowledged = s.acknowledged[at].Load()
+
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	if r.trouble && !isRead && c.random.IntN(40) == 0 && s.quits.Add(1) <= 6 {
+		cancel()
+		ctx, cancel = context.WithTimeout(r.t.Context(), time.Duration(c.random.Int64N(int64(2*time.Millisecond))))
+	}
+	defer cancel()
+	called := time.Since(r.started)
+	a, err := r.caller.call(ctx, method, r.cluster.nodes[at].url+path, body, header)
+	returned := time.Since(r.started)
+
+	out, said := r.understand(s, in, a, err)
+	out.late = isRead && returned-called >= ownWait
+	if !said {
+		return out
+	}
+	if out.unknown && isRead {
+		return out
+	}
+	c.learn(s, mine, at, in, out, a)
+	op := porcupine.Operation{ClientId: c.process, Input: in, Call: int64(called), Output: out, Return: int64(returned)}
+	if out.unknown {
+		// It may happen at any later time, and who does not wait for it is
+		// somebody else from now on.
+		op.Return = int64(time.Hour)
+		c.process += linearClients
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history = append(s.history, op)
+	return out
+}
+
+// understand makes an output of an answer. It reports false for one that says
+// that nothing happened, and nothing else.
+func (r *recording) understand(s *subject, in input, a answer, err error) (output, bool) {
+	out := output{version: noVersion}
+	if err != nil {
+		out.unknown = true
+		if !r.trouble {
+			r.odd("%s: %v", in.op, err)
+		}
+		return out, true
+	}
+	out.status = a.status
+	if a.status >= http.StatusBadRequest {
+		out.code, _ = a.object(r.t)["code"].(string)
+	}
+	switch out.code {
+	case "OUTCOME_UNKNOWN":
+		out.unknown = true
+	case domain.EventStoreUnavailable.Identifier(), domain.ChangedByAnother.Identifier(), "READ_MODEL_IS_BEHIND":
+		return out, false
+	}
+	if a.status == http.StatusInternalServerError {
+		r.odd("%s: %s", in.op, a.body)
+	}
+	if tag := a.header.Get("ETag"); tag != "" {
+		n, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)
+		if err != nil {
+			r.odd("the entity tag %s", tag)
+		}
+		out.version = n
+	}
+	out.replayed = a.header.Get("Idempotent-Replayed") == "true"
+	switch {
+	case in.op == opList && a.status == http.StatusOK:
+		var page struct {
+			Data []json.RawMessage `json:"data"`
+		}
+		if err := json.Unmarshal(a.body, &page); err != nil {
+			r.odd("%v: %s", err, a.body)
+		}
+		switch len(page.Data) {
+		case 0:
+			out.status = http.StatusNotFound
+		case 1:
+			out.object = r.readObject(page.Data[0])
+		default:
+			r.odd("%s is listed several times: %s", s.path, a.body)
+		}
+	case a.status == http.StatusOK, a.status == http.StatusCreated:
+		out.object = r.readObject(a.body)
+		r.sameBytes(s, out.version, a.body)
+	}
+	if in.op == opGet && a.status == http.StatusNotFound || in.op == opList {
+		out.code = ""
+	}
+	return out, true
+}
+
+func (r *recording) readObject(body []byte) object {
+	var o struct {
+		Status domain.Status `json:"status"`
+		Name   *string       `json:"name"`
+		OpenAt *string       `json:"openAt"`
+	}
+	if err := json.Unmarshal(body, &o); err != nil {
+		r.odd("%v: %s", err, body)
+	}
+	seen := object{status: o.Status}
+	if o.Name != nil {
+		seen.name = *o.Name
+	}
+	if o.OpenAt != nil {
+		seen.openAt = *o.OpenAt
+		if seen.openAt != farOpening {
+			seen.openAt = byHandTime
+		}
+	}
+	return seen
+}
+
+// sameBytes checks that an entity tag stands for one representation, as whoever
+// answers and whenever.
+func (r *recording) sameBytes(s *subject, version int64, body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was, known := s.bodies[version]; known && !bytes.Equal(was, body) {
+		r.odd("%s@%d is\n%s\nand\n%s", s.path, version, was, body)
+	}
+	s.bodies[version] = body
+}
+
+// learn keeps what the client and the node may be held to from now on.
+func (c *client) learn(s *subject, mine *sight, at int, in input, out output, a answer) {
+	if out.unknown {
+		return
+	}
+	if in.op == opCreate && out.status == http.StatusCreated {
+		s.mu.Lock()
+		if s.path == "" {
+			s.path = a.header.Get("Location")
+			close(s.made)
+		} else if s.path != a.header.Get("Location") {
+			c.odd("%s was made as %s and as %s", s.sequence, s.path, a.header.Get("Location"))
+		}
+		s.mu.Unlock()
+	}
+	if out.version != noVersion {
+		mine.versions = append(mine.versions, out.version)
+	}
+	if in.op == opGet || in.op == opList {
+		return
+	}
+	acknowledged := out.version
+	if out.status == http.StatusNoContent {
+		acknowledged = gone
+	}
+	// A repeated creation brings the position of the first.
+	if acknowledged != noVersion && (acknowledged >= mine.named || mine.position == "") {
+		mine.position, mine.named = a.header.Get("X-Position"), acknowledged
+	}
+	for known := s.acknowledged[at].Load(); known < acknowledged && !s.acknowledged[at].CompareAndSwap(known, acknowledged); {
+		known = s.acknowledged[at].Load()
+	}
+}
+
+// checkTimeout bounds the search for an order.
+const checkTimeout = 30 * time.Second
+
+// check looks for an order of the operations on s that explains what was seen.
+func (r *recording) check(s *subject) porcupine.CheckResult {
+	return porcupine.CheckOperationsTimeout(model(len(r.cluster.nodes)), s.history, checkTimeout)
+}
+
+func (r *recording) mustBeLegal(t *testing.T) {
+	t.Helper()
+	for _, o := range r.odds {
+		t.Error(o)
+	}
+	for _, s := range r.subjects {
+		if len(s.history) < r.operations*9/10 {
+			t.Errorf("%s: %d operations only", s.kind, len(s.history))
+		}
+		if result := r.check(s); result != porcupine.Ok {
+			t.Errorf("%s: %s: no order explains what was seen (run again with LOTLINE_TEST_SEED=%d); see %s",
+				s.kind, result, r.seed, r.draw(t, s))
+		}
+	}
+}
+
+// draw leaves a picture of a history behind, with how far an explanation goes, and
+// returns where it is.
+func (r *recording) draw(t *testing.T, s *subject) string {
+	t.Helper()
+	f, err := os.CreateTemp("", "lotline-history-*.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m := model(len(r.cluster.nodes))
+	_, info := porcupine.CheckOperationsVerbose(m, s.history, checkTimeout)
+	if err := porcupine.Visualize(m, info, f); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
