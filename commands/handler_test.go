@@ -1287,7 +1287,7 @@ func BenchmarkHandler_update(b *testing.B) {
 }
 
 func BenchmarkHandler_load(b *testing.B) {
-	for _, n := range []int{1, 100, 10_000} {
+	for _, n := range []int{1, 10, 100, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
 			bench := newBench()
 			stream := bench.queue(b)
@@ -1301,6 +1301,7 @@ func BenchmarkHandler_load(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/event")
 		})
 	}
 }

@@ -494,4 +494,25 @@ func BenchmarkCodec(b *testing.B) {
 			}
 		}
 	})
+	b.Run("seal and encode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := l.Encode(stream, e, domain.Metadata{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("decode and open", func(b *testing.B) {
+		sealed, err := l.Encode(stream, e, domain.Metadata{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		recorded := &esdb.RecordedEvent{StreamID: stream, EventType: sealed.Type, Data: sealed.Data, UserMetadata: sealed.Metadata}
+		b.ReportAllocs()
+		for b.Loop() {
+			if r := l.decode(recorded); r.Undecoded != nil {
+				b.Fatal(r.Undecoded)
+			}
+		}
+	})
 }

@@ -1,15 +1,20 @@
 package embedded
 
 import (
+	"bytes"
 	"fmt"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/eventstore/embedded/rawlog"
 )
 
 // benchmarkData is an event as large as most.
@@ -19,20 +24,95 @@ func reportEvents(b *testing.B, each int) {
 	b.ReportMetric(float64(b.N)*float64(each)/b.Elapsed().Seconds(), "events/s")
 }
 
+// Callers append batches through the Go API, to streams of their own at the exact
+// revision, and wait for the answers. The same bytes go to a raw log in turn, and
+// of-raw is the share of its rate that is reached.
+func BenchmarkAppend_ofRaw(b *testing.B) {
+	for _, callers := range []int{1, 8, 64, 256} {
+		for _, batch := range []int{1, 100, 1000} {
+			if callers*batch > 100_000 {
+				continue // 150 MB a turn show nothing more
+			}
+			b.Run(fmt.Sprintf("callers=%d/batch=%d", callers, batch), func(b *testing.B) {
+				each := max(1, 20/batch) // appends of a caller in a turn
+				s, raw := newStore(b), newRawLog(b)
+				record := bytes.Repeat([]byte(benchmarkData+benchmarkMetadata+"queue.consumer.entered"+strings.Repeat("i", 16)), batch)
+				var inStore, inRaw time.Duration
+				turn := int64(0)
+				for b.Loop() {
+					inRaw += together(b, callers, func(int) error {
+						for range each {
+							if err := raw.Append(record); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+					inStore += together(b, callers, func(caller int) error {
+						for i := range int64(each) {
+							events := make([]proposed, batch)
+							for j := range events {
+								events[j] = benchmarkEvent()
+							}
+							next := (turn*int64(each) + i) * int64(batch)
+							if _, err := s.append(b.Context(), fmt.Sprintf("queue-%d", caller), expectation(next-1), events); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+					turn++
+				}
+				events := float64(turn) * float64(callers*each*batch)
+				b.ReportMetric(events/inRaw.Seconds(), "raw-events/s")
+				b.ReportMetric(events/inStore.Seconds(), "events/s")
+				b.ReportMetric(inRaw.Seconds()/inStore.Seconds(), "of-raw")
+			})
+		}
+	}
+}
+
+const benchmarkMetadata = `{"commandId":"x"}`
+
+func benchmarkEvent() proposed {
+	return proposed{
+		id: uuid.New(), kind: "queue.consumer.entered", json: true, data: []byte(benchmarkData), metadata: []byte(benchmarkMetadata),
+	}
+}
+
+func newRawLog(b *testing.B) *rawlog.Log {
+	b.Helper()
+	raw, err := rawlog.Create(filepath.Join(b.TempDir(), "raw"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := raw.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return raw
+}
+
+// together runs do for each caller at once and returns how long that took.
+func together(b *testing.B, callers int, do func(caller int) error) time.Duration {
+	b.Helper()
+	var all sync.WaitGroup
+	started := time.Now()
+	for i := range callers {
+		all.Go(func() {
+			if err := do(i); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	return time.Since(started)
+}
+
 // Each caller appends one event at a time to streams of its own, at the exact
 // revision, and waits for the answer.
 func BenchmarkAppend(b *testing.B) {
-	for _, callers := range []int{1, 8, 64} {
-		b.Run(fmt.Sprintf("store/callers=%d", callers), func(b *testing.B) {
-			s := newStore(b)
-			spread(b, callers, func(stream string, revision int64) error {
-				_, err := s.append(b.Context(), stream, expectation(revision-1), []proposed{{
-					id: uuid.New(), kind: "queue.consumer.entered", json: true, data: []byte(benchmarkData), metadata: []byte(`{"commandId":"x"}`),
-				}})
-				return err
-			})
-		})
-	}
 	for _, callers := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("client/callers=%d", callers), func(b *testing.B) {
 			client := start(b).connect(b)
@@ -70,19 +150,6 @@ func spread(b *testing.B, callers int, do func(stream string, revision int64) er
 		b.RunParallel(func(pb *testing.PB) { work(pb.Next) })
 	}
 	reportEvents(b, 1)
-}
-
-func BenchmarkAppendBatch(b *testing.B) {
-	const each = 1000
-	s := newStore(b)
-	b.ReportAllocs()
-	for i := int64(0); b.Loop(); i++ {
-		events := proposals(each, 380)
-		if _, err := s.append(b.Context(), "queue-1", expectation(i*each-1), events); err != nil {
-			b.Fatal(err)
-		}
-	}
-	reportEvents(b, each)
 }
 
 // benchmarkLog holds count events, all in streams of the same length.
@@ -167,15 +234,5 @@ func BenchmarkReadAll(b *testing.B) {
 			}
 		}
 		reportEvents(b, count)
-	})
-}
-
-// The floor under BenchmarkAppend: what a raw log that groups its callers' bytes
-// into one synced write would reach, on the same disk.
-func BenchmarkRawLog(b *testing.B) {
-	b.Run("callers=64", func(b *testing.B) {
-		log := newRawLog(b, filepath.Join(b.TempDir(), "raw"))
-		record := []byte(benchmarkData + strings.Repeat("m", 200))
-		spread(b, 64, func(string, int64) error { return log.append(record) })
 	})
 }
