@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -243,16 +242,13 @@ func (l *link) mend() {
 }
 
 // caller makes HTTP calls to the nodes of a cluster over connections of its own.
-type caller struct {
-	http.Client
-	transport *http.Transport
-}
+type caller struct{ http.Client }
 
 func newCaller(t testing.TB) *caller {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &caller{http.Client{Transport: transport}, transport}
+	return &caller{http.Client{Transport: transport}}
 }
 
 // call is like engine.call, but gives an error where that ends the test.
@@ -276,9 +272,6 @@ func (c *caller) call(ctx context.Context, method, url, body string, header http
 	got, err := io.ReadAll(resp.Body)
 	return answer{resp.StatusCode, resp.Header, got}, err
 }
-
-// baseName is the id in a path.
-func baseName(path string) domain.ID { return domain.ID(filepath.Base(path)) }
 
 // after is done when some time has passed or the test ends.
 func after(t testing.TB, d time.Duration) {

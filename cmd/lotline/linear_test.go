@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -342,16 +343,14 @@ func (c *client) create(i int, other bool) {
 	}
 	header := http.Header{"Idempotency-Key": {s.sequence}}
 	out := c.send(i, in, http.MethodPost, s.collection, body, header)
-	if c.trouble {
-		// Until the path is known nothing else can be asked for.
-		for out.status != http.StatusCreated && !c.isMade(s) {
-			after(c.t, 10*time.Millisecond)
-			out = c.send(i, in, http.MethodPost, s.collection, body, header)
-		}
+	// Until the path is known nothing else can be asked for.
+	for out.status != http.StatusCreated && !s.isMade() && c.t.Context().Err() == nil {
+		after(c.t, 10*time.Millisecond)
+		out = c.send(i, in, http.MethodPost, s.collection, body, header)
 	}
 }
 
-func (c *client) isMade(s *subject) bool {
+func (s *subject) isMade() bool {
 	select {
 	case <-s.made:
 		return true
@@ -469,7 +468,7 @@ func (r *recording) understand(s *subject, in input, a answer, err error) (outpu
 	out := output{version: noVersion}
 	if err != nil {
 		out.unknown = true
-		if !r.trouble {
+		if !r.trouble && !errors.Is(err, context.DeadlineExceeded) {
 			r.odd("%s: %v", in.op, err)
 		}
 		return out, true
@@ -601,8 +600,12 @@ func (r *recording) mustBeLegal(t *testing.T) {
 	for _, o := range r.odds {
 		t.Error(o)
 	}
+	enough := 300
+	if r.trouble {
+		enough = 150 // of many it is known that nothing happened
+	}
 	for _, s := range r.subjects {
-		if len(s.history) < r.operations*9/10 {
+		if len(s.history) < enough {
 			t.Errorf("%s: %d operations only", s.kind, len(s.history))
 		}
 		if result := r.check(s); result != porcupine.Ok {
