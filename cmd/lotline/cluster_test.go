@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -210,15 +212,14 @@ func (l *link) pass(from net.Conn) {
 	l.conns[from] = struct{}{}
 	l.mu.Unlock()
 	// Whichever side ends first ends the other.
+	end := func() { _ = errors.Join(to.Close(), from.Close()) }
 	var both sync.WaitGroup
 	both.Go(func() {
 		_, _ = io.Copy(to, from)
-		to.Close()
-		from.Close()
+		end()
 	})
 	_, _ = io.Copy(from, to)
-	to.Close()
-	from.Close()
+	end()
 	both.Wait()
 	l.mu.Lock()
 	delete(l.conns, from)
@@ -231,7 +232,7 @@ func (l *link) cut() {
 	defer l.mu.Unlock()
 	l.down = true
 	for c := range l.conns {
-		c.Close()
+		_ = c.Close() // what passes is to fail
 	}
 }
 
@@ -257,9 +258,7 @@ func (c *caller) call(ctx context.Context, method, url, body string, header http
 	if err != nil {
 		return answer{}, err
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("Authorization", "Bearer "+clusterKey)
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")

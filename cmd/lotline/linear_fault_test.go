@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -74,9 +75,7 @@ func askAgain(api http.Handler, r *http.Request, body []byte) *httptest.Response
 }
 
 func pass(w http.ResponseWriter, a *httptest.ResponseRecorder) {
-	for name, values := range a.Header() {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), a.Header())
 	w.WriteHeader(a.Code)
 	_, _ = w.Write(a.Body.Bytes())
 }

@@ -301,7 +301,8 @@ func (v *version) put(fields map[string]string) (*version, output) {
 
 // stepByHand is an update of the time and the steps that are due then.
 func (v *version) stepByHand(in input) (*version, output) {
-	o, events := v.object, int64(0)
+	o := v.object
+	var events int64
 	switch {
 	case in.to == domain.StatusOpen && o.status == domain.StatusDraft:
 		o.status, o.openAt, events = domain.StatusOpen, byHandTime, 3

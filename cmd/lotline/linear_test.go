@@ -619,7 +619,7 @@ func (r *recording) mustBeLegal(t *testing.T) {
 // returns where it is.
 func (r *recording) draw(t *testing.T, s *subject) string {
 	t.Helper()
-	f, err := os.CreateTemp("", "lotline-history-*.html")
+	f, err := os.CreateTemp("", "lotline-history-*.html") //nolint:usetesting // it is looked at after the test
 	if err != nil {
 		t.Fatal(err)
 	}
