@@ -125,6 +125,7 @@ type recording struct {
 	caller   *caller
 	subjects []*subject
 	started  time.Time
+	underway chan struct{} // closed when a third of the operations on the first subject are done
 
 	mu   sync.Mutex // guards the field below
 	odds []string   // what is wrong with answers by themselves
@@ -144,7 +145,7 @@ func runWorkload(t testing.TB, c *cluster, w workload) *recording {
 	if w.operations == 0 {
 		w.operations = linearOperations
 	}
-	r := &recording{workload: w, t: t, cluster: c, caller: newCaller(t), started: time.Now()}
+	r := &recording{workload: w, t: t, cluster: c, caller: newCaller(t), started: time.Now(), underway: make(chan struct{})}
 	random := rand.New(rand.NewPCG(w.seed, 0))
 	for i, k := range w.kinds {
 		r.subjects = append(r.subjects, newSubject(random, k, i, len(c.nodes)))
@@ -191,8 +192,8 @@ func newSubject(random *rand.Rand, k domain.Kind, i, nodes int) *subject {
 	return s
 }
 
-// unknownAfter is longer than a node looks into what became of an append.
-const unknownAfter = 2300 * time.Millisecond
+// unknownAfter is longer than a node lets a command wait.
+const unknownAfter = 5300 * time.Millisecond
 
 // makeTrouble cuts nodes off the store a few times, for some seeds for so long
 // that commands are given up.
@@ -205,11 +206,18 @@ func (r *recording) makeTrouble(ctx context.Context, random *rand.Rand) {
 	}
 	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d))) }
 	for i := 0; ctx.Err() == nil && i < 4; i++ {
+		long := i == 0 && (r.seed%10 == 3 || r.seed%10 == 4)
+		if long {
+			select {
+			case <-ctx.Done():
+			case <-r.underway:
+			}
+		}
 		wait(upTo(100 * time.Millisecond))
 		n := r.cluster.nodes[random.IntN(len(r.cluster.nodes))]
 		n.link.cut()
 		wait(upTo(60 * time.Millisecond))
-		if i == 0 && r.seed%10 == 3 {
+		if long {
 			wait(unknownAfter)
 		}
 		n.link.mend()
@@ -257,6 +265,9 @@ func (c *client) next() (i int, n int64) {
 	for j := range c.subjects {
 		i := (from + j) % len(c.subjects)
 		if n := c.subjects[i].begun.Add(1); n <= int64(c.operations) {
+			if i == 0 && n == int64(c.operations)/3 {
+				close(c.underway)
+			}
 			return i, n
 		}
 	}
