@@ -103,12 +103,8 @@ func (s *state) live() domain.Distribution {
 // partial reports whether the state is one within an append: a writer appends
 // together all that is due at one time.
 func (s *state) partial() bool {
-	d := s.live()
-	if d == nil {
-		return false
-	}
-	due, err := d.Decide(s.history.At(0), domain.Advance{})
-	return err == nil && len(due) > 0
+	wake := s.wake()
+	return wake != 0 && wake <= s.history.At(0)
 }
 
 // organization is the organization of the state, or nil when it shows none.

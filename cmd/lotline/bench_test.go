@@ -20,6 +20,7 @@ import (
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/domain/domaintest"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/eventstore/embedded/rawlog"
 )
@@ -78,7 +79,7 @@ func newQueue(b *testing.B, organization domain.ID, openAt domain.Instant) (stre
 		fields["openAt"] = fmt.Appendf(nil, "%q", openAt)
 	}
 	h := domain.NewHistory(id.Stream())
-	events, err = h.Carry(domain.InstantOf(time.Now()), domain.Create{
+	events, err = domaintest.Carry(h, domain.InstantOf(time.Now()), domain.Create{
 		ID: id, OrganizationID: organization, Fields: fields, Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"},
 		Seed: "WAOSIGNXPX7S33M22JHJXLFN5Y",
 	})

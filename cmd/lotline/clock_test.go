@@ -13,7 +13,7 @@ import (
 // what is done stays done.
 func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	t.Parallel()
-	p := newCluster(t)
+	p := newProcesses(t)
 	wrong := filepath.Join(t.TempDir(), "clock")
 	set := func(by time.Duration) {
 		t.Helper()

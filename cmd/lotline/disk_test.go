@@ -16,14 +16,14 @@ import (
 // itself is full in the test after this one.
 func TestDisk_aLogThatCannotGrowTakesNothingAndLosesNothing(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
+	c := newProcesses(t)
 	c.embedded(spaceLeft + "=10000")
 	c.fullDisk(c.send(c.nodes[0], syscall.SIGUSR1), c.send(c.nodes[0], syscall.SIGUSR2))
 }
 
 func TestDisk_aFullDiskTakesNothingAndLosesNothing(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
+	c := newProcesses(t)
 	mountSmall(t, c.dir)
 	c.embedded()
 	ballast := filepath.Join(c.dir, "ballast")
@@ -69,13 +69,13 @@ func mountSmall(t *testing.T, dir string) {
 }
 
 // embedded starts the one engine with a store of its own.
-func (p *cluster) embedded(env ...string) {
+func (p *processes) embedded(env ...string) {
 	p.t.Helper()
 	p.nodes = []*engine{testBinary(p.t).serve(p.t, p.dir, append(env, "LOTLINE_MASTER_KEY="+testMasterKey, "LOTLINE_SECRET_KEY="+testSecretKey)...)}
 }
 
 // fullDisk has the engine work while there is no space, and afterwards.
-func (p *cluster) fullDisk(fill, free func()) {
+func (p *processes) fullDisk(fill, free func()) {
 	t := p.t
 	t.Helper()
 	opens := in(2000)
@@ -125,7 +125,7 @@ func (p *cluster) fullDisk(fill, free func()) {
 // The read models are only a copy. Without space for it the engine goes on.
 func TestDisk_readModelsThatCannotBeWrittenStopNothing(t *testing.T) {
 	t.Parallel()
-	p := newCluster(t)
+	p := newProcesses(t)
 	p.at = freeAddress(t)
 	p.store = startStore(t, testBinary(t), p.dir, p.at)
 	// There is no log in the engine's own directory, so none of its files may have

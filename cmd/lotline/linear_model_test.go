@@ -48,7 +48,7 @@ type output struct {
 	status   int
 	code     string
 	version  int64 // or noVersion
-	object   object
+	object   shownObject
 	replayed bool
 	late     bool // a read took as long as a node waits for its own writes
 }
@@ -59,8 +59,8 @@ const (
 	gone = int64(math.MaxInt64)
 )
 
-// object is what the model knows of a distribution's fields.
-type object struct {
+// shownObject is what the model knows of a distribution's fields.
+type shownObject struct {
 	status domain.Status
 	name   string // "" is null
 	openAt string // "" is null, byHandTime what a step set
@@ -71,7 +71,7 @@ const byHandTime = "by hand"
 // version is an object as an operation left it.
 type version struct {
 	revision int64
-	object   object
+	object   shownObject
 	deleted  bool
 	key      string // of the step that led here
 	before   *version
@@ -80,12 +80,12 @@ type version struct {
 
 var digestSeed = maphash.MakeSeed()
 
-func (v *version) next(revision int64, o object, key string, deleted bool) *version {
+func (v *version) next(revision int64, o shownObject, key string, deleted bool) *version {
 	n := &version{revision: revision, object: o, deleted: deleted, key: key, before: v}
 	type all struct {
 		before   uint64
 		revision int64
-		object   object
+		object   shownObject
 		deleted  bool
 		key      string
 	}
@@ -162,7 +162,7 @@ func describe(in input, out output) string {
 	if out.version != noVersion {
 		fmt.Fprintf(&b, " @%d", out.version)
 	}
-	if out.object != (object{}) {
+	if out.object != (shownObject{}) {
 		fmt.Fprintf(&b, " %+v", out.object)
 	}
 	if out.replayed {
@@ -262,10 +262,10 @@ func (v *version) create(in input) (*version, output) {
 		}
 		return v, v.first().answer(http.StatusCreated, true)
 	}
-	made := v.next(0, object{status: domain.StatusDraft}, "", false)
+	made := v.next(0, shownObject{status: domain.StatusDraft}, "", false)
 	if in.planned {
 		// It is scheduled in the same append.
-		made = v.next(1, object{status: domain.StatusScheduled, openAt: farOpening}, "", false)
+		made = v.next(1, shownObject{status: domain.StatusScheduled, openAt: farOpening}, "", false)
 	}
 	return made, made.answer(http.StatusCreated, false)
 }

@@ -152,7 +152,7 @@ func runWorkload(t testing.TB, c *cluster, w workload) *recording {
 	}
 	var all sync.WaitGroup
 	for i := range linearClients {
-		cl := &client{recording: r, id: i, process: i, random: rand.New(rand.NewPCG(w.seed, uint64(i)+1)), seen: make([]sight, len(r.subjects))}
+		cl := &asker{recording: r, id: i, process: i, random: rand.New(rand.NewPCG(w.seed, uint64(i)+1)), seen: make([]sight, len(r.subjects))}
 		all.Go(cl.work)
 	}
 	stopTrouble := func() {}
@@ -224,8 +224,8 @@ func (r *recording) makeTrouble(ctx context.Context, random *rand.Rand) {
 	}
 }
 
-// client does one thing after another.
-type client struct {
+// asker is a client that does one thing after another.
+type asker struct {
 	*recording
 	id      int
 	process int // another one after each operation of unknown outcome
@@ -241,7 +241,7 @@ type sight struct {
 	lastPut  map[string]string
 }
 
-func (c *client) work() {
+func (c *asker) work() {
 	// All begin with the same creations, at once.
 	for i := range c.subjects {
 		c.create(i, false)
@@ -260,7 +260,7 @@ func (c *client) work() {
 
 // next picks a subject and counts the operation that is to come, from 1. It
 // returns 0 when all are done with.
-func (c *client) next() (i int, n int64) {
+func (c *asker) next() (i int, n int64) {
 	from := c.random.IntN(len(c.subjects))
 	for j := range c.subjects {
 		i := (from + j) % len(c.subjects)
@@ -275,7 +275,7 @@ func (c *client) next() (i int, n int64) {
 }
 
 // operate does something to a subject of whose operations a part is over.
-func (c *client) operate(i int, progress float64) {
+func (c *asker) operate(i int, progress float64) {
 	s, mine := c.subjects[i], &c.seen[i]
 	switch p := c.random.Float64(); {
 	case p < 0.22:
@@ -309,7 +309,7 @@ func (c *client) operate(i int, progress float64) {
 
 // ifMatch is a version that the client has seen, mostly the last one, for one in
 // so many operations.
-func (c *client) ifMatch(mine *sight, oneIn int) int64 {
+func (c *asker) ifMatch(mine *sight, oneIn int) int64 {
 	if len(mine.versions) == 0 || c.random.IntN(oneIn) > 0 {
 		return noVersion
 	}
@@ -320,7 +320,7 @@ func (c *client) ifMatch(mine *sight, oneIn int) int64 {
 }
 
 // moveOn takes a step of the lifecycle, often a wrong one.
-func (c *client) moveOn(i int, progress float64) {
+func (c *asker) moveOn(i int, progress float64) {
 	s := c.subjects[i]
 	end := map[domain.Kind]domain.Status{domain.KindQueue: domain.StatusClosed, domain.KindDraw: domain.StatusDrawn, domain.KindAuction: domain.StatusSettled}[s.kind]
 	step := func(to domain.Status) { c.step(i, to, pick(c.random, "", "a", "b")) }
@@ -345,7 +345,7 @@ func (c *client) moveOn(i int, progress float64) {
 
 func pick[T any](random *rand.Rand, from ...T) T { return from[random.IntN(len(from))] }
 
-func (c *client) create(i int, other bool) {
+func (c *asker) create(i int, other bool) {
 	s := c.subjects[i]
 	in := input{op: opCreate, planned: s.planned, other: other}
 	body := s.body
@@ -370,7 +370,7 @@ func (s *subject) isMade() bool {
 	}
 }
 
-func (c *client) put(i int, fields map[string]string, ifMatch int64) {
+func (c *asker) put(i int, fields map[string]string, ifMatch int64) {
 	body := map[string]any{}
 	for name, value := range fields {
 		body[name] = value
@@ -387,7 +387,7 @@ var stepNames = map[domain.Status]string{
 	domain.StatusOpen: "open", domain.StatusClosed: "close", domain.StatusDrawn: "draw", domain.StatusSettled: "settle",
 }
 
-func (c *client) step(i int, to domain.Status, key string) {
+func (c *asker) step(i int, to domain.Status, key string) {
 	header := http.Header{}
 	in := input{op: opStep, to: to, ifMatch: noVersion}
 	if key != "" {
@@ -397,11 +397,11 @@ func (c *client) step(i int, to domain.Status, key string) {
 	c.send(i, in, http.MethodPost, c.path(i)+"/"+stepNames[to], "", header)
 }
 
-func (c *client) remove(i int, ifMatch int64) {
+func (c *asker) remove(i int, ifMatch int64) {
 	c.send(i, input{op: opDelete, ifMatch: ifMatch}, http.MethodDelete, c.path(i), "", http.Header{})
 }
 
-func (c *client) read(i int, op operation, conditional bool) {
+func (c *asker) read(i int, op operation, conditional bool) {
 	s, mine := c.subjects[i], &c.seen[i]
 	header := http.Header{}
 	if n := len(mine.versions); conditional && n > 0 {
@@ -415,14 +415,14 @@ func (c *client) read(i int, op operation, conditional bool) {
 }
 
 // path is where subject i is found, once it is made.
-func (c *client) path(i int) string {
+func (c *asker) path(i int) string {
 	s := c.subjects[i]
 	<-s.made
 	return s.path
 }
 
 // send does one operation on subject i and notes it.
-func (c *client) send(i int, in input, method, path, body string, header http.Header) output {
+func (c *asker) send(i int, in input, method, path, body string, header http.Header) output {
 	r, s, mine := c.recording, c.subjects[i], &c.seen[i]
 	in.kind, in.client = s.kind, c.id
 	at := c.random.IntN(len(r.cluster.nodes))
@@ -531,7 +531,7 @@ func (r *recording) understand(s *subject, in input, a answer, err error) (outpu
 	return out, true
 }
 
-func (r *recording) readObject(body []byte) object {
+func (r *recording) readObject(body []byte) shownObject {
 	var o struct {
 		Status domain.Status `json:"status"`
 		Name   *string       `json:"name"`
@@ -540,7 +540,7 @@ func (r *recording) readObject(body []byte) object {
 	if err := json.Unmarshal(body, &o); err != nil {
 		r.odd("%v: %s", err, body)
 	}
-	seen := object{status: o.Status}
+	seen := shownObject{status: o.Status}
 	if o.Name != nil {
 		seen.name = *o.Name
 	}
@@ -565,7 +565,7 @@ func (r *recording) sameBytes(s *subject, version int64, body []byte) {
 }
 
 // learn keeps what the client and the node may be held to from now on.
-func (c *client) learn(s *subject, mine *sight, at int, in input, out output, a answer) {
+func (c *asker) learn(s *subject, mine *sight, at int, in input, out output, a answer) {
 	if out.unknown {
 		return
 	}

@@ -18,8 +18,8 @@ import (
 // outageVariable is how long the store is away, as `make outage` sets it.
 const outageVariable = "LOTLINE_TEST_OUTAGE"
 
-// cluster is a store and its engines, or an engine with a store of its own.
-type cluster struct {
+// processes are a store and its engines, or an engine with a store of its own.
+type processes struct {
 	t      *testing.T
 	dir    string // the store's
 	at     string // where the store listens, when it is a process of its own
@@ -30,16 +30,16 @@ type cluster struct {
 	count  atomic.Int64
 }
 
-func newCluster(t *testing.T) *cluster {
+func newProcesses(t *testing.T) *processes {
 	t.Helper()
 	dir := dataDirectory(t)
-	return &cluster{t: t, dir: dir, http: newHTTPClient(t), ledger: newLedger(t, dir)}
+	return &processes{t: t, dir: dir, http: newHTTPClient(t), ledger: newLedger(t, dir)}
 }
 
 // newPair is two engines on one store.
-func newPair(t *testing.T) *cluster {
+func newPair(t *testing.T) *processes {
 	t.Helper()
-	p := newCluster(t)
+	p := newProcesses(t)
 	p.at = freeAddress(t)
 	p.store = startStore(t, testBinary(t), p.dir, p.at)
 	p.nodes = []*engine{p.node(), p.node()}
@@ -58,14 +58,14 @@ func freeAddress(t *testing.T) string {
 }
 
 // node starts an engine on the store.
-func (p *cluster) node() *engine { return p.nodeIn(dataDirectory(p.t)) }
+func (p *processes) node() *engine { return p.nodeIn(dataDirectory(p.t)) }
 
-func (p *cluster) nodeIn(dir string, env ...string) *engine {
+func (p *processes) nodeIn(dir string, env ...string) *engine {
 	return testBinary(p.t).serve(p.t, dir, append(env,
 		"LOTLINE_EVENTSTORE=esdb://"+p.at+"?tls=false", "LOTLINE_MASTER_KEY="+testMasterKey, "LOTLINE_SECRET_KEY="+testSecretKey)...)
 }
 
-func (p *cluster) deed(effect, method, path, body string) *deed {
+func (p *processes) deed(effect, method, path, body string) *deed {
 	n := p.count.Add(1)
 	d := &deed{client: fmt.Sprint("nobody's ", n), id: fmt.Sprint("n-", n), method: method, path: path, body: body, effect: effect}
 	if method == "POST" {
@@ -76,7 +76,7 @@ func (p *cluster) deed(effect, method, path, body string) *deed {
 }
 
 // do has a deed done by a node, which has to answer.
-func (p *cluster) do(node int, d *deed) *reply {
+func (p *processes) do(node int, d *deed) *reply {
 	r, err := d.send(p.http, p.nodes[node])
 	if err != nil {
 		p.t.Error(err)
@@ -86,7 +86,7 @@ func (p *cluster) do(node int, d *deed) *reply {
 	return r
 }
 
-func (p *cluster) create(node int, collection, fields string) string {
+func (p *processes) create(node int, collection, fields string) string {
 	p.t.Helper()
 	r := p.do(node, p.deed("created", "POST", collection, `{"sequenceId":"s"`+fields+`}`))
 	if r.status != 201 {
@@ -96,7 +96,7 @@ func (p *cluster) create(node int, collection, fields string) string {
 }
 
 // tryCreate asks a node for a queue, and returns the status of the answer.
-func (p *cluster) tryCreate(node int) int {
+func (p *processes) tryCreate(node int) int {
 	p.t.Helper()
 	d := p.deed("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
 	r, err := d.send(p.http, p.nodes[node])
@@ -112,7 +112,7 @@ func (p *cluster) tryCreate(node int) int {
 }
 
 // check compares all of the log with what was said, and with both nodes.
-func (p *cluster) check() {
+func (p *processes) check() {
 	p.t.Helper()
 	p.ledger.untilQuiet()
 	for _, e := range p.nodes {
@@ -284,7 +284,7 @@ func killedStore(t *testing.T) {
 }
 
 // send returns what sends a signal.
-func (p *cluster) send(e *engine, s syscall.Signal) func() {
+func (p *processes) send(e *engine, s syscall.Signal) func() {
 	return func() {
 		if err := e.cmd.Process.Signal(s); err != nil {
 			p.t.Error(err)
@@ -294,7 +294,7 @@ func (p *cluster) send(e *engine, s syscall.Signal) func() {
 
 // readAhead asks both nodes for a position that the log has not reached for them:
 // it is from a copy of the log that went on.
-func (p *cluster) readAhead() {
+func (p *processes) readAhead() {
 	p.t.Helper()
 	dir := dataDirectory(p.t)
 	log, err := os.ReadFile(filepath.Join(p.dir, eventsFile))
@@ -323,7 +323,7 @@ func (p *cluster) readAhead() {
 // time that a command may take, and as much for a machine that is busy.
 const answerWithin = 10 * time.Second
 
-func (p *cluster) outage(stop, start func()) {
+func (p *processes) outage(stop, start func()) {
 	t := p.t
 	t.Helper()
 	length := 15 * time.Second
@@ -399,7 +399,7 @@ func (p *cluster) outage(stop, start func()) {
 // crowd has many wait at once for what cannot be written now, for one object and
 // for many. What it returns waits for their answers, and says how long the slowest
 // took and how many were done nevertheless.
-func (p *cluster) crowd(shared []string) func() (slowest time.Duration, taken int64) {
+func (p *processes) crowd(shared []string) func() (slowest time.Duration, taken int64) {
 	var waiting sync.WaitGroup
 	var done atomic.Int64
 	took := make([]time.Duration, 128)
@@ -438,7 +438,7 @@ func (p *cluster) crowd(shared []string) func() (slowest time.Duration, taken in
 
 // keepWriting has clients write that ask again until they are told. What it
 // returns ends that and waits for them.
-func (p *cluster) keepWriting(clients int, pause time.Duration) (finish func()) {
+func (p *processes) keepWriting(clients int, pause time.Duration) (finish func()) {
 	var writing sync.WaitGroup
 	over := make(chan struct{})
 	for c := range clients {
@@ -454,7 +454,7 @@ func (p *cluster) keepWriting(clients int, pause time.Duration) (finish func()) 
 
 // persist writes until it is over, at whichever node, and asks again until it is
 // told.
-func (p *cluster) persist(c int, pause time.Duration, over <-chan struct{}) {
+func (p *processes) persist(c int, pause time.Duration, over <-chan struct{}) {
 	own := ""
 	for n := 0; ; n++ {
 		select {
