@@ -166,14 +166,12 @@ func (a *Auction) Wake() Instant {
 	switch {
 	case a.Deleted:
 		return 0
-	case a.Status == StatusScheduled:
-		return a.OpenAt
 	case a.Status == StatusOpen:
 		return a.closesAt()
 	case a.Status == StatusClosed:
 		return a.SettleAt
 	}
-	return 0
+	return a.wake()
 }
 
 // stepTime adds the settlement by hand.

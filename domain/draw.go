@@ -179,14 +179,14 @@ func (d *Draw) Wake() Instant {
 	switch {
 	case d.Deleted:
 		return 0
-	case d.Status == StatusScheduled:
-		return d.OpenAt
 	case d.Status == StatusOpen:
 		return d.closesAt()
 	case d.Status == StatusClosed && !d.awaitsEntropy():
 		return d.DrawAt
+	case d.Status == StatusDrawn:
+		return d.Latest
 	}
-	return 0
+	return d.wake()
 }
 
 // stepTime adds the draw by hand, which waits for the entropy like the clock.

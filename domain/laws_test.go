@@ -153,6 +153,11 @@ func (l *life) append(now domain.Instant, events []domain.Event) {
 		}
 		l.told.Head.Revision++
 		l.told.Changed = l.told.Head.Revision
+		// Also between the events of one append: whoever finds it so goes on.
+		latest, wake := d.Shared().Latest, d.Wake()
+		if due, err := d.Decide(latest, domain.Advance{}); err != nil || (len(due) > 0) != (wake != 0 && wake <= latest) {
+			l.t.Fatalf("behind %T of %s it wakes at %s, and due are %s, %v", e, latest, wake, domaintest.Show(due), err)
+		}
 		after := object(l.t, d)
 		if is := d.Shared().Status; rank(is) < rank(status) && (status != domain.StatusScheduled || is != domain.StatusDraft) {
 			l.t.Fatalf("from %s to %s", status, is)

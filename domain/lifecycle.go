@@ -402,6 +402,18 @@ func (l *Lifecycle) due(now Instant) []Event {
 	return nil
 }
 
+// wake is when due has something to do next, or 0 for never. A step that follows
+// from what was done is due at the time of that.
+func (l *Lifecycle) wake() Instant {
+	switch {
+	case l.Status == StatusDraft && l.OpenAt != 0, l.Status == StatusScheduled && l.OpenAt == 0:
+		return l.Latest
+	case l.Status == StatusScheduled:
+		return l.OpenAt
+	}
+	return 0
+}
+
 // dated stamps what was due at t: with t, but never before what precedes it.
 func (l *Lifecycle) dated(t Instant) Stamp { return Stamp{max(t, l.Latest)} }
 

@@ -71,12 +71,12 @@ func (q *Queue) Wake() Instant {
 	switch {
 	case q.Deleted:
 		return 0
-	case q.Status == StatusScheduled:
-		return q.OpenAt
 	case q.Status == StatusOpen:
 		return q.CloseAt
+	case q.Status == StatusClosed:
+		return q.Latest
 	}
-	return 0
+	return q.wake()
 }
 
 // Evolve implements Aggregate.
