@@ -63,7 +63,7 @@ func (p *pending) answer(result Result, err error) {
 func (p *pending) fail(err error) {
 	if p.begun {
 		// The reason may be a refusal, and would be taken for the answer.
-		err = fmt.Errorf("%w: %s", domain.ErrOutcomeUnknown, err)
+		err = fmt.Errorf("%w: %s", domain.ErrOutcomeUnknown, err.Error())
 	}
 	p.answer(Result{}, err)
 }

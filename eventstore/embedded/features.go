@@ -22,7 +22,7 @@ type features struct {
 
 // variants are what a method can do beyond what it always could.
 var variants = map[string][]string{
-	"event_store.client.streams.streams/batchappend":                            {"deadline_duration"},
+	"event_store.client.streams.streams/batchappend":                             {"deadline_duration"},
 	"event_store.client.persistent_subscriptions.persistentsubscriptions/create": {"stream", "all"},
 	"event_store.client.persistent_subscriptions.persistentsubscriptions/update": {"stream", "all"},
 	"event_store.client.persistent_subscriptions.persistentsubscriptions/delete": {"stream", "all"},
