@@ -290,17 +290,49 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 		from = esdb.Position{Commit: after.Commit, Prepare: after.Prepare}
 	}
 	options := esdb.SubscribeToAllOptions{From: from, Filter: streamsOf(kinds), MaxSearchWindow: 1000}
-	err := l.client.subscribe(ctx, options, func(e *esdb.SubscriptionEvent) {
+	// What follows is handed on by one goroutine while another one receives and
+	// decodes what is next, or catching up would use one core only.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	received := make(chan delivery, readAhead)
+	var err error
+	go func() {
+		defer close(received)
+		err = l.client.subscribe(ctx, options, func(e *esdb.SubscriptionEvent) {
+			select {
+			case received <- l.deliveryOf(e):
+			case <-ctx.Done():
+			}
+		})
+	}()
+	for d := range received {
 		switch {
-		case e.EventAppeared != nil:
-			to.event(l.decode(e.EventAppeared.OriginalEvent()))
-		case e.CheckPointReached != nil:
-			to.passed(domain.Position{Commit: e.CheckPointReached.Commit, Prepare: e.CheckPointReached.Prepare})
-		case e.CaughtUp != nil:
+		case d.event != nil:
+			to.event(d.event)
+		case d.caughtUp:
 			to.caughtUp()
+		case d.passed != (domain.Position{}):
+			to.passed(d.passed)
 		}
-	})
+	}
 	return fmt.Errorf("subscription to the log: %w", err)
+}
+
+// delivery is one of the things that a subscriber is told.
+type delivery struct {
+	event    *domain.Recorded
+	passed   domain.Position
+	caughtUp bool
+}
+
+func (l *Log) deliveryOf(e *esdb.SubscriptionEvent) delivery {
+	switch {
+	case e.EventAppeared != nil:
+		return delivery{event: l.decode(e.EventAppeared.OriginalEvent())}
+	case e.CheckPointReached != nil:
+		return delivery{passed: domain.Position{Commit: e.CheckPointReached.Commit, Prepare: e.CheckPointReached.Prepare}}
+	}
+	return delivery{caughtUp: e.CaughtUp != nil}
 }
 
 func streamsOf(kinds []domain.Kind) *esdb.SubscriptionFilter {
