@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // asLotline makes the test binary behave as the program, so that tests of
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 		installFaults()
 		main()
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // program is where a test gets the program from.
