@@ -58,6 +58,11 @@ race: ## Run the tests with the race detector, in random order
 client-tests: ## Run the official client's own tests against the embedded store
 	tools/client-tests.sh
 
+.PHONY: conformance
+conformance: ## Try the event store that LOTLINE_TEST_EVENTSTORE names
+	@test -n "$$LOTLINE_TEST_EVENTSTORE" || { echo "LOTLINE_TEST_EVENTSTORE=esdb://… is missing" >&2; exit 2; }
+	go test -run '^TestServer$$' -count=1 -v ./eventstore/storetest
+
 .PHONY: stress
 stress: ## Run the tests STRESS times with the race detector
 	go test -race -shuffle=on -count=$(STRESS) -timeout=0 ./...

@@ -71,7 +71,7 @@ func (s *testStore) start() {
 		s.t.Fatal(err)
 	}
 	s.served = make(chan error, 1)
-	go func(server *embedded.Server, served chan error) { served <- server.Serve(l) }(s.server, s.served)
+	go func(server *embedded.Server, served chan error) { served <- server.Serve(l, nil) }(s.server, s.served)
 }
 
 func (s *testStore) stop() {

@@ -14,14 +14,14 @@ import (
 
 // Files that may not grow are what every system and user can have; the disk
 // itself is full in the test after this one.
-func TestDisk_aLogThatCannotGrowTakesNothingAndLosesNothing(t *testing.T) {
+func TestDisk_aLogThatCannotGrowLosesNothingAndSaysSo(t *testing.T) {
 	t.Parallel()
 	c := newProcesses(t)
 	c.embedded(spaceLeft + "=10000")
 	c.fullDisk(c.send(c.nodes[0], syscall.SIGUSR1), c.send(c.nodes[0], syscall.SIGUSR2))
 }
 
-func TestDisk_aFullDiskTakesNothingAndLosesNothing(t *testing.T) {
+func TestDisk_aFullDiskLosesNothingAndSaysSo(t *testing.T) {
 	t.Parallel()
 	c := newProcesses(t)
 	mountSmall(t, c.dir)
@@ -53,7 +53,7 @@ func TestDisk_aFullDiskTakesNothingAndLosesNothing(t *testing.T) {
 func mountSmall(t *testing.T, dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
-		t.Skip("a disk that is full needs root on Linux, to mount one; TestDisk_aLogThatCannotGrowTakesNothingAndLosesNothing runs for everybody")
+		t.Skip("a disk that is full needs root on Linux, to mount one; TestDisk_aLogThatCannotGrowLosesNothingAndSaysSo runs for everybody")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -102,8 +102,8 @@ func (p *processes) fullDisk(fill, free func()) {
 	})
 	// A small write may still find a place.
 	slowest, taken := waiting()
-	if taken > 32 {
-		t.Errorf("%d of 128 writes were taken", taken)
+	if taken == 128 {
+		t.Error("the disk was not full")
 	}
 	t.Logf("the slowest of 128 writes was answered after %s, and %d were taken", slowest.Round(time.Millisecond), taken)
 	free()

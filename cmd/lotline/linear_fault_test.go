@@ -29,7 +29,7 @@ func TestLinear_findsWhatIsPlanted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachSeed(t, 4, func(t *testing.T, seed uint64) {
+			for seed := range uint64(4) {
 				p := &planted{shown: map[string]*shown{}}
 				c := newCluster(t, 1+int(seed%2), func(api http.Handler) http.Handler {
 					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { plant(p, api, w, r) })
@@ -41,7 +41,7 @@ func TestLinear_findsWhatIsPlanted(t *testing.T) {
 				if result := r.check(r.subjects[0]); result != porcupine.Illegal {
 					t.Errorf("%s; see %s", result, r.draw(t, r.subjects[0]))
 				}
-			})
+			}
 		})
 	}
 }

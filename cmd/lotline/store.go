@@ -29,7 +29,7 @@ type embeddedStore struct {
 // storeListener is one way to the embedded store.
 type storeListener struct {
 	net.Listener
-	access *embedded.Access
+	access *embedded.Access // nil for everybody who can connect
 }
 
 // startEmbedded opens the store of a data directory and serves it on the
@@ -51,7 +51,7 @@ func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.L
 	e.failed = make(chan error, len(listeners))
 	for _, l := range listeners {
 		e.served.Go(func() {
-			if err := e.server.ServeGuarded(l.Listener, l.access); err != nil {
+			if err := e.server.Serve(l.Listener, l.access); err != nil {
 				e.failed <- fmt.Errorf("serve the event store on %s: %w", l.Addr(), err)
 			}
 		})
@@ -79,7 +79,7 @@ func (e *embeddedStore) listen(ctx context.Context, s *settings, dir *dataDir, l
 		return nil, badConfig("event store: %w", err)
 	}
 	// The directory's mode keeps others away from the socket.
-	opened = append(opened, storeListener{l, &embedded.Access{}})
+	opened = append(opened, storeListener{l, nil})
 	if s.EmbeddedListen == "" {
 		return opened, nil
 	}

@@ -6,7 +6,12 @@
 // have dense positions 1, 2, 3… in the order in which they were committed, but
 // clients must take positions as opaque: those of a real server have gaps.
 //
-// The package must know nothing of the events it keeps, must not grow features
-// that a real server lacks, and must not be given anything but the protocol to
-// be reached by: whatever works here has to work on a cluster.
+// Clients reach it as they reach a real server: by gRPC, with TLS and a password
+// where its listener asks for them (Access), for streams and for persistent
+// subscriptions, and at /health/live by HTTP. Backup copies the file while it is in
+// use, and is the only thing that a program may do past the protocol.
+//
+// The package must know nothing of the events it keeps, and must not grow features
+// for its clients that a real server lacks: whatever works here has to work on a
+// cluster.
 package embedded

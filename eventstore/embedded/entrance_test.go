@@ -203,7 +203,7 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 				}
 				listener := newPipeListener()
 				served := make(chan error, 1)
-				go func() { served <- server.ServeGuarded(listener, access) }()
+				go func() { served <- server.Serve(listener, access) }()
 				conn := listener.dial()
 				go func() { _, _ = io.WriteString(conn, c.sent) }()
 				begun := time.Now()

@@ -153,7 +153,7 @@ func TestPersistent_servedForAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(os.Stdout, "serving "+listener.Addr().String())
-	t.Fatal(server.Serve(listener))
+	t.Fatal(server.Serve(listener, nil))
 }
 
 func TestPersistent_killRedelivers(t *testing.T) {

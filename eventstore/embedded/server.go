@@ -95,16 +95,13 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 }
 
 // Serve answers clients that come in on l until Close, and then returns nil. It
-// closes l, and may be called for several listeners. Everybody gets in who can
-// connect. Besides gRPC it answers HTTP/1 requests for /health/live, as a real
-// server does.
-func (s *Server) Serve(l net.Listener) error {
-	return s.ServeGuarded(l, &Access{})
-}
-
-// ServeGuarded is Serve for those who get in as access says. /health/live is for
-// everybody.
-func (s *Server) ServeGuarded(l net.Listener, access *Access) error {
+// closes l, and may be called for several listeners. Clients get in as access says;
+// when it is nil, everybody who can connect does. Besides gRPC it answers HTTP/1
+// requests for /health/live, as a real server does, and that to everybody.
+func (s *Server) Serve(l net.Listener, access *Access) error {
+	if access == nil {
+		access = &Access{}
+	}
 	err := s.grpc.Serve(door{l, access, s.entrance})
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil

@@ -58,7 +58,7 @@ func startAt(t testing.TB, path string, now func() time.Time) *running {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(listener, nil) }()
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -78,7 +78,7 @@ func (r *running) listenTCP(t testing.TB, access *Access) string {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- r.ServeGuarded(listener, access) }()
+	go func() { served <- r.Serve(listener, access) }()
 	t.Cleanup(func() {
 		if err := errors.Join(r.Close(), <-served); err != nil {
 			t.Errorf("serve TCP: %v", err)

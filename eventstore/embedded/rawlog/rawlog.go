@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"sync"
-	"syscall"
 )
 
 // Bounds on what waits and on what is written at once.
@@ -64,7 +63,7 @@ func (l *Log) write() {
 			bytes = append(bytes, a.record...)
 		}
 		_, err := l.file.Write(bytes)
-		err = errors.Join(err, syscall.Fdatasync(int(l.file.Fd())))
+		err = errors.Join(err, flush(l.file))
 		for _, a := range batch {
 			a.done <- err
 		}
