@@ -650,12 +650,19 @@ func TestHandler_healthTellsOfTheLastAppend(t *testing.T) {
 			if err := b.Health(); err != nil {
 				t.Errorf("after a lost race: %v", err)
 			}
-			return nil
+			return full
 		}
 		return domain.ErrWrongRevision
 	}
-	if err := b.update(t, stream, "name", `"d"`); err != nil {
+	if err := b.update(t, stream, "name", `"d"`); !errors.Is(err, full) {
 		t.Fatal(err)
+	}
+	// Nor does it show that the store can write, and nor does one broken stream.
+	for _, err := range []error{domain.ErrWrongRevision, &domain.HistoryError{Stream: stream}} {
+		b.health.appended(err, b.clock.time())
+		if got := b.Health(); !errors.Is(got, full) {
+			t.Errorf("after %v: %v", err, got)
+		}
 	}
 }
 
@@ -880,6 +887,71 @@ func TestHandler_anAppendThatLandsLateIsNotTakenForAnother(t *testing.T) {
 	}
 	if got := b.log.types(stream); len(got) != 3 {
 		t.Errorf("got %v", got)
+	}
+	b.log.verify(t)
+}
+
+// While an append may still land, nobody is told that nothing happened.
+func TestHandler_aRefusalDoesNotOvertakeAnAppendInDoubt(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t, "openAt", `"2026-12-15T08:00:00Z"`, "closeAt", `"2026-12-15T10:00:00Z"`)
+	var land func()
+	doubtful := b.log.appends + 1
+	b.log.delay = func(n int, write func()) error {
+		if n != doubtful {
+			return nil
+		}
+		land = write
+		b.clock.add(10 * time.Second) // by which the closing time asked for is past
+		return domain.ErrOutcomeUnknown
+	}
+	if err := b.update(t, stream, "closeAt", `"2026-12-15T09:00:05Z"`); !errors.Is(err, domain.ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	land()
+	if got := b.log.types(stream); got[len(got)-1] != "domain.Updated" {
+		t.Errorf("got %v", got)
+	}
+	// Once the stream has moved on, the append cannot land any more, and answers are
+	// certain again.
+	b.clock.add(-10 * time.Second)
+	other := NewHandler(b.log, b.clock.time)
+	doubtful = b.log.appends + 1
+	b.log.delay = func(n int, _ func()) error {
+		if n != doubtful {
+			return nil
+		}
+		if _, err := other.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusClosed}}); err != nil {
+			t.Error(err)
+		}
+		return domain.ErrOutcomeUnknown
+	}
+	refusedWith(t, b.update(t, stream, "name", `"late"`), domain.UpdateClosed)
+	b.log.verify(t)
+}
+
+// A clock that was days ahead once leaves its time in the stream for ever.
+func TestHandler_aClockThatWasDaysAheadForgetsNoKey(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	b.clock.add(48 * time.Hour)
+	if err := b.update(t, stream, "name", `"ahead"`); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.add(-48 * time.Hour)
+	r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"a"`)}, Key: key("k", "b")}
+	if _, err := b.Handle(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.update(t, stream, "name", `"b"`); err != nil {
+		t.Fatal(err)
+	}
+	for name, h := range map[string]*Handler{"the same node": b.Handler, "another one": NewHandler(b.log, b.clock.time)} {
+		if again, err := h.Handle(t.Context(), r); err != nil || !again.Replayed || *shared(again).Name != "b" {
+			t.Errorf("%s: %+v, %v", name, again, err)
+		}
 	}
 	b.log.verify(t)
 }
@@ -1141,6 +1213,24 @@ func TestHandler_aBrokenHistoryIsNotWrittenTo(t *testing.T) {
 	if healthy := b.queue(t); healthy == "" {
 		t.Error("another stream is not served")
 	}
+	// One that is wrong from its first event on is not gone on with behind it.
+	foreign := b.queue(t)
+	taken := foreign[:len(foreign)-1] + "x"
+	b.log.streams[taken] = []*domain.Recorded{}
+	event := b.log.streams[foreign][0]
+	if _, _, err := b.log.write(taken, domain.EmptyHead(), []domain.Proposed{{ID: event.ID, Type: event.Type, Data: event.Data, Metadata: []byte("{}")}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.update(t, taken, "name", `"x"`); !isBroken(err) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func isBroken(err error) bool {
+	_, ok := errors.AsType[*domain.HistoryError](err)
+	return ok
 }
 
 // A mistake in the rules of one stream is a fault of its commands, not the end

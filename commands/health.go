@@ -22,8 +22,12 @@ type appendFault struct {
 }
 
 func (h *health) appended(err error, now time.Time) {
+	_, broken := errors.AsType[*domain.HistoryError](err)
 	switch {
-	case err != nil && !errors.Is(err, domain.ErrWrongRevision):
+	case errors.Is(err, domain.ErrWrongRevision) || broken:
+		// The store looked at the stream and wrote nothing, which says nothing of
+		// whether it can.
+	case err != nil:
 		h.fault.Store(&appendFault{err, now})
 	case h.fault.Load() != nil:
 		h.fault.Store(nil)

@@ -202,9 +202,14 @@ func (l *testLog) verify(t testing.TB) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ids := map[[16]byte]bool{}
 	for stream, events := range l.streams {
 		h := domain.NewHistory(stream)
 		for _, r := range events {
+			if ids[r.ID] {
+				t.Errorf("%s@%d has the id of another event", stream, r.Revision)
+			}
+			ids[r.ID] = true
 			if err := h.Apply(r); err != nil {
 				t.Error(err)
 			}

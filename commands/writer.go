@@ -133,6 +133,12 @@ func (w *writer) carry(batch []*pending) []*pending {
 			return nil
 		}
 		if len(a.events) == 0 {
+			if w.doubt != nil {
+				// An answer that says that nothing happened would be wrong if the
+				// append came to land after it.
+				w.failAll(batch, errors.New("it is not in the stream so far"))
+				return nil
+			}
 			// What an append would have checked has to be looked up: another node
 			// may have written since.
 			if !fresh && a.rests() {
@@ -323,12 +329,12 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 // eventNamespace is the namespace of event ids.
 var eventNamespace = uuid.MustParse("5d2f5c2e-7a0c-4a4f-9a53-0d1f6c1f3a10")
 
-// eventID is a UUIDv5 (RFC 9562) of stream, command, index and bytes. The same
+// eventID is a UUIDv5 (RFC 9562) of stream, command, index, type and bytes. The same
 // append sent again is the same append to the store. A command that is decided
 // again makes other bytes, and so must not be taken for what it was before: the
 // store compares ids only, and would acknowledge events that it does not hold.
 func eventID(stream, commandID string, index int, p domain.Proposed) uuid.UUID {
-	name := domain.HashParts([]byte(stream), []byte(commandID), strconv.AppendInt(nil, int64(index), 10), p.Data, p.Metadata)
+	name := domain.HashParts([]byte(stream), []byte(commandID), strconv.AppendInt(nil, int64(index), 10), []byte(p.Type), p.Data, p.Metadata)
 	return uuid.NewSHA1(eventNamespace, name[:])
 }
 
@@ -417,7 +423,9 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 		idle.Reset(storeTimeout)
 		w.position = r.Position
 		if id, err := uuid.Parse(r.Metadata.CommandID); err == nil && r.Metadata.BodyHash != "" {
-			w.remembered.add(Key{id, r.Metadata.BodyHash}, domain.InstantOf(r.RecordedAt))
+			// The stream's time can be ahead of the store's clock, and is what forgetting
+			// goes by.
+			w.remembered.add(Key{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()))
 		}
 		if seen != nil {
 			seen(r)
@@ -459,6 +467,11 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pen
 		}
 		time.Sleep(retryPause)
 	}
+	if w.history.Head.Revision > before {
+		// Appends that were in doubt stood behind the old head: they are in the
+		// stream by now, or cannot come there any more.
+		w.doubt = nil
+	}
 	var again []*pending
 	for _, p := range batch {
 		found, done := written[p.id.String()]
@@ -467,7 +480,7 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pen
 		switch {
 		case done && found.attempt.begun == p:
 			p.begun = true
-			again = append(again, p)
+			again = append([]*pending{p}, again...)
 		case done:
 			p.answer(found.result, nil)
 		case w.handler.clock().Sub(p.contested) > patience:

@@ -94,9 +94,8 @@ func explain(err error) (refusal *domain.Error, identifier string, fault bool) {
 	case isBroken:
 		refusal.Code = domain.HistoryInconsistent
 		refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
-	case errors.Is(err, domain.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		// Asked before ErrUnavailable, which a doubtful append may be wrapped
-		// with when looking into the doubt failed as well.
+	case errors.Is(err, domain.ErrOutcomeUnknown), // may be wrapped with ErrUnavailable, when looking into the doubt failed as well
+		!errors.Is(err, domain.ErrUnavailable) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
 		refusal.Code = domain.EventStoreUnavailable
 		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"
 		return refusal, outcomeUnknown, true

@@ -101,6 +101,7 @@ func TestFaults(t *testing.T) {
 		"closing":             {commands.ErrClosed, 503, store, "EVENT_STORE_UNAVAILABLE", "1"},
 		"doubt":               {fmt.Errorf("append: %w", domain.ErrOutcomeUnknown), 503, store, "OUTCOME_UNKNOWN", "1"},
 		"doubt, then away":    {fmt.Errorf("%w: %w", domain.ErrOutcomeUnknown, domain.ErrUnavailable), 503, store, "OUTCOME_UNKNOWN", "1"},
+		"never sent in time":  {fmt.Errorf("%w: %w", domain.ErrUnavailable, context.DeadlineExceeded), 503, store, "EVENT_STORE_UNAVAILABLE", "1"},
 		"out of time":         {context.DeadlineExceeded, 503, store, "OUTCOME_UNKNOWN", "1"},
 		"behind":              {projections.ErrBehind, 503, "Read model is behind", "READ_MODEL_IS_BEHIND", "1"},
 		"history":             {fmt.Errorf("load: %w", &domain.HistoryError{Stream: "s", Rule: "r"}), 500, "Distribution history is inconsistent", "DISTRIBUTION_HISTORY_IS_INCONSISTENT", ""},
