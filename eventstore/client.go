@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
@@ -36,7 +38,8 @@ type client struct {
 
 // generation is an official client from its connection to the loss of it.
 type generation struct {
-	connected chan struct{} // closed when the field below is set
+	failure   atomic.Pointer[string] // why there is no connection so far
+	connected chan struct{}          // closed when the field below is set
 	*esdb.Client
 	calls sync.WaitGroup
 }
@@ -52,9 +55,10 @@ var (
 // instead of the address.
 func dial(connection, socket string) (*client, error) {
 	config, err := esdb.ParseConnectionString(connection)
-	if err != nil && strings.Contains(connection, "@") {
-		// What the client says of it shows the password, or a part of it.
-		err = errors.New("it cannot be parsed; a user or password in it has to be escaped as in a URL")
+	if _, ok := errors.AsType[*fs.PathError](err); err != nil && !ok && strings.Contains(connection, "@") {
+		// What the client says of it shows the password, or a part of it, unless it is
+		// about the certificate's file.
+		err = errors.New("it cannot be parsed: is the password escaped as in a URL, and is each setting's value one that it takes?")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("event store address: %w", err)
@@ -116,6 +120,7 @@ func (c *client) connect(g *generation) {
 				return
 			}
 		}
+		g.failure.Store(new(err.Error()))
 		timer := time.NewTimer(reconnectPause)
 		select {
 		case <-timer.C:
@@ -146,11 +151,19 @@ func (c *client) begin(ctx context.Context) (*generation, error) {
 		return g, nil
 	case <-ctx.Done():
 		g.calls.Done()
-		return nil, fmt.Errorf("%w: %w", errNotSent, ctx.Err())
+		return nil, fmt.Errorf("%w: %w%s", errNotSent, ctx.Err(), g.reason())
 	case <-c.closing.Done():
 		g.calls.Done()
 		return nil, fmt.Errorf("%w: %w", errNotSent, errClientClosed)
 	}
+}
+
+// reason is why there is no connection, as far as that is known.
+func (g *generation) reason() string {
+	if failure := g.failure.Load(); failure != nil {
+		return ": " + *failure
+	}
+	return ""
 }
 
 // untilClosed returns a context that ends with ctx and when the client is closed.

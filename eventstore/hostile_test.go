@@ -332,6 +332,7 @@ func newIgnorant() *ignorant                  { return &ignorant{} }
 func (i *ignorant) Position() domain.Position { return i.at }
 func (i *ignorant) Follow(r *domain.Recorded) { i.at = r.Position }
 func (i *ignorant) Passed(domain.Position)    {}
+func (i *ignorant) CaughtUp()                 {}
 
 // settings is an HTTP/2 frame without which no connection is made.
 const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -573,5 +574,47 @@ func TestLog_aClusterThatNamesNobodyIsUnavailable(t *testing.T) {
 				t.Errorf("head: %v", err)
 			}
 		})
+	}
+}
+
+// hostile is a log whose server does as told.
+func hostile(t *testing.T, serve func(*testing.T, net.Listener)) *Log {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, listener)
+	l, err := Connect("esdb://"+listener.Addr().String()+"?tls=false", testKeyring(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// Something on the way that knows nothing of streams may answer that it found
+// nothing. That is no empty stream, and no end of one.
+func TestLog_notFoundOnTheWayIsNoEndOfAStream(t *testing.T) {
+	t.Parallel()
+	for _, events := range [][]proto.Message{nil, {event(0)}} {
+		l := hostile(t, calls(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.NotFound, nil, events...) }))
+		var last error
+		for _, err := range l.Read(t.Context(), stream, domain.NoStream) {
+			last = err
+		}
+		if !errors.Is(last, domain.ErrUnavailable) {
+			t.Errorf("after %d events: %v", len(events), last)
+		}
+	}
+}
+
+func TestLog_saysWhyThereIsNoConnection(t *testing.T) {
+	t.Parallel()
+	l := hostile(t, handler(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.Unauthenticated, nil) }))
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	if _, err := l.Head(ctx); !errors.Is(err, domain.ErrUnavailable) || !strings.Contains(err.Error(), "authentication failed") {
+		t.Errorf("got %v", err)
 	}
 }

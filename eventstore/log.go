@@ -179,10 +179,19 @@ func (l *Log) Read(ctx context.Context, stream string, after domain.Revision) it
 // readError says what a failed read means. A deleted stream is no fault of the
 // store: somebody took away a history.
 func readError(stream string, after domain.Revision, err error) error {
-	if e, ok := errors.AsType[*esdb.Error](err); ok && e.Code() == esdb.ErrorCodeStreamDeleted {
+	e, ok := errors.AsType[*esdb.Error](err)
+	if ok && e.Code() == esdb.ErrorCodeStreamDeleted || streamNotFound(err) {
 		return deletedError(stream, after)
 	}
 	return fmt.Errorf("read %s: %w: %w", stream, domain.ErrUnavailable, err)
+}
+
+// streamNotFound reports whether the store said that there is no such stream. The
+// client gives the same code when something on the way, which knows nothing of
+// streams, answers that it found nothing.
+func streamNotFound(err error) bool {
+	e, ok := errors.AsType[*esdb.Error](err)
+	return ok && e.Code() == esdb.ErrorCodeResourceNotFound && status.Code(e.Err()) != codes.NotFound
 }
 
 func deletedError(stream string, after domain.Revision) error {
@@ -197,17 +206,19 @@ func receive(ctx context.Context, c *esdb.Client, stream string, after domain.Re
 		return err
 	}
 	defer read.Close()
+	begun := false
 	for {
 		resolved, err := read.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if e, ok := errors.AsType[*esdb.Error](err); ok && e.Code() == esdb.ErrorCodeResourceNotFound {
-			return nil
-		}
 		if err != nil {
+			if after == domain.NoStream && !begun && streamNotFound(err) {
+				return nil
+			}
 			return err
 		}
+		begun = true
 		select {
 		case events <- resolved.OriginalEvent():
 		case <-ctx.Done():

@@ -22,6 +22,9 @@ type Follower interface {
 	// Passed says that up to p there was nothing else to follow. It is no place
 	// to resume from.
 	Passed(p domain.Position)
+	// CaughtUp says that the log ended behind the last event when the server was
+	// asked. It comes once after each connection, from servers that say so.
+	CaughtUp()
 }
 
 // Tail has the process's one live subscription to the log and hands each event,
@@ -51,7 +54,7 @@ func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog
 	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, level: make(chan struct{}), reached: head}
 	for _, f := range followers {
 		if at := f.Position(); at.Before(head) {
-			t.catchUps = append(t.catchUps, &catchUp{tail: t, follower: f, started: at, reached: at})
+			t.catchUps = append(t.catchUps, &catchUp{tail: t, follower: f, started: at, reached: at, at: at})
 			t.behind++
 		} else {
 			t.followers = append(t.followers, f)
@@ -111,7 +114,8 @@ func (t *Tail) Run(ctx context.Context) {
 type resumable interface {
 	subscriber
 	place() domain.Position
-	dropped()
+	// dropped reports whether the subscription had come to the log's end.
+	dropped() (wasLive bool)
 }
 
 // keep subscribes, and subscribes again after each drop, until ctx ends.
@@ -120,11 +124,11 @@ func (t *Tail) keep(ctx context.Context, to resumable) {
 	for {
 		before := to.place()
 		err := t.log.subscribe(ctx, before, t.kinds, to)
-		to.dropped()
+		wasLive := to.dropped()
 		if ctx.Err() != nil {
 			return
 		}
-		if to.place() != before {
+		if wasLive || to.place() != before {
 			wait = resubscribeSoon
 		}
 		t.logger.Warn().Err(err).Dur("again_in", wait).Msg("the log is not followed")
@@ -145,7 +149,7 @@ func (t *Tail) place() domain.Position {
 	return t.reached
 }
 
-func (t *Tail) dropped() { t.connected.Store(false) }
+func (t *Tail) dropped() (wasLive bool) { return t.connected.Swap(false) }
 
 func (t *Tail) event(r *domain.Recorded) {
 	t.mu.Lock()
@@ -170,11 +174,18 @@ func (t *Tail) passed(p domain.Position) {
 // older servers do not say so.
 func (t *Tail) advanced(p domain.Position) {
 	if !p.Before(t.head) {
-		t.caughtUp()
+		t.connected.Store(true)
 	}
 }
 
-func (t *Tail) caughtUp() { t.connected.Store(true) }
+func (t *Tail) caughtUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.followers {
+		f.CaughtUp()
+	}
+	t.connected.Store(true)
+}
 
 // join hands f over to the live subscription, if p, up to which f has all, is not
 // before the place where that is.
@@ -204,7 +215,9 @@ type catchUp struct {
 	follower Follower
 	started  domain.Position
 	reached  domain.Position // the last event handed on
+	at       domain.Position // up to where there is nothing else
 	level    bool
+	ended    bool // the server said that the log ends
 	joined   bool // the follower belongs to the live subscription
 	stop     context.CancelFunc
 	events   int64
@@ -218,8 +231,8 @@ func (c *catchUp) run(ctx context.Context) {
 	c.tail.keep(ctx, c)
 }
 
-func (c *catchUp) place() domain.Position { return c.reached }
-func (c *catchUp) dropped()               {}
+func (c *catchUp) place() domain.Position  { return c.reached }
+func (c *catchUp) dropped() (wasLive bool) { return c.level }
 
 func (c *catchUp) event(r *domain.Recorded) {
 	if c.joined {
@@ -254,16 +267,34 @@ func (c *catchUp) passed(p domain.Position) {
 }
 
 func (c *catchUp) advanced(p domain.Position) {
+	c.at = p
 	if !p.Before(c.tail.head) {
-		c.caughtUp()
+		c.hasAll()
 	}
-	if c.tail.join(c.follower, p) {
+	c.join()
+}
+
+func (c *catchUp) caughtUp() {
+	if c.joined {
+		return
+	}
+	c.follower.CaughtUp()
+	c.ended = true
+	c.hasAll()
+	c.join()
+}
+
+// join hands the follower over once it was told that the log ends: the live
+// subscription may have been told so before.
+func (c *catchUp) join() {
+	if c.ended && c.tail.join(c.follower, c.at) {
 		c.joined = true
 		c.stop()
 	}
 }
 
-func (c *catchUp) caughtUp() {
+// hasAll says once that the follower has all that stood before head.
+func (c *catchUp) hasAll() {
 	if !c.level {
 		c.level = true
 		c.tail.levelled()

@@ -33,6 +33,8 @@ func (c *collector) Follow(r *domain.Recorded) {
 
 func (c *collector) Passed(domain.Position) {}
 
+func (c *collector) CaughtUp() {}
+
 func (c *collector) take(t *testing.T, n int) []string {
 	t.Helper()
 	var out []string
@@ -140,6 +142,7 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 				t.Errorf("%s before the head", name)
 			}
 			step(c, 7)
+			step(c, 8)
 		}
 		if !isLevel(tail) || tail.Connected() {
 			t.Errorf("%s at the head: level %t, connected %t", name, isLevel(tail), tail.Connected())
@@ -184,11 +187,16 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	}
 	c.event(recordedAt(7)) // was on its way already
 	c.passed(at(8))
+	c.caughtUp()
+	tail.caughtUp()
 	tail.event(recordedAt(7))
 	tail.passed(at(8))
 	tail.event(recordedAt(9))
 	if want := []uint64{1, 2, 3, 4, 5, 6, 7, 9}; !slices.Equal(behind.followed, want) || !slices.Equal(behind.seen, []uint64{8}) {
 		t.Errorf("the one behind got %v and was past %v", behind.followed, behind.seen)
+	}
+	if !slices.Equal(behind.ends, []int{5, 6}) || !slices.Equal(live.ends, []int{1}) {
+		t.Errorf("caught up after %v and %v events", behind.ends, live.ends)
 	}
 	if want := []uint64{6, 7, 9}; !slices.Equal(live.followed, want) {
 		t.Errorf("the live one got %v", live.followed)
@@ -199,9 +207,11 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 type recorder struct {
 	from           domain.Position
 	followed, seen []uint64
+	ends           []int // after how many events it had caught up
 }
 
 func (f *recorder) Position() domain.Position { return f.from }
+func (f *recorder) CaughtUp()                 { f.ends = append(f.ends, len(f.followed)) }
 func (f *recorder) Follow(r *domain.Recorded) { f.followed = append(f.followed, r.Position.Commit) }
 func (f *recorder) Passed(p domain.Position)  { f.seen = append(f.seen, p.Commit) }
 

@@ -160,12 +160,24 @@ func projected(stream string) bool {
 // Follow is not for the views. It lets those go on who wait for p; following
 // does not resume there.
 func (v *Views) Passed(p domain.Position) {
-	if v.partial.position.Before(p) && v.partial.state != nil {
+	if v.partial.state != nil {
+		if !v.partial.position.Before(p) {
+			return
+		}
 		v.show(v.partial)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.reach(p)
+}
+
+// CaughtUp says that the log ends behind the last event. A state that waits for what
+// follows is shown then, as the one that a crash between the parts of an outcome
+// left: its wake is due, and so a timer goes on with it.
+func (v *Views) CaughtUp() {
+	if v.partial.state != nil {
+		v.show(v.partial)
+	}
 }
 
 // reach lets those go on who wait for p or an earlier position.

@@ -189,8 +189,8 @@ func TestViews_showTogetherWhatWasAppendedTogether(t *testing.T) {
 		}
 	}
 	v.Passed(appended[0].Position)
-	if _, err := v.Get(org, id); !errors.Is(err, ErrNotFound) {
-		t.Fatalf("the first of two events is shown: %v", err)
+	if _, err := v.Get(org, id); !errors.Is(err, ErrNotFound) || v.reached(appended[0].Position) {
+		t.Fatalf("the first of two events is shown, or nobody waits for it: %v", err)
 	}
 	v.Follow(appended[1])
 	row, err := v.Get(org, id)
@@ -208,6 +208,11 @@ func TestViews_showWhatWasAppendedInPart(t *testing.T) {
 		"before a later place": func(v *Views, _ *testLog, p domain.Position) {
 			v.Passed(domain.Position{Commit: p.Commit + 1, Prepare: p.Prepare + 1})
 		},
+		"when the log ends there": func(v *Views, _ *testLog, p domain.Position) {
+			v.Passed(p)
+			v.CaughtUp()
+			v.CaughtUp()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -220,8 +225,11 @@ func TestViews_showWhatWasAppendedInPart(t *testing.T) {
 				v.Follow(e)
 			}
 			after(v, l, l.events[last-1].Position)
-			if row, err := v.Get(org, id); err != nil || row.Changed != 0 {
+			if row, err := v.Get(org, id); err != nil || row.Changed != 0 || !v.reached(l.events[last-1].Position) {
 				t.Errorf("%+v, %v", row, err)
+			}
+			if wake := v.Wake(id.Stream()); wake == 0 || wake > l.now {
+				t.Errorf("it is gone on with at %s", wake)
 			}
 		})
 	}

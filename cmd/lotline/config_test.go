@@ -73,6 +73,7 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"certificate is not there":  {env: embedded("127.0.0.1:0", "LOTLINE_EMBEDDED_TLS_CERT=/nowhere", certificate[1]), says: "no such file"},
 		"embedded without port":     {env: embedded("127.0.0.1"), says: "LOTLINE_EMBEDDED_LISTEN: address 127.0.0.1: missing port"},
 		"store, unescaped password": {env: []string{"LOTLINE_EVENTSTORE=esdb://admin:horse/battery@localhost:2113", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "LOTLINE_EVENTSTORE"},
+		"store, no such CA file":    {env: []string{"LOTLINE_EVENTSTORE=esdb://admin:horsebattery@localhost:2113?tlsCAFile=/nowhere.pem", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32))}, says: "/nowhere.pem"},
 		"embedded port in use":      {env: []string{"LOTLINE_EMBEDDED_LISTEN=" + taken.Addr().String()}, says: "LOTLINE_EMBEDDED_LISTEN"},
 		"directory is a file":       {env: []string{"LOTLINE_DATA_DIR=" + file}, says: "data directory"},
 		"directory below a file":    {env: []string{"LOTLINE_DATA_DIR=" + file + "/data"}, says: "data directory"},

@@ -65,6 +65,9 @@ func (r *Relay) Follow(e *domain.Recorded) {
 // Passed does nothing: where there are no events there is nothing to publish.
 func (r *Relay) Passed(domain.Position) {}
 
+// CaughtUp does nothing: the relay publishes what comes.
+func (r *Relay) CaughtUp() {}
+
 // Run publishes until ctx ends.
 func (r *Relay) Run(ctx context.Context) {
 	for {

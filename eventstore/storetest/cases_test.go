@@ -329,6 +329,8 @@ func (f *follower) Follow(r *domain.Recorded) {
 
 func (f *follower) Passed(domain.Position) {}
 
+func (f *follower) CaughtUp() {}
+
 // A subscription that is dropped after every event goes on by itself, behind it.
 func droppedSubscriptions(t testing.TB, s store) {
 	const events = 8
@@ -355,7 +357,7 @@ func droppedSubscriptions(t testing.TB, s store) {
 		t.Fatal(err)
 	}
 	f := &follower{stream: stream, at: start, got: make(chan *domain.Recorded, 10*events), then: m.cut}
-	tail := eventstore.NewTail(l, []domain.Kind{domain.KindQueue}, domain.Position{}, zerolog.Nop(), f)
+	tail := eventstore.NewTail(l, []domain.Kind{domain.KindQueue}, start, zerolog.Nop(), f)
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { tail.Run(ctx) })
