@@ -46,7 +46,10 @@ func closeInPart(t *testing.T, s *settings, stream string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for due := range h.Advance(now) {
+	for due, err := range h.Advance(now) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		events = append(events, due...)
 		break
 	}
