@@ -210,11 +210,6 @@ func (n *node) serve(l net.Listener) <-chan error {
 // catchUp follows the log and returns when the read models have reached the end
 // that it had at the start. It reports false when ctx ended before.
 func (n *node) catchUp(ctx context.Context) bool {
-	n.stopViews = start(func(ctx context.Context) {
-		if err := n.views.Run(ctx); err != nil {
-			n.logger.Error().Err(err).Msg("the read models were not saved")
-		}
-	})
 	n.stopRelay = start(n.relay.Run)
 	n.stopTail = start(n.tail.Run)
 	report := time.NewTicker(progressEvery)
@@ -223,6 +218,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 		select {
 		case <-n.tail.CaughtUp():
 			n.caughtUp.Store(true)
+			n.keepViews()
 			return true
 		case <-ctx.Done():
 			return false
@@ -244,6 +240,16 @@ type catchingUp struct {
 	Events  int64     `json:"events"`
 	Percent int       `json:"percent"`
 	UpTo    time.Time `json:"upTo,omitzero"`
+}
+
+// keepViews saves the read models from now on. While they catch up that would cost
+// a third of the time, to spare those the rest who are killed before the end.
+func (n *node) keepViews() {
+	n.stopViews = start(func(ctx context.Context) {
+		if err := n.views.Run(ctx); err != nil {
+			n.logger.Error().Err(err).Msg("the read models were not saved")
+		}
+	})
 }
 
 // keepTime starts the timers, from the read models as they are now.
