@@ -46,6 +46,7 @@ type reply struct {
 	etag, location string
 	replayed       bool
 	retryAfter     string
+	position       string
 	body           string
 }
 
@@ -101,7 +102,7 @@ func (d *deed) attempt(n int, c *http.Client, e *engine) (*reply, error) {
 	}
 	return &reply{
 		n, resp.StatusCode, resp.Header.Get("ETag"), resp.Header.Get("Location"),
-		resp.Header.Get("Idempotent-Replayed") == "true", resp.Header.Get("Retry-After"), string(got),
+		resp.Header.Get("Idempotent-Replayed") == "true", resp.Header.Get("Retry-After"), resp.Header.Get("X-Position"), string(got),
 	}, nil
 }
 
@@ -113,6 +114,8 @@ type ledger struct {
 	keys *eventstore.Keyring
 	// wrong is by how much the engine's clock is.
 	wrong time.Duration
+	// patience is how long the engine may take to show what the log has.
+	patience time.Duration
 
 	events   []string // all that is stored, as it was when it was first seen
 	last     esdb.Position
@@ -158,7 +161,10 @@ func newLedger(t testing.TB, dir string) *ledger {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &ledger{t: t, dir: dir, keys: keys, streams: map[string]*storedStream{}, commands: map[string]place{}, caused: map[string][]effect{}}
+	return &ledger{
+		t: t, dir: dir, keys: keys, patience: patience,
+		streams: map[string]*storedStream{}, commands: map[string]place{}, caused: map[string][]effect{},
+	}
 }
 
 // dueBy reports whether something is due by a time, as far as the log was read.
@@ -205,24 +211,45 @@ func (l *ledger) add(d *deed) {
 // engine shows every object as the log has it.
 func (l *ledger) check(e *engine) {
 	l.t.Helper()
-	changed := l.readLog()
-	for _, stream := range changed {
+	for _, stream := range l.readLog() {
 		l.checkObject(e, stream)
 	}
-	byClient := map[string]uint64{}
+	l.checkDeeds()
+}
+
+// checkDeeds compares what clients asked and were told with what the log holds,
+// as far as it was read.
+func (l *ledger) checkDeeds() {
+	l.t.Helper()
+	byClient, asked := map[string]uint64{}, map[string]bool{}
 	for _, d := range l.deeds {
 		l.checkDeed(d, byClient)
+		for attempt := 1; attempt <= d.attempts; attempt++ {
+			asked[d.requestID(attempt)] = true
+		}
+	}
+	for id, effects := range l.caused {
+		if !asked[id] {
+			l.t.Errorf("nobody asked %s, which caused %v", id, effects)
+		}
 	}
 }
 
-// readLog reads on in the log with the official client, and folds the streams
-// that have something new by the rules. It returns those that are distributions.
+// readLog reads on in the log with the official client, and takes it in. It
+// returns the distributions that have something new.
 func (l *ledger) readLog() (changed []string) {
 	l.t.Helper()
 	c := dialSocket(l.t, l.dir)
 	defer c.Close()
+	return l.takeAll(l.readAll(c, l.last))
+}
+
+// takeAll takes what was read from the last event on, that included, and folds
+// the streams that have something new by the rules.
+func (l *ledger) takeAll(events []*esdb.RecordedEvent) (changed []string) {
+	l.t.Helper()
 	touched := map[string]bool{}
-	for i, e := range l.readAll(c, l.last) {
+	for i, e := range events {
 		if i == 0 && len(l.events) > 0 {
 			if line := lines([]*esdb.RecordedEvent{e})[0]; line != l.events[len(l.events)-1] {
 				l.t.Fatalf("the log went on from\n%s\nwhich is now\n%s", l.events[len(l.events)-1], line)
@@ -268,6 +295,10 @@ func (l *ledger) readAll(c *esdb.Client, from esdb.Position) []*esdb.RecordedEve
 	}
 }
 
+// requested are the ends of the types of those events that never come of
+// themselves.
+var requested = []string{"created", "updated", "deleted", "entropy.supplied"}
+
 // take checks that an event continues the log and its stream, and notes what it
 // says.
 func (l *ledger) take(e *esdb.RecordedEvent) {
@@ -311,8 +342,11 @@ func (l *ledger) take(e *esdb.RecordedEvent) {
 		l.t.Errorf("command %s is at %v and at %v", said.CommandID, before, here)
 	}
 	l.commands[said.CommandID] = here
-	if said.RequestID != "" {
+	switch {
+	case said.RequestID != "":
 		l.caused[said.RequestID] = append(l.caused[said.RequestID], effect{here, e.EventType, e.Position.Commit})
+	case domain.StreamKind(e.StreamID).Distribution() && slices.Contains(requested, eventName(e.EventType)):
+		l.t.Errorf("%s@%d: nobody asked for %s", e.StreamID, e.EventNumber, e.EventType)
 	}
 }
 
@@ -332,12 +366,16 @@ func (l *ledger) fold(log *eventstore.Log, stream string) {
 			s.rows = append(s.rows, string(d.AppendJSON(nil)))
 		}
 	}
+	// The stream may have gone on since the log was read.
+	if end, events := s.history.Head, domain.Revision(s.events); end.Revision+1 < events || (end.Revision+1 == events && end.Hash != s.hash) {
+		l.t.Errorf("%s, read alone, ends otherwise at %d than in the log at %d", stream, end.Revision, events-1)
+	}
 }
 
 // inTime checks that what was due happened first, and is dated when it was due.
 func (l *ledger) inTime(s *storedStream, r *domain.Recorded) {
 	l.t.Helper()
-	if len(s.rows) == 0 {
+	if len(s.rows) == 0 || r.Undecoded != nil {
 		return
 	}
 	var was struct {
@@ -369,10 +407,16 @@ func (l *ledger) inTime(s *storedStream, r *domain.Recorded) {
 		step = "closed"
 	case "CLOSED":
 		soonest(was.DrawAt, was.SettleAt)
-		step = "drawn"
-		if was.SettleAt != nil {
+		switch {
+		case was.SettleAt != nil:
 			step = "settled"
+		case was.DrawAt != nil:
+			step = "drawn"
+		default:
+			due, step = was.UpdatedAt, "completed"
 		}
+	case "DRAWN":
+		due, step = was.UpdatedAt, "completed"
 	}
 	at, name := r.Event.When().String(), eventName(r.Type)
 	if name == step {
@@ -401,7 +445,7 @@ func (l *ledger) checkObject(e *engine, stream string) {
 		l.t.Fatal(err)
 	}
 	path := "/api/v1/distributions/" + string(id)
-	eventually(l.t, "the engine shows "+path+" as the log has it", func() bool {
+	within(l.t, l.patience, "the engine shows "+path+" as the log has it", func() bool {
 		a := e.call("GET", path, testSecretKey, "")
 		s := l.streams[stream]
 		revision := revisionOf(a.header.Get("ETag"))
@@ -477,15 +521,18 @@ func (l *ledger) checkDeed(d *deed, byClient map[string]uint64) {
 	case r.status >= 400:
 		// What an earlier attempt did without a key may be why the later one is
 		// refused; with one it would have been remembered.
-		if done > 0 && (r.attempt == 1 || from == r.attempt || d.key != "") {
-			l.t.Errorf("refused, and yet caused %v: %s", made, d)
+		if len(claims) > 0 || (done > 0 && (r.attempt == 1 || from == r.attempt || d.key != "")) {
+			l.t.Errorf("refused, and yet caused %v and %v: %s", made, claims, d)
+		}
+		if r.replayed {
+			l.t.Errorf("a refusal is not remembered: %s", d)
 		}
 	default:
 		if done != 1 || (keyedCreation && len(claims) != 1) {
 			l.t.Errorf("acknowledged, and the log has %v and %v: %s", made, claims, d)
 			return
 		}
-		if d.key != "" && r.replayed != (from < r.attempt) {
+		if r.replayed != (d.key != "" && from < r.attempt) {
 			l.t.Errorf("done by attempt %d: %s", from, d)
 		}
 		l.checkReply(d, r, made)

@@ -185,9 +185,9 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 			}
 
 			// What was written at one node is read at the other.
-			a := p.nodes[0].must(200, "PUT", path, testSecretKey, body(`{"name":%q}`, in(0)))
-			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.header.Get("X-Position"))
-			if string(a.body) != string(b.body) {
+			a := p.do(0, p.deed("updated", "PUT", path, body(`{"name":%q}`, in(0))))
+			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.position)
+			if a.body != string(b.body) {
 				t.Errorf("written\n%s\nand read\n%s", a.body, b.body)
 			}
 

@@ -261,10 +261,17 @@ func (e *engine) must(status int, method, path, key, body string, header ...stri
 	return a
 }
 
+// patience is for what takes no time on a machine that is not busy.
+const patience = 30 * time.Second
+
 // eventually waits for what the clock or another process is about to bring.
 func eventually(t testing.TB, what string, reached func() bool) {
 	t.Helper()
-	const patience = 30 * time.Second
+	within(t, patience, what, reached)
+}
+
+func within(t testing.TB, patience time.Duration, what string, reached func() bool) {
+	t.Helper()
 	deadline := time.Now().Add(patience)
 	for !reached() {
 		if time.Now().After(deadline) {
