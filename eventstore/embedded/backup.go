@@ -39,7 +39,11 @@ func Backup(ctx context.Context, source, target string) (_ Contents, err error) 
 	if _, err := os.Lstat(target); err == nil {
 		return Contents{}, &fs.PathError{Op: "create", Path: target, Err: fs.ErrExist}
 	}
+	// SQLite takes the name of a file from the root on.
 	if source, err = filepath.Abs(source); err != nil {
+		return Contents{}, err
+	}
+	if target, err = filepath.Abs(target); err != nil {
 		return Contents{}, err
 	}
 	if _, err := os.Stat(source); err != nil {
@@ -54,7 +58,7 @@ func Backup(ctx context.Context, source, target string) (_ Contents, err error) 
 	if err != nil {
 		return Contents{}, errors.Join(err, copied.Close())
 	}
-	contents, err := checkCopy(ctx, copied.Name())
+	contents, err := checkCopy(ctx, copied)
 	if err == nil && contents.Position != position {
 		err = fmt.Errorf("it ends at position %d, not at %d", contents.Position, position)
 	}
@@ -124,8 +128,8 @@ func copyLog(ctx context.Context, source, target string) (position int64, err er
 const lastPosition = `SELECT coalesce(max(position), 0) FROM events`
 
 // checkCopy reads a copy from one end to the other.
-func checkCopy(ctx context.Context, path string) (c Contents, err error) {
-	conn, err := connect(fileURI(path, diskVFS))
+func checkCopy(ctx context.Context, copied *os.File) (c Contents, err error) {
+	conn, err := connect(fileURI(copied.Name(), diskVFS))
 	if err != nil {
 		return c, err
 	}
@@ -164,10 +168,12 @@ func checkCopy(ctx context.Context, path string) (c Contents, err error) {
 	if created > 0 {
 		c.Newest = time.Unix(0, created*100)
 	}
-	info, err := os.Stat(path)
-	if err != nil {
+	if c.Bytes, err = queryInt(conn, `SELECT page_count * page_size FROM pragma_page_count, pragma_page_size`); err != nil {
 		return c, err
 	}
-	c.Bytes = info.Size()
+	// What was read has to be what will be kept.
+	if info, err := copied.Stat(); err != nil || info.Size() != c.Bytes {
+		return c, errors.Join(err, fmt.Errorf("the file does not have the %d bytes that were read", c.Bytes))
+	}
 	return c, nil
 }

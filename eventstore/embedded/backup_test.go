@@ -187,6 +187,45 @@ func TestBackup_ofAStoreThatIsNotOpen(t *testing.T) {
 	}
 }
 
+// SQLite knows no directory but the root when it is given the name of a file.
+func TestBackup_toARelativePath(t *testing.T) {
+	s := newStore(t)
+	if _, err := s.append(t.Context(), "s", expectAny, proposals(3, 10)); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	contents, err := Backup(t.Context(), s.path(), "copy.db")
+	if err != nil || contents.Events != 3 {
+		t.Fatalf("%+v, %v", contents, err)
+	}
+	if info, err := os.Stat("copy.db"); err != nil || info.Size() == 0 || info.Size() != contents.Bytes {
+		t.Errorf("the copy: %v, %v", info, err)
+	}
+	if left, err := filepath.Glob("*partial*"); err != nil || len(left) > 0 {
+		t.Errorf("%v was left behind, %v", left, err)
+	}
+}
+
+// What is checked has to be what is kept.
+func TestCheckCopy_ofAnotherFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "copy.db")
+	kept, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Backup(t.Context(), newStore(t).path(), path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checkCopy(t.Context(), kept); err == nil || !strings.Contains(err.Error(), "bytes that were read") {
+		t.Error(err)
+	}
+}
+
 func TestBackup_ofAnEmptyStore(t *testing.T) {
 	t.Parallel()
 	contents, err := Backup(t.Context(), newStore(t).path(), filepath.Join(t.TempDir(), "copy.db"))
