@@ -654,7 +654,12 @@ func (g *group) leave(c *consumer) {
 	_ = g.do(context.Background(), func() { g.remove(c) })
 }
 
+// drop lets a consumer go. One that does not know of it yet may give cause for it
+// again, and is not told twice: nobody would listen.
 func (g *group) drop(c *consumer, err error) {
+	if !slices.Contains(g.consumers, c) {
+		return
+	}
 	g.remove(c)
 	c.dropped <- err
 }

@@ -316,3 +316,23 @@ func TestGroup_cannotPark(t *testing.T) {
 		g.wantCheckpoint(`"0"`)
 	})
 }
+
+// A consumer that refuses on, before it knows that it was dropped, is nobody that
+// its group waits for.
+func TestGroup_severalRefusalsWithStop(t *testing.T) {
+	t.Parallel()
+	inBubble(t, groupSettings{}, func(g testGroup) {
+		g.append("s", 4)
+		c := g.join(4)
+		for _, id := range g.wantGiven(c, "0", "1", "2", "3") {
+			refuse := func() { g.nack(c, []uuid.UUID{id}, persistentpb.ReadReq_Nack_Stop, "") }
+			if err := g.do(g.Context(), refuse); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(c.dropped) != 1 {
+			t.Errorf("it was dropped %d times", len(c.dropped))
+		}
+		g.wantGiven(g.join(4), "0", "1", "2", "3")
+	})
+}
