@@ -76,10 +76,13 @@ var public = map[string]bool{
 func authorize(ctx context.Context, method string) error {
 	caller, _ := peer.FromContext(ctx)
 	if caller == nil {
-		return nil
+		return status.Error(codes.Unauthenticated, "nobody knows where this call comes from")
 	}
 	access, ok := caller.AuthInfo.(*Access)
-	if !ok || !access.guarded || public[method] {
+	if !ok {
+		return status.Error(codes.Unauthenticated, "nobody knows what this connection may do")
+	}
+	if !access.guarded || public[method] {
 		return nil
 	}
 	given := metadata.ValueFromIncomingContext(ctx, "authorization")
@@ -97,14 +100,9 @@ func authorize(ctx context.Context, method string) error {
 	return nil
 }
 
-func authorizeUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	if err := authorize(ctx, info.FullMethod); err != nil {
-		return nil, err
-	}
-	return handle(ctx, request)
-}
-
-func authorizeStream(server any, call grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+// authorizeCall is an interceptor. It comes before a call's first message is taken,
+// which may be large.
+func authorizeCall(server any, call grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	if err := authorize(call.Context(), info.FullMethod); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -22,8 +23,11 @@ import (
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -164,6 +168,59 @@ func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
 	for _, secret := range []string{testPassword, testPassword[:10], base64.StdEncoding.EncodeToString([]byte(User + ":" + testPassword))[:20]} {
 		if strings.Contains(said, secret) {
 			t.Errorf("the log shows %q", secret)
+		}
+	}
+}
+
+// No call is taken in before it is allowed: neither one that the official client
+// does not make, nor one whose request, of up to 17 MiB, never ends. The methods
+// that are open to everybody answer without a request.
+func TestAccess_noMethodTakesARequestBeforeThePassword(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
+	server := start(t)
+	address := server.listenTCP(t, newAccess(t, certFile, keyFile, testPassword, zerolog.Nop()))
+	trusting, err := credentials.NewClientTLSFromFile(certFile, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(trusting))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	methods := 0
+	for service, info := range server.grpc.GetServiceInfo() {
+		for _, method := range info.Methods {
+			methods++
+			name := "/" + service + "/" + method.Name
+			call, err := conn.NewStream(within(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := codes.Unauthenticated
+			if public[name] {
+				want = codes.OK
+			}
+			if err := call.RecvMsg(&shared.Empty{}); status.Code(err) != want {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if methods < 15 {
+		t.Errorf("there are %d methods only", methods)
+	}
+}
+
+func TestAccess_unknownConnectionsMayDoNothing(t *testing.T) {
+	t.Parallel()
+	for claim, ctx := range map[string]context.Context{
+		"no peer":         t.Context(),
+		"no access":       peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}}),
+		"somebody else's": peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: credentials.TLSInfo{}}),
+	} {
+		if err := authorize(ctx, "/any"); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("%s: %v", claim, err)
 		}
 	}
 }

@@ -101,20 +101,9 @@ func toStatus(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// unaryTrailers sends the trailers of the errors that have some. It is an
+// sendTrailers sends the trailers of the errors that have some. It is an
 // interceptor, so that no handler can forget them.
-func unaryTrailers(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	response, err := handle(ctx, request)
-	if explained, ok := errors.AsType[*statusError](err); ok {
-		if err := grpc.SetTrailer(ctx, explained.trailer); err != nil {
-			return nil, err
-		}
-	}
-	return response, err
-}
-
-// streamTrailers is unaryTrailers for calls that stream.
-func streamTrailers(server any, call grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+func sendTrailers(server any, call grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	err := handle(server, call)
 	if explained, ok := errors.AsType[*statusError](err); ok {
 		call.SetTrailer(explained.trailer)

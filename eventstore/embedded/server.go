@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,12 @@ const (
 	// receiveLimit lets an append that is too large come in whole, so that it can
 	// be told so. It is the limit that clients set on their side.
 	receiveLimit = 17 << 20
+
+	// callsLimit is how many calls a connection may have under way, and headerLimit
+	// how large the header of each may be. A client without a password can have
+	// that much kept for it.
+	callsLimit  = 1000
+	headerLimit = 64 << 10
 
 	// pingInterval is after which silence a client is asked whether it is there,
 	// and how long it has to answer.
@@ -78,20 +85,52 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 			// A client that vanished without a word would hold its subscriptions
 			// for two hours.
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingInterval}),
-			grpc.ChainUnaryInterceptor(authorizeUnary, unaryTrailers),
-			grpc.ChainStreamInterceptor(authorizeStream, streamTrailers),
+			grpc.MaxConcurrentStreams(callsLimit),
+			grpc.MaxHeaderListSize(headerLimit),
+			grpc.ChainStreamInterceptor(authorizeCall, sendTrailers),
 			grpc.WaitForHandlers(true),
 		),
 	}
 	entrance.visitors.open(http.HandlerFunc(s.health))
 	s.close = sync.OnceValue(s.shutDown)
-	streamspb.RegisterStreamsServer(s.grpc, &streams{store: store, closing: s.closing})
+	calls := registrar{s.grpc}
+	streamspb.RegisterStreamsServer(calls, &streams{store: store, closing: s.closing})
 	s.persistent = openPersistent(store, s.closing, log)
-	persistentpb.RegisterPersistentSubscriptionsServer(s.grpc, s.persistent)
-	serverfeatures.RegisterServerFeaturesServer(s.grpc, &features{offered: s.grpc.GetServiceInfo})
-	gossippb.RegisterGossipServer(s.grpc, &gossip{instance: uuid.New(), now: now})
+	persistentpb.RegisterPersistentSubscriptionsServer(calls, s.persistent)
+	serverfeatures.RegisterServerFeaturesServer(calls, &features{offered: s.grpc.GetServiceInfo})
+	gossippb.RegisterGossipServer(calls, &gossip{instance: uuid.New(), now: now})
 	log.Debug().Str("path", path).Int64("position", store.writer.position).Msg("event store opened")
 	return s, nil
+}
+
+// registrar registers all methods as such that stream. A client sees no difference,
+// but gRPC takes the request of one that does not before it asks whether the call
+// is allowed.
+type registrar struct{ *grpc.Server }
+
+func (r registrar) RegisterService(service *grpc.ServiceDesc, server any) {
+	streaming := *service
+	streaming.Methods, streaming.Streams = nil, slices.Clone(service.Streams)
+	for _, method := range service.Methods {
+		// What everybody may call has nothing to be told, and does not listen.
+		deaf := public["/"+service.ServiceName+"/"+method.MethodName]
+		streaming.Streams = append(streaming.Streams, grpc.StreamDesc{
+			StreamName:    method.MethodName,
+			ServerStreams: true, // or it goes past the interceptors
+			Handler: func(server any, call grpc.ServerStream) error {
+				take := call.RecvMsg
+				if deaf {
+					take = func(any) error { return nil }
+				}
+				response, err := method.Handler(server, call.Context(), take, nil)
+				if err != nil {
+					return err
+				}
+				return call.SendMsg(response)
+			},
+		})
+	}
+	r.Server.RegisterService(&streaming, server)
 }
 
 // Serve answers clients that come in on l until Close, and then returns nil. It
