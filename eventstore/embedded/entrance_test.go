@@ -16,7 +16,12 @@ import (
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 func TestHealth_live(t *testing.T) {
@@ -220,6 +225,94 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who only stays, and answers pings, needs no place. A client that comes back to
+// its connection does not notice.
+func TestServe_closesIdleConnections(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "events.db")
+	synctest.Test(t, func(t *testing.T) {
+		server, err := open(path, zerolog.Nop(), time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listener := newPipeListener()
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(listener, nil) }()
+		dialed := 0
+		client, err := grpc.NewClient("passthrough:pipe", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+				dialed++
+				return listener.dial(), nil
+			}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for want := 1; want <= 3; want++ {
+			for range 2 {
+				if _, err := serverfeatures.NewServerFeaturesClient(client).GetSupportedMethods(t.Context(), &shared.Empty{}); err != nil || dialed != want {
+					t.Fatalf("%d connections, want %d: %v", dialed, want, err)
+				}
+				time.Sleep(idleLimit / 2) //nolint:forbidigo // in a synctest bubble
+			}
+			if state := client.GetState(); state != connectivity.Ready {
+				t.Errorf("after half the time it is %v", state)
+			}
+			time.Sleep(idleLimit) //nolint:forbidigo // in a synctest bubble
+			if state := client.GetState(); state != connectivity.Idle {
+				t.Errorf("after all of the time it is %v", state)
+			}
+		}
+		if err := errors.Join(client.Close(), server.Close(), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A connection gives its place back however it ends: as a visitor's, by being
+// silent, or as a client's. More than there is room for wait for one that ends.
+func TestServe_takesNoMoreConnectionsThanItsLimit(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "events.db")
+	synctest.Test(t, func(t *testing.T) {
+		server, err := open(path, zerolog.Nop(), time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listener := newPipeListener()
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(listener, nil) }()
+		var open []net.Conn
+		fill := func(sent string) {
+			t.Helper()
+			for range connectionsLimit {
+				conn := listener.dial()
+				open = append(open, conn)
+				go func() { _, _ = io.WriteString(conn, sent) }()
+				go func() { _, _ = io.Copy(io.Discard, conn) }()
+			}
+			more := make(chan net.Conn)
+			go func() { more <- listener.dial() }()
+			synctest.Wait()
+			select {
+			case <-more:
+				t.Errorf("one more than %d is let in", connectionsLimit)
+			default:
+			}
+			for _, conn := range open {
+				_ = conn.Close()
+			}
+			open = nil
+			_ = (<-more).Close()
+		}
+		fill("")
+		fill("GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+		fill("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		if err := errors.Join(server.Close(), <-served); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // gRPC lifts the deadline of a connection that it has taken in or handed on. By

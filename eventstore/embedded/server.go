@@ -15,6 +15,7 @@ import (
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -34,6 +35,12 @@ const (
 	// pingInterval is after which silence a client is asked whether it is there,
 	// and how long it has to answer.
 	pingInterval = 30 * time.Second
+
+	// idleLimit is after how long without a call a connection is closed, which
+	// costs clients no more than connecting anew, and connectionsLimit how many a
+	// listener has at once. Later ones wait.
+	idleLimit        = time.Minute
+	connectionsLimit = 1000
 
 	// closeGrace is how long Close waits for calls whose clients neither take
 	// what is sent nor go away.
@@ -84,7 +91,7 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 			// A client that vanished without a word would hold its subscriptions
 			// for two hours.
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingInterval}),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingInterval, MaxConnectionIdle: idleLimit}),
 			grpc.MaxConcurrentStreams(callsLimit),
 			grpc.MaxHeaderListSize(headerLimit),
 			grpc.ChainStreamInterceptor(authorizeCall, sendTrailers),
@@ -141,7 +148,7 @@ func (s *Server) Serve(l net.Listener, access *Access) error {
 	if access == nil {
 		access = &Access{}
 	}
-	err := s.grpc.Serve(door{l, access, s.entrance})
+	err := s.grpc.Serve(door{netutil.LimitListener(l, connectionsLimit), access, s.entrance})
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}
