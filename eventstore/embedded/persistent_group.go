@@ -25,6 +25,13 @@ const (
 	// slotsLimit bounds what one consumer is given ahead, whatever it asks for.
 	slotsLimit = 4096
 
+	// flightBytes is how large what one consumer has in flight may be before it
+	// gets no more. It always gets one event.
+	flightBytes = 8 << 20
+
+	// eventOverhead is about what an event takes besides what is in it.
+	eventOverhead = 512
+
 	// readPause is how long a group waits after it could not read.
 	readPause = time.Second
 )
@@ -57,7 +64,7 @@ func (m *message) size() int {
 	size := 0
 	for _, e := range []*recorded{m.event, m.link} {
 		if e != nil {
-			size += len(e.data) + len(e.metadata)
+			size += eventOverhead + len(e.data) + len(e.metadata)
 		}
 	}
 	return size
@@ -102,6 +109,8 @@ type consumer struct {
 	dropped chan error
 
 	inFlight []*message
+	bytes    int // size of what is in flight
+	late     int // size of what timed out and may not have been sent yet
 	total    int64
 	measured int64 // total when it was last asked for
 }
@@ -114,6 +123,12 @@ func newConsumer(from string, slots int) *consumer {
 // free is how much more the consumer can be given. Sending that much never
 // blocks, also when deliveries that timed out were not sent yet.
 func (c *consumer) free() int {
+	if len(c.out) == 0 {
+		c.late = 0
+	}
+	if c.bytes+c.late >= flightBytes {
+		return 0
+	}
 	return min(c.slots-len(c.inFlight), cap(c.out)-len(c.out))
 }
 
@@ -126,6 +141,7 @@ func (c *consumer) take(id uuid.UUID) *message {
 	}
 	m := c.inFlight[i]
 	c.inFlight = slices.Delete(c.inFlight, i, i+1)
+	c.bytes -= m.size()
 	return m
 }
 
@@ -486,6 +502,7 @@ func (g *group) give(c *consumer, m *message, now time.Time) {
 		}
 	}
 	c.inFlight = append(c.inFlight, m)
+	c.bytes += m.size()
 	c.out <- m.delivery
 	c.total++
 	g.total++
@@ -621,6 +638,8 @@ func (g *group) expire(now time.Time) {
 		c.inFlight = slices.DeleteFunc(c.inFlight, func(m *message) bool {
 			if !now.Before(m.deadline) {
 				late = append(late, m)
+				c.bytes -= m.size()
+				c.late += m.size()
 				return true
 			}
 			if g.expiry.IsZero() || m.deadline.Before(g.expiry) {
@@ -668,7 +687,7 @@ func (g *group) remove(c *consumer) {
 	for _, m := range c.inFlight {
 		m.lane.wait(m)
 	}
-	c.inFlight = nil
+	c.inFlight, c.bytes = nil, 0
 	g.consumers = slices.DeleteFunc(g.consumers, func(other *consumer) bool { return other == c })
 	g.turn = 0
 }

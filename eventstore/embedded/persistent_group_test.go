@@ -215,6 +215,49 @@ func TestGroup_readsAheadNoMoreThanItsBuffer(t *testing.T) {
 	})
 }
 
+// A consumer that takes nothing holds no more of large events than of small ones,
+// also when what it has times out and others follow.
+func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
+	t.Parallel()
+	inBubble(t, groupSettings{MessageTimeout: 1000}, func(g testGroup) {
+		const size = flightBytes / 4
+		for range 20 {
+			if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, size)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := g.join(slotsLimit)
+		g.sleep(100 * time.Second)
+		g.wantGiven(c, "0", "1", "2", "3")
+		// One that goes on gets the others, four at a time.
+		for next := 4; next < 20; next += 4 {
+			g.append("another", 1)
+			if err := g.do(g.Context(), func() {}); err != nil {
+				t.Fatal(err)
+			}
+			g.acks(c, g.wantGiven(c, fmt.Sprint(next), fmt.Sprint(next+1), fmt.Sprint(next+2), fmt.Sprint(next+3))...)
+		}
+		var held int
+		if err := g.do(g.Context(), func() { held = c.bytes + c.late }); err != nil || held != 0 {
+			t.Errorf("%d bytes are in flight, %v", held, err)
+		}
+	})
+	// An event that is larger than that is given all the same, and those without
+	// data count as well.
+	inBubble(t, groupSettings{}, func(g testGroup) {
+		if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, 2*flightBytes)); err != nil {
+			t.Fatal(err)
+		}
+		g.append("s", 1)
+		c := g.join(2)
+		g.acks(c, g.wantGiven(c, "0")...)
+		g.acks(c, g.wantGiven(c, "1")...)
+		if (&message{delivery: delivery{event: &recorded{}}}).size() == 0 {
+			t.Error("an event without data is nothing")
+		}
+	})
+}
+
 func TestGroup_strategies(t *testing.T) {
 	t.Parallel()
 	t.Run("one after another", func(t *testing.T) {
