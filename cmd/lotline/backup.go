@@ -26,7 +26,7 @@ func (c *backupCmd) Run(ctx context.Context, s *settings, to streams) error {
 		return badConfig("data directory: %w", err)
 	}
 	contents, err := embedded.Backup(ctx, filepath.Join(dir, eventsFile), c.File)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return badConfig("%w", err)
 	}
 	if err != nil {

@@ -29,7 +29,8 @@ type Contents struct {
 //
 // The target has the mode 0600. It is there either as a whole, checked and on
 // disk, or not at all, and Backup fails with fs.ErrExist rather than replace
-// what is there.
+// what is there. It fails with fs.ErrPermission unless this process runs as the
+// owner of the source.
 func Backup(ctx context.Context, source, target string) (_ Contents, err error) {
 	defer func() {
 		if err != nil {
@@ -46,7 +47,7 @@ func Backup(ctx context.Context, source, target string) (_ Contents, err error) 
 	if target, err = filepath.Abs(target); err != nil {
 		return Contents{}, err
 	}
-	if _, err := os.Stat(source); err != nil {
+	if err := checkOwner(source); err != nil {
 		return Contents{}, err
 	}
 	copied, err := os.CreateTemp(filepath.Dir(target), filepath.Base(target)+".*.partial")

@@ -288,6 +288,16 @@ func TestBackup_refusals(t *testing.T) {
 			}
 			return source, filepath.Join(dir, "copy.db")
 		}, says: "the file is empty"},
+		"somebody else's": {prepare: func(t *testing.T, dir string) (string, string) {
+			if os.Geteuid() != 0 {
+				return "/etc/passwd", filepath.Join(dir, "copy.db")
+			}
+			source, target := change(`ANALYZE`)(t, dir)
+			if err := os.Chown(source, 65534, 65534); err != nil {
+				t.Fatal(err)
+			}
+			return source, target
+		}, is: fs.ErrPermission, says: "it belongs to the user with the id"},
 		"another database":  {prepare: change(`PRAGMA application_id = 1`), says: "not an event store"},
 		"an event is gone":  {prepare: change(`DELETE FROM events WHERE position = 2`), says: "2 events have the positions 1 to 3"},
 		"a stream is torn":  {prepare: change(`UPDATE events SET revision = 7 WHERE position = 3`), says: "1 streams have gaps"},

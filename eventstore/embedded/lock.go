@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -24,4 +25,18 @@ func lockFile(path string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
 	}
 	return file, nil
+}
+
+// checkOwner refuses a file of somebody else. Who has the rights to open it
+// nevertheless, as root has, would leave an index of the write-ahead log beside it
+// that its owner cannot open.
+func checkOwner(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: it belongs to the user with the id %d, who alone can do this without leaving files that stop its engine (this is %d)", fs.ErrPermission, owner, os.Geteuid())}
+	}
+	return nil
 }

@@ -145,7 +145,8 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 }
 
 func fileURI(path, vfsName string) string {
-	// Files that SQLite puts beside the database get the mode of the database.
+	// The write-ahead log gets the mode and the owner of the database. Its index,
+	// -shm, gets neither: it is its maker's, as the umask says.
 	// SQLite does not read a plus sign in a query as a space.
 	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
 	uri := url.URL{Scheme: "file", Path: path, RawQuery: "vfs=" + vfsName + "&modeof=" + mode}
