@@ -7,13 +7,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,10 +47,12 @@ type Access struct {
 // given. Clients send a password over TLS only. With nothing given everybody gets
 // in who can connect.
 func NewAccess(certFile, keyFile, password string, log zerolog.Logger) (*Access, error) {
-	// Who tries many passwords must not fill the log.
-	a := &Access{log: log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})}
+	// Who tries many passwords, or only connects, must not fill the log, and the one
+	// not hide the other.
+	few := func() zerolog.Logger { return log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute}) }
+	a := &Access{log: few()}
 	if certFile != "" || keyFile != "" {
-		a.certificate = &certificate{certFile: certFile, keyFile: keyFile, log: log}
+		a.certificate = &certificate{certFile: certFile, keyFile: keyFile, log: few()}
 		if err := a.certificate.load(); err != nil {
 			return nil, err
 		}
@@ -127,7 +129,7 @@ func (a *Access) tlsConfig() *tls.Config {
 // ConnectionString is what a client on another machine needs to reach a listener
 // on that host and port, but with PASSWORD in the place of the password. A host
 // that stands for all addresses, or that the certificate is not for, is replaced
-// by one that it is for; a certificate that this machine does not trust is named
+// by one that it is for, if it names one; a certificate that this machine does not trust is named
 // as the one to trust.
 func (a *Access) ConnectionString(host string, port int) string {
 	if a.certificate == nil {
@@ -135,9 +137,10 @@ func (a *Access) ConnectionString(host string, port int) string {
 	}
 	leaf := a.certificate.current().Leaf
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() || leaf.VerifyHostname(host) != nil {
+		named := slices.IndexFunc(leaf.DNSNames, func(name string) bool { return !strings.Contains(name, "*") })
 		switch {
-		case len(leaf.DNSNames) > 0:
-			host = leaf.DNSNames[0]
+		case named >= 0:
+			host = leaf.DNSNames[named]
 		case len(leaf.IPAddresses) > 0:
 			host = leaf.IPAddresses[0].String()
 		}
@@ -216,6 +219,9 @@ func (c *certificate) read(now [2]fs.FileInfo) error {
 		return fmt.Errorf("certificate %s with key %s: %w", c.certFile, c.keyFile, err)
 	}
 	c.pair = &pair
+	if end := pair.Leaf.NotAfter; time.Now().After(end) {
+		c.log.Warn().Time("until", end).Msg("event store's certificate has expired, clients will not believe it")
+	}
 	return nil
 }
 
@@ -228,7 +234,11 @@ func (c *certificate) trusted() bool {
 			between.AddCert(above)
 		}
 	}
-	_, err := pair.Leaf.Verify(x509.VerifyOptions{Intermediates: between})
-	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
-	return !unknown
+	// Whether it has expired is another question.
+	then := time.Now()
+	if then.After(pair.Leaf.NotAfter) {
+		then = pair.Leaf.NotAfter
+	}
+	_, err := pair.Leaf.Verify(x509.VerifyOptions{Intermediates: between, CurrentTime: then})
+	return err == nil
 }

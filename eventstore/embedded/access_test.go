@@ -40,6 +40,11 @@ const testPassword = "correct:horse@battery/staple"
 // where the one of the same test was before.
 func writeCertificate(t testing.TB, dir string, names ...string) (certFile, keyFile string) {
 	t.Helper()
+	return writeCertificateUntil(t, dir, time.Now().Add(time.Hour), names...)
+}
+
+func writeCertificateUntil(t testing.TB, dir string, end time.Time, names ...string) (certFile, keyFile string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +55,7 @@ func writeCertificate(t testing.TB, dir string, names ...string) (certFile, keyF
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "event store of a test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: end.Add(-2 * time.Hour), NotAfter: end,
 	}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
@@ -376,6 +381,8 @@ func TestAccess_connectionString(t *testing.T) {
 		"all addresses, IPv6":      {names: []string{"127.0.0.1"}, host: "::", password: testPassword, want: "esdb://admin:PASSWORD@127.0.0.1:"},
 		"no address":               {names: []string{"localhost"}, host: "", password: testPassword, want: "esdb://admin:PASSWORD@localhost:"},
 		"not in the certificate":   {names: []string{"localhost"}, host: "127.0.0.1", password: testPassword, want: "esdb://admin:PASSWORD@localhost:"},
+		"a name for many":          {names: []string{"*.store.example", "localhost"}, host: "0.0.0.0", password: testPassword, want: "esdb://admin:PASSWORD@localhost:"},
+		"a name for many alone":    {names: []string{"*.store.example", "127.0.0.1"}, host: "::", password: testPassword, want: "esdb://admin:PASSWORD@127.0.0.1:"},
 		"no password":              {names: []string{"localhost"}, host: "localhost", want: "esdb://localhost:"},
 		"neither password nor TLS": {host: "127.0.0.1", want: "esdb://127.0.0.1:"},
 	} {
@@ -403,6 +410,55 @@ func TestAccess_connectionString(t *testing.T) {
 			escaped := strings.NewReplacer(":", "%3A", "@", "%40", "/", "%2F").Replace(c.password)
 			mustAppend(t, connectBy(t, strings.Replace(connection, "PASSWORD", escaped, 1)), "s", esdb.NoStream{}, newEvent("x", "{}"))
 		})
+	}
+}
+
+// What nobody can resolve is no host.
+func TestAccess_connectionStringWithoutAName(t *testing.T) {
+	t.Parallel()
+	for _, names := range [][]string{{"*.store.example"}, nil} {
+		certFile, keyFile := writeCertificate(t, t.TempDir(), names...)
+		connection := newAccess(t, certFile, keyFile, "", zerolog.Nop()).ConnectionString("one.shop.example", 2113)
+		if !strings.HasPrefix(connection, "esdb://one.shop.example:2113?") {
+			t.Errorf("%v: %s", names, connection)
+		}
+	}
+}
+
+func TestAccess_saysThatACertificateHasExpired(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	dir := t.TempDir()
+	certFile, keyFile := writeCertificate(t, dir, "localhost")
+	access := newAccess(t, certFile, keyFile, "", zerolog.New(&log))
+	if said := log.String(); strings.Contains(said, "expired") {
+		t.Errorf("of one that is valid it says %s", said)
+	}
+	writeCertificateUntil(t, dir, time.Now().Add(-time.Minute), "localhost")
+	// That it has expired does not make it one that others trust.
+	if connection := access.ConnectionString("localhost", 2113); !strings.Contains(connection, "tlsCAFile=") {
+		t.Errorf("got %s", connection)
+	}
+	newAccess(t, certFile, keyFile, "", zerolog.New(&log))
+	if said := log.String(); strings.Count(said, "has expired") != 2 {
+		t.Errorf("at renewal and at the start it says %s", said)
+	}
+}
+
+func TestAccess_connectionsDoNotFillTheLogWhenTheCertificateIsGone(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "localhost")
+	access := newAccess(t, certFile, keyFile, "", zerolog.New(&log))
+	if err := os.Remove(certFile); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		access.certificate.current()
+	}
+	// Those that try passwords do not keep it from being said.
+	if lines := strings.Count(log.String(), "cannot be used"); lines == 0 || lines > 20 {
+		t.Errorf("it is said in %d lines", lines)
 	}
 }
 
