@@ -221,7 +221,7 @@ func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
 	t.Parallel()
 	inBubble(t, groupSettings{MessageTimeout: 1000}, func(g testGroup) {
 		const size = flightBytes / 4
-		for range 20 {
+		for range 12 {
 			if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, size)); err != nil {
 				t.Fatal(err)
 			}
@@ -230,7 +230,7 @@ func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
 		g.sleep(100 * time.Second)
 		g.wantGiven(c, "0", "1", "2", "3")
 		// One that goes on gets the others, four at a time.
-		for next := 4; next < 20; next += 4 {
+		for next := 4; next < 12; next += 4 {
 			g.append("another", 1)
 			if err := g.do(g.Context(), func() {}); err != nil {
 				t.Fatal(err)
@@ -245,7 +245,7 @@ func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
 	// An event that is larger than that is given all the same, and those without
 	// data count as well.
 	inBubble(t, groupSettings{}, func(g testGroup) {
-		if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, 2*flightBytes)); err != nil {
+		if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, flightBytes)); err != nil {
 			t.Fatal(err)
 		}
 		g.append("s", 1)
