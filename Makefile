@@ -52,7 +52,7 @@ test: ## Run the tests
 
 .PHONY: race
 race: ## Run the tests with the race detector, in random order
-	go test -race -shuffle=on -count=1 ./...
+	go test -race -shuffle=on -count=1 -timeout=30m ./...
 
 .PHONY: client-tests
 client-tests: ## Run the official client's own tests against the embedded store
