@@ -102,8 +102,8 @@ func (p *processes) fullDisk(fill, free func()) {
 	})
 	// A small write may still find a place.
 	slowest, taken := waiting()
-	if taken == 128 {
-		t.Error("the disk was not full")
+	if taken > 32 {
+		t.Errorf("%d of 128 writes were taken", taken)
 	}
 	t.Logf("the slowest of 128 writes was answered after %s, and %d were taken", slowest.Round(time.Millisecond), taken)
 	free()

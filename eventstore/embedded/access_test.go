@@ -142,12 +142,12 @@ func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
 			}
 		}
 		_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials}, newEvent("x", "{}"))
-		// The official client does not ask why its call was ended when that happens
-		// while it sends. TestAccess_noMethodTakesARequestBeforeThePassword does, and
-		// that nothing was appended is seen below.
-		if err == nil || !strings.HasSuffix(err.Error(), "EOF") {
-			refused("append", err)
+		for t.Context().Err() == nil && err != nil && strings.HasSuffix(err.Error(), "EOF") {
+			// The official client does not ask why its call was ended when that happens
+			// while it sends. It is asked again until it does.
+			_, err = client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials}, newEvent("x", "{}"))
 		}
+		refused("append", err)
 		read, err := client.ReadStream(within(t), "s", esdb.ReadStreamOptions{From: esdb.Start{}, Authenticated: credentials}, 1)
 		if err == nil {
 			_, err = read.Recv()
