@@ -23,6 +23,14 @@ type Log interface {
 	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
 }
 
+// States are the read models, as far as this package needs them.
+type States interface {
+	// State returns a copy of a stream's state that was folded from the log in this
+	// process, and a position up to which it holds the log; or nil. It may be
+	// behind: what is appended to it finds out.
+	State(stream string) (*domain.History, domain.Position)
+}
+
 // Caller is who asks, for the metadata of the events.
 type Caller struct {
 	Actor      string // a key's id, or one of the domain.Actor constants

@@ -35,6 +35,7 @@ var ErrClosed = errors.New("the command handler is closed")
 // command with the same Key is safe. Safe for concurrent use.
 type Handler struct {
 	log    Log
+	states States // nil when there are no read models
 	clock  func() time.Time
 	health health
 	// The bounds are fields for tests.
@@ -50,8 +51,10 @@ type Handler struct {
 }
 
 // NewHandler returns a handler that appends to log and reads the time from clock.
-func NewHandler(log Log, clock func() time.Time) *Handler {
-	return &Handler{log: log, clock: clock, maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New()}
+// With states, which may be nil, most streams need not be read before they are
+// written to.
+func NewHandler(log Log, states States, clock func() time.Time) *Handler {
+	return &Handler{log: log, states: states, clock: clock, maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New()}
 }
 
 // Handle carries out a command. When ctx ends first the outcome is unknown,

@@ -49,7 +49,7 @@ type bench struct {
 func newBench() *bench {
 	c := newClock()
 	b := &bench{log: newTestLog(c.time), clock: c}
-	b.Handler = NewHandler(b.log, b.clock.time)
+	b.Handler = NewHandler(b.log, nil, b.clock.time)
 	return b
 }
 
@@ -229,7 +229,7 @@ func TestHandler_decidesAgainAfterALostRace(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	other := NewHandler(b.log, b.clock.time)
+	other := NewHandler(b.log, nil, b.clock.time)
 	lost := false
 	b.log.before = func(_ int, _ string) error {
 		if lost {
@@ -422,7 +422,7 @@ func TestHandler_theKthAppendFails(t *testing.T) {
 				if errors.Is(kind, domain.ErrUnavailable) != errors.Is(err, domain.ErrUnavailable) {
 					t.Errorf("%s, %v at %d: %v", point, kind, k, err)
 				}
-				if err := story(NewHandler(b.log, b.clock.time), t.Context()); err != nil {
+				if err := story(NewHandler(b.log, nil, b.clock.time), t.Context()); err != nil {
 					t.Errorf("%s, %v at %d, repeated: %v", point, kind, k, err)
 				}
 				if got := count(b.log); got != want {
@@ -565,7 +565,7 @@ func TestHandler_anOutcomeLargerThanAnAppendIsWrittenInParts(t *testing.T) {
 			if err := create(t, b); !errors.Is(err, domain.ErrOutcomeUnknown) {
 				t.Errorf("append %d: %v", k, err)
 			}
-			next := NewHandler(b.log, b.clock.time)
+			next := NewHandler(b.log, nil, b.clock.time)
 			next.maxAppend = 1
 			r, err := next.Create(t.Context(), creation(key("create", "b"), past...))
 			if err != nil || !r.Replayed {
@@ -597,7 +597,7 @@ func TestHandler_whatFollowsAnOutcomeInPartsWaitsForTheLast(t *testing.T) {
 	b.maxAppend = 1
 	stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`, "closeAt", `"2026-12-15T11:00:00Z"`)
 	b.clock.add(3 * time.Hour)
-	other := NewHandler(b.log, b.clock.time)
+	other := NewHandler(b.log, nil, b.clock.time)
 	other.maxAppend = 1
 	first := b.log.appends + 1
 	b.log.after = func(n int, _ string) error {
@@ -678,7 +678,7 @@ func TestHandler_aRepeatedCreationIsOne(t *testing.T) {
 	if err := b.update(t, stream, "name", `"changed since"`); err != nil {
 		t.Fatal(err)
 	}
-	for name, h := range map[string]*Handler{"same node": b.Handler, "another node": NewHandler(b.log, b.clock.time)} {
+	for name, h := range map[string]*Handler{"same node": b.Handler, "another node": NewHandler(b.log, nil, b.clock.time)} {
 		again, err := h.Create(t.Context(), creation(k))
 		if err != nil {
 			t.Fatal(err)
@@ -697,7 +697,7 @@ func TestHandler_aRepeatedCreationIsOne(t *testing.T) {
 func TestHandler_twoNodesThatCreateAtOnceMakeOne(t *testing.T) {
 	t.Parallel()
 	b := newBench()
-	nodes := []*Handler{b.Handler, NewHandler(b.log, b.clock.time)}
+	nodes := []*Handler{b.Handler, NewHandler(b.log, nil, b.clock.time)}
 	for round := range 50 {
 		k := key(fmt.Sprint(round), "body")
 		var ids, seeds [2]string
@@ -749,7 +749,7 @@ func TestHandler_aRepeatedCommandIsDoneOnce(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	n := len(b.log.types(stream))
-	for name, h := range map[string]*Handler{"same node": b.Handler, "after a restart": NewHandler(b.log, b.clock.time)} {
+	for name, h := range map[string]*Handler{"same node": b.Handler, "after a restart": NewHandler(b.log, nil, b.clock.time)} {
 		r, err := h.Handle(t.Context(), open)
 		if err != nil || !r.Replayed || shared(r).Status != domain.StatusOpen {
 			t.Errorf("%s: %+v, %v", name, r, err)
@@ -808,7 +808,7 @@ func TestHandler_twoNodesThatDecideTheSameCommandAtOnceAgree(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	other := NewHandler(b.log, b.clock.time)
+	other := NewHandler(b.log, nil, b.clock.time)
 	if err := other.Load(t.Context(), stream); err != nil {
 		t.Fatal(err)
 	}
@@ -843,7 +843,7 @@ func TestHandler_aRacedRepeatWithAnotherBodyIsRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	other := NewHandler(b.log, b.clock.time)
+	other := NewHandler(b.log, nil, b.clock.time)
 	theirs := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "theirs")}
 	raced := false
 	b.log.before = func(int, string) error {
@@ -916,7 +916,7 @@ func TestHandler_aRefusalDoesNotOvertakeAnAppendInDoubt(t *testing.T) {
 	// Once the stream has moved on, the append cannot land any more, and answers are
 	// certain again.
 	b.clock.add(-10 * time.Second)
-	other := NewHandler(b.log, b.clock.time)
+	other := NewHandler(b.log, nil, b.clock.time)
 	doubtful = b.log.appends + 1
 	b.log.delay = func(n int, _ func()) error {
 		if n != doubtful {
@@ -948,7 +948,7 @@ func TestHandler_aClockThatWasDaysAheadForgetsNoKey(t *testing.T) {
 	if err := b.update(t, stream, "name", `"b"`); err != nil {
 		t.Fatal(err)
 	}
-	for name, h := range map[string]*Handler{"the same node": b.Handler, "another one": NewHandler(b.log, b.clock.time)} {
+	for name, h := range map[string]*Handler{"the same node": b.Handler, "another one": NewHandler(b.log, nil, b.clock.time)} {
 		if again, err := h.Handle(t.Context(), r); err != nil || !again.Replayed || *shared(again).Name != "b" {
 			t.Errorf("%s: %+v, %v", name, again, err)
 		}
@@ -971,7 +971,7 @@ func TestHandler_refusalsAndAnswersWithoutEventsRestOnTheLog(t *testing.T) {
 	} {
 		b := newBench()
 		stream := b.queue(t)
-		if _, err := NewHandler(b.log, b.clock.time).Handle(t.Context(), Request{Stream: stream, Command: c.theirs}); err != nil {
+		if _, err := NewHandler(b.log, nil, b.clock.time).Handle(t.Context(), Request{Stream: stream, Command: c.theirs}); err != nil {
 			t.Fatal(err)
 		}
 		r, err := b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: c.ours, IfMatch: c.ifMatch})
@@ -994,7 +994,7 @@ func TestHandler_everyAnswerSaysWhereItStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	stream := created.History.Stream
-	again, err := NewHandler(b.log, b.clock.time).Create(t.Context(), creation(key("k", "b"), "openAt", `"2026-12-15T10:00:00Z"`))
+	again, err := NewHandler(b.log, nil, b.clock.time).Create(t.Context(), creation(key("k", "b"), "openAt", `"2026-12-15T10:00:00Z"`))
 	if err != nil || again.Position != created.Position || created.Position == (domain.Position{}) {
 		t.Errorf("%+v and %+v, %v", created.Position, again.Position, err)
 	}
@@ -1009,7 +1009,7 @@ func TestHandler_everyAnswerSaysWhereItStands(t *testing.T) {
 	if err != nil || r.Position != opened {
 		t.Errorf("%+v, %v", r, err)
 	}
-	r, err = NewHandler(b.log, b.clock.time).Handle(t.Context(), Request{Stream: stream, Command: domain.Update{}})
+	r, err = NewHandler(b.log, nil, b.clock.time).Handle(t.Context(), Request{Stream: stream, Command: domain.Update{}})
 	if err != nil || r.Position != opened {
 		t.Errorf("on a node that only read it: %+v, %v", r, err)
 	}
@@ -1024,7 +1024,7 @@ func TestHandler_aCreationIsRepeatableForEver(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.clock.add(72 * time.Hour)
-	again, err := NewHandler(b.log, b.clock.time).Create(t.Context(), creation(key("k", "b")))
+	again, err := NewHandler(b.log, nil, b.clock.time).Create(t.Context(), creation(key("k", "b")))
 	if err != nil || !again.Replayed || again.History.Stream != first.History.Stream {
 		t.Errorf("%+v, %v", again, err)
 	}
@@ -1387,7 +1387,7 @@ func BenchmarkHandler_load(b *testing.B) {
 				}
 			}
 			for b.Loop() {
-				if err := NewHandler(bench.log, bench.clock.time).Load(b.Context(), stream); err != nil {
+				if err := NewHandler(bench.log, nil, bench.clock.time).Load(b.Context(), stream); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -85,6 +85,7 @@ type writer struct {
 	position   domain.Position // of the last event of history
 	doubt      error           // an append for the present batch ended without an answer
 	remembered memory
+	borrowed   bool // the state is the read models', who remember no keys
 }
 
 // run answers what waits until nothing does.
@@ -117,6 +118,7 @@ func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
 // one append, first the one whose outcome did not.
 func (w *writer) carry(batch []*pending) []*pending {
 	w.doubt = nil
+	w.borrow(batch)
 	fresh := !w.whole // the state was read from the log for this batch
 	if fresh {
 		if err := w.read(nil); err != nil {
@@ -180,6 +182,22 @@ func (w *writer) carry(batch []*pending) []*pending {
 		if batch = w.reconcile(batch, mine); len(batch) == 0 {
 			return nil
 		}
+	}
+}
+
+// borrow spares reading the stream when the read models have its state. Who
+// repeats a command is recognised only by who has read the stream, so a batch with
+// a repeatable one needs that.
+func (w *writer) borrow(batch []*pending) {
+	keyed := slices.ContainsFunc(batch, func(p *pending) bool { return p.Key.given() })
+	if w.borrowed && keyed {
+		w.forgetState()
+	}
+	if w.history != nil || keyed || w.handler.states == nil {
+		return
+	}
+	if w.history, w.position = w.handler.states.State(w.stream); w.history != nil {
+		w.whole, w.borrowed = true, true
 	}
 }
 
@@ -397,7 +415,7 @@ func (w *writer) failAll(batch []*pending, err error) {
 
 // forgetState drops a state that is of no use. The stream is then loaded anew.
 func (w *writer) forgetState() {
-	w.history, w.whole, w.remembered = nil, false, memory{}
+	w.history, w.whole, w.remembered, w.borrowed = nil, false, memory{}, false
 }
 
 // read brings the state to the log's end. What was read before a fault is kept,

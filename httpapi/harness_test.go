@@ -204,7 +204,7 @@ func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	w := &world{tb: tb, log: log, views: views, logged: &lines{}}
 	w.now.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMilli())
 	clock := func() time.Time { return time.UnixMilli(w.now.Load()) }
-	w.handler = commands.NewHandler(log, clock)
+	w.handler = commands.NewHandler(log, nil, clock)
 	tb.Cleanup(func() {
 		if err := w.handler.Close(context.Background()); err != nil {
 			tb.Error(err)
@@ -384,6 +384,6 @@ func (w *world) create(collection, body string, options ...option) (path, id str
 
 // handlerRestarts makes the API use a command handler that remembers nothing.
 func (w *world) handlerRestarts() {
-	w.config.Commands = commands.NewHandler(w.log, w.config.Clock)
+	w.config.Commands = commands.NewHandler(w.log, nil, w.config.Clock)
 	w.api = New(w.config)
 }

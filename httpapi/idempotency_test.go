@@ -117,7 +117,7 @@ func TestCreationOnTwoNodes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	second := w.config
-	second.Commands = commands.NewHandler(w.log, w.config.Clock)
+	second.Commands = commands.NewHandler(w.log, nil, w.config.Clock)
 	repeat := header("Idempotency-Key", "key-1")
 	path, id := w.create("queues", `{"sequenceId":"s"}`, repeat)
 	w.api = New(second)

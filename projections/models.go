@@ -73,7 +73,7 @@ func (m *models) find(stream string) *entry {
 	if e, ok := m.streams[stream]; ok {
 		return e
 	}
-	return &entry{current: &state{history: domain.NewHistory(stream)}}
+	return &entry{current: &state{history: domain.NewHistory(stream), folded: true}}
 }
 
 func (m *models) tenant(id domain.ID) *tenant {
@@ -256,4 +256,18 @@ func (v *Views) Wake(stream string) domain.Instant {
 		return e.current.wake()
 	}
 	return 0
+}
+
+// State returns a copy of a distribution's state, and a position up to which it
+// holds the log. It is nil when there is none to decide on: the stream is unknown,
+// deleted or in quarantine, or a part of its state came from the file, which may be
+// damaged where the log is not.
+func (v *Views) State(stream string) (*domain.History, domain.Position) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	e, ok := v.models.streams[stream]
+	if !ok || !e.current.folded || e.current.live() == nil {
+		return nil, domain.Position{}
+	}
+	return e.current.history.Fork(), v.position
 }

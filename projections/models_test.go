@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/domain/domaintest"
 )
 
 func TestGet(t *testing.T) {
@@ -183,6 +185,65 @@ func TestViews_quarantine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a writer goes on from is what the log says, nothing that a file could have
+// spoiled, and apart from what is shown.
+func TestState(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	id := l.create(t, org, domain.KindDraw, nil)
+	deleted := l.create(t, org, domain.KindQueue, nil)
+	l.must(t, deleted, domain.Delete{})
+	broken := l.create(t, org, domain.KindQueue, nil)
+	l.record(broken.Stream(), domain.Settled{Stamp: domain.Stamp{At: l.now}})
+	v, path := testViews(t, l)
+
+	got, position := v.State(id.Stream())
+	if !reflect.DeepEqual(got, folded(t, l, id)) || position != v.Position() {
+		t.Fatalf("%+v at %v", got, position)
+	}
+	if _, err := domaintest.Carry(got, l.now, fields("name", `"apart"`)); err != nil {
+		t.Fatal(err)
+	}
+	if row, err := v.Get(org, id); err != nil || row.Distribution.Shared().Name != nil {
+		t.Errorf("it is shown as %s, %v", row.JSON(), err)
+	}
+	unknown := l.id("queue")
+	for _, id := range []domain.ID{deleted, broken, unknown, org} {
+		if h, _ := v.State(id.Stream()); h != nil {
+			t.Errorf("%s is %+v", id, h)
+		}
+	}
+
+	save(t, v)
+	restarted := openViews(t, path)
+	defer restarted.Close()
+	l.must(t, id, fields("name", `"after the restart"`))
+	fresh := l.create(t, org, domain.KindQueue, nil)
+	follow(restarted, l)
+	if h, _ := restarted.State(id.Stream()); h != nil {
+		t.Errorf("from a file: %+v", h)
+	}
+	if h, _ := restarted.State(fresh.Stream()); !reflect.DeepEqual(h, folded(t, l, fresh)) {
+		t.Errorf("%+v", h)
+	}
+}
+
+// folded is a stream's state, folded from its first event.
+func folded(t *testing.T, l *testLog, id domain.ID) *domain.History {
+	t.Helper()
+	h := domain.NewHistory(id.Stream())
+	for _, r := range l.events {
+		if r.Stream != h.Stream {
+			continue
+		}
+		if err := h.Apply(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
 }
 
 // A stream that says to be about what another one is about takes nobody's place.

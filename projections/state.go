@@ -13,6 +13,7 @@ type state struct {
 	owner    domain.ID            // the organization, "" while no creation was believed
 	id       domain.ID            // of what the stream is about, "" likewise
 	history  *domain.History      // nil in quarantine
+	folded   bool                 // from the log, by this process, not loaded from a file
 	broken   *domain.HistoryError // why the stream is in quarantine
 	rendered atomic.Pointer[[]byte]
 }
@@ -62,7 +63,9 @@ func (s *state) after(r *domain.Recorded) *state {
 	h := s.history.Fork()
 	err := h.Apply(r)
 	if err == nil {
-		return newState(h)
+		next := newState(h)
+		next.folded = s.folded
+		return next
 	}
 	return &state{owner: s.owner, id: s.id, broken: historyError(r, err)}
 }

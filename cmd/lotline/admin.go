@@ -150,7 +150,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return f(&office{commands.NewHandler(l, time.Now), views})
+	return f(&office{commands.NewHandler(l, nil, time.Now), views})
 }
 
 // adminLog is the log with, where this process has to run the embedded store

@@ -197,7 +197,7 @@ func BenchmarkWriter(b *testing.B) {
 			c := newClusterStore(b)
 			l, raw := c.connect(b), rawLog(b)
 			stream := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", 1, never)[0]
-			handler := commands.NewHandler(l, time.Now)
+			handler := commands.NewHandler(l, nil, time.Now)
 			if err := changeOften(b, handler, stream, 0, 1); err != nil {
 				b.Fatal(err)
 			}
@@ -258,12 +258,12 @@ func BenchmarkLoad(b *testing.B) {
 		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
 			stream := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", 1, never)[0]
 			const callers = 64
-			writer := commands.NewHandler(l, time.Now)
+			writer := commands.NewHandler(l, nil, time.Now)
 			inTurn(b, callers, func(caller int) error {
 				return changeOften(b, writer, stream, caller, (n-1+callers-1-caller)/callers)
 			})
 			for b.Loop() {
-				if err := commands.NewHandler(l, time.Now).Load(b.Context(), stream); err != nil {
+				if err := commands.NewHandler(l, nil, time.Now).Load(b.Context(), stream); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -278,7 +278,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	l := c.connect(b)
 	// Two events in each append, and two appends of the kind that is most common.
 	streams := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", *benchEvents/4, func(int) domain.Instant { return domain.InstantOf(time.Now().AddDate(1, 0, 0)) })
-	handler := commands.NewHandler(l, time.Now)
+	handler := commands.NewHandler(l, nil, time.Now)
 	const callers = 64
 	inTurn(b, callers, func(caller int) error {
 		for i := caller; i < len(streams); i += callers {
@@ -302,7 +302,7 @@ func BenchmarkCatchUp(b *testing.B) {
 // Many queues open within one second while somebody reads.
 func BenchmarkTimers(b *testing.B) {
 	for b.Loop() {
-		lead := 300*time.Millisecond + time.Duration(*benchTimers)*100*time.Microsecond
+		lead := 300*time.Millisecond + time.Duration(*benchTimers)*700*time.Microsecond
 		for !manyTimers(b, *benchTimers, lead) {
 			lead *= 2
 		}
@@ -326,6 +326,7 @@ func manyTimers(b *testing.B, timers int, lead time.Duration) bool {
 	if err := n.views.WaitFor(b.Context(), head); err != nil {
 		b.Fatal(err)
 	}
+	b.Logf("%s of %s left", time.Until(began), lead)
 	if time.Now().After(began) {
 		return false
 	}
@@ -474,7 +475,7 @@ func BenchmarkRestart(b *testing.B) {
 		}
 		started = time.Now()
 		e = lotline.serve(b, dir)
-		e.must(200, "GET", "/readyz", "", "")
+		eventually(b, "it is ready", func() bool { return e.call("GET", "/readyz", "", "").status == 200 })
 		loaded := time.Since(started)
 		e.must(200, "GET", "/api/v1/queues", key, "")
 		e.kill()
@@ -516,7 +517,7 @@ func BenchmarkTwoNodes(b *testing.B) {
 	for b.Loop() {
 		for nodes, took := range map[int]*time.Duration{1: &one, 2: &two} {
 			stream := fill(b, logs[0], "org_01h455vb4pex5vsknk084sn02r", 1, never)[0]
-			handlers := []*commands.Handler{commands.NewHandler(logs[0], time.Now), commands.NewHandler(logs[1], time.Now)}
+			handlers := []*commands.Handler{commands.NewHandler(logs[0], nil, time.Now), commands.NewHandler(logs[1], nil, time.Now)}
 			*took += inTurn(b, callers, func(caller int) error {
 				return changeOften(b, handlers[caller%nodes], stream, caller, each)
 			})

@@ -41,7 +41,7 @@ func twoNodes(t *testing.T) (*log, []*commands.Handler) {
 	})
 	// Their clocks differ, as clocks do.
 	late := func() time.Time { return time.Now().Add(7 * time.Millisecond) }
-	return l, []*commands.Handler{commands.NewHandler(l, time.Now), commands.NewHandler(second, late)}
+	return l, []*commands.Handler{commands.NewHandler(l, nil, time.Now), commands.NewHandler(second, nil, late)}
 }
 
 // inTheLog folds a stream as it is stored, and so checks it.

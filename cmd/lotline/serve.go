@@ -170,7 +170,7 @@ func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
-	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), clock)}
+	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock)}
 	n.bus = gochannel.NewGoChannel(gochannel.Config{
 		// Without it messages overtake each other.
 		BlockPublishUntilSubscriberAck: true,
