@@ -119,3 +119,17 @@ func both(f func(i int)) {
 	}
 	all.Wait()
 }
+
+// Whoever waits for the address of an engine with nothing overdue finds it ready.
+func TestNode_isReadyOnceItSaysWhereItListens(t *testing.T) {
+	t.Parallel()
+	n := newCluster(t, 1).nodes[0]
+	if !n.scheduler.CaughtUp() {
+		t.Error("it does not know whether anything is overdue")
+	}
+	for _, check := range n.ready(t.Context()) {
+		if check.Err != nil {
+			t.Errorf("%s: %v", check.Name, check.Err)
+		}
+	}
+}

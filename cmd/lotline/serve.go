@@ -252,16 +252,21 @@ func (n *node) keepViews() {
 	})
 }
 
-// keepTime starts the timers, from the read models as they are now.
+// keepTime starts the timers, from the read models as they are now. When it
+// returns it is known what is overdue.
 func (n *node) keepTime() {
-	n.stopScheduler = start(func(ctx context.Context) {
-		updates, err := n.bus.Subscribe(ctx, domain.TopicDistributionUpdated)
-		if err != nil {
-			// The sweeps still find every timer.
-			n.logger.Error().Err(err).Msg("the scheduler is not told of changes")
-		}
-		n.scheduler.Run(ctx, updates)
-	})
+	ctx, unsubscribe := context.WithCancel(context.Background())
+	updates, err := n.bus.Subscribe(ctx, domain.TopicDistributionUpdated)
+	if err != nil {
+		// The sweeps still find every timer.
+		n.logger.Error().Err(err).Msg("the scheduler is not told of changes")
+	}
+	n.scheduler.Begin()
+	end := start(func(ctx context.Context) { n.scheduler.Run(ctx, updates) })
+	n.stopScheduler = func() {
+		end()
+		unsubscribe()
+	}
 }
 
 // ready names the parts that a ready engine needs, and what is wrong with them.

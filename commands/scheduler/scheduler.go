@@ -63,11 +63,11 @@ type Scheduler struct {
 	due     queue
 	ahead   queue               // the same wakes, loadAhead earlier, until they were loaded
 	raced   map[string]bool     // streams whose last wake another node carried out
-	overdue map[string]struct{} // what was due at the start and is not done; nil before
-	started domain.Instant      // the start
+	overdue map[string]struct{} // what was due at Begin and is not done; nil before
+	started domain.Instant      // when that was
 }
 
-// New returns a scheduler that does nothing until Run.
+// New returns a scheduler that does nothing until Begin and Run.
 func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Logger) *Scheduler {
 	return &Scheduler{
 		deadlines: deadlines, commands: c, clock: clock, log: log,
@@ -76,13 +76,26 @@ func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Lo
 	}
 }
 
+// Begin notes what is overdue, so that CaughtUp tells of it from then on. The read
+// model has to be caught up.
+func (s *Scheduler) Begin() {
+	s.sweep()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.overdue, s.started = map[string]struct{}{}, domain.InstantOf(s.clock())
+	for stream, w := range s.due.at {
+		if w.at <= s.started {
+			s.overdue[stream] = struct{}{}
+		}
+	}
+}
+
 // Run keeps time until ctx ends, and returns when the commands under way have
-// their answers. The read model has to be caught up when it starts; updates are
-// the messages on domain.TopicDistributionUpdated.
+// their answers. Begin comes before; updates are the messages on
+// domain.TopicDistributionUpdated since then.
 func (s *Scheduler) Run(ctx context.Context, updates <-chan *message.Message) {
 	var working sync.WaitGroup
 	defer working.Wait()
-	s.sweep()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	timer := time.NewTimer(0)
@@ -106,30 +119,23 @@ func (s *Scheduler) Run(ctx context.Context, updates <-chan *message.Message) {
 	}
 }
 
-// CaughtUp reports whether all that was due when Run began has been done.
+// CaughtUp reports whether all that was overdue at Begin has been done.
 func (s *Scheduler) CaughtUp() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.overdue != nil && len(s.overdue) == 0
 }
 
-// sweep loads the wakes that come before the sweep after the next. The first one
-// notes what is overdue.
+// sweep loads the wakes that come before the sweep after the next.
 func (s *Scheduler) sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first, now := s.overdue == nil, domain.InstantOf(s.clock())
-	if first {
-		s.overdue, s.started = map[string]struct{}{}, now
-	}
+	horizon := domain.InstantOf(s.clock()).Add(2 * sweepEvery)
 	s.deadlines.Wakes(func(stream string, at domain.Instant) bool {
-		if at > now.Add(2*sweepEvery) {
+		if at > horizon {
 			return false
 		}
 		s.arm(stream, at)
-		if first && at <= now {
-			s.overdue[stream] = struct{}{}
-		}
 		return true
 	})
 }

@@ -119,6 +119,7 @@ func bubble(t *testing.T, test func(o *office, s *Scheduler, updates chan *messa
 func running(s *Scheduler, updates chan *message.Message) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
+	s.Begin()
 	done.Go(func() { s.Run(ctx, updates) })
 	return func() {
 		cancel()
@@ -202,6 +203,22 @@ func TestScheduler_whatIsOverdueAtTheStartComesFirstAndThenItIsCaughtUp(t *testi
 			t.Error("not caught up")
 		}
 	})
+}
+
+func TestScheduler_knowsWhatIsOverdueBeforeItRuns(t *testing.T) {
+	t.Parallel()
+	for name, overdue := range map[string]bool{"something": true, "nothing": false} {
+		bubble(t, func(o *office, s *Scheduler, _ chan *message.Message) {
+			o.set(a, o.in(time.Second))
+			if overdue {
+				o.set(b, o.in(-time.Second))
+			}
+			s.Begin()
+			if s.CaughtUp() == overdue {
+				t.Errorf("%s is overdue, caught up %t", name, s.CaughtUp())
+			}
+		})
+	}
 }
 
 func TestScheduler_aMessageMovesAWake(t *testing.T) {
