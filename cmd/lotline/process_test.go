@@ -26,6 +26,13 @@ import (
 const asLotline = "LOTLINE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == asCurl {
+		if err := curlMain(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv(asLotline) != "" {
 		installFaults()
 		main()

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// block is a fenced block of a page.
+type block struct{ language, text string }
+
+var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+
+func blocks(page string) []block {
+	var all []block
+	for _, m := range fence.FindAllStringSubmatch(page, -1) {
+		all = append(all, block{m[1], m[2]})
+	}
+	return all
+}
+
+// matches reports whether a text is what a page says, where … stands for anything.
+func matches(t *testing.T, says, got string) bool {
+	t.Helper()
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(says)), "…", "(?s:.*?)")
+	return regexp.MustCompile("^" + pattern + "$").MatchString(strings.TrimSpace(got))
+}
+
+// paste runs the blocks of commands of a page one after another in one shell, from
+// a copy of what they need of the repository, and compares what each prints with
+// the block behind it. The program is the one under test, and the port is one that
+// the system gave.
+func paste(t *testing.T, page string) {
+	t.Helper()
+	dir := filepath.Dir(dataDirectory(t))
+	program := testBinary(t)
+	for _, name := range []string{"lotline", asCurl} {
+		if err := os.Symlink(program.path, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := freePort(t)
+	const mark = "--- end of block ---"
+	var script strings.Builder
+	var expected []string
+	all := blocks(page)
+	for i, b := range all {
+		if b.language != "sh" {
+			continue
+		}
+		for line := range strings.Lines(b.text) {
+			if !strings.HasPrefix(line, "go build ") {
+				script.WriteString(line)
+			}
+		}
+		script.WriteString("echo '" + mark + "'\n")
+		says := ""
+		if i+1 < len(all) && all[i+1].language == "text" {
+			says = all[i+1].text
+		}
+		expected = append(expected, says)
+	}
+	if len(expected) == 0 {
+		t.Fatal("the page has no commands")
+	}
+	commands := strings.ReplaceAll(script.String(), "localhost:8080", at)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	// What it starts is in a group with it, and ends with it at the latest.
+	shell := exec.CommandContext(ctx, "sh", "-euc", commands)
+	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	end := func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
+	shell.Cancel = end
+	shell.Dir = dir
+	shell.WaitDelay = time.Second
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "LOTLINE_") && !strings.HasPrefix(v, "PATH=") {
+			shell.Env = append(shell.Env, v)
+		}
+	}
+	shell.Env = append(append(shell.Env, program.env...), "LOTLINE_LISTEN="+at, "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	var errs bytes.Buffer
+	shell.Stderr = &errs
+	out, err := shell.Output()
+	if err != nil {
+		t.Errorf("%v\n%s\n%s", err, out, &errs)
+		_ = end() // of what is left, if anything is
+	}
+	printed := strings.Split(strings.ReplaceAll(string(out), at, "localhost:8080"), mark+"\n")
+	if len(printed) != len(expected)+1 {
+		t.Fatalf("%d of %d blocks came to their end:\n%s", len(printed)-1, len(expected), out)
+	}
+	for i, says := range expected {
+		if !matches(t, says, printed[i]) {
+			t.Errorf("the page says\n%s\nit prints\n%s", says, printed[i])
+		}
+	}
+}
+
+// asCurl is the name under which the test binary is a curl, as far as the page
+// needs one, so that the test needs none.
+const asCurl = "curl"
+
+func curlMain(arguments []string) error {
+	method, data, header, url, withHead := "", "", http.Header{}, "", false
+	for i := 0; i < len(arguments); i++ {
+		option := arguments[i]
+		switch option {
+		case "-s":
+			continue
+		case "-i":
+			withHead = true
+			continue
+		case "-X", "-H", "-d":
+			i++
+		default:
+			url = option
+			continue
+		}
+		switch value := arguments[i]; option {
+		case "-X":
+			method = value
+		case "-d":
+			data = value
+		case "-H":
+			name, text, _ := strings.Cut(value, ": ")
+			header.Set(name, text)
+		}
+	}
+	if method == "" && data != "" {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(context.Background(), method, url, strings.NewReader(data))
+	if err != nil {
+		return err
+	}
+	req.Header = header
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if withHead {
+		fmt.Printf("%s %s\n", resp.Proto, resp.Status)
+		for name := range resp.Header {
+			fmt.Printf("%s: %s\n", name, resp.Header.Get(name))
+		}
+	}
+	_, err = io.Copy(os.Stdout, resp.Body)
+	return err
+}
+
+func TestQuickstart_itsCommandsWork(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root, "docs", "quickstart.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	paste(t, string(page))
+}
+
+// A page that is wrong would be found.
+func TestQuickstart_aPageThatIsWrongIsFound(t *testing.T) {
+	t.Parallel()
+	page := "```sh\necho a; echo b\n```\n\n```text\na\n…\n```\n\n```sh\nx=1\n```\n"
+	if got := blocks(page); !slices.Equal(got, []block{{"sh", "echo a; echo b\n"}, {"text", "a\n…\n"}, {"sh", "x=1\n"}}) {
+		t.Errorf("%q", got)
+	}
+	for got, want := range map[string]bool{"a\nb\n": true, "a\nb\nc\n": true, "a\n": false, "b\na\nb\n": false, "": false} {
+		if matches(t, "a\n…b…\n", got) != want {
+			t.Errorf("%q: %t", got, !want)
+		}
+	}
+}
