@@ -36,10 +36,12 @@ type office struct {
 	under  int
 	most   int
 	begins time.Time
+
+	rearmed chan struct{}
 }
 
 func newOffice() *office {
-	return &office{wakes: map[string]domain.Instant{}, fail: func(string) error { return nil }, begins: time.Now()}
+	return &office{wakes: map[string]domain.Instant{}, fail: func(string) error { return nil }, begins: time.Now(), rearmed: make(chan struct{})}
 }
 
 func (o *office) in(d time.Duration) domain.Instant { return domain.InstantOf(o.begins.Add(d)) }
@@ -65,6 +67,8 @@ func (o *office) Wake(stream string) domain.Instant {
 	defer o.mu.Unlock()
 	return o.wakes[stream]
 }
+
+func (o *office) Rearmed() <-chan struct{} { return o.rearmed }
 
 func (o *office) Handle(_ context.Context, r commands.Request) (commands.Result, error) {
 	o.mu.Lock()
