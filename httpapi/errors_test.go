@@ -87,6 +87,11 @@ func (f failing) Create(context.Context, commands.Creation) (commands.Result, er
 	return f.Handle(context.Background(), commands.Request{})
 }
 
+func (f failing) CreateKey(context.Context, commands.KeyCreation) (commands.IssuedKey, error) {
+	r, err := f.Handle(context.Background(), commands.Request{})
+	return commands.IssuedKey{Result: r}, err
+}
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	const store = "Event store unavailable"

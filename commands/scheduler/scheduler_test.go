@@ -343,6 +343,23 @@ func TestScheduler_aSweepFindsWhatNoMessageTold(t *testing.T) {
 	})
 }
 
+// What organizations do is in no message; the read model says that there is
+// something to look for.
+func TestScheduler_anOrganizationsWakeIsKeptPromptly(t *testing.T) {
+	t.Parallel()
+	const stream = "organization-01h455vb4pex5vsknk084sn02q"
+	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+		defer running(s, updates)()
+		pass(time.Second)
+		o.set(stream, o.in(3*time.Second))
+		o.rearmed <- struct{}{}
+		pass(4 * time.Second)
+		if got, want := o.notes(), []string{"load " + stream + " at 1s", "advance " + stream + " at 3s"}; !slices.Equal(got, want) {
+			t.Errorf("asked for %v, want %v", got, want)
+		}
+	})
+}
+
 func TestScheduler_triesAgainWhatFailed(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
