@@ -269,7 +269,7 @@ func (w *world) organization(name, zone string, currency domain.Currency) domain
 
 func (w *world) key(organization domain.ID, level domain.KeyLevel, key string) domain.ID {
 	w.tb.Helper()
-	id := domain.NewID("key", uuid.New())
+	id := domain.NewID("key", uuid.Must(uuid.NewV7()))
 	f := domain.Fields{"level": encode(level), "name": encode("test"), "mode": encode(key[3:7])}
 	w.run(organization, domain.CreateKey{KeyID: id, Fields: f, Random: key[len("sk_live_"):]})
 	return id
