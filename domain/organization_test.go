@@ -132,7 +132,8 @@ func TestOrganization_keysAreAskedForByFields(t *testing.T) {
 		"not past its end":             {`{"level": "secret", "expiresAt": "@08:10"}`, domain.KeyCreated{}, []domain.Detail{problem("expiresAt", future)}},
 		"a millisecond is time enough": {`{"level": "secret", "expiresAt": "2026-12-15T08:10:00.001Z"}`, func() domain.KeyCreated { k := ending; k.ExpiresAt = at("08:10") + 1; return k }(), nil},
 		"all that is wrong is told": {
-			`{"level": "admin", "mode": "beta", "name": "` + strings.Repeat("n", 201) + `", "expiresAt": "@08:00", "id": "key_2", "hash": "x"}`, domain.KeyCreated{},
+			`{"level": "admin", "mode": "beta", "name": "` + strings.Repeat("n", 201) + `", "expiresAt": "@08:00", "id": "key_2", "hash": "x"}`,
+			domain.KeyCreated{},
 			[]domain.Detail{
 				problem("hash", "is not a field of this object"), problem("id", "is not a field of this object"),
 				problem("level", "must be one of [secret publishable]"), problem("mode", "must be one of [live test]"),
