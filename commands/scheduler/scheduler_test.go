@@ -352,7 +352,11 @@ func TestScheduler_anOrganizationsWakeIsKeptPromptly(t *testing.T) {
 		defer running(s, updates)()
 		pass(time.Second)
 		o.set(stream, o.in(3*time.Second))
-		o.rearmed <- struct{}{}
+		select {
+		case o.rearmed <- struct{}{}:
+		case <-time.After(time.Millisecond):
+			t.Error("nobody listens")
+		}
 		pass(4 * time.Second)
 		if got, want := o.notes(), []string{"load " + stream + " at 1s", "advance " + stream + " at 3s"}; !slices.Equal(got, want) {
 			t.Errorf("asked for %v, want %v", got, want)
