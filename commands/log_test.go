@@ -144,6 +144,7 @@ func decode(name string, data []byte) domain.Event {
 		domain.OrganizationCreated{},
 		domain.KeyCreated{},
 		domain.KeyRevoked{},
+		domain.KeyExpired{},
 		&domain.QueueCreated{}, &domain.DrawCreated{}, &domain.AuctionCreated{},
 	} {
 		if reflect.TypeOf(e).String() != name {

@@ -338,6 +338,9 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 		return nil, nil
 	}
 	exists := isDistribution && d.Shared().Status != "" && !d.Shared().Deleted
+	if o, ok := a.after.Aggregate.(*domain.Organization); ok {
+		exists = o.ID != ""
+	}
 	if exists && p.IfMatch != nil && !slices.Contains(p.IfMatch, a.after.Changed) {
 		return nil, domain.Refuse(domain.PreconditionFailed, "the object was changed since")
 	}

@@ -46,7 +46,7 @@ func (a *Auction) fields() []field {
 		field{"buyNowPrice", money{&a.BuyNowPrice}, nullable | untilEntered},
 		field{"currencyCode", currency{&a.CurrencyCode}, untilOpen},
 		field{"winnerCount", count(&a.WinnerCount), untilEntered},
-		field{"auctionType", choice{&a.AuctionType, []AuctionType{English, Dutch}}, untilOpen},
+		field{"auctionType", choice[AuctionType]{&a.AuctionType, []AuctionType{English, Dutch}}, untilOpen},
 		field{"autoExtendSeconds", seconds(&a.AutoExtendSeconds), nullable | untilEntered},
 		field{"maxExtensions", count(&a.MaxExtensions), nullable | untilEntered},
 		field{"startPrice", money{&a.StartPrice}, nullable | untilOpen},

@@ -27,7 +27,8 @@ type Defaults struct {
 	CurrencyCode Currency
 }
 
-// Update changes the fields that are named and leaves the others.
+// Update changes the fields of a distribution or an organization that are named
+// and leaves the others.
 type Update struct{ Fields Fields }
 
 // Delete ends a distribution.
@@ -52,18 +53,21 @@ type CreateOrganization struct {
 	CurrencyCode Currency
 }
 
-// CreateKey gives an organization a key. A hash that it has already is no second
-// key.
+// CreateKey gives an organization a key: KeyText of the level and mode that
+// Fields say, and of Random, which nobody can guess. One that it has already is no
+// second key.
 type CreateKey struct {
-	KeyID ID
-	Level KeyLevel
-	Name  string
-	Hint  string
-	Hash  string
+	KeyID  ID
+	Fields Fields
+	Random string
 }
 
-// RevokeKey ends a key.
-type RevokeKey struct{ KeyID ID }
+// RevokeKey ends a key. The last secret key that works is left, unless EvenLast:
+// without one an organization cannot make another.
+type RevokeKey struct {
+	KeyID    ID
+	EvenLast bool
+}
 
 // Claim says that the creation which this stream is for makes ID.
 type Claim struct{ ID ID }

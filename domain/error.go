@@ -16,6 +16,7 @@ const (
 	UpdateOpen            Code = "Cannot update open distribution"
 	DeleteActive          Code = "Cannot delete active distribution"
 	InvalidTransition     Code = "Invalid status transition"
+	NotPossible           Code = "Not possible in this state"
 	PreconditionFailed    Code = "Precondition failed"
 	IdempotencyReused     Code = "Idempotency key reused"
 	ChangedByAnother      Code = "Distribution was changed by another request"

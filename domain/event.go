@@ -71,7 +71,7 @@ type Change struct {
 	New json.RawMessage `json:"new"`
 }
 
-// Cause says why a distribution's fields changed.
+// Cause says why fields changed.
 type Cause string
 
 // The causes of a change.
@@ -81,7 +81,8 @@ const (
 	CauseHand   Cause = "hand" // a step by hand set the matching time to now
 )
 
-// Updated says which fields changed, from what to what.
+// Updated says which fields of a distribution or an organization changed, from
+// what to what.
 type Updated struct {
 	Stamp
 	Changed map[string]Change `json:"changed"`
@@ -156,18 +157,34 @@ const (
 	PublishableKey KeyLevel = "publishable"
 )
 
+// KeyMode says what a key is meant for. Both see the same.
+type KeyMode string
+
+// The modes of keys.
+const (
+	LiveKey KeyMode = "live"
+	TestKey KeyMode = "test"
+)
+
 // KeyCreated gives an organization a key, of which only the hash is known here.
 type KeyCreated struct {
 	Stamp
-	KeyID ID       `json:"keyId"`
-	Level KeyLevel `json:"level"`
-	Name  string   `json:"name"`
-	Hint  string   `json:"hint"` // how the key begins, to tell it from others
-	Hash  string   `json:"hash"` // SHA-256 of the key in lower-case hex
+	KeyID     ID       `json:"keyId"`
+	Level     KeyLevel `json:"level"`
+	Name      string   `json:"name"`
+	Hint      string   `json:"hint"` // how the key begins, to tell it from others
+	Hash      string   `json:"hash"` // SHA-256 of the key in lower-case hex
+	ExpiresAt Instant  `json:"expiresAt,omitempty"`
 }
 
 // KeyRevoked ends a key.
 type KeyRevoked struct {
+	Stamp
+	KeyID ID `json:"keyId"`
+}
+
+// KeyExpired is the end of a key whose time has come.
+type KeyExpired struct {
 	Stamp
 	KeyID ID `json:"keyId"`
 }

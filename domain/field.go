@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// field is one admin field of a distribution, bound to the variable that holds
-// it. A kind's list of fields says, in the order of the contract, everything
-// about them: how they are called, read and written, and when they may be given
-// or changed.
+// field is one admin field of a distribution, an organization or a key, bound to
+// the variable that holds it. An object's list of fields says, in the order of the
+// contract, everything about them: how they are called, read and written, and when
+// they may be given or changed.
 type field struct {
 	name  string
 	value value
@@ -165,6 +165,30 @@ func (v text) appendJSON(dst []byte) []byte {
 		return append(dst, "null"...)
 	}
 	return appendString(dst, **v.p)
+}
+
+// label is a text in which the empty one means "not set" and is null.
+type label struct {
+	p        *string
+	min, max int
+}
+
+func (v label) parse(raw json.RawMessage) error {
+	var s *string
+	if err := (text{&s, v.min, v.max}).parse(raw); err != nil {
+		return err
+	}
+	*v.p = *s
+	return nil
+}
+
+func (v label) clear() { *v.p = "" }
+
+func (v label) appendJSON(dst []byte) []byte {
+	if *v.p == "" {
+		return append(dst, "null"...)
+	}
+	return appendString(dst, *v.p)
 }
 
 // token is an id of the caller's: 1 to 128 visible ASCII characters.
@@ -350,12 +374,12 @@ func (v flag) clear()                       { *v.p = false }
 func (v flag) appendJSON(dst []byte) []byte { return strconv.AppendBool(dst, *v.p) }
 
 // choice is one of a few words.
-type choice struct {
-	p     *AuctionType
-	words []AuctionType
+type choice[T ~string] struct {
+	p     *T
+	words []T
 }
 
-func (v choice) parse(raw json.RawMessage) error {
+func (v choice[T]) parse(raw json.RawMessage) error {
 	s, err := parseString(raw)
 	if err != nil {
 		return err
@@ -369,8 +393,8 @@ func (v choice) parse(raw json.RawMessage) error {
 	return fmt.Errorf("must be one of %v", v.words)
 }
 
-func (v choice) clear()                       { *v.p = "" }
-func (v choice) appendJSON(dst []byte) []byte { return appendString(dst, string(*v.p)) }
+func (v choice[T]) clear()                       { *v.p = "" }
+func (v choice[T]) appendJSON(dst []byte) []byte { return appendString(dst, string(*v.p)) }
 
 // object is a JSON object of at most max bytes, kept compact.
 type object struct {

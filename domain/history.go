@@ -13,8 +13,8 @@ type History struct {
 	Stream    string
 	Aggregate Aggregate
 	Head      Head
-	// Changed is the revision of the last event that changed the object itself;
-	// what participants do does not.
+	// Changed is the revision of the last event that changed the object itself:
+	// see ChangesObject.
 	Changed Revision
 }
 
@@ -78,8 +78,20 @@ func (h *History) evolve(e Event, next Head) error {
 		return err
 	}
 	h.Head = next
-	h.Changed = next.Revision
+	if ChangesObject(e) {
+		h.Changed = next.Revision
+	}
 	return nil
+}
+
+// ChangesObject reports whether e changes the object that a stream is about,
+// rather than what belongs to it: an organization is the same with another key.
+func ChangesObject(e Event) bool {
+	switch e.(type) {
+	case KeyCreated, KeyRevoked, KeyExpired:
+		return false
+	}
+	return true
 }
 
 // At is the time at which a command counts that is decided when the clock shows

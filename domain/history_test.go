@@ -33,7 +33,7 @@ const (
 	ruleDelete     = "what is active is not deleted"
 	ruleCommitment = "the revealed secret is the one that was committed to"
 	ruleEntries    = "the frozen list holds who entered"
-	ruleKeys       = "a key is made once and revoked once"
+	ruleKeys       = "a key is made once and ends once"
 	ruleEntropy    = "entropy comes once, while CLOSED, to who named a source"
 )
 
@@ -166,6 +166,21 @@ func brokenHistories() map[string]broken {
 	add("makes a key twice", ruleKeys, organization, org, key, key)
 	add("revokes an unknown key", ruleKeys, organization, org, revoked)
 	add("revokes a key twice", ruleKeys, organization, org, key, revoked, revoked)
+	ending := domain.KeyCreated{Stamp: stamp("08:10"), KeyID: "key_2", Level: domain.SecretKey, Hash: "bb", ExpiresAt: at("09:00")}
+	expired := func(when string, id domain.ID) domain.Event { return domain.KeyExpired{Stamp: stamp(when), KeyID: id} }
+	add("makes a key that has expired", ruleKeys, organization, org, domain.KeyCreated{Stamp: stamp("08:10"), KeyID: "key_3", ExpiresAt: at("08:10")})
+	add("lets an unknown key expire", ruleKeys, organization, org, expired("09:00", "key_2"))
+	add("lets a key expire that does not end", ruleKeys, organization, org, key, expired("09:00", "key_1"))
+	add("lets a key expire early", ruleDue, organization, org, ending, expired("08:59", "key_2"))
+	add("lets a key expire twice", ruleKeys, organization, org, ending, expired("09:00", "key_2"), expired("09:00", "key_2"))
+	add("lets a revoked key expire", ruleKeys, organization, org, ending, domain.KeyRevoked{Stamp: stamp("08:20"), KeyID: "key_2"}, expired("09:00", "key_2"))
+	add("revokes an expired key", ruleKeys, organization, org, ending, expired("09:00", "key_2"), domain.KeyRevoked{Stamp: stamp("09:10"), KeyID: "key_2"})
+	add("is updated before it is created", ruleCreation, organization, updated("08:10", domain.CauseUpdate, `name "Acme" "Beta"`))
+	add("changes the id", ruleUpdate, organization, org, updated("08:10", domain.CauseUpdate, `id "`+string(orgID)+`" "x"`))
+	add("changes its keys", ruleUpdate, organization, org, updated("08:10", domain.CauseUpdate, `keys {} {}`))
+	add("changes from what was not", ruleUpdate, organization, org, updated("08:10", domain.CauseUpdate, `name "Acne" "Beta"`))
+	add("changes to what cannot be", ruleUpdate, organization, org, updated("08:10", domain.CauseUpdate, `currencyCode "USD" "XXX"`))
+	add("clears what is never null", ruleUpdate, organization, org, updated("08:10", domain.CauseUpdate, `name "Acme" null`))
 	add("has an event of a distribution", ruleKind, organization, org, opened("09:00"))
 
 	claimed := domain.Claimed{Stamp: stamp("08:00"), ID: idOf(queue)}

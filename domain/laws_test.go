@@ -33,6 +33,60 @@ func FuzzLaws(f *testing.F) {
 	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { live(t, rapid.SampledFrom(domain.Kinds()).Draw(t, "kind")) }))
 }
 
+// TestLaws_organization sends random commands to an organization, likewise.
+func TestLaws_organization(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		h := domain.NewHistory(orgID.Stream())
+		l := &life{t: t, kind: domain.KindOrganization, h: h, told: h.Fork(), clock: at("08:00")}
+		l.carry(domain.CreateOrganization{ID: orgID, Name: "Acme", TimeZone: "Europe/Berlin", CurrencyCode: "EUR"})
+		for range rapid.IntRange(0, 25).Draw(t, "commands") {
+			l.clock = l.clock.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 60_000, 600_000, 3_600_000, -1, -7_200_000}).Draw(t, "jump")) * time.Millisecond)
+			l.carry(randomOrganizationCommand(t))
+		}
+		if got := domaintest.Fold(t, domain.KindOrganization, l.log); !reflect.DeepEqual(got.Aggregate, l.h.Aggregate) || got.Changed != l.h.Changed {
+			t.Fatalf("replayed\n%+v, live\n%+v", got.Aggregate, l.h.Aggregate)
+		}
+	})
+}
+
+// keysLast says that a key which has ended stays as it is and never works again,
+// and that none works past its time.
+func (l *life) keysLast(now domain.Instant, was, is *domain.Organization, e domain.Event) {
+	for id, before := range was.Keys {
+		after := is.Keys[id]
+		ended := before.RevokedAt != 0 || before.Expired
+		if ended && (after != before || after.Works(0)) {
+			l.t.Fatalf("%s: %T changed a key that has ended from %+v to %+v", now, e, before, after)
+		}
+		if after.Works(now) && after.ExpiresAt != 0 && after.ExpiresAt <= now {
+			l.t.Fatalf("%s: %+v works", now, after)
+		}
+	}
+}
+
+func randomOrganizationCommand(t *rapid.T) domain.Command {
+	id := domain.ID(rapid.SampledFrom([]string{"key_1", "key_2", "key_3", "key_4", "key_5"}).Draw(t, "key"))
+	switch rapid.IntRange(0, 5).Draw(t, "command") {
+	case 0:
+		return domain.RevokeKey{KeyID: id, EvenLast: rapid.Bool().Draw(t, "even last")}
+	case 1:
+		return domain.Advance{}
+	case 2:
+		f := domain.Fields{}
+		for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"name", "timeZone", "currencyCode", "id"}), 0, 3, rapid.ID).Draw(t, "fields") {
+			f[name] = json.RawMessage(rapid.SampledFrom(someValues[name]).Draw(t, name))
+		}
+		return domain.Update{Fields: f}
+	}
+	f := fields(`{"level": "secret"}`)
+	if id > "key_3" {
+		f = fields(`{"level": "publishable"}`)
+	}
+	f["expiresAt"] = json.RawMessage(expand(rapid.SampledFrom(someTimes).Draw(t, "expiresAt")))
+	return domain.CreateKey{KeyID: id, Fields: f, Random: string(id)}
+}
+
 // live leads a distribution through a random life.
 func live(t *rapid.T, k domain.Kind) {
 	h := domain.NewHistory(string(k) + "-1")
@@ -81,8 +135,10 @@ func (l *life) carry(cmd domain.Command) {
 	if again, err := domaintest.Carry(l.h.Fork(), now, cmd); len(again) > 0 {
 		t.Fatalf("%s: %T a second time led to %s, %v", now, cmd, domaintest.Show(again), err)
 	}
-	l.putItself(now)
-	l.shown()
+	if l.kind.Distribution() {
+		l.putItself(now)
+		l.shown()
+	}
 }
 
 // advance does what is due at now, whether in one go or in several.
@@ -141,49 +197,60 @@ func (l *life) pure(now domain.Instant, cmd domain.Command) {
 
 // append adds events to the log, and checks each against the state before it.
 func (l *life) append(now domain.Instant, events []domain.Event) {
-	d := l.told.Aggregate.(domain.Distribution)
 	for _, e := range events {
-		status, latest := d.Shared().Status, d.Shared().Latest
-		before := object(l.t, d)
+		was, is, latest := l.told.Fork().Aggregate, l.told.Aggregate, l.told.At(0)
 		if e.When() < latest || e.When() > now {
 			l.t.Fatalf("%s: %T at %s, after %s", now, e, e.When(), latest)
 		}
-		if err := d.Evolve(e); err != nil {
+		if err := is.Evolve(e); err != nil {
 			l.t.Fatalf("%T: %v", e, err)
 		}
 		l.told.Head.Revision++
-		l.told.Changed = l.told.Head.Revision
+		if domain.ChangesObject(e) {
+			l.told.Changed = l.told.Head.Revision
+		}
 		// Also between the events of one append: whoever finds it so goes on.
-		latest, wake := d.Shared().Latest, d.Wake()
-		if due, err := d.Decide(latest, domain.Advance{}); err != nil || (len(due) > 0) != (wake != 0 && wake <= latest) {
+		latest, wake := l.told.At(0), is.Wake()
+		if due, err := is.Decide(latest, domain.Advance{}); err != nil || (len(due) > 0) != (wake != 0 && wake <= latest) {
 			l.t.Fatalf("behind %T of %s it wakes at %s, and due are %s, %v", e, latest, wake, domaintest.Show(due), err)
 		}
-		after := object(l.t, d)
-		if is := d.Shared().Status; rank(is) < rank(status) && (status != domain.StatusScheduled || is != domain.StatusDraft) {
-			l.t.Fatalf("from %s to %s", status, is)
-		} else if rank(is) > rank(status)+1 && status != "" && is != domain.StatusSettled && is != domain.StatusCompleted {
-			l.t.Fatalf("from %s straight to %s", status, is)
-		}
-		if u, ok := e.(domain.Updated); ok {
-			for name := range before {
-				was, is := before[name], after[name]
-				if c, ok := u.Changed[name]; ok {
-					was, is = c.Old, c.New
-					if bytes.Equal(was, is) {
-						l.t.Fatalf("%s: %s changed to itself", name, was)
-					}
-				} else if name == "updatedAt" {
-					continue
-				}
-				if !bytes.Equal(was, before[name]) || !bytes.Equal(is, after[name]) {
-					l.t.Fatalf("%s: the event says %s to %s, shown was %s to %s", name, was, is, before[name], after[name])
-				}
-			}
+		switch is := is.(type) {
+		case domain.Distribution:
+			l.moves(was.(domain.Distribution), is, e)
+		case *domain.Organization:
+			l.keysLast(latest, was.(*domain.Organization), is, e)
 		}
 	}
 	l.log = append(l.log, events...)
 	if !reflect.DeepEqual(l.h, l.told) {
 		l.t.Fatalf("the events tell\n%+v, live is\n%+v", l.told.Aggregate, l.h.Aggregate)
+	}
+}
+
+// moves checks what an event does to a distribution.
+func (l *life) moves(was, d domain.Distribution, e domain.Event) {
+	status := was.Shared().Status
+	before, after := object(l.t, was), object(l.t, d)
+	if is := d.Shared().Status; rank(is) < rank(status) && (status != domain.StatusScheduled || is != domain.StatusDraft) {
+		l.t.Fatalf("from %s to %s", status, is)
+	} else if rank(is) > rank(status)+1 && status != "" && is != domain.StatusSettled && is != domain.StatusCompleted {
+		l.t.Fatalf("from %s straight to %s", status, is)
+	}
+	if u, ok := e.(domain.Updated); ok {
+		for name := range before {
+			was, is := before[name], after[name]
+			if c, ok := u.Changed[name]; ok {
+				was, is = c.Old, c.New
+				if bytes.Equal(was, is) {
+					l.t.Fatalf("%s: %s changed to itself", name, was)
+				}
+			} else if name == "updatedAt" {
+				continue
+			}
+			if !bytes.Equal(was, before[name]) || !bytes.Equal(is, after[name]) {
+				l.t.Fatalf("%s: the event says %s to %s, shown was %s to %s", name, was, is, before[name], after[name])
+			}
+		}
 	}
 }
 

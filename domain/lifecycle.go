@@ -221,23 +221,7 @@ func (l *Lifecycle) create(now Instant, c Create, self Distribution) ([]Event, e
 	s.TimeZone = c.Defaults.TimeZone
 	made.preset(c.Defaults)
 	var wrong problems
-	fields := made.fields()
-	wrong.unknown(c.Fields, fields)
-	for _, f := range fields {
-		raw, given := c.Fields[f.name]
-		switch {
-		case given && f.is(computed):
-			wrong.add(f.name, "is set by the engine")
-		case !given || isNull(raw):
-			if f.is(required) {
-				wrong.add(f.name, "is required")
-			}
-		default:
-			if err := f.value.parse(raw); err != nil {
-				wrong.add(f.name, "%s", err)
-			}
-		}
-	}
+	wrong.readNew(c.Fields, made.fields())
 	wrong.whole(made)
 	if err := wrong.refusal(ValidationFailed); err != nil {
 		return nil, err
@@ -246,6 +230,61 @@ func (l *Lifecycle) create(now Instant, c Create, self Distribution) ([]Event, e
 		s.EncryptionSeed = Secret{Plain: c.Seed}
 	}
 	return []Event{made.created(Stamp{now}, c)}, nil
+}
+
+// readNew reads the fields of a creation. What is left out, or null, keeps the
+// value that it has.
+func (p *problems) readNew(given Fields, fields []field) {
+	p.unknown(given, fields)
+	for _, f := range fields {
+		raw, ok := given[f.name]
+		switch {
+		case ok && f.is(computed):
+			p.add(f.name, "is set by the engine")
+		case !ok || isNull(raw):
+			if f.is(required) {
+				p.add(f.name, "is required")
+			}
+		default:
+			if err := f.value.parse(raw); err != nil {
+				p.add(f.name, "%s", err)
+			}
+		}
+	}
+}
+
+// readChanges reads the fields that an update names into next, which is before
+// until then, and returns what that changes. judge looks at each change as well.
+func (p *problems) readChanges(given Fields, before, next []field, judge func(f field, raw json.RawMessage)) map[string]Change {
+	p.unknown(given, before)
+	changed := map[string]Change{}
+	for i, f := range next {
+		raw, ok := given[f.name]
+		if !ok {
+			continue
+		}
+		if err := f.read(raw); err != nil {
+			p.add(f.name, "%s", err)
+			if f.is(nullable | timing) {
+				f.value.clear() // so that nothing is measured by what it was
+			}
+			continue
+		}
+		was, is := before[i].json(), f.json()
+		if f.is(computed) {
+			is = raw
+		}
+		if sameJSON(was, is) {
+			continue
+		}
+		changed[f.name] = Change{Old: was, New: is}
+		if f.is(computed) || f.is(creationOnly) {
+			p.add(f.name, "cannot be changed")
+			continue
+		}
+		judge(f, raw)
+	}
+	return changed
 }
 
 func (p *problems) unknown(given Fields, fields []field) {
@@ -268,33 +307,9 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 	}
 	var wrong, frozen problems
 	next := self.Fork().(Distribution)
-	before, after := self.fields(), next.fields()
-	wrong.unknown(c.Fields, before)
-	changed := map[string]Change{}
-	for i, f := range after {
-		raw, given := c.Fields[f.name]
-		if !given {
-			continue
-		}
-		if err := f.read(raw); err != nil {
-			wrong.add(f.name, "%s", err)
-			if f.is(nullable | timing) {
-				f.value.clear() // so that nothing is measured by what it was
-			}
-			continue
-		}
-		was, is := before[i].json(), f.json()
-		if f.is(computed) {
-			is = raw
-		}
-		if sameJSON(was, is) {
-			continue
-		}
-		changed[f.name] = Change{Old: was, New: is}
-		open := l.Status == StatusOpen
+	open := l.Status == StatusOpen
+	changed := wrong.readChanges(c.Fields, self.fields(), next.fields(), func(f field, raw json.RawMessage) {
 		switch {
-		case f.is(computed), f.is(creationOnly):
-			wrong.add(f.name, "cannot be changed")
 		case open && f.is(untilOpen):
 			frozen.add(f.name, "is frozen once open")
 		case f.is(untilEntered) && self.entered():
@@ -306,7 +321,7 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 				wrong.add(f.name, "may not be moved into the past")
 			}
 		}
-	}
+	})
 	if len(changed) > 0 && len(frozen) == 0 {
 		wrong.whole(next)
 	}
@@ -458,7 +473,7 @@ const (
 	ruleDelete     = "what is active is not deleted"
 	ruleCommitment = "the revealed secret is the one that was committed to"
 	ruleEntries    = "the frozen list holds who entered"
-	ruleKeys       = "a key is made once and revoked once"
+	ruleKeys       = "a key is made once and ends once"
 	ruleEntropy    = "entropy comes once, while CLOSED, to who named a source"
 )
 
@@ -552,34 +567,52 @@ func (l *Lifecycle) move(e Event, to Status, due Instant, from Status) error {
 
 func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
 	fields := self.fields()
-	for _, name := range slices.Sorted(maps.Keys(e.Changed)) {
+	err := e.apply(fields, func(f field) error {
+		// A step by hand sets the time of the status that follows, which an
+		// update may not once the distribution is closed.
+		if e.Cause == CauseHand && !byHand(self, f) || e.Cause != CauseHand && l.Status.over() {
+			return ruleError(ruleFrozen, "%s in status %s", f.name, l.Status)
+		}
+		if l.Status == StatusOpen && f.is(untilOpen) {
+			return ruleError(ruleFrozen, "%s once open", f.name)
+		}
+		if f.is(untilEntered) && self.entered() {
+			return ruleError(ruleFrozen, "%s once somebody took part", f.name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range fields {
+		_, changed := e.Changed[f.name]
+		if t, ok := f.value.(instant); ok && changed && l.Status == StatusOpen && *t.p < e.When() {
+			return ruleError(ruleFrozen, "%s is moved to %s once open", f.name, *t.p)
+		}
+	}
+	return nil
+}
+
+// apply makes the changes, when each continues the present value of a field that
+// may change and is allowed.
+func (u Updated) apply(fields []field, allow func(field) error) error {
+	for _, name := range slices.Sorted(maps.Keys(u.Changed)) {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
 		if i < 0 || fields[i].is(computed) || fields[i].is(creationOnly) {
 			return ruleError(ruleUpdate, "%s is not a field that changes", name)
 		}
-		f, change := fields[i], e.Changed[name]
+		f, change := fields[i], u.Changed[name]
 		if !sameJSON(f.json(), change.Old) {
 			return ruleError(ruleUpdate, "%s was %s, not %s", name, f.json(), change.Old)
 		}
-		// A step by hand sets the time of the status that follows, which an
-		// update may not once the distribution is closed.
-		if e.Cause == CauseHand && !byHand(self, f) || e.Cause != CauseHand && l.Status.over() {
-			return ruleError(ruleFrozen, "%s in status %s", name, l.Status)
-		}
-		if l.Status == StatusOpen && f.is(untilOpen) {
-			return ruleError(ruleFrozen, "%s once open", name)
-		}
-		if f.is(untilEntered) && self.entered() {
-			return ruleError(ruleFrozen, "%s once somebody took part", name)
+		if err := allow(f); err != nil {
+			return err
 		}
 	}
 	for _, f := range fields {
-		if change, ok := e.Changed[f.name]; ok {
+		if change, ok := u.Changed[f.name]; ok {
 			if err := f.read(change.New); err != nil {
 				return ruleError(ruleUpdate, "%s %s", f.name, err)
-			}
-			if t, ok := f.value.(instant); ok && l.Status == StatusOpen && *t.p < e.When() {
-				return ruleError(ruleFrozen, "%s is moved to %s once open", f.name, *t.p)
 			}
 		}
 	}

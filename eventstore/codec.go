@@ -42,7 +42,7 @@ func newCodec() *codec {
 	register[*domain.QueueCreated](c, "created", 1, queue)
 	register[*domain.DrawCreated](c, "created", 1, draw)
 	register[*domain.AuctionCreated](c, "created", 1, auction)
-	register[domain.Updated](c, "updated", 1, queue, draw, auction)
+	register[domain.Updated](c, "updated", 1, queue, draw, auction, domain.KindOrganization)
 	register[domain.Scheduled](c, "scheduled", 1, queue, draw, auction)
 	register[domain.Unscheduled](c, "unscheduled", 1, queue, draw, auction)
 	register[domain.Opened](c, "opened", 1, queue, draw, auction)
@@ -56,6 +56,7 @@ func newCodec() *codec {
 	register[domain.OrganizationCreated](c, "created", 1, domain.KindOrganization)
 	register[domain.KeyCreated](c, "key.created", 1, domain.KindOrganization)
 	register[domain.KeyRevoked](c, "key.revoked", 1, domain.KindOrganization)
+	register[domain.KeyExpired](c, "key.expired", 1, domain.KindOrganization)
 	register[domain.Claimed](c, "made", 1, domain.KindClaim)
 	register[*domain.SealChecked](c, "checked", 1, domain.KindSeal)
 	return c

@@ -2,10 +2,10 @@ package eventstore
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,7 +17,8 @@ import (
 
 var update = flag.Bool("update", false, "make golden files that are missing; what is pinned is never overwritten")
 
-// samples has an event for every stored name, with every field set.
+// samples has an event for every stored name, with every field set that the
+// shape had when it was made.
 func samples() map[schema]domain.Event {
 	at := domain.Stamp{At: 1_795_000_000_123}
 	id := func(k domain.Kind) domain.Identity {
@@ -51,8 +52,14 @@ func samples() map[schema]domain.Event {
 			Hash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 		},
 		{"organization.key.revoked", 1}: domain.KeyRevoked{Stamp: at, KeyID: "key_01h455vb4pex5vsknk084sn02s"},
-		{"claim.made", 1}:               domain.Claimed{Stamp: at, ID: "queue_01h455vb4pex5vsknk084sn02q"},
-		{"seal.checked", 1}:             &domain.SealChecked{Stamp: at, Value: domain.Secret{Sealed: "v1.Y2hlY2s"}},
+		{"organization.key.expired", 1}: domain.KeyExpired{Stamp: at, KeyID: "key_01h455vb4pex5vsknk084sn02s"},
+		{"organization.updated", 1}: domain.Updated{Stamp: at, Changed: map[string]domain.Change{
+			"name":         {Old: json.RawMessage(`"default"`), New: json.RawMessage(`"a <b>"`)},
+			"timeZone":     {Old: json.RawMessage(`"UTC"`), New: json.RawMessage(`"Europe/Berlin"`)},
+			"currencyCode": {Old: json.RawMessage(`"USD"`), New: json.RawMessage(`"EUR"`)},
+		}, Cause: domain.CauseUpdate},
+		{"claim.made", 1}:   domain.Claimed{Stamp: at, ID: "queue_01h455vb4pex5vsknk084sn02q"},
+		{"seal.checked", 1}: &domain.SealChecked{Stamp: at, Value: domain.Secret{Sealed: "v1.Y2hlY2s"}},
 	}
 	for _, kind := range domain.Kinds() {
 		name := string(kind)
@@ -74,28 +81,56 @@ func samples() map[schema]domain.Event {
 	return out
 }
 
-func (s schema) file() string {
-	return filepath.Join("testdata", "events", fmt.Sprintf("%s.v%d.json", s.name, s.version))
+// additions has an event for every shape that has got fields since, with those set.
+// They may be left out, and are not written when they are not set: what was stored
+// before means what it meant.
+func additions() map[schema]domain.Event {
+	key := samples()[schema{"organization.key.created", 1}].(domain.KeyCreated)
+	key.ExpiresAt = 1_795_000_100_000
+	return map[schema]domain.Event{{"organization.key.created", 1}: key}
+}
+
+// golden is an event and the file that pins its bytes.
+type golden struct {
+	schema
+	event domain.Event
+	file  string
+}
+
+// goldens are all samples and additions, by name.
+func goldens() []golden {
+	var all []golden
+	for suffix, events := range map[string]map[schema]domain.Event{"": samples(), ".added": additions()} {
+		for s, e := range events {
+			file := fmt.Sprintf("%s.v%d%s.json", s.name, s.version, suffix)
+			all = append(all, golden{s, e, filepath.Join("testdata", "events", file)})
+		}
+	}
+	slices.SortFunc(all, func(a, b golden) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.version, b.version), -cmp.Compare(a.file, b.file))
+	})
+	return all
 }
 
 func TestCodec_goldenFilesPinEveryStoredEvent(t *testing.T) {
 	t.Parallel()
-	c, all := newCodec(), samples()
+	c, all := newCodec(), goldens()
+	sampled := samples()
 	for s := range c.decoders {
-		if _, ok := all[s]; !ok {
+		if _, ok := sampled[s]; !ok {
 			t.Errorf("%s version %d has no sample", s.name, s.version)
 		}
 	}
-	for s, e := range all {
-		t.Run(s.name, func(t *testing.T) {
+	for _, g := range all {
+		t.Run(filepath.Base(g.file), func(t *testing.T) {
 			t.Parallel()
-			data, err := c.encode(e)
+			data, err := c.encode(g.event)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := os.ReadFile(s.file())
+			want, err := os.ReadFile(g.file)
 			if os.IsNotExist(err) && *update {
-				if err := os.WriteFile(s.file(), append(data, '\n'), 0o600); err != nil {
+				if err := os.WriteFile(g.file, append(data, '\n'), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				return
@@ -107,12 +142,12 @@ func TestCodec_goldenFilesPinEveryStoredEvent(t *testing.T) {
 			if !bytes.Equal(data, want) {
 				t.Errorf("is stored as\n%s\nwant\n%s", data, want)
 			}
-			back, err := c.decode(s, want)
+			back, err := c.decode(g.schema, want)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !reflect.DeepEqual(back, e) {
-				t.Errorf("is read as\n%+v\nwant\n%+v", back, e)
+			if !reflect.DeepEqual(back, g.event) {
+				t.Errorf("is read as\n%+v\nwant\n%+v", back, g.event)
 			}
 		})
 	}
@@ -128,19 +163,19 @@ func TestCodec_goldenFilesPinEveryStoredEvent(t *testing.T) {
 func TestCodec_writesWhatEncodingJSONWrites(t *testing.T) {
 	t.Parallel()
 	c := newCodec()
-	for s, e := range samples() {
+	for _, g := range goldens() {
 		var want bytes.Buffer
 		enc := json.NewEncoder(&want)
 		enc.SetEscapeHTML(false)
-		if err := enc.Encode(e); err != nil {
+		if err := enc.Encode(g.event); err != nil {
 			t.Fatal(err)
 		}
-		got, err := c.encode(e)
+		got, err := c.encode(g.event)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got, bytes.TrimSuffix(want.Bytes(), []byte("\n"))) {
-			t.Errorf("%s:\n%s\nwant\n%s", s.name, got, want.Bytes())
+			t.Errorf("%s:\n%s\nwant\n%s", g.file, got, want.Bytes())
 		}
 	}
 }
@@ -231,19 +266,18 @@ func TestCodec_aNameIsRegisteredOnce(t *testing.T) {
 // one: both accept the same bytes and read the same from them.
 func FuzzCodec_readsAsEncodingJSONDoes(f *testing.F) {
 	c := newCodec()
-	all := samples()
-	names := slices.SortedFunc(maps.Keys(all), func(a, b schema) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
-	for i, s := range names {
-		data, err := c.encode(all[s])
+	all := goldens()
+	for i, g := range all {
+		data, err := c.encode(g.event)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(i, data)
 	}
 	f.Fuzz(func(t *testing.T, i int, data []byte) {
-		s := names[uint(i)%uint(len(names))]
-		got, err := c.decode(s, data)
-		want := reflect.New(reflect.TypeOf(all[s]))
+		s := all[uint(i)%uint(len(all))]
+		got, err := c.decode(s.schema, data)
+		want := reflect.New(reflect.TypeOf(s.event))
 		stdErr := json.Unmarshal(data, want.Interface())
 		if err == nil && stdErr != nil {
 			t.Fatalf("%s accepted %q, encoding/json says %v", s.name, data, stdErr)

@@ -44,7 +44,9 @@ func (s *server) authenticate(x *exchange, r *http.Request) error {
 		return domain.Refuse(authenticationRequired, "")
 	}
 	k := organization.Keys[c.KeyID]
-	if subtle.ConstantTimeCompare([]byte(k.Hash), buf[:]) != 1 || k.RevokedAt != 0 {
+	// A key that has expired gives no access, even when the timer that records it is
+	// late.
+	if subtle.ConstantTimeCompare([]byte(k.Hash), buf[:]) != 1 || !k.Works(domain.InstantOf(x.started)) {
 		return domain.Refuse(authenticationRequired, "")
 	}
 	if k.Level != domain.SecretKey {

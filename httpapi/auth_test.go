@@ -62,7 +62,9 @@ func TestPublishableKeyInDisguise(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const disguised = "sk_live_disguised0000000000000000000"
-	w.key(w.mine, domain.PublishableKey, disguised)
+	w.happens(w.mine.Stream(), domain.KeyCreated{
+		Stamp: domain.Stamp{At: domain.InstantOf(w.config.Clock())}, KeyID: "key_1", Level: domain.PublishableKey, Hash: domain.KeyHash(disguised),
+	})
 	w.do(http.MethodGet, "/api/v1/queues", "", key(disguised)).refuses(http.StatusUnauthorized, "Secret key required")
 }
 

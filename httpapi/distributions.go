@@ -200,15 +200,15 @@ func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands
 // written answers a write with the object as it is now or, for a repeated
 // creation, as it was then.
 func (s *server) written(x *exchange, r *http.Request, status int, result commands.Result) error {
-	d, err := made(result)
-	if err != nil {
-		return err
+	object, ok := result.History.Aggregate.(interface{ AppendJSON(dst []byte) []byte })
+	if !ok {
+		return errors.New("a command for an object left none behind")
 	}
 	if result.Replayed {
 		x.set("Idempotent-Replayed", "true")
 	}
 	x.set("Etag", etag(result.History.Changed))
-	x.json(r, status, typeJSON, d.AppendJSON(nil))
+	x.json(r, status, typeJSON, object.AppendJSON(nil))
 	return nil
 }
 

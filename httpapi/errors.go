@@ -64,6 +64,7 @@ var answers = map[domain.Code]answer{
 	domain.UpdateOpen:        {status: http.StatusConflict},
 	domain.DeleteActive:      {status: http.StatusConflict},
 	domain.InvalidTransition: {status: http.StatusConflict},
+	domain.NotPossible:       {status: http.StatusConflict},
 	domain.ChangedByAnother:  {status: http.StatusConflict},
 
 	domain.PreconditionFailed: {status: http.StatusPreconditionFailed},

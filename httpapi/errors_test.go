@@ -87,6 +87,11 @@ func (f failing) Create(context.Context, commands.Creation) (commands.Result, er
 	return f.Handle(context.Background(), commands.Request{})
 }
 
+func (f failing) CreateKey(context.Context, commands.KeyCreation) (commands.IssuedKey, error) {
+	r, err := f.Handle(context.Background(), commands.Request{})
+	return commands.IssuedKey{Result: r}, err
+}
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	const store = "Event store unavailable"
@@ -263,6 +268,9 @@ func TestMethodsAndPaths(t *testing.T) {
 		"/api/v1/draws/x/entropy":      "PUT",
 		"/api/v1/distributions":        "GET, HEAD",
 		"/api/v1/distributions/x":      "GET, HEAD",
+		"/api/v1/keys":                 "GET, HEAD, POST",
+		"/api/v1/keys/x":               "DELETE, GET, HEAD",
+		"/api/v1/organization":         "GET, HEAD, PUT",
 		"/livez":                       "GET, HEAD",
 		"/readyz":                      "GET, HEAD",
 		"/api/v1/queues/x/open":        "POST",
@@ -354,5 +362,7 @@ func TestQueryParametersThatNobodyKnows(t *testing.T) {
 	w.do(http.MethodGet, path+"?asOf=2026-01-01T00:00:00Z", "").blames("asOf")
 	w.do(http.MethodPost, "/api/v1/queues?b=1&a=2", `{"sequenceId":"s"}`).blames("a", "b")
 	w.do(http.MethodDelete, path+"?force=true", "").blames("force")
+	w.do(http.MethodDelete, "/api/v1/keys/x?force=true", "").blames("force")
+	w.do(http.MethodPut, "/api/v1/organization?force=true", `{}`).blames("force")
 	w.do(http.MethodGet, path+"?a=%zz", "").blames("query")
 }

@@ -3,8 +3,6 @@ package httpapi
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -247,6 +245,21 @@ func (w *world) run(stream domain.ID, c domain.Command) {
 	}
 }
 
+// happens puts an event into the log, whatever the rules would have led to.
+func (w *world) happens(stream string, e domain.Event) {
+	w.tb.Helper()
+	p, err := w.log.Encode(stream, e, domain.Metadata{})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	p.ID = uuid.New()
+	head := domain.Head{Revision: domain.Revision(len(w.log.streams[stream]) - 1)}
+	_, head.Hash, _ = domain.SplitHash(w.log.streams[stream][head.Revision].RawMetadata)
+	if _, _, err := w.log.Append(w.tb.Context(), stream, head, []domain.Proposed{p}); err != nil {
+		w.tb.Fatal(err)
+	}
+}
+
 func (w *world) organization(name, zone string, currency domain.Currency) domain.ID {
 	w.tb.Helper()
 	id := domain.NewID("org", uuid.New())
@@ -256,9 +269,9 @@ func (w *world) organization(name, zone string, currency domain.Currency) domain
 
 func (w *world) key(organization domain.ID, level domain.KeyLevel, key string) domain.ID {
 	w.tb.Helper()
-	id := domain.NewID("key", uuid.New())
-	sum := sha256.Sum256([]byte(key))
-	w.run(organization, domain.CreateKey{KeyID: id, Level: level, Name: "test", Hint: key[:8], Hash: hex.EncodeToString(sum[:])})
+	id := domain.NewID("key", uuid.Must(uuid.NewV7()))
+	f := domain.Fields{"level": encode(level), "name": encode("test"), "mode": encode(key[3:7])}
+	w.run(organization, domain.CreateKey{KeyID: id, Fields: f, Random: key[len("sk_live_"):]})
 	return id
 }
 

@@ -35,7 +35,7 @@ func (s *server) list(k domain.Kind) handler {
 		if err != nil {
 			return err
 		}
-		q, err := s.readList(x.organization.ID, kinds, given)
+		q, err := s.readList(x.organization.ID, kinds, listParameters, given)
 		if err != nil {
 			return err
 		}
@@ -54,10 +54,22 @@ func (s *server) list(k domain.Kind) handler {
 // appendPage joins the rows as they are rendered already.
 func (s *server) appendPage(dst []byte, q projections.ListQuery, page projections.Page) []byte {
 	rows := make([][]byte, len(page.Rows))
-	size := 256
 	for i, row := range page.Rows {
 		rows[i] = row.JSON()
-		size += len(rows[i]) + 1
+	}
+	info := pageInfo{HasNextPage: page.HasNext, HasPreviousPage: page.HasPrevious}
+	if len(rows) > 0 {
+		start, end := s.formatCursor(q, page.Start), s.formatCursor(q, page.End)
+		info.StartCursor, info.EndCursor = &start, &end
+	}
+	return appendList(dst, rows, info)
+}
+
+// appendList writes a page of any objects.
+func appendList(dst []byte, rows [][]byte, info pageInfo) []byte {
+	size := 256
+	for _, row := range rows {
+		size += len(row) + 1
 	}
 	dst = slices.Grow(dst, size)
 	dst = append(dst, `{"data":[`...)
@@ -66,11 +78,6 @@ func (s *server) appendPage(dst []byte, q projections.ListQuery, page projection
 			dst = append(dst, ',')
 		}
 		dst = append(dst, row...)
-	}
-	info := pageInfo{HasNextPage: page.HasNext, HasPreviousPage: page.HasPrevious}
-	if len(rows) > 0 {
-		start, end := s.formatCursor(q, page.Start), s.formatCursor(q, page.End)
-		info.StartCursor, info.EndCursor = &start, &end
 	}
 	dst = append(dst, `],"pageInfo":`...)
 	dst = append(dst, encode(info)...)
@@ -120,13 +127,17 @@ type listRequest struct {
 	cursor    string // likewise
 }
 
-// listParameters are the parameters of lists, in the order in which what is
-// wrong with them is told. All but status may be given once.
-var listParameters = []parameter{
+// pageParameters are the parameters of every list.
+var pageParameters = []parameter{
 	{"first", (*listRequest).readLimit},
 	{"after", (*listRequest).readCursor},
 	{"last", (*listRequest).readLimit},
 	{"before", (*listRequest).readCursor},
+}
+
+// listParameters are those of lists of distributions, in the order in which what
+// is wrong with them is told. All but status may be given once.
+var listParameters = slices.Concat(pageParameters, []parameter{
 	{"sortBy", (*listRequest).readSort},
 	{"sortDir", (*listRequest).readDirection},
 	{"status", (*listRequest).readStatus},
@@ -134,11 +145,11 @@ var listParameters = []parameter{
 	{"search", (*listRequest).readSearch},
 	{"openAfter", func(q *listRequest, v string) error { return readTime(&q.OpenAfter, v) }},
 	{"openBefore", func(q *listRequest, v string) error { return readTime(&q.OpenBefore, v) }},
-}
+})
 
 // readList makes a query of the parameters, or refuses all that is wrong with
 // them at once.
-func (s *server) readList(organization domain.ID, kinds []domain.Kind, given url.Values) (projections.ListQuery, error) {
+func (s *server) readList(organization domain.ID, kinds []domain.Kind, known []parameter, given url.Values) (projections.ListQuery, error) {
 	q := listRequest{ListQuery: projections.ListQuery{
 		Organization: organization,
 		Kinds:        kinds,
@@ -149,7 +160,7 @@ func (s *server) readList(organization domain.ID, kinds []domain.Kind, given url
 	refuse := func(name, message string) {
 		wrong = append(wrong, domain.Detail{Field: name, Message: message})
 	}
-	for _, p := range listParameters {
+	for _, p := range known {
 		values := given[p.name]
 		if len(values) > 1 && p.name != "status" {
 			refuse(p.name, "may be given once")
@@ -170,7 +181,7 @@ func (s *server) readList(organization domain.ID, kinds []domain.Kind, given url
 			}
 		}
 	}
-	wrong = append(wrong, unknownParameters(given, listParameters)...)
+	wrong = append(wrong, unknownParameters(given, known)...)
 	// Names are read from A on, times from the newest on.
 	q.Descending = q.direction == "desc" || q.direction == "" && q.SortBy != projections.SortName
 	// With a parameter wrong it is not known which list the cursor is for.

@@ -20,12 +20,14 @@ import (
 type Commands interface {
 	Handle(ctx context.Context, r commands.Request) (commands.Result, error)
 	Create(ctx context.Context, c commands.Creation) (commands.Result, error)
+	CreateKey(ctx context.Context, c commands.KeyCreation) (commands.IssuedKey, error)
 }
 
 // Views answers queries. *projections.Views does.
 type Views interface {
 	Credential(hash string) (projections.Credential, bool)
 	Organization(id domain.ID) (*domain.Organization, bool)
+	Account(id domain.ID) (projections.Account, bool)
 	Get(organization, id domain.ID) (projections.Row, error)
 	List(q projections.ListQuery) (projections.Page, error)
 	Position() domain.Position
@@ -105,6 +107,18 @@ func newServer(c Config) *server {
 	s.handleStep(domain.KindAuction, "settle", domain.StatusSettled)
 	s.handle(basePath+collections[domain.KindDraw]+"/{id}/entropy", methods{
 		http.MethodPut: s.secret(noQuery(s.supplyEntropy)),
+	})
+	s.handle(keysPath, methods{
+		http.MethodGet:  s.secret(s.listKeys),
+		http.MethodPost: s.secret(noQuery(s.createKey)),
+	})
+	s.handle(keysPath+"/{id}", methods{
+		http.MethodGet:    s.secret(noQuery(s.getKey)),
+		http.MethodDelete: s.secret(noQuery(s.revokeKey)),
+	})
+	s.handle(basePath+"/organization", methods{
+		http.MethodGet: s.secret(noQuery(s.getOrganization)),
+		http.MethodPut: s.secret(noQuery(s.updateOrganization)),
 	})
 	s.handle("/livez", methods{http.MethodGet: s.live})
 	s.handle("/readyz", methods{http.MethodGet: s.ready})

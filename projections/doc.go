@@ -5,7 +5,7 @@
 // thrown away at any time.
 //
 //   - The catalog has every distribution, for getting one and for listing them.
-//   - The deadlines are the next wakes of all distributions.
+//   - The deadlines are the next wakes of all distributions and organizations.
 //   - The accounts are the organizations and their keys.
 //
 // The package reads histories and believes only what domain.History accepts; a

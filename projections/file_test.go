@@ -121,7 +121,7 @@ func shape(t reflect.Type) string {
 // When this fails, raise format and write the new shape down.
 func TestFormat_isRaisedWithTheAggregates(t *testing.T) {
 	t.Parallel()
-	const written = 1
+	const written = 2
 	got := map[string]string{}
 	for name, v := range map[string]any{
 		"queue": domain.Queue{}, "draw": domain.Draw{}, "auction": domain.Auction{},
@@ -256,7 +256,8 @@ func TestOpen_unusable(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		"an older format":    {spoil: run("PRAGMA user_version = 0")},
+		"no format":          {spoil: run("PRAGMA user_version = 0")},
+		"an older format":    {spoil: run("PRAGMA user_version = 1; UPDATE organizations SET state = json_remove(state, '$.updatedAt')")},
 		"a newer format":     {spoil: run(fmt.Sprintf("PRAGMA user_version = %d", format+1))},
 		"a table is missing": {spoil: run("DROP TABLE quarantine")},
 		"a state is cut":     {spoil: run("UPDATE distributions SET state = substr(state, 1, 100)")},

@@ -156,6 +156,15 @@ func (l *testLog) organization(tb testing.TB) domain.ID {
 	return id
 }
 
+// key gives an organization a secret key, which ends at expires unless that is 0,
+// and returns its hash.
+func (l *testLog) key(tb testing.TB, org, id domain.ID, random string, expires domain.Instant) string {
+	tb.Helper()
+	f := fields("level", `"secret"`, "expiresAt", instant(expires)).Fields
+	l.must(tb, org, domain.CreateKey{KeyID: id, Fields: f, Random: random})
+	return domain.KeyHash(domain.KeyText(domain.SecretKey, domain.LiveKey, random))
+}
+
 // create makes a distribution. Fields are given as JSON and complete what its
 // kind requires.
 func (l *testLog) create(tb testing.TB, org domain.ID, k domain.Kind, fields map[string]string) domain.ID {

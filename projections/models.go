@@ -21,6 +21,15 @@ type models struct {
 	organizations map[domain.ID]*domain.Organization
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
+	rearmed       chan struct{} // says that the deadline of an organization is another
+}
+
+// signal says so on a channel with room for one: once is enough until it is heard.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // newTree makes a tree that is guarded by the lock of the views.
@@ -65,6 +74,7 @@ func newModels(size int) models {
 		organizations: map[domain.ID]*domain.Organization{},
 		credentials:   map[string][]Credential{},
 		quarantine:    map[string]*domain.HistoryError{},
+		rearmed:       make(chan struct{}, 1),
 	}
 }
 
@@ -99,6 +109,9 @@ func (m *models) publish(e *entry, next *state) {
 		}
 		if at != 0 {
 			m.deadlines.Set(deadline{at, next.stream()})
+		}
+		if domain.StreamKind(next.stream()) == domain.KindOrganization {
+			signal(m.rearmed)
 		}
 	}
 	m.account(was.organization(), next.organization())
@@ -186,7 +199,7 @@ func (m *models) account(was, next *domain.Organization) {
 	}
 	m.organizations[next.ID] = next
 	for _, k := range next.Keys {
-		if k.RevokedAt != 0 {
+		if k.RevokedAt != 0 || k.Expired {
 			continue
 		}
 		// One key in two organizations is a mistake. Whose it is does not depend
@@ -198,8 +211,8 @@ func (m *models) account(was, next *domain.Organization) {
 	}
 }
 
-// Credential is what an unrevoked key gives access to, found by the SHA-256 of
-// the key in lower-case hex. An organization in quarantine has none: its
+// Credential is what a key gives access to whose end is not recorded, found by the
+// SHA-256 of the key in lower-case hex. An organization in quarantine has none: its
 // revocations may be what was lost.
 func (v *Views) Credential(hash string) (Credential, bool) {
 	v.mu.RLock()
@@ -217,6 +230,25 @@ func (v *Views) Organization(id domain.ID) (*domain.Organization, bool) {
 	defer v.mu.RUnlock()
 	o, ok := v.models.organizations[id]
 	return o, ok
+}
+
+// Account is an organization as it was when it was asked for.
+type Account struct {
+	// Organization is only to be read: others hold the same.
+	Organization *domain.Organization
+	// Changed is the revision of the last event that changed it, beside its keys.
+	Changed domain.Revision
+}
+
+// Account is the organization with that id, likewise.
+func (v *Views) Account(id domain.ID) (Account, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	e, ok := v.models.streams[id.Stream()]
+	if !ok || e.current.organization() == nil {
+		return Account{}, false
+	}
+	return Account{e.current.organization(), e.current.history.Changed}, true
 }
 
 // Organizations are all organizations that are not in quarantine, by id.
@@ -257,6 +289,10 @@ func (v *Views) Wake(stream string) domain.Instant {
 	}
 	return 0
 }
+
+// Rearmed tells, once or for several at once, that an organization has got another
+// wake, or none any more, since the views were opened.
+func (v *Views) Rearmed() <-chan struct{} { return v.models.rearmed }
 
 // State returns a copy of a distribution's state, and a position up to which it
 // holds the log. It is nil when there is none to decide on: the stream is unknown,

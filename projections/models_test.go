@@ -145,7 +145,7 @@ func TestViews_quarantine(t *testing.T) {
 			t.Parallel()
 			l := newLog()
 			org := l.organization(t)
-			l.must(t, org, domain.CreateKey{KeyID: "key_1", Hash: "hash"})
+			hash := l.key(t, org, "key_1", "first", 0)
 			id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`})
 			other := l.create(t, org, domain.KindAuction, nil)
 			c.spoil(l, id.Stream())
@@ -179,7 +179,10 @@ func TestViews_quarantine(t *testing.T) {
 				if _, ok := v.Organization(org); ok || len(v.Organizations()) != 0 {
 					t.Error("what is in quarantine is served")
 				}
-				if _, ok := v.Credential("hash"); ok {
+				if _, ok := v.Account(org); ok {
+					t.Error("what is in quarantine is served")
+				}
+				if _, ok := v.Credential(hash); ok {
 					t.Error("what is in quarantine gives access")
 				}
 			}
@@ -280,9 +283,10 @@ func TestCredential(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	a, b := l.organization(t), l.organization(t)
-	l.must(t, a, domain.CreateKey{KeyID: "key_2", Level: domain.SecretKey, Hash: "shared"})
-	l.must(t, b, domain.CreateKey{KeyID: "key_1", Level: domain.PublishableKey, Hash: "shared"})
-	l.must(t, b, domain.CreateKey{KeyID: "key_3", Level: domain.SecretKey, Hash: "own"})
+	shared := l.key(t, a, "key_2", "shared", 0)
+	l.key(t, b, "key_1", "shared", 0)
+	own := l.key(t, b, "key_3", "own", 0)
+	ending := l.key(t, b, "key_4", "ending", l.now.Add(time.Minute))
 	v, path := testViews(t, l)
 	want := func(hash string, c Credential, known bool) {
 		t.Helper()
@@ -295,22 +299,112 @@ func TestCredential(t *testing.T) {
 			}
 		}
 	}
-	want("own", Credential{b, "key_3", domain.SecretKey}, true)
-	want("shared", Credential{b, "key_1", domain.PublishableKey}, true)
+	want(own, Credential{b, "key_3", domain.SecretKey}, true)
+	want(shared, Credential{b, "key_1", domain.SecretKey}, true)
+	want(ending, Credential{b, "key_4", domain.SecretKey}, true)
 	want("unknown", Credential{}, false)
 	l.must(t, b, domain.RevokeKey{KeyID: "key_1"})
 	l.must(t, b, domain.RevokeKey{KeyID: "key_3"})
+	l.now = l.now.Add(time.Minute)
+	l.must(t, b, domain.Advance{})
 	follow(v, l)
-	want("own", Credential{}, false)
-	want("shared", Credential{a, "key_2", domain.SecretKey}, true)
+	want(own, Credential{}, false)
+	want(ending, Credential{}, false)
+	want(shared, Credential{a, "key_2", domain.SecretKey}, true)
 
 	o, ok := v.Organization(b)
-	if !ok || o.ID != b || len(o.Keys) != 2 {
+	if !ok || o.ID != b || len(o.Keys) != 3 {
 		t.Errorf("got %v", o)
 	}
 	if all := v.Organizations(); len(all) != 2 || all[0].ID != a || all[1].ID != b {
 		t.Errorf("got %v", all)
 	}
+}
+
+// The object is changed by its own updates, not by what happens to its keys.
+func TestAccount(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	v, path := testViews(t, l)
+	for i, do := range []func(){
+		func() {},
+		func() { l.key(t, org, "key_1", "first", l.now.Add(time.Minute)) },
+		func() { l.now = l.now.Add(time.Minute); l.must(t, org, domain.Advance{}) },
+		func() { l.must(t, org, fields("name", `"Other"`)) },
+	} {
+		do()
+		follow(v, l)
+		save(t, v)
+		restarted := openViews(t, path)
+		for _, v := range []*Views{v, restarted} {
+			a, ok := v.Account(org)
+			if want := domain.Revision(i / 3 * 3); !ok || a.Changed != want || (a.Organization.Name == "Other") != (want > 0) {
+				t.Errorf("%d: %+v at %d", i, a.Organization, a.Changed)
+			}
+		}
+		closeViews(t, restarted)
+	}
+	for _, id := range []domain.ID{l.id("org"), l.create(t, org, domain.KindQueue, nil)} {
+		if a, ok := v.Account(id); ok {
+			t.Errorf("%s is %+v", id, a)
+		}
+	}
+}
+
+// An organization wakes when a key expires, and whoever keeps time is told of it.
+func TestWakes_organization(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	v, path := testViews(t, l)
+	rearmed := func(want bool) {
+		t.Helper()
+		select {
+		case <-v.Rearmed():
+			if !want {
+				t.Error("told for nothing")
+			}
+		default:
+			if want {
+				t.Error("nobody is told")
+			}
+		}
+	}
+	wakes := func(want domain.Instant) {
+		t.Helper()
+		save(t, v)
+		restarted := openViews(t, path)
+		defer restarted.Close()
+		for _, v := range []*Views{v, restarted} {
+			var next domain.Instant
+			v.Wakes(func(stream string, at domain.Instant) bool { next = at; return stream != org.Stream() })
+			if got := v.Wake(org.Stream()); got != want || next != want {
+				t.Errorf("wakes at %s, and among all at %s, want %s", got, next, want)
+			}
+		}
+	}
+	rearmed(false)
+	l.key(t, org, "key_1", "lasting", 0)
+	l.create(t, org, domain.KindQueue, map[string]string{"closeAt": `"2100-01-01T00:00:03Z"`})
+	follow(v, l)
+	rearmed(false)
+	wakes(0)
+	end := l.now.Add(time.Minute)
+	l.key(t, org, "key_2", "ending", end)
+	follow(v, l)
+	rearmed(true)
+	rearmed(false)
+	wakes(end)
+	l.key(t, org, "key_3", "sooner", end-1)
+	follow(v, l)
+	rearmed(true)
+	wakes(end - 1)
+	l.now = end
+	l.must(t, org, domain.Advance{})
+	follow(v, l)
+	rearmed(true)
+	wakes(0)
 }
 
 func TestWakes(t *testing.T) {
@@ -408,7 +502,7 @@ func TestViews_concurrency(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	org := l.organization(t)
-	l.must(t, org, domain.CreateKey{KeyID: "key_1", Hash: "hash"})
+	hash := l.key(t, org, "key_1", "first", 0)
 	var ids []domain.ID
 	for range 40 {
 		l.now++
@@ -441,7 +535,8 @@ func TestViews_concurrency(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				v.Credential("hash")
+				v.Credential(hash)
+				v.Account(org)
 				v.Organizations()
 				v.Quarantined()
 				v.Wakes(func(stream string, _ domain.Instant) bool { return v.Wake(stream) > 0 })

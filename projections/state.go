@@ -123,6 +123,9 @@ func (s *state) wake() domain.Instant {
 	if d := s.live(); d != nil {
 		return d.Wake()
 	}
+	if o := s.organization(); o != nil {
+		return o.Wake()
+	}
 	return 0
 }
 

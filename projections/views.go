@@ -143,10 +143,7 @@ func (v *Views) show(s shown) {
 	v.models.publish(s.entry, s.state)
 	v.dirty[s.entry] = s.state
 	if len(v.dirty) >= crowd {
-		select {
-		case v.crowded <- struct{}{}:
-		default:
-		}
+		signal(v.crowded)
 	}
 }
 

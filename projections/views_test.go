@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -25,18 +26,20 @@ func world(t *rapid.T, l *testLog) {
 			l.try(id.Stream(), domain.CreateOrganization{ID: id, Name: "Org", TimeZone: "UTC", CurrencyCode: "JPY"})
 		case op == 1:
 			keys = append(keys, l.id("key"))
+			f := fields("level", `"secret"`, "expiresAt", drawTime(t, l)).Fields
 			l.try(orgs[pick("org", len(orgs))].Stream(), domain.CreateKey{
-				KeyID: keys[len(keys)-1], Level: domain.SecretKey, Hash: string(rune('a' + pick("hash", 4))),
+				KeyID: keys[len(keys)-1], Fields: f, Random: string(rune('a' + pick("random", 4))),
 			})
 		case op == 2 && len(keys) > 0:
-			l.try(orgs[pick("org", len(orgs))].Stream(), domain.RevokeKey{KeyID: keys[pick("key", len(keys))]})
+			l.try(orgs[pick("org", len(orgs))].Stream(), domain.RevokeKey{KeyID: keys[pick("key", len(keys))], EvenLast: true})
 		case op <= 5 || len(ids) == 0:
 			ids = append(ids, drawDistribution(t, l, orgs[pick("org", len(orgs))]))
 		case op == 6:
 			l.now = l.now.Add(1000 * 1000 * 1000)
-			for _, id := range ids {
+			for _, id := range slices.Concat(orgs, ids) {
 				l.try(id.Stream(), domain.Advance{})
 			}
+			l.try(orgs[pick("org", len(orgs))].Stream(), fields("name", `"renamed"`))
 		case op == 7:
 			l.try(ids[pick("id", len(ids))].Stream(), domain.Delete{})
 		case op == 8:

@@ -3,12 +3,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -27,6 +28,7 @@ var operator = commands.Caller{Actor: domain.ActorOperator}
 // office administers organizations and keys through commands of its own, beside
 // whatever engines are running: they learn of it from the log.
 type office struct {
+	log     commands.Log
 	handler *commands.Handler
 	views   interface {
 		Organizations() []*domain.Organization
@@ -80,32 +82,42 @@ func (o *office) makeDefaultOrganization(ctx context.Context) (*domain.Organizat
 	return made.History.Aggregate.(*domain.Organization), nil
 }
 
-// newKey makes a key that nobody can guess.
-func newKey(level domain.KeyLevel, mode string) string {
-	return keyPrefix(level) + mode + "_" + rand.Text()
+// newKey makes a live key that nobody can guess.
+func newKey(level domain.KeyLevel) string {
+	return domain.KeyText(level, domain.LiveKey, rand.Text())
 }
 
-// hintLength is how much of a key is kept readable, to tell it from others.
-const hintLength = len("sk_live_") + 4
-
-// addKey gives an organization a key; one that it has already is left as it is.
-// It returns where that stands in the log.
+// addKey gives an organization a key, which is like keyPattern; one that it has
+// already is left as it is. It returns where that stands in the log.
 func (o *office) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.Position, error) {
-	id, err := newID("key")
-	if err != nil {
-		return domain.Position{}, err
-	}
-	hash := sha256.Sum256([]byte(key))
-	result, err := o.handler.Handle(ctx, commands.Request{
-		Stream: organization.Stream(), Caller: operator,
-		Command: domain.CreateKey{KeyID: id, Level: level, Name: name, Hint: key[:hintLength], Hash: hex.EncodeToString(hash[:])},
+	mode, random, _ := strings.Cut(strings.TrimPrefix(key, level.Prefix()), "_")
+	issued, err := o.handler.CreateKey(ctx, commands.KeyCreation{
+		Organization: organization, Caller: operator, Random: random,
+		Fields: fieldsOf(map[string]string{"level": string(level), "mode": mode, "name": name}),
 	})
-	return result.Position, err
+	return issued.Position, err
+}
+
+// fieldsOf are the fields of a request that has the values which are given.
+func fieldsOf(values map[string]string) domain.Fields {
+	fields := domain.Fields{}
+	for name, value := range values {
+		if value == "" {
+			continue
+		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			panic("a string always encodes: " + err.Error())
+		}
+		fields[name] = raw
+	}
+	return fields
 }
 
 // find returns the organization with that id or, when only one has it, that
-// name.
-func (o *office) find(idOrName string) (*domain.Organization, error) {
+// name. The default organization is found by its first name, too, once no other
+// has it.
+func (o *office) find(ctx context.Context, idOrName string) (*domain.Organization, error) {
 	var found []*domain.Organization
 	for _, org := range o.views.Organizations() {
 		if string(org.ID) == idOrName {
@@ -117,11 +129,33 @@ func (o *office) find(idOrName string) (*domain.Organization, error) {
 	}
 	switch len(found) {
 	case 0:
+		if idOrName == defaultOrganization {
+			return o.findDefault(ctx)
+		}
 		return nil, badConfig("there is no organization %q", idOrName)
 	case 1:
 		return found[0], nil
 	}
 	return nil, badConfig("%d organizations are called %q: give the id", len(found), idOrName)
+}
+
+// findDefault returns the default organization, whatever it is called by now.
+func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) {
+	claim := domain.NewHistory(defaultClaim)
+	for r, err := range o.log.Read(ctx, defaultClaim, domain.NoStream) {
+		if err == nil {
+			err = claim.Apply(r)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, org := range o.views.Organizations() {
+		if org.ID == claim.Aggregate.(*domain.Claims).Made {
+			return org, nil
+		}
+	}
+	return nil, badConfig("there is no organization %q", defaultOrganization)
 }
 
 // withOffice runs f on the log that the settings name: on the server that is
@@ -150,7 +184,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return f(&office{commands.NewHandler(l, nil, time.Now), views})
+	return f(&office{l, commands.NewHandler(l, nil, time.Now), views})
 }
 
 // adminLog is the log with, where this process has to run the embedded store
@@ -192,6 +226,8 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 
 type orgCmd struct {
 	Create orgCreateCmd `cmd:"" help:"Make an organization."`
+	Show   orgShowCmd   `cmd:"" help:"Show an organization."`
+	Update orgUpdateCmd `cmd:"" help:"Change an organization. What it has made stays as it is."`
 }
 
 type orgCreateCmd struct {
@@ -212,6 +248,56 @@ func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
 		}
 		_, err = fmt.Fprintln(to.out, id)
 		return err
+	})
+}
+
+type orgShowCmd struct {
+	Org string `default:"default" help:"The organization's id or name (${default})."`
+}
+
+// Run prints the organization.
+func (c *orgShowCmd) Run(ctx context.Context, s *settings, to streams) error {
+	return withKeys(ctx, s, func(o *office) error {
+		org, err := o.find(ctx, c.Org)
+		if err != nil {
+			return err
+		}
+		return showOrganization(to.out, org)
+	})
+}
+
+func showOrganization(out io.Writer, o *domain.Organization) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "id\t%s\nname\t%s\ntime zone\t%s\ncurrency\t%s\ncreated\t%s\nupdated\t%s\n",
+		o.ID, o.Name, o.TimeZone, o.CurrencyCode, o.CreatedAt, o.UpdatedAt)
+	return table.Flush()
+}
+
+type orgUpdateCmd struct {
+	Org      string `default:"default" help:"The organization's id or name (${default})."`
+	Name     string `help:"What it is called from now on."`
+	TimeZone string `help:"IANA time zone for times without an offset."`
+	Currency string `help:"ISO 4217 code of prices without one."`
+}
+
+// Run changes what is given and prints the organization.
+func (c *orgUpdateCmd) Run(ctx context.Context, s *settings, to streams) error {
+	changes := fieldsOf(map[string]string{"name": c.Name, "timeZone": c.TimeZone, "currencyCode": c.Currency})
+	if len(changes) == 0 {
+		return badConfig("nothing to change: give --name, --time-zone or --currency")
+	}
+	return withKeys(ctx, s, func(o *office) error {
+		org, err := o.find(ctx, c.Org)
+		if err != nil {
+			return err
+		}
+		result, err := o.handler.Handle(ctx, commands.Request{
+			Stream: org.ID.Stream(), Command: domain.Update{Fields: changes}, Caller: operator,
+		})
+		if err != nil {
+			return refused(err)
+		}
+		return showOrganization(to.out, result.History.Aggregate.(*domain.Organization))
 	})
 }
 
@@ -243,21 +329,25 @@ type keysCreateCmd struct {
 	Level string `enum:"secret,publishable" default:"secret" help:"secret or publishable (${default})."`
 	Mode  string `enum:"live,test" default:"live" help:"live or test (${default})."`
 	Name  string `help:"What it is for."`
+
+	ExpiresAt string `placeholder:"TIME" help:"When it stops working, such as 2027-01-31T12:00:00Z; without an offset in the organization's time zone (never)."`
 }
 
 // Run makes the key and prints it.
 func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
 	return withKeys(ctx, s, func(o *office) error {
-		org, err := o.find(c.Org)
+		org, err := o.find(ctx, c.Org)
 		if err != nil {
 			return err
 		}
-		level := domain.KeyLevel(c.Level)
-		key := newKey(level, c.Mode)
-		if _, err := o.addKey(ctx, org.ID, level, c.Name, key); err != nil {
+		issued, err := o.handler.CreateKey(ctx, commands.KeyCreation{
+			Organization: org.ID, Caller: operator,
+			Fields: fieldsOf(map[string]string{"level": c.Level, "mode": c.Mode, "name": c.Name, "expiresAt": c.ExpiresAt}),
+		})
+		if err != nil {
 			return refused(err)
 		}
-		_, err = fmt.Fprintln(to.out, key)
+		_, err = fmt.Fprintln(to.out, issued.Text)
 		return err
 	})
 }
@@ -271,21 +361,24 @@ func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
 	return withKeys(ctx, s, func(o *office) error {
 		organizations := o.views.Organizations()
 		if c.Org != "" {
-			org, err := o.find(c.Org)
+			org, err := o.find(ctx, c.Org)
 			if err != nil {
 				return err
 			}
 			organizations = []*domain.Organization{org}
 		}
 		table := tabwriter.NewWriter(to.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "KEY\tBEGINS\tLEVEL\tORGANIZATION\tNAME\tCREATED\tREVOKED")
+		fmt.Fprintln(table, "KEY\tBEGINS\tLEVEL\tORGANIZATION\tNAME\tCREATED\tEXPIRES\tREVOKED")
+		when := func(t domain.Instant) string {
+			if t == 0 {
+				return "-"
+			}
+			return t.String()
+		}
 		for _, org := range organizations {
 			for _, k := range org.SortedKeys() {
-				revoked := "-"
-				if k.RevokedAt != 0 {
-					revoked = k.RevokedAt.String()
-				}
-				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Hint, k.Level, org.Name, k.Name, k.CreatedAt, revoked)
+				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\t%s\n",
+					k.ID, k.Hint, k.Level, org.Name, k.Name, k.CreatedAt, when(k.ExpiresAt), when(k.RevokedAt))
 			}
 		}
 		return table.Flush()
@@ -296,7 +389,7 @@ type keysRevokeCmd struct {
 	Key string `arg:"" help:"The key's id, as keys list shows it."`
 }
 
-// Run ends the key.
+// Run ends the key, the last secret one as well: the operator can make another.
 func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to streams) error {
 	return withKeys(ctx, s, func(o *office) error {
 		for _, org := range o.views.Organizations() {
@@ -304,7 +397,7 @@ func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to streams) error 
 				continue
 			}
 			_, err := o.handler.Handle(ctx, commands.Request{
-				Stream: org.ID.Stream(), Command: domain.RevokeKey{KeyID: domain.ID(c.Key)}, Caller: operator,
+				Stream: org.ID.Stream(), Command: domain.RevokeKey{KeyID: domain.ID(c.Key), EvenLast: true}, Caller: operator,
 			})
 			if err != nil {
 				return refused(err)

@@ -258,8 +258,8 @@ func (c *caller) call(ctx context.Context, method, url, body string, header http
 	if err != nil {
 		return answer{}, err
 	}
-	maps.Copy(req.Header, header)
 	req.Header.Set("Authorization", "Bearer "+clusterKey)
+	maps.Copy(req.Header, header)
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}

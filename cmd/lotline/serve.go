@@ -110,7 +110,7 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 // work by then. They are shown before they are stored, so that there is none in
 // the log that nobody has seen.
 func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[domain.KeyLevel]string, error) {
-	o := &office{n.handler, n.views}
+	o := &office{n.log, n.handler, n.views}
 	org, err := o.makeDefaultOrganization(ctx)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 		if given != "" {
 			all[level] = given
 		} else if !org.HasKey(level) {
-			made[level] = newKey(level, "live")
+			made[level] = newKey(level)
 			all[level] = made[level]
 		}
 	}

@@ -85,16 +85,8 @@ var keyPattern = regexp.MustCompile(`^(sk|pk)_(live|test)_[0-9A-Za-z_-]{16,128}$
 
 // provisioned checks a key that is given in the environment.
 func provisioned(variable, key string, level domain.KeyLevel) error {
-	if key != "" && (!keyPattern.MatchString(key) || !strings.HasPrefix(key, keyPrefix(level))) {
-		return badConfig("%s must look like %slive_… with at least 16 letters, digits, - or _ behind it", variable, keyPrefix(level))
+	if key != "" && (!keyPattern.MatchString(key) || !strings.HasPrefix(key, level.Prefix())) {
+		return badConfig("%s must look like %slive_… with at least 16 letters, digits, - or _ behind it", variable, level.Prefix())
 	}
 	return nil
-}
-
-// keyPrefix is what the keys of a level begin with.
-func keyPrefix(level domain.KeyLevel) string {
-	if level == domain.PublishableKey {
-		return "pk_"
-	}
-	return "sk_"
 }

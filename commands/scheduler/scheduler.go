@@ -1,5 +1,5 @@
-// Package scheduler makes timers prompt: it knows when each distribution has
-// something to do next and sends it Advance at that time.
+// Package scheduler makes timers prompt: it knows when each distribution and each
+// organization has something to do next and sends it Advance at that time.
 //
 // It must not decide anything: Advance is harmless early, late or twice, and
 // every command does what is due before it does its own work. So a timer that is
@@ -35,12 +35,15 @@ const (
 	retryDelay = time.Second
 )
 
-// Deadlines says when distributions have something to do.
+// Deadlines says when distributions and organizations have something to do.
 type Deadlines interface {
 	// Wakes yields each stream's next wake, the earliest first.
 	Wakes(yield func(stream string, at domain.Instant) bool)
 	// Wake is a stream's next wake, or 0 for never.
 	Wake(stream string) domain.Instant
+	// Rearmed tells that an organization wakes at another time than before. No
+	// message does: what organizations do is not public.
+	Rearmed() <-chan struct{}
 }
 
 // Commands carries out what the scheduler asks for.
@@ -49,7 +52,7 @@ type Commands interface {
 	Load(ctx context.Context, stream string) error
 }
 
-// Scheduler sends Advance to distributions when they have something to do.
+// Scheduler sends Advance to streams when they have something to do.
 type Scheduler struct {
 	deadlines Deadlines
 	commands  Commands
@@ -108,6 +111,8 @@ func (s *Scheduler) Run(ctx context.Context, updates <-chan *message.Message) {
 		case <-timer.C:
 		case <-s.changed:
 		case <-sweep.C:
+			s.sweep()
+		case <-s.deadlines.Rearmed():
 			s.sweep()
 		case m, ok := <-updates:
 			if !ok {
@@ -251,7 +256,7 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	switch {
 	case errors.As(err, &broken):
 		// Quarantined: there is nothing to wake for until somebody mends it.
-		s.log.Error().Err(err).Msg("a distribution cannot be advanced")
+		s.log.Error().Err(err).Msg("a stream cannot be advanced")
 	case err != nil:
 		s.log.Warn().Err(err).Str("stream", stream).Msg("a timer is tried again")
 		s.due.set(stream, domain.InstantOf(s.clock().Add(retryDelay)))

@@ -36,10 +36,12 @@ type office struct {
 	under  int
 	most   int
 	begins time.Time
+
+	rearmed chan struct{}
 }
 
 func newOffice() *office {
-	return &office{wakes: map[string]domain.Instant{}, fail: func(string) error { return nil }, begins: time.Now()}
+	return &office{wakes: map[string]domain.Instant{}, fail: func(string) error { return nil }, begins: time.Now(), rearmed: make(chan struct{})}
 }
 
 func (o *office) in(d time.Duration) domain.Instant { return domain.InstantOf(o.begins.Add(d)) }
@@ -65,6 +67,8 @@ func (o *office) Wake(stream string) domain.Instant {
 	defer o.mu.Unlock()
 	return o.wakes[stream]
 }
+
+func (o *office) Rearmed() <-chan struct{} { return o.rearmed }
 
 func (o *office) Handle(_ context.Context, r commands.Request) (commands.Result, error) {
 	o.mu.Lock()
@@ -335,6 +339,27 @@ func TestScheduler_aSweepFindsWhatNoMessageTold(t *testing.T) {
 		pass(sweepEvery)
 		if got := o.notes(); !slices.Equal(got, []string{"advance " + a + " at 30s"}) {
 			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// What organizations do is in no message; the read model says that there is
+// something to look for.
+func TestScheduler_anOrganizationsWakeIsKeptPromptly(t *testing.T) {
+	t.Parallel()
+	const stream = "organization-01h455vb4pex5vsknk084sn02q"
+	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+		defer running(s, updates)()
+		pass(time.Second)
+		o.set(stream, o.in(3*time.Second))
+		select {
+		case o.rearmed <- struct{}{}:
+		case <-time.After(time.Millisecond):
+			t.Error("nobody listens")
+		}
+		pass(4 * time.Second)
+		if got, want := o.notes(), []string{"load " + stream + " at 1s", "advance " + stream + " at 3s"}; !slices.Equal(got, want) {
+			t.Errorf("asked for %v, want %v", got, want)
 		}
 	})
 }

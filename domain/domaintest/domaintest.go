@@ -80,7 +80,9 @@ func Fold(t TB, k domain.Kind, events []domain.Event) *domain.History {
 			t.Fatalf("event %d, %s: %v", i, Show([]domain.Event{e}), err)
 		}
 		h.Head.Revision++
-		h.Changed = h.Head.Revision
+		if domain.ChangesObject(e) {
+			h.Changed = h.Head.Revision
+		}
 	}
 	return h
 }

@@ -1,0 +1,136 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const organizationAt = "/api/v1/organization"
+
+func TestOrganizationIsShown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.do(http.MethodGet, organizationAt, "").is(http.StatusOK)
+	want := `{"id":"` + string(w.mine) + `","name":"Mine","timeZone":"Europe/Berlin","currencyCode":"EUR",` +
+		`"createdAt":"2026-03-01T12:00:00.000Z","updatedAt":"2026-03-01T12:00:00.000Z"}`
+	if a.Body.String() != want || a.Header().Get("Etag") != `"0"` {
+		t.Errorf("shows %s %v, want %s", a.Body, a.Header(), want)
+	}
+	w.do(http.MethodGet, organizationAt, "", header("If-None-Match", `"0"`)).is(http.StatusNotModified)
+	w.do(http.MethodGet, organizationAt, "", key(otherKey)).is(http.StatusOK).wants(map[string]any{"id": string(w.other), "name": "Other"})
+	w.do(http.MethodGet, organizationAt, "", key(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
+}
+
+// A new default holds for what is made from then on, at once, and what was made
+// stays as it is.
+func TestOrganizationsDefaultsAreForWhatIsMadeAfterwards(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const auction = `{"sequenceId":"s","settleAt":"2026-06-01T12:00:00"}`
+	before, _ := w.create("auctions", auction)
+	was := w.do(http.MethodGet, before, "").Body.String()
+	w.advance(time.Minute)
+	a := w.do(http.MethodPut, organizationAt, `{"timeZone":"Asia/Tokyo","currencyCode":"JPY"}`).is(http.StatusOK)
+	a.wants(map[string]any{"name": "Mine", "timeZone": "Asia/Tokyo", "currencyCode": "JPY", "updatedAt": "2026-03-01T12:01:00.000Z"})
+	after, _ := w.create("auctions", auction)
+	w.do(http.MethodGet, after, "").wants(map[string]any{"timeZone": "Asia/Tokyo", "currencyCode": "JPY", "settleAt": "2026-06-01T03:00:00.000Z"})
+	if is := w.do(http.MethodGet, before, "").Body.String(); is != was {
+		t.Errorf("from %s to %s", was, is)
+	}
+	w.do(http.MethodGet, organizationAt, "", key(otherKey)).wants(map[string]any{"timeZone": "UTC", "currencyCode": "USD"})
+}
+
+func TestOrganizationThatDoesNotChangeWritesNoEvent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	count := func() int { return len(w.log.streams[w.mine.Stream()]) }
+	before := count()
+	w.advance(time.Minute)
+	shown := w.do(http.MethodGet, organizationAt, "")
+	for _, body := range []string{`{}`, `{"name":"\u004dine"}`, shown.Body.String()} {
+		a := w.do(http.MethodPut, organizationAt, body).is(http.StatusOK)
+		if a.Body.String() != shown.Body.String() || a.Header().Get("Etag") != shown.Header().Get("Etag") {
+			t.Errorf("%s: answers %s %v", body, a.Body, a.Header())
+		}
+	}
+	if count() != before {
+		t.Errorf("%d events were written", count()-before)
+	}
+	w.do(http.MethodPut, organizationAt, `{"name":"Ours"}`).is(http.StatusOK)
+	if count() != before+1 {
+		t.Errorf("%d events were written for a change", count()-before)
+	}
+}
+
+func TestOrganizationThatCannotBeChangedSo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := len(w.log.streams[w.mine.Stream()])
+	for body, fields := range map[string][]string{
+		`{"name":"","timeZone":"Mars","currencyCode":"XXX"}`:                                            {"name", "timeZone", "currencyCode"},
+		`{"name":null,"timeZone":null,"currencyCode":null}`:                                             {"name", "timeZone", "currencyCode"},
+		`{"name":7,"timeZone":[],"currencyCode":{}}`:                                                    {"name", "timeZone", "currencyCode"},
+		`{"name":"` + strings.Repeat("n", 201) + `"}`:                                                   {"name"},
+		`{"currency":"EUR","keys":[],"id":"org_1","createdAt":"2026-01-01T00:00:00Z","updatedAt":null}`: {"currency", "keys", "id", "createdAt", "updatedAt"},
+		`{"name":"fine","timeZone":"Europe/Berlin ","id":"` + string(w.mine) + `"}`:                     {"timeZone"},
+	} {
+		w.do(http.MethodPut, organizationAt, body).blames(fields...)
+	}
+	w.do(http.MethodPut, organizationAt, `{"name":"a","name":"b"}`).refuses(http.StatusBadRequest, "Invalid JSON")
+	w.do(http.MethodPut, organizationAt, ``).refuses(http.StatusBadRequest, "Invalid JSON")
+	if got := len(w.log.streams[w.mine.Stream()]); got != before {
+		t.Errorf("%d events were written", got-before)
+	}
+}
+
+func TestIfMatchOnTheOrganization(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.newKey(`{"level":"secret"}`) // does not count
+	tag := w.do(http.MethodPut, organizationAt, `{"name":"A"}`, header("If-Match", `"0"`)).is(http.StatusOK).Header().Get("Etag")
+	if shown := w.do(http.MethodGet, organizationAt, "").Header().Get("Etag"); shown != tag || tag == `"0"` {
+		t.Errorf("written as %s, shown as %s", tag, shown)
+	}
+	w.newKey(`{"level":"secret"}`)
+	w.do(http.MethodPut, organizationAt, `{"name":"B"}`, header("If-Match", `"0"`)).refuses(http.StatusPreconditionFailed, "Precondition failed")
+	w.do(http.MethodPut, organizationAt, `{"name":"B"}`, header("If-Match", "W/"+tag)).refuses(http.StatusPreconditionFailed, "Precondition failed")
+	w.do(http.MethodPut, organizationAt, `{"name":"B"}`, header("If-Match", "nonsense")).blames("If-Match")
+	w.do(http.MethodPut, organizationAt, `{"name":"B"}`, header("If-Match", tag)).is(http.StatusOK).wants(map[string]any{"name": "B"})
+}
+
+// Whoever was told that a key or a default is another finds it so on this node.
+func TestAnswerWaitsForItsEffect(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		late := func(write func()) {
+			t.Helper()
+			w.log.hold()
+			time.AfterFunc(900*time.Millisecond, w.log.release)
+			start := time.Now()
+			write()
+			if waited := time.Since(start); waited != 900*time.Millisecond {
+				t.Errorf("waited %s", waited)
+			}
+		}
+		var path, text string
+		late(func() { path, _, text = w.newKey(`{"level":"secret"}`) })
+		w.do(http.MethodPost, "/api/v1/queues", `{}`, key(text)).blames("sequenceId")
+		late(func() { w.do(http.MethodDelete, path, "").is(http.StatusNoContent) })
+		w.do(http.MethodPost, "/api/v1/queues", `{}`, key(text)).is(http.StatusUnauthorized)
+		late(func() { w.do(http.MethodPut, organizationAt, `{"timeZone":"Asia/Tokyo"}`).is(http.StatusOK) })
+		w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`).is(http.StatusCreated).wants(map[string]any{"timeZone": "Asia/Tokyo"})
+
+		// It is true when that takes too long, too.
+		w.log.hold()
+		start := time.Now()
+		w.newKey(`{"level":"secret"}`)
+		if waited := time.Since(start); waited != time.Second {
+			t.Errorf("waited %s", waited)
+		}
+		w.log.release()
+	})
+}
