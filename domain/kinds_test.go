@@ -3,7 +3,6 @@ package domain_test
 import (
 	"cmp"
 	"strings"
-	"strings"
 	"testing"
 
 	"github.com/lotline/lotline/domain"
