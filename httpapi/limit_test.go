@@ -295,3 +295,25 @@ func TestLimiter_clockIsPutBack(t *testing.T) {
 		t.Errorf("a second later: %+v", s)
 	}
 }
+
+// FuzzForwarded checks that what stands beyond the nearest untrusted address in
+// X-Forwarded-For does not matter, and that no proxy is taken for a client unless
+// nothing else is said.
+func FuzzForwarded(f *testing.F) {
+	s := newServer(Config{Limits: Limits{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
+	f.Add("192.0.2.1", "198.51.100.1, 10.0.0.2")
+	f.Add(" , ", "[2001:db8::1]:80")
+	f.Add("10.0.0.1", "fe80::1%x")
+	f.Fuzz(func(t *testing.T, madeUp, forwarded string) {
+		client := func(forwarded ...string) netip.Addr {
+			return s.clientAddress(&http.Request{RemoteAddr: "10.0.0.1:1", Header: http.Header{"X-Forwarded-For": forwarded}})
+		}
+		got := client(forwarded)
+		if !got.IsValid() || got.Zone() != "" || got.Is4In6() {
+			t.Fatalf("%q: %s", forwarded, got)
+		}
+		if !s.trusts(got) && client(madeUp, forwarded) != got {
+			t.Fatalf("%q is from %s, and with %q before it from %s", forwarded, got, madeUp, client(madeUp, forwarded))
+		}
+	})
+}
