@@ -72,9 +72,7 @@ func TestBadInput(t *testing.T) {
 					if !strings.Contains(body, "settleAt") {
 						body = `{"settleAt":"2026-06-01T00:00:00Z",` + body[1:]
 					}
-					if strings.Contains(body, `"auctionType":null`) {
-						body = strings.Replace(body, `"auctionType":null`, `"auctionType":0`, 1)
-					}
+					body = strings.Replace(body, `"auctionType":null`, `"auctionType":0`, 1)
 				}
 				w.writes(0, func() {
 					a := w.do(method, path, body)
@@ -138,11 +136,11 @@ func fieldEdges() []edges {
 		}
 		return all
 	}
-	// number has bounds of 1 and max.
-	number := func(collection, field, max, over, unset string, clears bool) edges {
+	// number goes from 1 to highest.
+	number := func(collection, field, highest, over, unset string, clears bool) edges {
 		return edges{
 			collection, field,
-			[]string{"1", max},
+			[]string{"1", highest},
 			[]string{"0", over, "-1", "1.0", "1.5", "1e2", `"1"`, `""`, "true", "[]", "{}", "9223372036854775808"},
 			unset, clears,
 		}

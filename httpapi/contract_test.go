@@ -128,9 +128,9 @@ func TestContract_commonRules(t *testing.T) {
 			if got := mine.Header().Get("X-Request-Id"); got != "mine" || !strings.Contains(w.logged.String(), `"request_id":"mine"`) {
 				w.tb.Errorf("%q, logged %s", got, w.logged)
 			}
-			for r := range w.log.Read(w.tb.Context(), strings.Replace(mine.id(), "_", "-", 1), domain.NoStream) {
-				if r.Metadata.RequestID != "mine" {
-					w.tb.Errorf("%+v", r.Metadata)
+			for r, err := range w.log.Read(w.tb.Context(), strings.Replace(mine.id(), "_", "-", 1), domain.NoStream) {
+				if err != nil || r.Metadata.RequestID != "mine" {
+					w.tb.Errorf("%+v, %v", r.Metadata, err)
 				}
 			}
 			if made := w.do(http.MethodGet, queues, "").Header().Get("X-Request-Id"); made == "" {

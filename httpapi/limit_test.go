@@ -25,14 +25,14 @@ func limits(secret, public int, proxies ...string) func(*Config) {
 
 func from(address string) option { return func(r *http.Request) { r.RemoteAddr = address } }
 
-// left is what the answer says of the limit.
-func (a *reply) left(limit, remaining int, reset time.Time) {
+// left is what the answer says of a limit of 3.
+func (a *reply) left(remaining int, reset time.Time) {
 	a.tb.Helper()
 	got := [3]string{}
 	for i, name := range []string{"Limit", "Remaining", "Reset"} {
 		got[i] = a.Header().Get("X-RateLimit-" + name)
 	}
-	if want := [3]string{strconv.Itoa(limit), strconv.Itoa(remaining), strconv.FormatInt(reset.Unix(), 10)}; got != want {
+	if want := [3]string{"3", strconv.Itoa(remaining), strconv.FormatInt(reset.Unix(), 10)}; got != want {
 		a.tb.Fatalf("%s: limit, remaining and reset are %q, want %q", a.what, got, want)
 	}
 }
@@ -41,21 +41,21 @@ func TestLimit_isTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limits(3, 0))
 	start := w.config.Clock()
-	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK).left(3, 2, start.Add(20*time.Second))
-	w.do(http.MethodGet, "/api/v1/queues/x", "").is(http.StatusNotFound).left(3, 1, start.Add(40*time.Second))
+	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK).left(2, start.Add(20*time.Second))
+	w.do(http.MethodGet, "/api/v1/queues/x", "").is(http.StatusNotFound).left(1, start.Add(40*time.Second))
 	w.advance(500 * time.Millisecond)
-	w.do(http.MethodPost, "/api/v1/queues", `{`).is(http.StatusBadRequest).left(3, 0, start.Add(60*time.Second))
+	w.do(http.MethodPost, "/api/v1/queues", `{`).is(http.StatusBadRequest).left(0, start.Add(60*time.Second))
 	a := w.do(http.MethodGet, "/api/v1/queues", "").refuses(http.StatusTooManyRequests, "Rate limit exceeded")
-	a.left(3, 0, start.Add(60*time.Second))
+	a.left(0, start.Add(60*time.Second))
 	if got := a.Header().Get("Retry-After"); got != "20" {
 		t.Errorf("Retry-After %q", got)
 	}
 	w.advance(19500 * time.Millisecond)
 	// Half of the second that Retry-After was rounded up by was there already.
-	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK).left(3, 0, start.Add(80*time.Second))
+	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK).left(0, start.Add(80*time.Second))
 	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusTooManyRequests)
 	w.advance(time.Hour)
-	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK).left(3, 2, w.config.Clock().Add(20*time.Second))
+	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK).left(2, w.config.Clock().Add(20*time.Second))
 	if a := w.do(http.MethodGet, "/livez", ""); a.Header().Get("X-RateLimit-Limit") != "" {
 		t.Errorf("a call that is not limited: %v", a.Header())
 	}

@@ -10,9 +10,9 @@ import (
 
 // newWire is a world whose requests go over a connection, to a server in front of
 // the API.
-func newWire(tb testing.TB, change ...func(*Config)) *world {
+func newWire(tb testing.TB) *world {
 	tb.Helper()
-	w := newWorld(tb, change...)
+	w := newWorld(tb)
 	server := httptest.NewServer(w.api)
 	tb.Cleanup(server.Close)
 	client := server.Client()

@@ -39,7 +39,7 @@ func overPipe(h http.HandlerFunc, send func(io.Writer), talk func(net.Conn)) {
 	talk(client)
 	close(listener)
 	all.Wait()
-	client.Close()
+	_ = client.Close()
 	synctest.Wait()
 }
 
