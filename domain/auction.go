@@ -131,6 +131,24 @@ func (a *Auction) entered() bool { return false }
 // AppendJSON appends the auction as an admin sees it.
 func (a *Auction) AppendJSON(dst []byte) []byte { return appendFields(dst, a.fields()) }
 
+// AppendPublicJSON appends the auction as everybody may see it. The reserve price
+// is not shown, only whether a bid meets it; nobody can bid yet.
+func (a *Auction) AppendPublicJSON(dst []byte) []byte {
+	start := &a.StartingBid
+	if a.AuctionType == Dutch {
+		start = &a.StartPrice
+	}
+	return appendFields(dst, a.publicFields(
+		field{"settleAt", instant{&a.SettleAt, &a.TimeZone}, 0},
+		field{"startingPrice", money{start}, 0},
+		field{"reserveMet", shown(func(dst []byte) []byte { return append(dst, "false"...) }), computed},
+		field{"minimumBidIncrement", money{&a.MinimumIncrement}, 0},
+		field{"winnerCount", count(&a.WinnerCount), 0},
+		field{"currentHighBid", shown(func(dst []byte) []byte { return append(dst, "null"...) }), computed},
+		field{"currencyCode", currency{&a.CurrencyCode}, 0},
+	))
+}
+
 // Secrets names the auction's secrets.
 func (a *Auction) Secrets() []SecretField { return a.secrets() }
 

@@ -63,6 +63,16 @@ func (d *Draw) entered() bool { return d.EntryCount > 0 }
 // AppendJSON appends the draw as an admin sees it.
 func (d *Draw) AppendJSON(dst []byte) []byte { return appendFields(dst, d.fields()) }
 
+// AppendPublicJSON appends the draw as everybody may see it.
+func (d *Draw) AppendPublicJSON(dst []byte) []byte {
+	return appendFields(dst, d.publicFields(
+		field{"drawAt", instant{&d.DrawAt, &d.TimeZone}, 0},
+		field{"capacity", count(&d.MaxEntries), 0},
+		field{"winnerCount", count(&d.WinnerCount), 0},
+		field{"entrantCount", shown(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
+	))
+}
+
 // Secrets names the draw's secrets.
 func (d *Draw) Secrets() []SecretField {
 	return append(d.secrets(), SecretField{"secret", &d.Secret})

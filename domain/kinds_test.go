@@ -1,6 +1,7 @@
 package domain_test
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 
@@ -250,6 +251,62 @@ func TestAppendJSON_asTheContractHasIt(t *testing.T) {
 		d := domaintest.Fold(t, k, events).Aggregate.(domain.Distribution)
 		if got := string(d.AppendJSON([]byte("…"))); got != "…"+expand(want[k]) {
 			t.Errorf("%s\n got %s\nwant …%s", k, got, expand(want[k]))
+		}
+	}
+}
+
+func TestAppendPublicJSON_asTheContractHasIt(t *testing.T) {
+	t.Parallel()
+	at8 := func(k domain.Kind, body string) []domain.Event {
+		return domaintest.Play(t, k, domaintest.Asked{Now: at("08:00"), Command: create(k, body)})
+	}
+	const (
+		shared  = `"name": "Spring", "openAt": "@09:00", "closeAt": "@11:00", "metadata": {"internal": 1}, "encryptionSeed": "hidden"`
+		seen    = `"name":"Spring","sequenceId":"drop-1","openAt":"@09:00","closeAt":"@11:00","timeZone":"UTC","status":"PENDING"`
+		nothing = `"name":null,"sequenceId":"drop-1","openAt":null,"closeAt":null,"timeZone":"UTC","status":"PENDING"`
+	)
+	for _, c := range []struct {
+		kind       domain.Kind
+		body, want string
+	}{
+		{domain.KindQueue, `{` + shared + `, "maxCapacity": 7}`, seen + `,"capacity":7,"consumerCount":0}`},
+		{domain.KindQueue, `{}`, nothing + `,"capacity":null,"consumerCount":0}`},
+		{domain.KindDraw, `{` + shared + `, "maxEntries": 7}`, seen + `,"drawAt":"@12:00","capacity":7,"winnerCount":2,"entrantCount":0}`},
+		{
+			domain.KindAuction, `{` + shared + `, "startingBid": "1.50", "minimumIncrement": 0.5, "reservePrice": 90, "buyNowPrice": 99, "winnerCount": 2}`,
+			seen + `,"settleAt":"@12:00","startingPrice":1.5,"reserveMet":false,"minimumBidIncrement":0.5,"winnerCount":2,"currentHighBid":null,"currencyCode":"USD"}`,
+		},
+		{
+			domain.KindAuction, `{"auctionType": "dutch", "startPrice": 100, "floorPrice": 10, "priceDropAmount": 1, "priceDropIntervalSeconds": 1}`,
+			nothing + `,"settleAt":"@12:00","startingPrice":100,"reserveMet":false,"minimumBidIncrement":null,"winnerCount":1,"currentHighBid":null,"currencyCode":"USD"}`,
+		},
+	} {
+		d := domaintest.Fold(t, c.kind, at8(c.kind, c.body)).Aggregate.(domain.Distribution)
+		want := expand(`…{"id":"` + string(idOf(c.kind)) + `",` + c.want)
+		if got := string(d.AppendPublicJSON([]byte("…"))); got != want {
+			t.Errorf("%s %s\n got %s\nwant %s", c.kind, c.body, got, want)
+		}
+	}
+}
+
+func TestAppendPublicJSON_status(t *testing.T) {
+	t.Parallel()
+	shown := map[domain.Status]string{domain.StatusDraft: "PENDING", domain.StatusScheduled: "PENDING"}
+	ends := map[domain.Kind]string{domain.KindQueue: "CLOSED", domain.KindDraw: "DRAWN"}
+	for _, k := range domain.Kinds() {
+		for _, s := range domain.Statuses() {
+			events, ok := reach(k, s)
+			if !ok {
+				continue
+			}
+			want := cmp.Or(shown[s], string(s))
+			if s == domain.StatusCompleted {
+				want = ends[k]
+			}
+			got := string(domaintest.Fold(t, k, events).Aggregate.(domain.Distribution).AppendPublicJSON(nil))
+			if !strings.Contains(got, `"status":"`+want+`"`) {
+				t.Errorf("a %s that is %s is shown as %s", k, s, got)
+			}
 		}
 	}
 }

@@ -78,6 +78,8 @@ type Distribution interface {
 	Shared() *Lifecycle
 	// AppendJSON appends the object as an admin sees it.
 	AppendJSON(dst []byte) []byte
+	// AppendPublicJSON appends the object as everybody may see it.
+	AppendPublicJSON(dst []byte) []byte
 
 	// fields are the admin fields in the order of the contract, bound to this
 	// value.
@@ -169,6 +171,33 @@ func (l *Lifecycle) trailingFields() []field {
 
 func (l *Lifecycle) allFields(own ...field) []field {
 	return append(append(l.leadingFields(), own...), l.trailingFields()...)
+}
+
+// publicFields stand before each kind's own in what everybody may see.
+func (l *Lifecycle) publicFields(own ...field) []field {
+	return append([]field{
+		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},
+		{"name", text{&l.Name, 0, 200}, 0},
+		{"sequenceId", token{&l.SequenceID}, 0},
+		{"openAt", instant{&l.OpenAt, &l.TimeZone}, 0},
+		{"closeAt", instant{&l.CloseAt, &l.TimeZone}, 0},
+		{"timeZone", zone{&l.TimeZone}, 0},
+		{"status", shown(func(dst []byte) []byte { return appendString(dst, string(l.publicStatus())) }), computed},
+	}, own...)
+}
+
+// publicStatus tells what taking part depends on, and no more: before the opening
+// nobody needs to know how firm it is, and at the end only what there is to see.
+func (l *Lifecycle) publicStatus() Status {
+	switch {
+	case l.Status.beforeOpen():
+		return "PENDING"
+	case l.Status == StatusCompleted && l.ID.Kind() == KindQueue:
+		return StatusClosed
+	case l.Status == StatusCompleted:
+		return StatusDrawn
+	}
+	return l.Status
 }
 
 func appendFields(dst []byte, fields []field) []byte {

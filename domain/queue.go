@@ -38,6 +38,15 @@ func (q *Queue) entered() bool { return false }
 // AppendJSON appends the queue as an admin sees it.
 func (q *Queue) AppendJSON(dst []byte) []byte { return appendFields(dst, q.fields()) }
 
+// AppendPublicJSON appends the queue as everybody may see it. Nobody waits in it,
+// because nobody can enter yet.
+func (q *Queue) AppendPublicJSON(dst []byte) []byte {
+	return appendFields(dst, q.publicFields(
+		field{"capacity", count(&q.MaxCapacity), 0},
+		field{"consumerCount", shown(func(dst []byte) []byte { return append(dst, '0') }), computed},
+	))
+}
+
 // Secrets names the queue's secrets.
 func (q *Queue) Secrets() []SecretField { return q.secrets() }
 

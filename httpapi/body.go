@@ -69,7 +69,8 @@ func checkContentType(h http.Header) error {
 }
 
 // fields reads the body as one JSON object. Names are taken literally, and each
-// may be given once: of two, one would be lost without a word.
+// may be given once in its object: of two, one would be lost without a word, here
+// or with whoever reads it next.
 func (b body) fields() (domain.Fields, error) {
 	if bad := invalidUTF8(b); bad >= 0 {
 		return nil, malformed(bad, "is not UTF-8")
@@ -103,9 +104,56 @@ func (b body) fields() (domain.Fields, error) {
 		if _, twice := fields[name.(string)]; twice {
 			return nil, malformed(end, "%q is given twice", name)
 		}
+		if again, at := repeatedName(value); at >= 0 {
+			return nil, malformed(int(d.InputOffset())-len(value)+at, "%q is given twice", again)
+		}
 		fields[name.(string)] = value
 	}
 	return fields, nil
+}
+
+// repeatedName finds a name that an object in a valid JSON text has twice, and the
+// end of the second one, or -1.
+func repeatedName(raw json.RawMessage) (name string, end int) {
+	if raw[0] != '{' && raw[0] != '[' {
+		return "", -1
+	}
+	type level struct {
+		names  map[string]bool // nil in an array
+		inName bool            // a name comes next, unless the object ends
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var levels []level
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return "", -1 // the end
+		}
+		switch token {
+		case json.Delim('{'):
+			levels = append(levels, level{map[string]bool{}, true})
+			continue
+		case json.Delim('['):
+			levels = append(levels, level{})
+			continue
+		case json.Delim('}'), json.Delim(']'):
+			levels = levels[:len(levels)-1]
+		}
+		if len(levels) == 0 {
+			continue
+		}
+		top := &levels[len(levels)-1]
+		if !top.inName {
+			top.inName = top.names != nil
+			continue
+		}
+		name = token.(string)
+		if top.names[name] {
+			return name, int(d.InputOffset())
+		}
+		top.names[name], top.inName = true, false
+	}
 }
 
 // malformed refuses a body for what stands at a byte offset, counted from 0.

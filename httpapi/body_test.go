@@ -29,6 +29,7 @@ func TestBodiesThatAreNotJSON(t *testing.T) {
 		"null":                 {`null`, "at byte 0: the body has to be an object"},
 		"a field given twice":  {`{"sequenceId":"s","sequenceId":"t"}`, `"sequenceId" is given twice`},
 		"a field spelled anew": {`{"sequenceId":"s","\u0073equenceId":"t"}`, `"sequenceId" is given twice`},
+		"a name given twice":   {`{"sequenceId":"s","metadata":{"a":{"b":[{"c":1,"d":{"c":2},"c":3}]}}}`, `at byte 62: "c" is given twice`},
 		"no UTF-8":             {"{\"sequenceId\":\"a\xffb\"}", "at byte 16: is not UTF-8"},
 		"a byte order mark":    {"\xef\xbb\xbf{}", "at byte 0: "},
 		"a comment":            {`{} // so`, "at byte 3: "},
@@ -189,6 +190,9 @@ func FuzzBody(f *testing.F) {
 			}
 			return
 		}
+		if names, distinct := countNames(b); names != distinct {
+			t.Fatalf("let through with %d names for %d members", names, distinct)
+		}
 		if plain != nil || want == nil || !utf8.Valid(b) || len(want) != len(fields) {
 			t.Fatalf("let through: %v, %d of %d fields", plain, len(fields), len(want))
 		}
@@ -201,4 +205,42 @@ func FuzzBody(f *testing.F) {
 			}
 		}
 	})
+}
+
+// countNames counts the members of a JSON text as they are written, and as they
+// are left when it is read.
+func countNames(b []byte) (written, left int) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	var whole any
+	if d.Decode(&whole) != nil {
+		return 0, 0
+	}
+	// A colon that is not in a string stands behind a name.
+	for inString, i := false, 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '\\' && inString:
+			i++
+		case c == '"':
+			inString = !inString
+		case c == ':' && !inString:
+			written++
+		}
+	}
+	var count func(any)
+	count = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			left += len(v)
+			for _, member := range v {
+				count(member)
+			}
+		case []any:
+			for _, element := range v {
+				count(element)
+			}
+		}
+	}
+	count(whole)
+	return written, left
 }

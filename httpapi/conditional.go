@@ -14,6 +14,12 @@ func etag(changed domain.Revision) string {
 	return `"` + strconv.FormatInt(int64(changed), 10) + `"`
 }
 
+// publicETag is the entity tag of what everybody may see of an object whose stream
+// ends at a revision. It is no admin object's, so it matches none in If-Match.
+func publicETag(end domain.Revision) string {
+	return `"p` + strconv.FormatInt(int64(end), 10) + `"`
+}
+
 // tags are the entity tags of an If-Match or If-None-Match header.
 type tags struct {
 	any          bool     // "*"

@@ -17,7 +17,8 @@ import (
 // commandTimeout is how long a command may take. Then its outcome is unknown.
 const commandTimeout = 5 * time.Second
 
-// get answers with one distribution of a kind, or of any.
+// get answers with one distribution of a kind, or of any: as an admin sees it or,
+// with a publishable key, as everybody may.
 func (s *server) get(k domain.Kind) handler {
 	return func(x *exchange, r *http.Request) error {
 		id, err := pathID(r, k)
@@ -34,13 +35,19 @@ func (s *server) get(k domain.Kind) handler {
 		if err != nil {
 			return err
 		}
-		tag := etag(row.Changed)
+		tag, render := etag(row.Changed), row.JSON
+		if x.level == domain.PublishableKey {
+			// Another body needs another tag. Participation shows in it, so the tag
+			// changes with every event.
+			tag = publicETag(row.Head.Revision)
+			render = func() []byte { return row.Distribution.AppendPublicJSON(nil) }
+		}
 		x.set("Etag", tag)
 		if unchanged(r, tag) {
 			x.empty(http.StatusNotModified)
 			return nil
 		}
-		x.json(r, http.StatusOK, typeJSON, row.JSON())
+		x.json(r, http.StatusOK, typeJSON, render())
 		return nil
 	}
 }

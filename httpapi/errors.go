@@ -24,6 +24,7 @@ const (
 	notAcceptable          domain.Code = "Not acceptable"
 	contentTooLarge        domain.Code = "Content too large"
 	unsupportedMediaType   domain.Code = "Unsupported media type"
+	rateLimitExceeded      domain.Code = "Rate limit exceeded"
 	internalError          domain.Code = "Internal error"
 	readModelBehind        domain.Code = "Read model is behind"
 )
@@ -69,6 +70,8 @@ var answers = map[domain.Code]answer{
 
 	domain.PreconditionFailed: {status: http.StatusPreconditionFailed},
 	domain.IdempotencyReused:  {status: http.StatusUnprocessableEntity},
+
+	rateLimitExceeded: {status: http.StatusTooManyRequests}, // Retry-After depends on who asks
 
 	internalError:                {status: http.StatusInternalServerError},
 	domain.HistoryInconsistent:   {status: http.StatusInternalServerError},

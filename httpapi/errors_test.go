@@ -263,14 +263,14 @@ func TestMethodsAndPaths(t *testing.T) {
 	w := newWorld(t)
 	for path, allow := range map[string]string{
 		"/api/v1/queues":               "GET, HEAD, POST",
-		"/api/v1/draws/x":              "DELETE, GET, HEAD, PUT",
+		"/api/v1/draws/x":              "DELETE, GET, HEAD, OPTIONS, PUT",
 		"/api/v1/auctions/x/settle":    "POST",
 		"/api/v1/draws/x/entropy":      "PUT",
 		"/api/v1/distributions":        "GET, HEAD",
-		"/api/v1/distributions/x":      "GET, HEAD",
 		"/api/v1/keys":                 "GET, HEAD, POST",
 		"/api/v1/keys/x":               "DELETE, GET, HEAD",
 		"/api/v1/organization":         "GET, HEAD, PUT",
+		"/api/v1/distributions/x":      "GET, HEAD, OPTIONS",
 		"/livez":                       "GET, HEAD",
 		"/readyz":                      "GET, HEAD",
 		"/api/v1/queues/x/open":        "POST",

@@ -28,8 +28,9 @@ type exchange struct {
 	// Set by authentication.
 	organization *domain.Organization
 	keyID        domain.ID
+	level        domain.KeyLevel // "" for a stranger
 
-	values [4]string // room for the headers that set sets
+	values [8]string // room for the headers that set sets
 	used   int       // of values
 
 	status int // 0 until the answer has begun

@@ -2,12 +2,16 @@ package httpapi
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
 )
 
 func TestCreationIsRepeatable(t *testing.T) {
@@ -146,4 +150,30 @@ func TestRepeatsAtOnce(t *testing.T) {
 			t.Fatalf("made %q", made)
 		}
 	}
+}
+
+// FuzzIdempotencyKey checks that a key is taken or refused as the contract says,
+// and that two requests are one command only when path and key are the same.
+func FuzzIdempotencyKey(f *testing.F) {
+	f.Add("/api/v1/queues", "a", "/api/v1/queues", "b")
+	f.Add("/a", "b c", "/a", "")
+	f.Add("/a/b", "c", "/a", "b/c")
+	f.Add("/a", strings.Repeat("~", 255), "/a", strings.Repeat("~", 256))
+	f.Fuzz(func(t *testing.T, path1, key1, path2, key2 string) {
+		x := &exchange{organization: &domain.Organization{ID: "org_1"}, keyID: "key_1"}
+		command := func(path, key string) (uuid.UUID, bool) {
+			r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: path}, Header: http.Header{"Idempotency-Key": {key}}}
+			scoped, err := idempotencyKey(x, r)
+			usable := len(key) >= 1 && len(key) <= 255 && !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
+			if usable != (err == nil) {
+				t.Fatalf("%q: %v", key, err)
+			}
+			return commandKey(scoped, nil).CommandID, err == nil && !strings.Contains(path, "\n") // which no path that is served has
+		}
+		id1, ok1 := command(path1, key1)
+		id2, ok2 := command(path2, key2)
+		if same := path1 == path2 && key1 == key2; ok1 && ok2 && (id1 == id2) != same {
+			t.Fatalf("%q %q is %s, %q %q is %s", path1, key1, id1, path2, key2, id2)
+		}
+	})
 }

@@ -35,7 +35,7 @@ type Views interface {
 	Quarantined() []domain.HistoryError
 }
 
-// Config is what the API is made of. All of it is needed.
+// Config is what the API is made of. All of it is needed but Limits.
 type Config struct {
 	Commands Commands
 	Views    Views
@@ -49,6 +49,7 @@ type Config struct {
 	// MACKey authenticates cursors and positions. All nodes have the same, or
 	// one node refuses what another gave out.
 	MACKey []byte
+	Limits Limits
 	Clock  func() time.Time
 	Log    zerolog.Logger
 }
@@ -61,6 +62,8 @@ type server struct {
 	Config
 	router       *mux.Router
 	acknowledged acknowledged
+	bySecret     *limiter // by organization
+	byAddress    *limiter
 }
 
 const basePath = "/api/v1"
@@ -78,14 +81,17 @@ var collections = map[domain.Kind]string{
 const anyKind domain.Kind = ""
 
 func newServer(c Config) *server {
-	s := &server{Config: c, router: mux.NewRouter()}
+	s := &server{
+		Config: c, router: mux.NewRouter(),
+		bySecret: newLimiter(c.Limits.Secret), byAddress: newLimiter(c.Limits.Public),
+	}
 	// Paths are taken literally: a redirect to a cleaner one would turn a POST
 	// into a GET.
 	s.router.SkipClean(true)
 	// The router looks at one route after the other, so those that are called
 	// most come first.
 	for _, k := range append(domain.Kinds(), anyKind) {
-		one := methods{http.MethodGet: s.secret(noQuery(s.get(k)))}
+		one := s.public(methods{http.MethodGet: noQuery(s.get(k))})
 		if k != anyKind {
 			one[http.MethodPut] = s.secret(noQuery(s.update(k)))
 			one[http.MethodDelete] = s.secret(noQuery(s.remove(k)))

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/httpapi"
 )
 
 // admin runs an administrative command and returns what it printed.
@@ -186,7 +187,7 @@ func TestServe_keysAreShownBeforeTheyAreStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.dir = dir
-	n, err := newNode(l, dir, zerolog.Nop())
+	n, err := newNode(l, dir, httpapi.Limits{}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
+	"github.com/lotline/lotline/httpapi"
 )
 
 // cluster is one embedded store with engines on it, all in this process. They are
@@ -115,7 +116,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	if err := n.log.check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n.node, err = newNode(n.log, dir, zerolog.Nop()); err != nil {
+	if n.node, err = newNode(n.log, dir, httpapi.Limits{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,11 +29,18 @@ type serveCmd struct {
 	Bus            string `env:"LOTLINE_BUS" placeholder:"URL" help:"The message bus; empty is the one inside the process."`
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
+
+	RateLimitSecret int            `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
+	RateLimitPublic int            `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
+	TrustedProxies  []netip.Prefix `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
 }
 
 func (c *serveCmd) validate() error {
 	if c.Bus != "" {
 		return badConfig("LOTLINE_BUS: %q is not a bus that this version knows; leave it empty for the one inside the process", c.Bus)
+	}
+	if c.RateLimitSecret < 0 || c.RateLimitPublic < 0 {
+		return badConfig("LOTLINE_RATE_LIMIT_SECRET and LOTLINE_RATE_LIMIT_PUBLIC may not be negative; 0 is no limit")
 	}
 	if err := provisioned("LOTLINE_SECRET_KEY", c.SecretKey, domain.SecretKey); err != nil {
 		return err
@@ -60,7 +68,9 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), listener.Close())
 	}
-	n, err := newNode(l, dir, logger)
+	n, err := newNode(l, dir, httpapi.Limits{
+		Secret: c.RateLimitSecret, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies,
+	}, logger)
 	if err != nil {
 		return errors.Join(err, listener.Close(), l.Close())
 	}
@@ -165,7 +175,7 @@ var (
 	commandsLog = func(l commands.Log) commands.Log { return l }
 )
 
-func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
+func newNode(l *log, dir *dataDir, limits httpapi.Limits, logger zerolog.Logger) (*node, error) {
 	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
@@ -183,16 +193,25 @@ func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
 	}
-	n.server = &http.Server{
-		Handler: httpapi.New(httpapi.Config{
-			Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey, Clock: clock, Log: logger,
-		}),
+	n.server = httpServer(httpapi.New(httpapi.Config{
+		Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey,
+		Limits: limits, Clock: clock, Log: logger,
+	}))
+	return n, nil
+}
+
+// httpServer serves h to clients of whom none can hold a connection by being slow.
+// An answer that goes on for longer than the write timeout has to move its own
+// deadline.
+func httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 	}
-	return n, nil
 }
 
 // serve answers HTTP from now on; what it needs may still be catching up.

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener whose connections are inside the process, so that it can be
+// made to pass time.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+// overPipe serves h to one client, which sends what it likes while talk reads. It
+// returns when nothing of the server is left, or else its bubble says so.
+func overPipe(h http.HandlerFunc, send func(io.Writer), talk func(net.Conn)) {
+	server, listener := httpServer(h), make(pipes, 1)
+	client, connection := net.Pipe()
+	listener <- connection
+	var all sync.WaitGroup
+	all.Go(func() { _ = server.Serve(listener) })
+	all.Go(func() { send(client) })
+	talk(client)
+	close(listener)
+	all.Wait()
+	_ = client.Close()
+	synctest.Wait()
+}
+
+// No client holds a connection by being slow, nor the goroutines that serve it.
+func TestHTTPServer_cutsOffSlowClients(t *testing.T) {
+	t.Parallel()
+	const get, post = "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+	for name, c := range map[string]struct {
+		sends   string
+		slowly  bool // and then one byte a second
+		deaf    bool // does not read the answer
+		within  time.Duration
+		handled int64 // requests
+	}{
+		"nothing is sent":        {"", false, false, 10 * time.Second, 0},
+		"headers come slowly":    {get[:len(get)-2] + "X: ", true, false, 10 * time.Second, 0},
+		"no body comes":          {post, false, false, 30 * time.Second, 1},
+		"the body comes slowly":  {post, true, false, 30 * time.Second, 1},
+		"the answer is not read": {get, false, true, time.Minute, 1},
+		"nothing more is asked":  {get, false, false, 2 * time.Minute, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var handled atomic.Int64
+				answered := make(chan struct{})
+				began := time.Now()
+				overPipe(func(w http.ResponseWriter, r *http.Request) {
+					handled.Add(1)
+					_, _ = io.Copy(io.Discard, r.Body)
+					_, _ = w.Write(make([]byte, 1<<20))
+					close(answered)
+				}, func(client io.Writer) {
+					_, err := io.WriteString(client, c.sends)
+					for c.slowly && err == nil {
+						time.Sleep(time.Second) //nolint:forbidigo // synctest
+						_, err = io.WriteString(client, "x")
+					}
+				}, func(client net.Conn) {
+					if c.deaf {
+						<-answered
+					} else if _, err := io.Copy(io.Discard, client); err != nil {
+						t.Error(err)
+					}
+					if took := time.Since(began); took > c.within || handled.Load() != c.handled {
+						t.Errorf("cut off after %s, with %d requests handled", took, handled.Load())
+					}
+				})
+			})
+		})
+	}
+}
+
+// Headers are bounded, however they grow.
+func TestHTTPServer_refusesFloodsOfHeaders(t *testing.T) {
+	t.Parallel()
+	for name, flood := range map[string]string{
+		"one that is long": "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100<<10) + "\r\n\r\n",
+		"many of them":     "GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: x\r\n", 20<<10) + "\r\n",
+		"a long path":      "GET /" + strings.Repeat("x", 100<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				overPipe(func(http.ResponseWriter, *http.Request) {
+					t.Error("it was handled")
+				}, func(client io.Writer) {
+					_, _ = io.WriteString(client, flood)
+				}, func(client net.Conn) {
+					answer, err := io.ReadAll(client)
+					if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 431 ") {
+						t.Errorf("%q, %v", answer, err)
+					}
+				})
+			})
+		})
+	}
+}

@@ -1,0 +1,276 @@
+package httpapi
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// Whatever is wrong with a request, it is told in full and nothing is written.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	path, _ := w.create("auctions", `{"sequenceId":"s","settleAt":"2026-06-01T00:00:00Z","timeZone":"Europe/Berlin"}`)
+	w.create("auctions", kindCases[2].body)
+	const malformed = "Invalid JSON"
+	member := func(name, value string) string { return `{"` + name + `":` + value + `}` }
+	for name, c := range map[string]struct {
+		body   string
+		status int      // 400 when it is 0
+		text   string   // "Validation failed" when there are fields
+		fields []string // in order
+	}{
+		"malformed JSON":       {body: `{"name":"x"`, text: malformed},
+		"another value":        {body: `"name"`, text: malformed},
+		"NaN":                  {body: member("startingBid", "NaN"), text: malformed},
+		"minus infinity":       {body: member("winnerCount", "-Infinity"), text: malformed},
+		"a leading zero":       {body: member("winnerCount", "01"), text: malformed},
+		"invalid UTF-8":        {body: "{\"name\":\"\xc3\x28\"}", text: malformed},
+		"a surrogate in UTF-8": {body: "{\"name\":\"\xed\xa0\x80\"}", text: malformed},
+		"an overlong slash":    {body: "{\"name\":\"\xc0\xaf\"}", text: malformed},
+		"NUL as a byte":        {body: "{\"name\":\"a\x00b\"}", text: malformed},
+		"NUL outside a string": {body: "{\"name\":\"a\"}\x00", text: malformed},
+		"nesting without end":  {body: member("metadata", strings.Repeat(`{"a":`, 100_000)), text: malformed},
+		"nesting too deep":     {body: member("metadata", strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000)), text: malformed},
+		"a field twice":        {body: `{"name":"a","name":"b"}`, text: malformed},
+		"a name twice within":  {body: `{"metadata":{"a":1,"a":1}}`, text: malformed},
+		"1 MiB and one byte":   {body: `{"name":"` + strings.Repeat("x", maxBody+1-len(`{"name":""}`)) + `"}`, status: 413, text: "Content too large"},
+
+		"NUL as an escape":             {body: member("name", `"a\u0000b"`), fields: []string{"name"}},
+		"half a character":             {body: member("name", `"\ud800"`), fields: []string{"name"}},
+		"a control character":          {body: member("name", `"a\u001bb"`), fields: []string{"name"}},
+		"unknown fields":               {body: `{"zebra":1,"apple":null,"":0,"Name":"x"}`, fields: []string{"", "Name", "apple", "zebra"}},
+		"wrong types":                  {body: `{"name":{},"timeZone":1,"openAt":true,"metadata":[],"settleAt":0,"startingBid":[],"currencyCode":{},"winnerCount":"2","auctionType":null}`, fields: []string{"name", "timeZone", "openAt", "metadata", "settleAt", "startingBid", "currencyCode", "winnerCount", "auctionType"}},
+		"huge numbers":                 {body: `{"startingBid":1e400,"winnerCount":1` + strings.Repeat("0", 400) + `,"maxExtensions":1e400}`, fields: []string{"startingBid", "winnerCount", "maxExtensions"}},
+		"NaN in a string":              {body: member("startingBid", `"NaN"`), fields: []string{"startingBid"}},
+		"a day that does not exist":    {body: member("openAt", `"2026-02-30T00:00:00Z"`), fields: []string{"openAt"}},
+		"an hour that does not exist":  {body: member("openAt", `"2026-02-28T24:00:00Z"`), fields: []string{"openAt"}},
+		"an unknown zone":              {body: member("timeZone", `"Mars/Olympus_Mons"`), fields: []string{"timeZone"}},
+		"a path for a zone":            {body: member("timeZone", `"../../etc/passwd"`), fields: []string{"timeZone"}},
+		"the machine's zone":           {body: member("timeZone", `"Local"`), fields: []string{"timeZone"}},
+		"a time in a gap":              {body: member("openAt", `"2026-03-29T02:30:00"`), fields: []string{"openAt"}},
+		"a time that happens twice":    {body: member("openAt", `"2026-10-25T02:30:00"`), fields: []string{"openAt"}},
+		"close before open":            {body: `{"openAt":"2026-05-02T00:00:00Z","closeAt":"2026-05-01T00:00:00Z"}`, fields: []string{"closeAt"}},
+		"close when it opens":          {body: `{"openAt":"2026-05-01T00:00:00Z","closeAt":"2026-05-01T02:00:00+02:00"}`, fields: []string{"closeAt"}},
+		"settle before close":          {body: `{"closeAt":"2026-07-01T00:00:00Z"}`, fields: []string{"settleAt"}},
+		"the reserve below the start":  {body: `{"startingBid":2,"reservePrice":1}`, fields: []string{"reservePrice"}},
+		"dutch fields where english":   {body: `{"startPrice":9,"floorPrice":1}`, fields: []string{"startPrice", "floorPrice"}},
+		"finer than the currency":      {body: `{"currencyCode":"JPY","startingBid":1.5,"reservePrice":"2.01"}`, fields: []string{"startingBid", "reservePrice"}},
+		"several, each in its own way": {body: `{"x":1,"name":7,"openAt":"soon","startingBid":-1,"winnerCount":0,"status":"OPEN"}`, fields: []string{"x", "name", "status", "openAt", "startingBid", "winnerCount"}},
+	} {
+		w.tb = t
+		t.Run(name, func(t *testing.T) {
+			w.tb = t
+			for method, path := range map[string]string{http.MethodPut: path, http.MethodPost: "/api/v1/auctions"} {
+				body := c.body
+				if c.fields != nil && method == http.MethodPost {
+					// So that nothing else is wrong.
+					body = `{"sequenceId":"s",` + body[1:]
+					if !strings.Contains(body, "settleAt") {
+						body = `{"settleAt":"2026-06-01T00:00:00Z",` + body[1:]
+					}
+					body = strings.Replace(body, `"auctionType":null`, `"auctionType":0`, 1)
+				}
+				w.writes(0, func() {
+					a := w.do(method, path, body)
+					if c.fields != nil {
+						a.blames(c.fields...)
+						return
+					}
+					a.refuses(max(c.status, http.StatusBadRequest), c.text)
+					if c.text == malformed && !strings.HasPrefix(a.failure().Message, "at byte ") {
+						t.Errorf("%s: it is not said where: %s", a.what, a.Body)
+					}
+				})
+			}
+		})
+	}
+}
+
+// Tokens that were given out and then changed are as good as made up.
+func TestBadInput_tamperedTokens(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	cursor := w.cursor("/api/v1/queues")
+	path, _ := w.create("queues", kindCases[0].body)
+	position := w.do(http.MethodPut, path, `{"name":"x"}`).Header().Get("X-Position")
+	w.do(http.MethodGet, path, "", header("X-Position", position)).is(http.StatusOK)
+	w.do(http.MethodGet, "/api/v1/queues?after="+cursor, "").is(http.StatusOK)
+	w.writes(0, func() {
+		for _, change := range map[string]func(string) string{
+			"cut":         func(s string) string { return s[:len(s)-1] },
+			"longer":      func(s string) string { return s + "A" },
+			"padded":      func(s string) string { return s + "=" },
+			"another bit": func(s string) string { return string(s[0]^1) + s[1:] },
+			"in capitals": strings.ToUpper,
+			"twice":       func(s string) string { return s + s },
+			"nothing":     func(string) string { return "" },
+			"a number":    func(string) string { return "1" },
+		} {
+			w.do(http.MethodGet, path, "", header("X-Position", change(position))).blames("X-Position")
+			w.do(http.MethodGet, "/api/v1/queues", "", header("X-Position", change(position))).blames("X-Position")
+			w.do(http.MethodGet, "/api/v1/queues?after="+change(cursor), "").blames("after")
+			w.do(http.MethodGet, "/api/v1/queues?before="+change(cursor), "").blames("before")
+		}
+	})
+}
+
+// edges are the values of a field around its bounds. Each is given alone.
+type edges struct {
+	collection, field string
+	good              []string // JSON; what it comes out as, if that differs, behind " -> "
+	bad               []string
+	unset             string // what null means at creation; "" when it may not be null
+	clears            bool   // null may be PUT
+}
+
+func fieldEdges() []edges {
+	quoted := func(s string, n int) string { return `"` + strings.Repeat(s, n) + `"` }
+	notText := []string{"7", "true", "[]", "{}"}
+	join := func(parts ...[]string) (all []string) {
+		for _, p := range parts {
+			all = append(all, p...)
+		}
+		return all
+	}
+	// number goes from 1 to highest.
+	number := func(collection, field, highest, over, unset string, clears bool) edges {
+		return edges{
+			collection, field,
+			[]string{"1", highest},
+			[]string{"0", over, "-1", "1.0", "1.5", "1e2", `"1"`, `""`, "true", "[]", "{}", "9223372036854775808"},
+			unset, clears,
+		}
+	}
+	count := func(collection, field, unset string, clears bool) edges {
+		return number(collection, field, "2147483647", "2147483648", unset, clears)
+	}
+	seconds := func(collection, field string) edges {
+		return number(collection, field, "31536000", "31536001", "null", true)
+	}
+	moment := func(collection, field, unset string, clears bool) edges {
+		highest := `"2199-12-31T23:59:59.999Z"`
+		if field == "openAt" {
+			highest = `"2199-12-31T23:59:59.998Z"` // the end comes later
+		}
+		return edges{
+			collection, field,
+			[]string{
+				`"2000-01-01T00:00:00Z" -> "2000-01-01T00:00:00.000Z"`, highest,
+				`"2026-12-15t09:00:00.1239+01:00" -> "2026-12-15T08:00:00.123Z"`,
+				`"2026-12-15T09:00:00" -> "2026-12-15T08:00:00.000Z"`, // in Berlin
+				`"2024-02-29T00:00:00Z" -> "2024-02-29T00:00:00.000Z"`,
+			},
+			join(notText, []string{
+				`""`, `"1999-12-31T23:59:59.999Z"`, `"2200-01-01T00:00:00Z"`, `"2026-02-29T00:00:00Z"`, `"2026-13-01T00:00:00Z"`,
+				`"2026-12-15"`, `"09:00:00"`, `"2026-12-15T09:00Z"`, `"2026-12-15 09:00:00Z"`, `"2026-12-15T09:00:60Z"`,
+				`"2026-12-15T09:00:00+24:00"`, `"2026-03-29T02:00:00"`, `"2026-10-25T02:59:59"`, `"now"`, `"1765785600"`,
+			}),
+			unset, clears,
+		}
+	}
+	money := func(field string) edges {
+		return edges{
+			"auctions", field,
+			[]string{"0.01", "999999999999.99", `"100.50" -> 100.5`, "1.00 -> 1", "7"},
+			[]string{"0", "0.00", "-1", "0.001", "0.009", "1000000000000", "1e2", `""`, `"1,5"`, `"abc"`, `" 1"`, "true", "[]", "{}", `"0x10"`, `"1_0"`, "1.00000000000001"},
+			"null", true,
+		}
+	}
+	all := []edges{
+		count("queues", "maxCapacity", "null", true), count("queues", "admissionRate", "null", true), seconds("queues", "sessionDurationSeconds"),
+		moment("draws", "drawAt", "", false), count("draws", "winnerCount", "", false), count("draws", "maxEntries", "null", true),
+		seconds("draws", "claimWindowSeconds"),
+		{"draws", "backfill", []string{"true", "false"}, []string{`"true"`, "0", "1", `""`, "[]", "{}"}, "true", false},
+		{"draws", "entropySource", []string{quoted("é", 1), quoted("é", 256)}, join(notText, []string{`""`, quoted("é", 257), `"a\u0000"`}), "null", true},
+		moment("auctions", "settleAt", "", false),
+		money("startingBid"), money("minimumIncrement"), money("reservePrice"), money("buyNowPrice"),
+		{"auctions", "currencyCode", []string{`"JPY"`, `"BHD"`}, join(notText, []string{`""`, `"usd"`, `"XXX"`, `"EURO"`}), `"EUR"`, false},
+		count("auctions", "winnerCount", "1", false),
+		{"auctions", "auctionType", []string{`"english"`}, join(notText, []string{`""`, `"English"`, `"sealed"`}), `"english"`, false},
+		seconds("auctions", "autoExtendSeconds"), count("auctions", "maxExtensions", "null", true),
+	}
+	for _, c := range kindCases {
+		all = append(
+			all,
+			edges{c.collection, "name", []string{`""`, quoted("é", 200), quoted("😀", 200)}, join(notText, []string{quoted("é", 201), `"a\nb"`, `"\u007f"`}), "null", true},
+			edges{c.collection, "timeZone", []string{`"UTC"`, `"America/Argentina/Buenos_Aires"`}, join(notText, []string{`""`, `"utc+1"`, `"Europe/berlin"`, `"/etc/localtime"`}), `"Europe/Berlin"`, false},
+			moment(c.collection, "openAt", "null", true),
+			moment(c.collection, "closeAt", "null", true),
+			edges{c.collection, "metadata", []string{"{}", ofSize(16 << 10)}, []string{ofSize(16<<10 + 1), "[]", `"{}"`, `""`, "7", "true"}, "null", true},
+		)
+	}
+	return all
+}
+
+// ofSize is a JSON object of n bytes.
+func ofSize(n int) string { return `{"k":"` + strings.Repeat("x", n-len(`{"k":""}`)) + `"}` }
+
+func TestFieldEdges(t *testing.T) {
+	t.Parallel()
+	least := map[string]map[string]string{
+		"queues":   {"sequenceId": `"s"`},
+		"draws":    {"sequenceId": `"s"`, "drawAt": `"2199-12-31T23:59:59.999Z"`, "winnerCount": "1"},
+		"auctions": {"sequenceId": `"s"`, "settleAt": `"2199-12-31T23:59:59.999Z"`},
+	}
+	for _, e := range fieldEdges() {
+		t.Run(e.collection+" "+e.field, func(t *testing.T) {
+			t.Parallel()
+			w := newWire(t)
+			with := func(value string) string {
+				parts := []string{fmt.Sprintf("%q:%s", e.field, value)}
+				for name, v := range least[e.collection] {
+					if name != e.field {
+						parts = append(parts, fmt.Sprintf("%q:%s", name, v))
+					}
+				}
+				return "{" + strings.Join(parts, ",") + "}"
+			}
+			alone := func(value string) string { return fmt.Sprintf("{%q:%s}", e.field, value) }
+			comesOut := func(a *reply, want string) {
+				t.Helper()
+				var o map[string]json.RawMessage
+				if err := json.Unmarshal(a.Body.Bytes(), &o); err != nil || string(o[e.field]) != want {
+					t.Errorf("%.200s: it is %s, want %s", a.what, o[e.field], want)
+				}
+			}
+			post := "/api/v1/" + e.collection
+			// A draft, whose least value stays in its place.
+			draft, _ := w.create(e.collection, with(cmp.Or(least[e.collection][e.field], strings.SplitN(e.good[0], " -> ", 2)[0])))
+			if e.field == "openAt" {
+				draft, _ = w.create(e.collection, strings.Replace(with("null"), `"openAt":null,`, "", 1))
+			}
+			for _, good := range e.good {
+				in, out, changed := strings.Cut(good, " -> ")
+				if !changed {
+					out = in
+				}
+				comesOut(w.do(http.MethodPost, post, with(in)).is(http.StatusCreated), out)
+				if e.field != "openAt" { // which would open it
+					comesOut(w.do(http.MethodPut, draft, alone(in)).is(http.StatusOK), out)
+				}
+			}
+			w.writes(0, func() {
+				for _, bad := range e.bad {
+					w.do(http.MethodPost, post, with(bad)).blames(e.field)
+					w.do(http.MethodPut, draft, alone(bad)).blames(e.field)
+				}
+				if e.unset == "" {
+					w.do(http.MethodPost, post, with("null")).blames(e.field)
+				}
+				if !e.clears {
+					w.do(http.MethodPut, draft, alone("null")).blames(e.field)
+				}
+			})
+			if e.unset != "" {
+				comesOut(w.do(http.MethodPost, post, with("null")).is(http.StatusCreated), e.unset)
+			}
+			if e.clears {
+				comesOut(w.do(http.MethodPut, draft, alone("null")).is(http.StatusOK), "null")
+			}
+		})
+	}
+}
