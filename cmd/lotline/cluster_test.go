@@ -115,7 +115,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	if err := n.log.check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n.node, err = newNode(n.log, dir, zerolog.Nop()); err != nil {
+	if n.node, err = newNode(n.log, dir, zerolog.Nop(), telemetry{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
