@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -100,7 +101,7 @@ func (m *metrics) handler() http.Handler {
 const maxScrapes = 8
 
 func (m *metrics) finished(method string, a httpapi.Answer) {
-	c := m.requests.of(requestKey{a.Route, method, a.Status})
+	c := m.requests.of(requestKey{cmp.Or(a.Route, "other"), method, a.Status})
 	c.count.Inc()
 	c.took.Observe(a.Took.Seconds())
 }
