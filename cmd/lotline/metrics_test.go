@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -186,6 +187,26 @@ func TestMetrics_showHowFarCatchingUpIs(t *testing.T) {
 	eventually(t, "it is level", func() bool {
 		f := scrape(t, late.url+"/metrics")
 		return f.value("lotline_projection_lag_events") == 0 && f.value("lotline_projection_lag_seconds") == 0 && f.value("lotline_ready", "part", "projections") == 1
+	})
+}
+
+func TestMetrics_showWhatIsOverdue(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 0)
+	n := c.openNode(t, lockedDir(t))
+	if !n.catchUp(t.Context()) {
+		t.Fatal(t.Context().Err())
+	}
+	if _, err := (&serveCmd{SecretKey: clusterKey}).provision(t.Context(), n.node, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody keeps time yet.
+	n.engine(t).must(201, "POST", "/api/v1/queues", clusterKey, body(`{"sequenceId":"s","openAt":%q}`, in(50)))
+	eventually(t, "it is overdue", func() bool { return scrape(t, n.url+"/metrics").value("lotline_wake_overdue_seconds") > 0 })
+	n.keepTime()
+	eventually(t, "it is done", func() bool {
+		f := scrape(t, n.url+"/metrics")
+		return f.value("lotline_wake_overdue_seconds") == 0 && f.value("lotline_wake_lateness_seconds") == 1
 	})
 }
 
