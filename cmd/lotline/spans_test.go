@@ -133,7 +133,7 @@ func TestSpans_leadFromTheRequestToTheReadModels(t *testing.T) {
 	ours := tree[sampledTrace]
 	const post = "POST /api/v1/queues"
 	for path, attributes := range map[string]map[string]string{
-		post: {"http.route": "/api/v1/queues", "http.request.method": "POST", "http.response.status_code": "201", "lotline.request_id": "r-1"},
+		post:                     {"http.route": "/api/v1/queues", "http.request.method": "POST", "http.response.status_code": "201", "lotline.request_id": "r-1"},
 		post + " > Create queue": {"lotline.kind": "queue", "lotline.command": "Create", "lotline.outcome": "accepted"},
 		post + " > Create queue > append queue": {
 			"lotline.kind": "queue", "lotline.append.events": "2", "lotline.append.commands": "1", "lotline.append.attempt": "1", "lotline.outcome": "written",
