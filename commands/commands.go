@@ -36,6 +36,9 @@ type Caller struct {
 	Actor      string // a key's id, or one of the domain.Actor constants
 	OnBehalfOf string // the consumer that a key acts for, or ""
 	RequestID  string // "" when no request is behind the command
+	// Traceparent is where the command stands in a trace (W3C Trace Context), or "".
+	// A handler with an observer sets it.
+	Traceparent string
 }
 
 // Request is a command for one stream.

@@ -38,6 +38,8 @@ type Handler struct {
 	states States // nil when there are no read models
 	clock  func() time.Time
 	health health
+	// observer is nil when nobody looks on.
+	observer Observer
 	// The bounds are fields for tests.
 	maxAppend, maxRemembered int
 
@@ -46,6 +48,7 @@ type Handler struct {
 	idle    *list.List         // of *writer without work, the longest idle at the back
 	// remembered is how many repeatable commands the idle ones remember together.
 	remembered int
+	waiting    int // commands that no writer has taken up yet
 	closed     bool
 	working    sync.WaitGroup // writers at work; Add only under mu and before closed
 }
@@ -60,7 +63,9 @@ func NewHandler(log Log, states States, clock func() time.Time) *Handler {
 // Handle carries out a command. When ctx ends first the outcome is unknown,
 // unless the command had not been decided yet.
 func (h *Handler) Handle(ctx context.Context, r Request) (Result, error) {
-	return h.submit(ctx, &pending{Request: r})
+	return h.observed(ctx, domain.StreamKind(r.Stream), r.Command, &r.Caller, func(ctx context.Context) (Result, error) {
+		return h.submit(ctx, &pending{Request: r})
+	})
 }
 
 // Load brings a stream's state into memory, so that a command which is expected
@@ -85,6 +90,12 @@ type Creation struct {
 // own, and whoever repeats the creation finishes what the claim says. A repeat
 // is answered with the state right after the creation.
 func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
+	return h.observed(ctx, c.Kind, domain.Create{}, &c.Caller, func(ctx context.Context) (Result, error) {
+		return h.create(ctx, c)
+	})
+}
+
+func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
 	id, err := newID(c.Kind)
 	if err != nil {
 		return Result{}, err
@@ -105,9 +116,9 @@ func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
 			}
 		}
 	}
-	result, err := h.Handle(ctx, Request{
+	result, err := h.submit(ctx, &pending{Request: Request{
 		Stream: create.ID.Stream(), Command: create, Caller: c.Caller, Organization: c.Organization, Key: c.Key,
-	})
+	}})
 	if err != nil || !result.Replayed {
 		return result, err
 	}
@@ -134,7 +145,7 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 	if _, err := domain.NewHistory(create.ID.Stream()).Decide(now, create); err != nil {
 		return "", false, err
 	}
-	result, err := h.Handle(ctx, Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller})
+	result, err := h.submit(ctx, &pending{Request: Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller}})
 	if err != nil {
 		return "", false, err
 	}
@@ -237,6 +248,7 @@ func (h *Handler) enqueue(p *pending) error {
 		return domain.ErrUnavailable
 	}
 	w.waiting = append(w.waiting, p)
+	h.waiting++
 	if w.working {
 		return nil
 	}
@@ -257,6 +269,7 @@ func (h *Handler) next(w *writer) []*pending {
 	if n > 0 {
 		batch := w.waiting[:n:n]
 		w.waiting = w.waiting[n:]
+		h.waiting -= n
 		return batch
 	}
 	w.waiting, w.working = nil, false

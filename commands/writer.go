@@ -128,7 +128,7 @@ func (w *writer) carry(batch []*pending) []*pending {
 	}
 	raced := false
 	mine := map[uuid.UUID]*attempt{} // by the events of all attempts
-	for {
+	for attempts := 1; ; attempts++ {
 		a, err := w.decide(batch)
 		if err != nil {
 			w.failAll(batch, err)
@@ -161,7 +161,7 @@ func (w *writer) carry(batch []*pending) []*pending {
 		for _, e := range a.events {
 			mine[e.ID] = a
 		}
-		head, position, err := w.append(a.events)
+		head, position, err := w.append(a, attempts)
 		if err == nil {
 			w.confirm(a, head, position)
 			a.answer(position, raced)
@@ -201,11 +201,15 @@ func (w *writer) borrow(batch []*pending) {
 	}
 }
 
-func (w *writer) append(events []domain.Proposed) (domain.Head, domain.Position, error) {
+// append writes the events of a. number tells how often the batch was tried.
+func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, events)
-	w.handler.health.appended(err, w.handler.clock())
+	started := w.handler.clock()
+	head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, a.events)
+	ended := w.handler.clock()
+	w.handler.health.appended(err, ended)
+	w.appended(a, number, ended.Sub(started), err)
 	return head, position, err
 }
 
@@ -241,7 +245,7 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 	a := &attempt{after: w.history.Fork()}
 	a.at = a.after.At(domain.InstantOf(w.handler.clock()))
 	w.remembered.forget(a.at.Add(-rememberFor))
-	cause := &pending{id: uuid.New(), Request: Request{Caller: Caller{Actor: domain.ActorClock}}}
+	cause := &pending{id: uuid.New(), Request: Request{Caller: Caller{Actor: domain.ActorClock, Traceparent: batch[0].Caller.Traceparent}}}
 	if batch[0].begun {
 		cause = batch[0]
 	}
@@ -369,6 +373,7 @@ func (w *writer) propose(a *attempt, events []domain.Event, cause *pending, made
 		OnBehalfOf:    cause.Caller.OnBehalfOf,
 		RequestID:     cause.Caller.RequestID,
 		BodyHash:      cause.Key.BodyHash,
+		Traceparent:   cause.Caller.Traceparent,
 	}
 	if m.RequestID != "" {
 		m.CorrelationID = m.RequestID

@@ -36,6 +36,9 @@ type Metadata struct {
 	OnBehalfOf    string `json:"onBehalfOf,omitempty"`
 	RequestID     string `json:"requestId,omitempty"`
 	BodyHash      string `json:"bodyHash,omitempty"` // SHA-256 of the request's body in lower-case hex
+	// Traceparent is where the command stood in a trace (W3C Trace Context), when
+	// traces were on. Nothing is decided by it.
+	Traceparent string `json:"traceparent,omitempty"`
 }
 
 // Actors that are not keys.

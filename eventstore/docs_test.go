@@ -28,6 +28,7 @@ counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
 | ` + "`$correlationId`" + `, ` + "`$causationId`" + ` | EventStoreDB's own names: the request or timer, and the command |
 | ` + "`actor`" + `, ` + "`onBehalfOf`" + ` | the key's id, ` + "`clock`" + ` or ` + "`operator`" + `; the consumer that a key acts for |
 | ` + "`requestId`" + `, ` + "`bodyHash`" + ` | the request's id; the SHA-256 of its body when it had an ` + "`Idempotency-Key`" + ` |
+| ` + "`traceparent`" + ` | where the command stands in a trace ([W3C Trace Context](https://www.w3.org/TR/trace-context/)), when it was traced |
 | ` + "`hash`" + ` | the link of the hash chain: [integrity.md](integrity.md) |
 `)
 	var last schema

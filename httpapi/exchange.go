@@ -39,15 +39,18 @@ type exchange struct {
 	stack  []byte // where, when that was a panic
 }
 
-// ServeHTTP answers one request and logs it.
+// ServeHTTP answers one request, logs it and tells the observer.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, requestID: requestID(r), started: s.Clock()}
 	x.set("X-Request-Id", x.requestID)
+	if s.Observer != nil {
+		r = s.Observer.Received(r)
+	}
 	defer s.finish(x, r)
 	s.router.ServeHTTP(x, r)
 }
 
-// finish answers for a handler that panicked, and writes the log line.
+// finish answers for a handler that panicked, and tells the log and the observer.
 func (s *server) finish(x *exchange, r *http.Request) {
 	p := recover()
 	begun := x.status != 0
@@ -60,7 +63,11 @@ func (s *server) finish(x *exchange, r *http.Request) {
 			x.fail(r, x.fault)
 		}
 	}
-	s.logRequest(x, r)
+	took := s.Clock().Sub(x.started)
+	s.logRequest(x, r, took)
+	if s.Observer != nil {
+		s.Observer.Finished(r, Answer{x.template, x.status, took, x.requestID})
+	}
 	if p != nil && begun {
 		// The answer is cut short where the client can see it.
 		panic(http.ErrAbortHandler)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -10,7 +11,7 @@ import (
 // logRequest writes the one line that a request leaves in the log: at info, or
 // at error with the error when we are to blame. It holds neither headers nor
 // query nor body, because these carry keys and tokens.
-func (s *server) logRequest(x *exchange, r *http.Request) {
+func (s *server) logRequest(x *exchange, r *http.Request, took time.Duration) {
 	level := zerolog.InfoLevel
 	if x.fault != nil {
 		level = zerolog.ErrorLevel
@@ -29,7 +30,7 @@ func (s *server) logRequest(x *exchange, r *http.Request) {
 		Str("path", path).
 		Int("status", x.status).
 		Int("bytes", x.bytes).
-		Float64("duration_ms", float64(s.Clock().Sub(x.started).Microseconds())/1000).
+		Float64("duration_ms", float64(took.Microseconds())/1000).
 		Str("request_id", x.requestID)
 	if x.organization != nil {
 		e = e.Str("organization", string(x.organization.ID)).Str("key", string(x.keyID))

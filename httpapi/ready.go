@@ -24,6 +24,12 @@ func (s *server) live(x *exchange, r *http.Request) error {
 	return nil
 }
 
+// metrics shows the node's figures to whoever collects them.
+func (s *server) metrics(x *exchange, r *http.Request) error {
+	s.Metrics.ServeHTTP(x, r)
+	return nil
+}
+
 // ready says whether the node should be sent requests, and how each part is.
 //
 // Histories in quarantine are named, but do not make the node not ready. Whoever

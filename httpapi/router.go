@@ -35,7 +35,25 @@ type Views interface {
 	Quarantined() []domain.HistoryError
 }
 
-// Config is what the API is made of. All of it is needed but Limits.
+// Observer is told of requests. Several goroutines call it at once, and requests
+// wait for it.
+type Observer interface {
+	// Received is told of a request that comes in, and returns what is served in its
+	// place: r, or r with another context.
+	Received(r *http.Request) *http.Request
+	// Finished is told how a request ended, with what Received returned.
+	Finished(r *http.Request, a Answer)
+}
+
+// Answer is how a request ended.
+type Answer struct {
+	Route     string // the template of the path, "" for a path that is unknown
+	Status    int    // 0 when the answer never began
+	Took      time.Duration
+	RequestID string
+}
+
+// Config is what the API is made of. All of it is needed but Limits, Observer and Metrics.
 type Config struct {
 	Commands Commands
 	Views    Views
@@ -52,6 +70,10 @@ type Config struct {
 	Limits Limits
 	Clock  func() time.Time
 	Log    zerolog.Logger
+	// Observer is told of every request.
+	Observer Observer
+	// Metrics answers /metrics, which needs no key.
+	Metrics http.Handler
 }
 
 // New returns the handler of the whole API. It is safe for concurrent use and
@@ -128,6 +150,9 @@ func newServer(c Config) *server {
 	})
 	s.handle("/livez", methods{http.MethodGet: s.live})
 	s.handle("/readyz", methods{http.MethodGet: s.ready})
+	if s.Metrics != nil {
+		s.handle("/metrics", methods{http.MethodGet: s.metrics})
+	}
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
 		return domain.Refuse(notFound, "there is nothing at this path")
 	})

@@ -362,6 +362,9 @@ func (v *Views) Run(ctx context.Context) error {
 			last = true
 		}
 		err := v.write(changed)
+		if err != nil {
+			v.writeFailures.Add(1)
+		}
 		if last {
 			return err
 		}
@@ -374,6 +377,9 @@ func (v *Views) Run(ctx context.Context) error {
 		v.log.Error().Err(err).Int("rows", len(changed)).Msg("views were not written")
 	}
 }
+
+// WriteFailures is how often Run could not write.
+func (v *Views) WriteFailures() int64 { return v.writeFailures.Load() }
 
 // write adds to changed what has changed since the last time and writes all of it,
 // with the position that it belongs to. It empties changed when it succeeds.

@@ -444,8 +444,8 @@ func TestRun_failingWrites(t *testing.T) {
 		l.must(t, ids[0], fields("name", `"newer than what failed"`))
 		follow(v, l)
 		second()
-		if n := len(logged); n != 2 || !strings.Contains(<-logged, "refused") {
-			t.Errorf("%d failures", n)
+		if n := len(logged); n != 2 || !strings.Contains(<-logged, "refused") || v.WriteFailures() != 2 {
+			t.Errorf("%d failures, of which it counted %d", n, v.WriteFailures())
 		}
 		if page, err := v.List(ListQuery{Organization: org, SortBy: SortCreatedAt, Limit: 100}); err != nil || len(page.Rows) != 50 {
 			t.Error(len(page.Rows), err)
@@ -462,6 +462,9 @@ func TestRun_failingWrites(t *testing.T) {
 		cancel()
 		if err := <-done; err == nil {
 			t.Error("the last write failed without an error")
+		}
+		if v.WriteFailures() != 3 {
+			t.Errorf("it counted %d failures", v.WriteFailures())
 		}
 		closeViews(t, v)
 	})

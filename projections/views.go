@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 	"github.com/tidwall/btree"
@@ -28,6 +29,8 @@ type Views struct {
 	file *file
 	// crowded says that more than crowd streams wait to be written.
 	crowded chan struct{}
+
+	writeFailures atomic.Int64
 
 	partial shown // the state within an append, if there is one; owned by Follow and Passed
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// restore does what README says: a new data directory, the copy as events.db in
+// restore does what docs/operations.md says: a new data directory, the copy as events.db in
 // it, the master key beside it.
 func restore(t testing.TB, copied, masterKey string) string {
 	t.Helper()

@@ -116,7 +116,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	if err := n.log.check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n.node, err = newNode(n.log, dir, httpapi.Limits{}, zerolog.Nop()); err != nil {
+	if n.node, err = newNode(n.log, dir, nodeOptions{}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

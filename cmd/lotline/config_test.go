@@ -57,6 +57,8 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"bad master key":            {env: []string{"LOTLINE_MASTER_KEY=short"}, says: "LOTLINE_MASTER_KEY must be 32 bytes"},
 		"bad secret key":            {env: []string{"LOTLINE_SECRET_KEY=hunter2"}, says: "LOTLINE_SECRET_KEY must look like sk_live_"},
 		"a secret publishable key":  {env: []string{"LOTLINE_PUBLISHABLE_KEY=sk_live_0123456789abcdef"}, says: "LOTLINE_PUBLISHABLE_KEY must look like pk_live_"},
+		"metrics port in use":       {env: []string{"LOTLINE_METRICS_LISTEN=" + taken.Addr().String()}, says: "LOTLINE_METRICS_LISTEN"},
+		"bad collector":             {env: []string{"LOTLINE_OTLP_ENDPOINT=localhost:4318"}, says: "LOTLINE_OTLP_ENDPOINT must look like http://"},
 		"bad bus":                   {env: []string{"LOTLINE_BUS=carrier-pigeon://loft"}, says: "LOTLINE_BUS"},
 		"negative limit":            {env: []string{"LOTLINE_RATE_LIMIT_PUBLIC=-1"}, says: "LOTLINE_RATE_LIMIT_SECRET and LOTLINE_RATE_LIMIT_PUBLIC may not be negative"},
 		"limit without number":      {env: []string{"LOTLINE_RATE_LIMIT_SECRET=many"}, says: "rate-limit-secret"},
@@ -239,6 +241,7 @@ func TestHelp_namesEveryVariable(t *testing.T) {
 		"LOTLINE_LISTEN", "LOTLINE_DATA_DIR", "LOTLINE_EVENTSTORE", "LOTLINE_EMBEDDED_LISTEN", "LOTLINE_BUS",
 		"LOTLINE_EMBEDDED_TLS_CERT", "LOTLINE_EMBEDDED_TLS_KEY", "LOTLINE_EMBEDDED_PASSWORD",
 		"LOTLINE_MASTER_KEY", "LOTLINE_SECRET_KEY", "LOTLINE_PUBLISHABLE_KEY", "LOTLINE_LOG_FORMAT",
+		"LOTLINE_METRICS_LISTEN", "LOTLINE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT",
 	} {
 		if !strings.Contains(stdout, v) {
 			t.Errorf("%s is not in the help", v)

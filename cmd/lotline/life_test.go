@@ -201,19 +201,10 @@ func TestServe_aMovedTimeIsKeptPromptly(t *testing.T) {
 	}
 }
 
-func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
-	t.Parallel()
-	dir := dataDirectory(t)
-	e := testBinary(t).serve(t, dir)
-	key := e.secretKey()
-	create := func() string {
-		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
-	}
-	bad, good := create(), create()
-	// A queue in DRAFT cannot complete. The event is otherwise as the engine
-	// would have written it: only the rule is broken.
-	c := officialClient(t, dir)
-	id := filepath.Base(bad)
+// appendImpossible completes a queue in DRAFT, which cannot be. The event is otherwise
+// as the engine would have written it: only the rule is broken.
+func appendImpossible(t testing.TB, c *esdb.Client, id string) (stream string) {
+	t.Helper()
 	last := eventsOf(t, c, id)[0]
 	_, prev, _ := domain.SplitHash(last.UserMetadata)
 	impossible := esdb.EventData{
@@ -226,6 +217,19 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 	if _, err := c.AppendToStream(t.Context(), last.StreamID, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(0)}, impossible); err != nil {
 		t.Fatal(err)
 	}
+	return last.StreamID
+}
+
+func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	create := func() string {
+		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	}
+	bad, good := create(), create()
+	stream := appendImpossible(t, officialClient(t, dir), filepath.Base(bad))
 	check := func() {
 		t.Helper()
 		eventually(t, "it is quarantined", func() bool { return e.call("GET", bad, key, "").status == 500 })
@@ -243,7 +247,7 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 		e.must(200, "PUT", good, key, body(`{"name":%q}`, in(0)))
 		e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
 		ready := string(e.call("GET", "/readyz", "", "").body)
-		for _, part := range []string{last.StreamID, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
+		for _, part := range []string{stream, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
 			if !strings.Contains(ready, part) {
 				t.Errorf("/readyz does not say %q: %s", part, ready)
 			}

@@ -94,10 +94,13 @@ type streams struct{ out, err io.Writer }
 type versionCmd struct{}
 
 func (versionCmd) Run(to streams) error {
-	version := "(development)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	_, err := fmt.Fprintln(to.out, "lotline", version)
+	_, err := fmt.Fprintln(to.out, "lotline", programVersion())
 	return err
+}
+
+func programVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(development)"
 }

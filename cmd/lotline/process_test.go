@@ -69,7 +69,7 @@ func (p program) command(ctx context.Context, env []string, args ...string) *exe
 	c := exec.CommandContext(ctx, p.path, args...)
 	// Nothing of the tester's own configuration gets in.
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "LOTLINE_") {
+		if !strings.HasPrefix(v, "LOTLINE_") && !strings.HasPrefix(v, "OTEL_") {
 			c.Env = append(c.Env, v)
 		}
 	}

@@ -28,7 +28,7 @@ func TestServe_saysHowFarItIsWhileItCatchesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.dir = dir
-	n, err := newNode(l, dir, httpapi.Limits{}, zerolog.Nop())
+	n, err := newNode(l, dir, nodeOptions{}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

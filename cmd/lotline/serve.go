@@ -26,6 +26,8 @@ import (
 
 type serveCmd struct {
 	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"Where HTTP is served (${default})."`
+	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics is served (none: where the rest is)."`
+	OTLPEndpoint   string `name:"otlp-endpoint" env:"LOTLINE_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"The OpenTelemetry collector that takes spans over HTTP, such as http://localhost:4318 (none: there are no spans)."`
 	Bus            string `env:"LOTLINE_BUS" placeholder:"URL" help:"The message bus; empty is the one inside the process."`
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
@@ -55,6 +57,11 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	}
 	logger, flush := newLogger(s.LogFormat, to.err)
 	defer func() { err = errors.Join(err, flush()) }()
+	spans, err := openSpans(ctx, c.OTLPEndpoint, logger)
+	if err != nil {
+		return err
+	}
+	defer spans.close()
 	dir, err := openDataDir(s.DataDir)
 	if err != nil {
 		return err
@@ -68,14 +75,17 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), listener.Close())
 	}
-	n, err := newNode(l, dir, httpapi.Limits{
-		Secret: c.RateLimitSecret, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies,
+	n, err := newNode(l, dir, nodeOptions{
+		limits:    httpapi.Limits{Secret: c.RateLimitSecret, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies},
+		telemetry: telemetry{spans.tracer(), c.MetricsListen != ""},
 	}, logger)
 	if err != nil {
 		return errors.Join(err, listener.Close(), l.Close())
 	}
 	served := n.serve(listener)
-	err = c.runNode(ctx, n, listener.Addr(), to.out, served)
+	if err = n.serveMetrics(ctx, c.MetricsListen); err == nil {
+		err = c.runNode(ctx, n, listener.Addr(), to.out, served)
+	}
 	return errors.Join(err, n.shutDown(), l.Close())
 }
 
@@ -162,10 +172,11 @@ type node struct {
 	tail      *eventstore.Tail
 	scheduler *scheduler.Scheduler
 	server    *http.Server
+	observer  *observer
 	caughtUp  atomic.Bool
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopRelay, stopTail, stopScheduler func()
+	stopViews, stopRelay, stopTail, stopScheduler, stopMetrics func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
@@ -175,28 +186,44 @@ var (
 	commandsLog = func(l commands.Log) commands.Log { return l }
 )
 
-func newNode(l *log, dir *dataDir, limits httpapi.Limits, logger zerolog.Logger) (*node, error) {
+// followedKinds are the kinds of streams that the read models are about.
+func followedKinds() []domain.Kind { return append(domain.Kinds(), domain.KindOrganization) }
+
+// nodeOptions are what a node is told beside its log and its directory. The zero
+// value limits nobody and tells nobody.
+type nodeOptions struct {
+	limits    httpapi.Limits
+	telemetry telemetry
+}
+
+func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node, error) {
 	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
 	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock)}
+	n.observer = &observer{newMetrics(n), spans{o.telemetry.tracer}}
+	n.handler.Observe(n.observer)
 	n.bus = gochannel.NewGoChannel(gochannel.Config{
 		// Without it messages overtake each other.
 		BlockPublishUntilSubscriberAck: true,
 	}, busLogger{logger})
 	// The bus is for what happens from now on; the log has what happened.
 	n.relay = relay.New(n.bus, l.head, logger)
-	n.tail = eventstore.NewTail(l.Log, append(domain.Kinds(), domain.KindOrganization), l.head, logger, views, n.relay)
+	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, observedViews{views, n}, n.relay)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
 	macKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
 	}
-	n.server = httpServer(httpapi.New(httpapi.Config{
+	api := httpapi.Config{
 		Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey,
-		Limits: limits, Clock: clock, Log: logger,
-	}))
+		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer,
+	}
+	if !o.telemetry.apart {
+		api.Metrics = n.observer.metrics.handler()
+	}
+	n.server = httpServer(httpapi.New(api))
 	return n, nil
 }
 
@@ -338,6 +365,7 @@ func (n *node) shutDown() error {
 	stop(n.stopRelay)
 	err = errors.Join(err, n.bus.Close())
 	stop(n.stopViews)
+	stop(n.stopMetrics)
 	return errors.Join(err, n.views.Close())
 }
 

@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -23,12 +24,14 @@ import (
 // the bus is a hint, and what follows the log must not wait for it.
 const queued = 65_536
 
-// Relay is a follower of the log. Its methods but Run are for one goroutine.
+// Relay is a follower of the log. Its methods are for one goroutine, but for Run,
+// which is for another, and for Waiting and Dropped.
 type Relay struct {
 	publisher message.Publisher
 	log       zerolog.Logger
 	position  domain.Position
-	dropped   int // since the last event that found room
+	dropped   int          // since the last event that found room
+	drops     atomic.Int64 // all of them
 	events    chan *domain.Recorded
 }
 
@@ -59,8 +62,15 @@ func (r *Relay) Follow(e *domain.Recorded) {
 		}
 	default:
 		r.dropped++
+		r.drops.Add(1)
 	}
 }
+
+// Waiting is how many events wait for the bus.
+func (r *Relay) Waiting() int { return len(r.events) }
+
+// Dropped is how many events the bus was too slow for.
+func (r *Relay) Dropped() int64 { return r.drops.Load() }
 
 // Passed does nothing: where there are no events there is nothing to publish.
 func (r *Relay) Passed(domain.Position) {}

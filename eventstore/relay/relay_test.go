@@ -194,9 +194,12 @@ func TestRelay_doesNotHoldUpTheLog(t *testing.T) {
 	for i := uint64(1); i <= queued+10; i++ {
 		r.Follow(recorded(i, "queue.updated", renamed()))
 	}
+	if r.Waiting() != queued || r.Dropped() != 10 {
+		t.Errorf("%d wait, %d were dropped", r.Waiting(), r.Dropped())
+	}
 	<-r.events
 	r.Follow(recorded(queued+11, "queue.updated", renamed()))
-	if !strings.Contains(logged.String(), `"events":10`) {
-		t.Errorf("logged %s", logged.String())
+	if !strings.Contains(logged.String(), `"events":10`) || r.Dropped() != 10 {
+		t.Errorf("%d were dropped, logged %s", r.Dropped(), logged.String())
 	}
 }

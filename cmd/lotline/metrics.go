@@ -1,0 +1,326 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"reflect"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/httpapi"
+)
+
+// metrics are a node's figures, as Prometheus collects them. The values of labels
+// are from sets that are bounded by the program: no id and no path of a client.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *children[requestKey, counted]
+	commands *children[commandKey, counted]
+	appends  *children[string, prometheus.Counter]
+
+	appendTook, appendCommands, appendEvents prometheus.Observer
+	projectionDelay, wakeLateness            prometheus.Observer
+}
+
+type requestKey struct {
+	route, method string
+	status        int
+}
+
+type commandKey struct {
+	kind    domain.Kind
+	command reflect.Type
+	outcome string
+}
+
+// counted is a counter and how long what it counts took.
+type counted struct {
+	count prometheus.Counter
+	took  prometheus.Observer
+}
+
+// Bounds of histograms.
+var (
+	// From a read in memory to a command that ran out of time.
+	durations = []float64{0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+	// What one append may hold.
+	sizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000}
+)
+
+func newMetrics(n *node) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{node: n})
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+
+	requests := counter("lotline_http_requests_total", "Requests that were answered.", "route", "method", "status")
+	requestsTook := histogram("lotline_http_request_duration_seconds", "From the head of a request to its answer.", durations, "route")
+	m.requests = newChildren(func(k requestKey) counted {
+		return counted{requests.WithLabelValues(k.route, k.method, strconv.Itoa(k.status)), requestsTook.WithLabelValues(k.route)}
+	})
+	commands := counter("lotline_commands_total", "Commands that have an outcome.", "kind", "command", "outcome")
+	commandsTook := histogram("lotline_command_duration_seconds", "From a command to its outcome, waiting included.", durations, "kind")
+	m.commands = newChildren(func(k commandKey) counted {
+		return counted{commands.WithLabelValues(string(k.kind), k.command.Name(), k.outcome), commandsTook.WithLabelValues(string(k.kind))}
+	})
+	appends := counter("lotline_appends_total", "Appends to the log.", "outcome")
+	m.appends = newChildren(func(outcome string) prometheus.Counter { return appends.WithLabelValues(outcome) })
+	m.appendTook = histogram("lotline_append_duration_seconds", "How long the store took for an append.", durations).WithLabelValues()
+	m.appendCommands = histogram("lotline_append_commands", "Commands that one append was for.", sizes).WithLabelValues()
+	m.appendEvents = histogram("lotline_append_events", "Events in one append.", sizes).WithLabelValues()
+	m.projectionDelay = histogram("lotline_projection_delay_seconds", "From an event's record to the read models that show it.", durations).WithLabelValues()
+	m.wakeLateness = histogram("lotline_wake_lateness_seconds", "By how much a step of the clock was recorded after it was due.", append(durations, 60, 600)).WithLabelValues()
+	return m
+}
+
+// handler answers those who collect the figures.
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+}
+
+// maxScrapes is how many may collect at once. Everybody may, where the figures have
+// no listener of their own.
+const maxScrapes = 8
+
+func (m *metrics) finished(method string, a httpapi.Answer) {
+	c := m.requests.of(requestKey{cmp.Or(a.Route, "other"), method, a.Status})
+	c.count.Inc()
+	c.took.Observe(a.Took.Seconds())
+}
+
+func (m *metrics) answered(a commands.Answer) {
+	c := m.commands.of(commandKey{a.Kind, reflect.TypeOf(a.Command), commandOutcome(a)})
+	c.count.Inc()
+	c.took.Observe(a.Took.Seconds())
+}
+
+func (m *metrics) appended(a commands.Append) {
+	m.appends.of(appendOutcome(a.Err)).Inc()
+	m.appendTook.Observe(a.Took.Seconds())
+	m.appendCommands.Observe(float64(len(a.Commands)))
+	m.appendEvents.Observe(float64(a.Events))
+}
+
+// followed counts an event that the read models show since now.
+func (m *metrics) followed(r *domain.Recorded, now time.Time) {
+	m.projectionDelay.Observe(max(0, now.Sub(r.RecordedAt).Seconds()))
+	if r.Metadata.Actor == domain.ActorClock && r.Event != nil {
+		// Such an event is dated when it was due.
+		m.wakeLateness.Observe(max(0, r.RecordedAt.Sub(r.Event.When().Time()).Seconds()))
+	}
+}
+
+// commandOutcome is how a command ended, in a word.
+func commandOutcome(a commands.Answer) string {
+	if a.Replayed && a.Err == nil {
+		return "replayed"
+	}
+	refusal, refused := errors.AsType[*domain.Error](a.Err)
+	_, broken := errors.AsType[*domain.HistoryError](a.Err)
+	switch {
+	case a.Err == nil:
+		return "accepted"
+	case refused && refusal.Code == domain.ChangedByAnother:
+		return "lost_race"
+	case refused:
+		return "refused"
+	case broken:
+		return "quarantined"
+	case errors.Is(a.Err, domain.ErrOutcomeUnknown), errors.Is(a.Err, context.DeadlineExceeded), errors.Is(a.Err, context.Canceled):
+		return "unknown"
+	case errors.Is(a.Err, domain.ErrUnavailable), errors.Is(a.Err, commands.ErrClosed):
+		return "unavailable"
+	}
+	return "fault"
+}
+
+// appendOutcome is how an append ended, in a word.
+func appendOutcome(err error) string {
+	_, broken := errors.AsType[*domain.HistoryError](err)
+	switch {
+	case err == nil:
+		return "written"
+	case errors.Is(err, domain.ErrWrongRevision):
+		return "lost_race"
+	case broken:
+		return "quarantined"
+	case errors.Is(err, domain.ErrUnavailable):
+		return "unavailable"
+	}
+	return "unknown"
+}
+
+// knownMethod is a request's method, of which a client may make up any.
+func knownMethod(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return r.Method
+	}
+	return "other"
+}
+
+// children are the members of a vector. To find one by what its labels are made of
+// costs less than by its labels.
+type children[K comparable, M any] struct {
+	create func(K) M
+	mu     sync.RWMutex // guards made
+	made   map[K]M
+}
+
+func newChildren[K comparable, M any](create func(K) M) *children[K, M] {
+	return &children[K, M]{create: create, made: map[K]M{}}
+}
+
+func (c *children[K, M]) of(k K) M {
+	c.mu.RLock()
+	m, ok := c.made[k]
+	c.mu.RUnlock()
+	if ok {
+		return m
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// A vector gives the same member again, so it does not matter who is first.
+	m = c.create(k)
+	c.made[k] = m
+	return m
+}
+
+// nodeCollector measures the parts of a node when somebody collects, and not more
+// often than once a second, whoever asks.
+type nodeCollector struct {
+	node *node
+
+	mu   sync.Mutex // guards the fields below; held while measuring
+	at   time.Time
+	last []prometheus.Metric
+}
+
+const (
+	measureEvery   = time.Second
+	measureTimeout = 2 * time.Second
+	// maxBacklog bounds what is read to find out how far behind the read models are.
+	maxBacklog = 10_000
+)
+
+var (
+	readyDesc         = prometheus.NewDesc("lotline_ready", "1 for a part of /readyz that is as it should be, else 0.", []string{"part"}, nil)
+	lagEventsDesc     = prometheus.NewDesc("lotline_projection_lag_events", "Events in the log that the read models do not show yet, counted to about 10,000.", nil, nil)
+	lagSecondsDesc    = prometheus.NewDesc("lotline_projection_lag_seconds", "Since when the oldest event that the read models do not show is in the log.", nil, nil)
+	overdueDesc       = prometheus.NewDesc("lotline_wake_overdue_seconds", "By how much the clock's next step is overdue.", nil, nil)
+	quarantinedDesc   = prometheus.NewDesc("lotline_quarantined_streams", "Streams that hold what the rules do not allow.", nil, nil)
+	writersDesc       = prometheus.NewDesc("lotline_writers", "Streams whose state is in memory to be written to.", nil, nil)
+	waitingDesc       = prometheus.NewDesc("lotline_commands_waiting", "Commands that no writer has taken up yet.", nil, nil)
+	relayWaitingDesc  = prometheus.NewDesc("lotline_relay_waiting_events", "Events that wait for the message bus.", nil, nil)
+	relayDroppedDesc  = prometheus.NewDesc("lotline_relay_dropped_events_total", "Events that the message bus was too slow for.", nil, nil)
+	writeFailuresDesc = prometheus.NewDesc("lotline_views_write_failures_total", "How often the read models could not be written to their file.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *nodeCollector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		readyDesc, lagEventsDesc, lagSecondsDesc, overdueDesc, quarantinedDesc, writersDesc, waitingDesc,
+		relayWaitingDesc, relayDroppedDesc, writeFailuresDesc,
+	} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.at) >= measureEvery {
+		c.last = c.node.measure()
+		c.at = time.Now()
+	}
+	for _, m := range c.last {
+		to <- m
+	}
+}
+
+// measure takes the figures that nobody counts. What the store does not tell is
+// left out.
+func (n *node) measure() (all []prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), measureTimeout)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		all = append(all, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
+	counter := func(d *prometheus.Desc, v int64) {
+		all = append(all, prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v)))
+	}
+	for _, check := range n.ready(ctx) {
+		ok := 1.0
+		if check.Err != nil {
+			ok = 0
+		}
+		gauge(readyDesc, ok, check.Name)
+	}
+	if b, err := n.log.Backlog(ctx, n.views.Position(), followedKinds(), maxBacklog); err == nil {
+		seconds := 0.0
+		if b.Events > 0 {
+			seconds = max(0, time.Since(b.Oldest).Seconds())
+		}
+		gauge(lagEventsDesc, float64(b.Events))
+		gauge(lagSecondsDesc, seconds)
+	}
+	overdue := 0.0
+	n.views.Wakes(func(_ string, at domain.Instant) bool {
+		overdue = max(0, clock().Sub(at.Time()).Seconds())
+		return false
+	})
+	gauge(overdueDesc, overdue)
+	gauge(quarantinedDesc, float64(len(n.views.Quarantined())))
+	held := n.handler.Occupancy()
+	gauge(writersDesc, float64(held.Writers))
+	gauge(waitingDesc, float64(held.Waiting))
+	gauge(relayWaitingDesc, float64(n.relay.Waiting()))
+	counter(relayDroppedDesc, n.relay.Dropped())
+	counter(writeFailuresDesc, n.views.WriteFailures())
+	return all
+}
+
+// serveMetrics serves the figures on an address of their own, if there is one, until
+// the node is shut down.
+func (n *node) serveMetrics(ctx context.Context, at string) error {
+	if at == "" {
+		return nil
+	}
+	l, err := listen(ctx, "tcp", at)
+	if err != nil {
+		return badConfig("LOTLINE_METRICS_LISTEN: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", n.observer.metrics.handler())
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	wait := start(func(context.Context) {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			n.logger.Error().Err(err).Msg("the metrics are not served")
+		}
+	})
+	n.stopMetrics = func() {
+		_ = server.Close() // whoever collects just now goes without
+		wait()
+	}
+	n.logger.Info().Stringer("address", l.Addr()).Msg("the metrics are served")
+	return nil
+}

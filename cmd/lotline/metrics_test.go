@@ -1,0 +1,323 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	promodel "github.com/prometheus/common/model"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/httpapi"
+)
+
+// figures are what an engine tells those who collect metrics.
+type figures map[string]*dto.MetricFamily
+
+func scrape(t testing.TB, url string) figures {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	parser := expfmt.NewTextParser(promodel.LegacyValidation)
+	f, err := parser.TextToMetricFamilies(a.Body)
+	if err != nil || a.StatusCode != http.StatusOK {
+		t.Fatalf("%d, %v", a.StatusCode, err)
+	}
+	return f
+}
+
+// value is the sum of a metric's series that have some labels, of a histogram the
+// sum of its counts; -1 when there is none.
+func (f figures) value(name string, labels ...string) float64 {
+	sum := -1.0
+	for _, m := range f[name].GetMetric() {
+		has := map[string]string{}
+		for _, l := range m.GetLabel() {
+			has[l.GetName()] = l.GetValue()
+		}
+		matches := true
+		for i := 0; i < len(labels); i += 2 {
+			matches = matches && has[labels[i]] == labels[i+1]
+		}
+		if matches {
+			sum = max(sum, 0) + m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return sum
+}
+
+// wants checks values: a metric's name, its labels as name=value, and the value.
+func (f figures) wants(t *testing.T, want map[string]float64) {
+	t.Helper()
+	for series, value := range want {
+		parts := strings.FieldsFunc(series, func(r rune) bool { return r == ' ' || r == '=' })
+		if got := f.value(parts[0], parts[1:]...); got != value {
+			t.Errorf("%s is %v, want %v", series, got, value)
+		}
+	}
+}
+
+// engine is the node, for the tests of processes.
+func (n *clusterNode) engine(t testing.TB) *engine {
+	return &engine{t: t, url: n.url, stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
+}
+
+func TestMetrics_tellWhatHappened(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2)
+	first, second := c.nodes[0].engine(t), c.nodes[1].engine(t)
+	key := clusterKey
+	before := scrape(t, first.url+"/metrics")
+
+	path := first.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`, "Idempotency-Key", "k").header.Get("Location")
+	first.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`, "Idempotency-Key", "k")
+	first.must(400, "PUT", path, key, `{"maxCapacity":0}`)
+	first.must(200, "GET", path, key, "")
+	first.must(401, "GET", path, key+"x", "")
+	first.must(404, "GET", "/no/such/path", key, "")
+	first.must(405, "BREW", path, key, "")
+	// The second node writes, the first one writes, and so the second one, which goes
+	// on from what it knows, loses a race; so does the first one before.
+	second.must(200, "PUT", path, key, `{"name":"a"}`)
+	first.must(200, "PUT", path, key, `{"name":"b"}`)
+	second.must(200, "PUT", path, key, `{"name":"c"}`)
+	// The clock opens a draw.
+	draw := first.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","winnerCount":1,"openAt":%q,"drawAt":%q}`, in(100), in(3_600_000))).header.Get("Location")
+	eventually(t, "it opened", func() bool { return first.must(200, "GET", draw, key, "").object(t)["status"] == "OPEN" })
+	bad := first.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	appendImpossible(t, officialClient(t, c.dir.path), filepath.Base(bad))
+	var after figures
+	eventually(t, "all is told", func() bool {
+		after = scrape(t, first.url+"/metrics")
+		return after.value("lotline_quarantined_streams") == 1 && after.value("lotline_projection_lag_events") == 0 &&
+			after.value("lotline_wake_lateness_seconds") == 1
+	})
+	after.wants(t, map[string]float64{
+		"lotline_http_requests_total route=/api/v1/queues method=POST status=201":       3,
+		"lotline_http_requests_total route=/api/v1/queues/{id} method=PUT status=400":   1,
+		"lotline_http_requests_total route=/api/v1/queues/{id} method=PUT status=200":   1,
+		"lotline_http_requests_total route=/api/v1/queues/{id} method=GET status=200":   1,
+		"lotline_http_requests_total route=/api/v1/queues/{id} method=GET status=401":   1,
+		"lotline_http_requests_total route=/api/v1/queues/{id} method=other status=405": 1,
+		"lotline_http_requests_total route=other method=GET status=404":                 1,
+		"lotline_http_request_duration_seconds route=/api/v1/queues":                    3,
+		"lotline_commands_total kind=queue command=Create outcome=accepted":             2,
+		"lotline_commands_total kind=queue command=Create outcome=replayed":             1,
+		"lotline_commands_total kind=queue command=Update outcome=refused":              1,
+		"lotline_commands_total kind=queue command=Update outcome=accepted":             1,
+		"lotline_commands_total kind=draw command=Create outcome=accepted":              1,
+		"lotline_command_duration_seconds kind=queue":                                   5,
+		"lotline_ready part=eventStore":                                                 1,
+		"lotline_ready part=projections":                                                1,
+		"lotline_ready part=timers":                                                     1,
+		"lotline_projection_lag_seconds":                                                0,
+		"lotline_wake_overdue_seconds":                                                  0,
+		"lotline_commands_waiting":                                                      0,
+		"lotline_relay_waiting_events":                                                  0,
+		"lotline_relay_dropped_events_total":                                            0,
+		"lotline_views_write_failures_total":                                            0,
+	})
+	for name, least := range map[string]float64{
+		"lotline_projection_delay_seconds": 8, "lotline_writers": 2, "go_goroutines": 1, "go_build_info": 1, "process_start_time_seconds": 1,
+	} {
+		if got := after.value(name); got < least {
+			t.Errorf("%s is %v", name, got)
+		}
+	}
+	if n := after.value("lotline_appends_total", "outcome", "lost_race") - max(0, before.value("lotline_appends_total", "outcome", "lost_race")); n < 1 {
+		t.Errorf("the first node lost %v races", n)
+	}
+	if n := scrape(t, second.url+"/metrics").value("lotline_appends_total", "outcome", "lost_race"); n < 1 {
+		t.Errorf("the second node lost %v races", n)
+	}
+
+	families := make([]*dto.MetricFamily, 0, len(after))
+	for name, family := range after {
+		if strings.HasPrefix(name, "lotline_") {
+			families = append(families, family)
+		}
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v: %v", problems, err)
+	}
+	// No value of a label is a client's.
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				for _, part := range []string{filepath.Base(path), filepath.Base(draw), "such", "BREW", "org_", "key_"} {
+					if strings.Contains(l.GetValue(), part) {
+						t.Errorf("%s has %s=%q", family.GetName(), l.GetName(), l.GetValue())
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestMetrics_showHowFarCatchingUpIs(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
+	c.nodes[0].engine(t).must(201, "POST", "/api/v1/queues", clusterKey, `{"sequenceId":"s"}`)
+	late := c.openNode(t, lockedDir(t))
+	f := scrape(t, late.url+"/metrics")
+	// The organization, its two keys and the queue.
+	f.wants(t, map[string]float64{"lotline_projection_lag_events": 4, "lotline_ready part=projections": 0, "lotline_ready part=eventStore": 1})
+	if seconds := f.value("lotline_projection_lag_seconds"); seconds <= 0 {
+		t.Errorf("it is %v s behind", seconds)
+	}
+	late.bringUp(t)
+	eventually(t, "it is level", func() bool {
+		f := scrape(t, late.url+"/metrics")
+		return f.value("lotline_projection_lag_events") == 0 && f.value("lotline_projection_lag_seconds") == 0 && f.value("lotline_ready", "part", "projections") == 1
+	})
+}
+
+func TestMetrics_showWhatIsOverdue(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 0)
+	n := c.openNode(t, lockedDir(t))
+	if !n.catchUp(t.Context()) {
+		t.Fatal(t.Context().Err())
+	}
+	if _, err := (&serveCmd{SecretKey: clusterKey}).provision(t.Context(), n.node, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody keeps time yet.
+	n.engine(t).must(201, "POST", "/api/v1/queues", clusterKey, body(`{"sequenceId":"s","openAt":%q}`, in(50)))
+	eventually(t, "it is overdue", func() bool { return scrape(t, n.url+"/metrics").value("lotline_wake_overdue_seconds") > 0 })
+	n.keepTime()
+	eventually(t, "it is done", func() bool {
+		f := scrape(t, n.url+"/metrics")
+		return f.value("lotline_wake_overdue_seconds") == 0 && f.value("lotline_wake_lateness_seconds") == 1
+	})
+}
+
+func TestMetrics_tellOfAStoreThatIsGone(t *testing.T) {
+	t.Parallel()
+	n := newCluster(t, 1).nodes[0]
+	n.link.cut()
+	eventually(t, "it is told", func() bool {
+		f := scrape(t, n.url+"/metrics")
+		return f.value("lotline_ready", "part", "eventStore") == 0 && f.value("lotline_projection_lag_events") == -1
+	})
+}
+
+var metricsAddress = regexp.MustCompile(`"address":"([^"]+)"[^\n]*"message":"the metrics are served"`)
+
+func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_METRICS_LISTEN=127.0.0.1:0")
+	e.must(404, "GET", "/metrics", "", "")
+	var at string
+	eventually(t, "its address is logged", func() bool {
+		if m := metricsAddress.FindStringSubmatch(e.stderr.String()); m != nil {
+			at = "http://" + m[1]
+		}
+		return at != ""
+	})
+	scrape(t, at+"/metrics").wants(t, map[string]float64{"lotline_ready part=eventStore": 1})
+	apart := &engine{t: t, url: at, stderr: e.stderr}
+	apart.must(404, "GET", "/livez", "", "")
+	apart.must(405, "POST", "/metrics", "", "{}")
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, e.stderr)
+	}
+}
+
+// metricNames are the metrics that there are. Histograms have three series each.
+func metricNames(t *testing.T) map[string]bool {
+	t.Helper()
+	n := newCluster(t, 1).nodes[0]
+	n.engine(t).must(200, "GET", "/livez", "", "")
+	families, err := n.observer.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, f := range families {
+		names[f.GetName()] = true
+		if f.GetType() == dto.MetricType_HISTOGRAM {
+			for _, series := range []string{"_bucket", "_sum", "_count"} {
+				names[f.GetName()+series] = true
+			}
+		}
+	}
+	return names
+}
+
+var metricName = regexp.MustCompile(`\b(?:lotline|go|process|promhttp)_[a-z_]+\b`)
+
+func TestMetrics_dashboardAlarmsAndPageNameWhatExists(t *testing.T) {
+	t.Parallel()
+	names := metricNames(t)
+	used := map[string]bool{}
+	check := func(where, text string) {
+		t.Helper()
+		for _, name := range metricName.FindAllString(text, -1) {
+			used[name] = true
+			if !names[name] {
+				t.Errorf("%s names %s, which does not exist", where, name)
+			}
+		}
+	}
+	panels := dashboard(t)
+	for _, p := range panels {
+		for _, target := range p.Targets {
+			check("the panel "+p.Title, target.Expr)
+		}
+	}
+	for _, a := range alarms(t) {
+		check("the alarm "+a.Alert, a.Expr)
+	}
+	page, err := os.ReadFile(filepath.Join(root, "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("the page", strings.NewReplacer("`go_…`", "", "`process_…`", "").Replace(string(page)))
+	for name := range names {
+		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
+		if strings.HasPrefix(name, "lotline_") && !strings.Contains(string(page), "`"+base+"`") && !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("the page does not tell of %s", base)
+		}
+		if strings.HasPrefix(name, "lotline_") && !used[base] && !used[name] {
+			t.Errorf("nothing shows %s", base)
+		}
+	}
+}
+
+// BenchmarkObserver measures what figures add to every request and every command.
+func BenchmarkObserver(b *testing.B) {
+	o := &observer{metrics: newMetrics(nil)}
+	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/api/v1/queues/x", http.NoBody)
+	b.Run("request", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			o.Finished(o.Received(r), httpapi.Answer{Route: "/api/v1/queues/{id}", Status: 200, Took: 50 * time.Microsecond})
+		}
+	})
+	b.Run("command", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			ctx, _ := o.Begun(b.Context(), domain.KindQueue, domain.Advance{})
+			o.Answered(ctx, commands.Answer{Kind: domain.KindQueue, Command: domain.Advance{}, Took: time.Millisecond})
+		}
+	})
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/httpapi"
+	"github.com/lotline/lotline/projections"
+)
+
+// observer is told what the parts of a node do, and turns it into figures and, when
+// somebody takes them, spans.
+type observer struct {
+	metrics *metrics
+	spans   spans
+}
+
+func (o *observer) Received(r *http.Request) *http.Request { return o.spans.received(r) }
+
+func (o *observer) Finished(r *http.Request, a httpapi.Answer) {
+	o.metrics.finished(knownMethod(r), a)
+	o.spans.finished(r, a)
+}
+
+func (o *observer) Begun(ctx context.Context, k domain.Kind, c domain.Command) (_ context.Context, traceparent string) {
+	return o.spans.begun(ctx, k, c)
+}
+
+func (o *observer) Answered(ctx context.Context, a commands.Answer) {
+	o.metrics.answered(a)
+	o.spans.answered(ctx, a)
+}
+
+func (o *observer) Appended(a commands.Append) {
+	o.metrics.appended(a)
+	o.spans.appended(a)
+}
+
+// observedViews are the read models as a follower of the log that is observed, from
+// when they have caught up: what happened before has nobody who waits for it.
+type observedViews struct {
+	*projections.Views
+	node *node
+}
+
+func (v observedViews) Follow(r *domain.Recorded) {
+	if !v.node.caughtUp.Load() {
+		v.Views.Follow(r)
+		return
+	}
+	started := time.Now()
+	v.Views.Follow(r)
+	now := time.Now()
+	v.node.observer.metrics.followed(r, now)
+	v.node.observer.spans.followed(r, started, now)
+}
+
+// telemetry is where a node's figures and spans go.
+type telemetry struct {
+	tracer trace.Tracer // nil when nobody takes spans
+	// apart says that the figures have a listener of their own.
+	apart bool
+}
