@@ -13,7 +13,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
-	"github.com/lotline/lotline/httpapi"
 )
 
 // admin runs an administrative command and returns what it printed.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
-	"github.com/lotline/lotline/httpapi"
 )
 
 // cluster is one embedded store with engines on it, all in this process. They are
