@@ -21,8 +21,8 @@ Every event of the log, with an example of its data: the bytes are those of the 
 is written by ` + "`go test ./eventstore -run Docs -update`" + `.
 
 A distribution's events are in the stream ` + "`<kind>-<id without its prefix>`" + `, an organization's in ` + "`organization-…`" + `. ` + "`claim-…`" + `
-streams hold which id a repeatable creation made, ` + "`seal-check`" + ` the check value of the master key. ` + "`at`" + ` is when the event
-counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
+streams hold which id a repeatable creation made, ` + "`seal-check`" + ` the check value of the master key, ` + "`sink-…`" + ` streams who sends
+what leaves the system, and up to where it is sent. ` + "`at`" + ` is when the event counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
 
 | metadata | |
 |---|---|
