@@ -109,11 +109,11 @@ func checkServer(u *url.URL) error {
 	return nil
 }
 
-// Ready connects if there is no connection, makes the stream if none took the last
-// message, and returns why that failed.
+// Ready connects if there is no connection, makes the stream then, and when none took
+// the last message, and returns why nothing can be published.
 func (b *Bus) Ready(ctx context.Context) error {
 	if b.conn == nil || b.conn.IsClosed() {
-		if err := b.connect(); err != nil {
+		if err := b.connect(ctx); err != nil {
 			return fmt.Errorf("connect to the bus: %w", err)
 		}
 	}
@@ -129,7 +129,7 @@ func (b *Bus) Ready(ctx context.Context) error {
 	return nil
 }
 
-func (b *Bus) connect() error {
+func (b *Bus) connect(ctx context.Context) error {
 	conn, err := nats.Connect(b.servers,
 		nats.Name("lotline"),
 		nats.Timeout(connectTimeout),
@@ -167,6 +167,10 @@ func (b *Bus) connect() error {
 		return err
 	}
 	b.conn, b.publisher = conn, publisher
+	if err := b.makeStream(ctx); err != nil {
+		// Whoever made it may not let us; what we publish will tell.
+		b.log.Warn().Err(err).Str("stream", Stream).Msg("the bus was not asked for its stream")
+	}
 	return nil
 }
 
@@ -186,7 +190,8 @@ func (b *Bus) makeStream(ctx context.Context) error {
 		Storage:     nats.FileStorage,
 		MaxAge:      keptFor,
 	}, nats.Context(ctx))
-	if errors.Is(err, nats.ErrStreamNameAlreadyInUse) {
+	api, ok := errors.AsType[*nats.APIError](err)
+	if errors.Is(err, nats.ErrStreamNameAlreadyInUse) || ok && api.ErrorCode == subjectsTaken {
 		return nil
 	}
 	if err == nil {
@@ -195,8 +200,11 @@ func (b *Bus) makeStream(ctx context.Context) error {
 	return err
 }
 
-// tooLarge is JetStream's code for a message that is larger than the stream takes.
-const tooLarge = 10054
+// Codes of JetStream that its client has no names for.
+const (
+	tooLarge      = 10054 // for the stream
+	subjectsTaken = 10065 // by another stream
+)
 
 // Publish implements sink.Bus.
 func (b *Bus) Publish(topic string, messages ...*message.Message) error {

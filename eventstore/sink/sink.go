@@ -83,6 +83,7 @@ type Sink struct {
 	// owned by Run
 	sent  domain.Position // up to here all is sent, as far as this node knows
 	lease lease
+	wrote time.Time // when this node last began to write, whatever became of it
 
 	mu    sync.Mutex // guards state
 	state State
@@ -151,23 +152,20 @@ func (s *Sink) Run(ctx context.Context) {
 			break
 		}
 		s.note(err)
-		news, pause := s.window.news, lookEvery
-		switch {
-		case err != nil:
-			if s.sent != before {
-				retry = retrySoon
-			}
-			s.logger.Warn().Err(err).Dur("again_in", retry).Msg("the sink does not send")
-			news, pause = nil, retry
-			retry = min(2*retry, retryLate)
-		case s.lease.holder != "" && !s.mine():
-			// Each event would have it look whether the other one sends.
-			news = nil
-			fallthrough
-		default:
+		if err == nil || s.sent != before {
 			retry = retrySoon
 		}
-		wait(ctx, news, pause)
+		if err == nil {
+			s.rest(ctx)
+			continue
+		}
+		if errors.Is(err, errBus) {
+			// Perhaps another node reaches the bus, which now may take the lease.
+			retry = max(retry, 2*lookEvery)
+		}
+		s.logger.Warn().Err(err).Dur("again_in", retry).Msg("the sink does not send")
+		wait(ctx, nil, retry)
+		retry = min(2*retry, retryLate)
 	}
 	if s.mine() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
@@ -176,6 +174,16 @@ func (s *Sink) Run(ctx context.Context) {
 			s.logger.Warn().Err(err).Msg("the sink's lease is not given back")
 		}
 	}
+}
+
+// rest waits until there may be something to do.
+func (s *Sink) rest(ctx context.Context) {
+	news := s.window.news
+	if s.lease.holder != "" && !s.mine() {
+		// Each event would have it look whether the other one sends.
+		news = nil
+	}
+	wait(ctx, news, lookEvery)
 }
 
 // wait returns when there is news, when the time is over, or when ctx ends. It
@@ -228,8 +236,7 @@ func (s *Sink) turn(ctx context.Context) error {
 		err = s.lead(ctx)
 	}
 	if errors.Is(err, errBus) {
-		// Perhaps another node reaches the bus.
-		wait(ctx, nil, s.lease.written.Add(writeEvery).Sub(s.now()))
+		s.pace(ctx, nil)
 		err = errors.Join(err, s.write(ctx, ""))
 	}
 	return err
@@ -317,7 +324,7 @@ func (s *Sink) lead(ctx context.Context) error {
 		if s.sent == s.lease.position || ctx.Err() != nil {
 			return nil
 		}
-		if !wait(ctx, s.window.news, s.lease.written.Add(writeEvery).Sub(s.now())) {
+		if !s.pace(ctx, s.window.news) {
 			return s.write(ctx, s.node)
 		}
 	}
@@ -331,6 +338,7 @@ func (s *Sink) hold(ctx context.Context) error {
 	if s.mine() && s.now().Sub(s.lease.written) < writeEvery {
 		return nil
 	}
+	s.pace(ctx, nil)
 	if err := s.write(ctx, s.node); err != nil {
 		return err
 	}
@@ -340,9 +348,16 @@ func (s *Sink) hold(ctx context.Context) error {
 	return nil
 }
 
+// pace waits until this node may write again, or for news if any is wanted. It
+// reports whether there is news.
+func (s *Sink) pace(ctx context.Context, news <-chan struct{}) bool {
+	return wait(ctx, news, s.wrote.Add(writeEvery).Sub(s.now()))
+}
+
 // write has the log say who holds the lease from now on, and how far all is sent.
 func (s *Sink) write(ctx context.Context, holder string) error {
 	began := s.now()
+	s.wrote = began
 	if s.lease.head == domain.EmptyHead() {
 		if err := s.log.KeepNewest(ctx, s.stream, kept); err != nil {
 			return err
