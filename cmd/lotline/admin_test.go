@@ -187,7 +187,7 @@ func TestServe_keysAreShownBeforeTheyAreStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.dir = dir
-	n, err := newNode(l, dir, zerolog.Nop())
+	n, err := newNode(l, dir, "", zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,7 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"bad secret key":            {env: []string{"LOTLINE_SECRET_KEY=hunter2"}, says: "LOTLINE_SECRET_KEY must look like sk_live_"},
 		"a secret publishable key":  {env: []string{"LOTLINE_PUBLISHABLE_KEY=sk_live_0123456789abcdef"}, says: "LOTLINE_PUBLISHABLE_KEY must look like pk_live_"},
 		"bad bus":                   {env: []string{"LOTLINE_BUS=carrier-pigeon://loft"}, says: "LOTLINE_BUS"},
+		"bus, unescaped password":   {env: []string{"LOTLINE_BUS=nats://lotline:horse/battery@localhost:4222"}, says: "LOTLINE_BUS"},
 		"bad log format":            {env: []string{"LOTLINE_LOG_FORMAT=xml"}, says: "log-format"},
 		"bad listen address":        {env: []string{"LOTLINE_LISTEN=nowhere:http:80"}, says: "LOTLINE_LISTEN"},
 		"port in use":               {env: []string{"LOTLINE_LISTEN=" + taken.Addr().String()}, says: "address already in use"},

@@ -26,6 +26,9 @@ import (
 const asLotline = "LOTLINE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if at := os.Getenv(asBroker); at != "" {
+		beBroker(at, os.Getenv(brokerDir))
+	}
 	if os.Getenv(asLotline) != "" {
 		installFaults()
 		main()

@@ -28,7 +28,7 @@ func TestServe_saysHowFarItIsWhileItCatchesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.dir = dir
-	n, err := newNode(l, dir, zerolog.Nop())
+	n, err := newNode(l, dir, "", zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

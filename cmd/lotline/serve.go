@@ -18,21 +18,25 @@ import (
 	"github.com/lotline/lotline/commands/scheduler"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
+	"github.com/lotline/lotline/eventstore/natsbus"
 	"github.com/lotline/lotline/eventstore/relay"
+	"github.com/lotline/lotline/eventstore/sink"
 	"github.com/lotline/lotline/httpapi"
 	"github.com/lotline/lotline/projections"
 )
 
 type serveCmd struct {
 	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"Where HTTP is served (${default})."`
-	Bus            string `env:"LOTLINE_BUS" placeholder:"URL" help:"The message bus; empty is the one inside the process."`
+	Bus            string `env:"LOTLINE_BUS" placeholder:"nats://…" help:"A NATS server or cluster with JetStream that is sent all that happens (none: it stays in the process)."`
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
 }
 
 func (c *serveCmd) validate() error {
 	if c.Bus != "" {
-		return badConfig("LOTLINE_BUS: %q is not a bus that this version knows; leave it empty for the one inside the process", c.Bus)
+		if err := natsbus.Check(c.Bus); err != nil {
+			return badConfig("LOTLINE_BUS: %w", err)
+		}
 	}
 	if err := provisioned("LOTLINE_SECRET_KEY", c.SecretKey, domain.SecretKey); err != nil {
 		return err
@@ -60,7 +64,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), listener.Close())
 	}
-	n, err := newNode(l, dir, logger)
+	n, err := newNode(l, dir, c.Bus, logger)
 	if err != nil {
 		return errors.Join(err, listener.Close(), l.Close())
 	}
@@ -90,6 +94,7 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 		return unlessStopped(ctx, fmt.Errorf("set up the organization %s: %w", defaultOrganization, err))
 	}
 	n.keepTime()
+	n.sendOut()
 	if n.log.embedded != nil {
 		n.log.embedded.announce(out)
 	}
@@ -149,13 +154,15 @@ type node struct {
 	handler   *commands.Handler
 	bus       *gochannel.GoChannel
 	relay     *relay.Relay
+	broker    *natsbus.Bus // nil without one
+	sink      *sink.Sink   // what sends to it
 	tail      *eventstore.Tail
 	scheduler *scheduler.Scheduler
 	server    *http.Server
 	caughtUp  atomic.Bool
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopRelay, stopTail, stopScheduler func()
+	stopViews, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
@@ -165,7 +172,7 @@ var (
 	commandsLog = func(l commands.Log) commands.Log { return l }
 )
 
-func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
+func newNode(l *log, dir *dataDir, broker string, logger zerolog.Logger) (*node, error) {
 	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
@@ -177,7 +184,15 @@ func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 	}, busLogger{logger})
 	// The bus is for what happens from now on; the log has what happened.
 	n.relay = relay.New(n.bus, l.head, logger)
-	n.tail = eventstore.NewTail(l.Log, append(domain.Kinds(), domain.KindOrganization), l.head, logger, views, n.relay)
+	followers := []eventstore.Follower{views, n.relay}
+	if broker != "" {
+		if n.broker, err = natsbus.New(broker, logger, busLogger{logger}); err != nil {
+			return nil, errors.Join(badConfig("LOTLINE_BUS: %w", err), views.Close())
+		}
+		n.sink = sink.New("bus", l.Log, n.broker, l.head, time.Now, logger)
+		followers = append(followers, n.sink)
+	}
+	n.tail = eventstore.NewTail(l.Log, append(domain.Kinds(), domain.KindOrganization), l.head, logger, followers...)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
 	macKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
@@ -269,6 +284,14 @@ func (n *node) keepTime() {
 	}
 }
 
+// sendOut sends to the broker, if there is one, what happens from now on and what is
+// not sent yet.
+func (n *node) sendOut() {
+	if n.sink != nil {
+		n.stopSink = start(n.sink.Run)
+	}
+}
+
 // ready names the parts that a ready engine needs, and what is wrong with them.
 func (n *node) ready(ctx context.Context) []httpapi.Check {
 	_, store := n.log.Head(ctx)
@@ -288,11 +311,24 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	if n.scheduler.CaughtUp() {
 		timers = nil
 	}
-	return []httpapi.Check{
+	checks := []httpapi.Check{
 		{Name: "eventStore", Err: store},
 		views,
 		{Name: "timers", Err: timers},
 	}
+	if n.sink != nil {
+		s := n.sink.State()
+		// Whoever is sent elsewhere finds the same bus there.
+		checks = append(checks, httpapi.Check{Name: "bus", Err: s.Err, Detail: sending{s.Sending, s.Messages, s.UpTo}, Advisory: true})
+	}
+	return checks
+}
+
+// sending is what a node sends to the broker: nothing when another one does.
+type sending struct {
+	Sending  bool      `json:"sending"`
+	Messages uint64    `json:"messages"`
+	UpTo     time.Time `json:"upTo,omitzero"`
 }
 
 // How long requests, and then commands, may take at the end.
@@ -317,7 +353,11 @@ func (n *node) shutDown() error {
 	err = errors.Join(err, n.handler.Close(ctx))
 	stop(n.stopTail)
 	stop(n.stopRelay)
+	stop(n.stopSink)
 	err = errors.Join(err, n.bus.Close())
+	if n.broker != nil {
+		err = errors.Join(err, n.broker.Close())
+	}
 	stop(n.stopViews)
 	return errors.Join(err, n.views.Close())
 }
