@@ -47,7 +47,10 @@ func TestLog_betweenTwoPositions(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}
 	}
-	for range l.Between(t.Context(), domain.Position{}, last, domain.Kinds()) {
+	for _, err := range l.Between(t.Context(), domain.Position{}, last, domain.Kinds()) {
+		if err != nil {
+			t.Error(err)
+		}
 		break // leaves no goroutine
 	}
 	ended, cancel := context.WithCancel(t.Context())

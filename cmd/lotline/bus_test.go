@@ -221,13 +221,12 @@ func TestBus_nothingIsMissingWhoeverIsKilled(t *testing.T) {
 	t.Cleanup(func() { stopped.Store(3) })
 	write := func(i int) {
 		for stopped.Load()&(1<<i) == 0 {
-			a, err := tryCall(engines[i], "POST", "/api/v1/queues", `{"sequenceId":"s","openAt":"2199-01-01T00:00:00Z"}`)
-			if err != nil || a.StatusCode != http.StatusCreated {
+			path, err := tryPost(engines[i], "/api/v1/queues", `{"sequenceId":"s","openAt":"2199-01-01T00:00:00Z"}`)
+			if err != nil || path == "" {
 				continue
 			}
-			path := a.Header.Get("Location")
 			for _, step := range []string{"/open", "/close"} {
-				_, _ = tryCall(engines[i], "POST", path+step, "")
+				_, _ = tryPost(engines[i], path+step, "")
 			}
 			made.Add(1)
 		}
@@ -268,23 +267,22 @@ func TestBus_nothingIsMissingWhoeverIsKilled(t *testing.T) {
 	}
 }
 
-// tryCall is a call that may fail, of an engine that may be gone.
-func tryCall(e *engine, method, path, body string) (*http.Response, error) {
+// tryPost is a request that may fail, to an engine that may be gone. It returns where
+// what was made is.
+func tryPost(e *engine, path, body string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, e.url+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url+path, strings.NewReader(body))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	req.Header.Set("Authorization", "Bearer "+testSecretKey)
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
+	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	return resp, resp.Body.Close()
+	return resp.Header.Get("Location"), resp.Body.Close()
 }
 
 // A bus that is not there at the start, or stands still, stops and slows nothing. It

@@ -81,9 +81,9 @@ func (b *broker) bus(address string) *Bus {
 }
 
 // jetStream is a client of the broker's own.
-func (b *broker) jetStream(options ...nats.Option) nats.JetStreamContext {
+func (b *broker) jetStream() nats.JetStreamContext {
 	b.t.Helper()
-	conn, err := nats.Connect(b.url(), options...)
+	conn, err := nats.Connect(b.url(), nats.UserInfo(b.options.Username, b.options.Password))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -192,6 +192,14 @@ func TestBus_makesTheStreamThatIsMissingAndPublishesOnceForAnID(t *testing.T) {
 	}
 	if c := info.Config; c.Storage != nats.FileStorage || c.MaxAge != keptFor || !slices.Equal(c.Subjects, []string{"lotline.>"}) {
 		t.Errorf("the stream is %+v", c)
+	}
+	// And again when somebody takes it away.
+	if err := js.DeleteStream(Stream); err != nil {
+		t.Fatal(err)
+	}
+	deliver(t, bus, "queue", "3", "x")
+	if got := stored(t, js, Stream); len(got) != 1 {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -322,4 +330,22 @@ func certificate(t *testing.T) tls.Certificate {
 		t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func TestBus_aUserWhoMayOnlyPublishPublishes(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "admin", Password: "a"}, {Username: "lotline", Password: "l", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: []string{"lotline.>"}}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+		}}}
+	})
+	b.options.Username, b.options.Password = "admin", "a"
+	js := b.jetStream()
+	if _, err := js.AddStream(&nats.StreamConfig{Name: Stream, Subjects: []string{"lotline.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	deliver(t, b.bus("nats://lotline:l@"+b.server.Addr().String()), "queue", "1", "x")
+	if got := stored(t, js, Stream); len(got) != 1 {
+		t.Errorf("got %q", got)
+	}
 }

@@ -385,3 +385,32 @@ func TestSink_aLeaseThatCannotBeReadStopsIt(t *testing.T) {
 		w.leases = nil
 	})
 }
+
+// Who catches up leaves the node time for other work; who is level does not rest.
+func TestSink_restsWhileItCatchesUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		slow := func() (error, error) {
+			sleep(time.Millisecond)
+			return nil, nil
+		}
+		w.happen(10 * chunk)
+		n := w.start(func(n *node) { n.publish = slow })
+		w.happen(1)
+		sleep(time.Minute)
+		synctest.Wait()
+		spent := func(all []taken) time.Duration { return all[len(all)-1].at.Sub(all[0].at) }
+		all, _ := w.arrived()
+		if d, work := spent(all), time.Duration(len(all))*time.Millisecond; d < work*14/10 {
+			t.Errorf("it was at work for %s of %s", work, d)
+		}
+		before := n.State().Messages
+		w.happen(10 * chunk)
+		sleep(time.Minute)
+		synctest.Wait()
+		all, _ = w.arrived()
+		live := all[before:]
+		if d, work := spent(live), time.Duration(len(live))*time.Millisecond; d > work*11/10 {
+			t.Errorf("it took %s for work of %s", d, work)
+		}
+	})
+}
