@@ -7,6 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore/relay"
 )
 
 // eventsPage is docs/events.md, as it has to be.
@@ -33,6 +38,21 @@ what leaves the system, and up to where it is sent. ` + "`at`" + ` is when the e
 | ` + "`requestId`" + `, ` + "`bodyHash`" + ` | the request's id; the SHA-256 of its body when it had an ` + "`Idempotency-Key`" + ` |
 | ` + "`hash`" + ` | the link of the hash chain: [integrity.md](integrity.md) |
 `)
+	b.WriteString(`
+## Messages
+
+Every event of a distribution is published as a CloudEvent (` + "`specversion`" + ` 1.0, in JSON) with the event's ` + "`id`" + `, its name as
+` + "`type`" + `, the distribution's id as ` + "`subject`" + `, ` + "`at`" + ` as ` + "`time`" + ` and the stored bytes as ` + "`data`" + `, on its kind's topic:
+` + "`queue`" + `, ` + "`draw`" + ` or ` + "`auction`" + `. When the schedule is set or changed, a message of the type ` + "`distribution.updated`" + ` follows on the
+topic of that name, whose id is the UUIDv5 of the event's id and the type. On NATS the subjects are these topics behind
+` + "`lotline.`" + `, ` + "`Nats-Msg-Id`" + ` is the id, and a message that is too large for the broker comes without ` + "`data`" + `.
+
+` + "```json" + `
+`)
+	for _, m := range sampleMessages(t) {
+		fmt.Fprintf(&b, "%s\n", m.Payload)
+	}
+	b.WriteString("```\n")
 	for _, s := range slices.SortedFunc(maps.Keys(all), func(a, b schema) int { return strings.Compare(a.name, b.name) }) {
 		data, err := os.ReadFile(s.file())
 		if err != nil {
@@ -41,6 +61,25 @@ what leaves the system, and up to where it is sent. ` + "`at`" + ` is when the e
 		fmt.Fprintf(&b, "\n## %s, version %d\n\n```json\n%s```\n", s.name, s.version, data)
 	}
 	return b.String()
+}
+
+// sampleMessages are what the creation of a queue with a schedule is published as.
+func sampleMessages(t *testing.T) []relay.Message {
+	t.Helper()
+	e := queueCreated()
+	e.EncryptionSeed.Sealed = "v1.c2VhbGVk"
+	e.OpenAt = e.At + 1000
+	data, err := newCodec().encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := relay.Messages(&domain.Recorded{
+		ID: uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057"), Type: "queue.created", Stream: stream, Data: data, Event: e,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messages
 }
 
 func TestDocs_listEveryStoredEvent(t *testing.T) {

@@ -277,7 +277,9 @@ func tryPost(e *engine, path, body string) (string, error) {
 		return "", err
 	}
 	req.Header.Set("Authorization", "Bearer "+testSecretKey)
-	req.Header.Set("Content-Type", "application/json")
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err
