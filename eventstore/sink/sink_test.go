@@ -37,7 +37,8 @@ func TestSink_sendsWhatHappenedAndWhatHappensInOrder(t *testing.T) {
 
 func TestSink_sendsEveryMessageThatTheRelayMakes(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.start()
+		n := w.start()
+		n.Follow(&domain.Recorded{Stream: "organization-01h455vb4pex5vsknk084sn02q", Position: domain.Position{Commit: 1 << 40}})
 		created := &domain.QueueCreated{Stamp: domain.Stamp{At: nine}}
 		created.OpenAt = nine + 1000
 		w.record(created, nil)
@@ -87,6 +88,11 @@ func TestSink_oneNodeSends(t *testing.T) {
 		for _, m := range all {
 			if m.node != all[0].node {
 				t.Fatalf("nodes %d and %d sent", all[0].node, m.node)
+			}
+		}
+		for _, n := range w.nodes {
+			if n.number != all[0].node && n.looks > 70 {
+				t.Errorf("node %d looked %d times in a minute whether the other one sends", n.number, n.looks)
 			}
 		}
 	})
@@ -222,6 +228,7 @@ func TestSink_aNodeThatReachesTheBusTakesOverFromOneThatDoesNot(t *testing.T) {
 		w.start()
 		w.happen(10)
 		w.arrives(3 * time.Second)
+		sleep(lookEvery / 2) // or it looks right when the lease is given back
 		w.start()
 		// It does not notice but by what it sends.
 		w.nodes[0].set(func() {

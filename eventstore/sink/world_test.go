@@ -60,6 +60,7 @@ type node struct {
 	dead    bool
 	cut     bool // off the broker, which it notices
 	lagging bool // the server that it reads from does not have the last event
+	looks   int  // how often it read the lease
 	publish func() (before, behind error)
 	append  func() (before, behind error)
 }
@@ -176,6 +177,7 @@ func (n *node) Between(ctx context.Context, after, until domain.Position, _ []do
 func (n *node) Newest(_ context.Context, stream string) (*domain.Recorded, error) {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
+	n.looks++
 	if n.dead {
 		return nil, domain.ErrUnavailable
 	}
