@@ -28,7 +28,7 @@ func NewAggregate(k Kind) Aggregate {
 		return &Organization{}
 	case KindClaim:
 		return &Claims{}
-	case KindSeal:
+	case KindSeal, KindSink:
 	}
 	panic("not a kind with an aggregate: " + string(k))
 }

@@ -196,6 +196,14 @@ type Claimed struct {
 	ID ID `json:"id"`
 }
 
+// Leased says which node sends what leaves the system through a sink, and up to
+// where all is sent.
+type Leased struct {
+	Stamp
+	Holder   string   `json:"holder"` // "" when the lease was given back
+	Position Position `json:"position"`
+}
+
 // SealChecked holds a known value, sealed, by which a node finds out whether its
 // master key is the log's.
 type SealChecked struct {

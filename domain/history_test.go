@@ -525,12 +525,12 @@ func TestNewAggregate(t *testing.T) {
 		f()
 		return false
 	}
-	for _, k := range []domain.Kind{domain.KindSeal, "", "lottery"} {
+	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, "", "lottery"} {
 		if !panics(func() { domain.NewAggregate(k) }) {
 			t.Errorf("%q has an aggregate", k)
 		}
 	}
-	for _, k := range []domain.Kind{domain.KindSeal, domain.KindOrganization, domain.KindClaim, ""} {
+	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindOrganization, domain.KindClaim, ""} {
 		if !panics(func() { domain.NewDistribution(k) }) {
 			t.Errorf("%q is a distribution", k)
 		}

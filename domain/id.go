@@ -16,13 +16,14 @@ const (
 	KindOrganization Kind = "organization"
 	KindClaim        Kind = "claim" // names the distribution that a repeatable creation makes
 	KindSeal         Kind = "seal"  // holds the check value of the master key
+	KindSink         Kind = "sink"  // holds who sends what leaves the system, and how far that is
 )
 
 // Kinds are the kinds of distributions.
 func Kinds() []Kind { return []Kind{KindQueue, KindDraw, KindAuction} }
 
 // StreamKinds are all kinds of streams; a stream of no such kind is foreign.
-func StreamKinds() []Kind { return append(Kinds(), KindOrganization, KindClaim, KindSeal) }
+func StreamKinds() []Kind { return append(Kinds(), KindOrganization, KindClaim, KindSeal, KindSink) }
 
 // Distribution reports whether k is a kind of distribution.
 func (k Kind) Distribution() bool {
@@ -112,6 +113,9 @@ func ClaimStream(commandID string) string { return string(KindClaim) + "-" + com
 
 // SealStream is the one stream that holds the check value of the master key.
 const SealStream = string(KindSeal) + "-check"
+
+// SinkStream is the stream that holds lease and checkpoint of a sink.
+func SinkStream(name string) string { return string(KindSink) + "-" + name }
 
 // StreamKind is the kind that a stream's name begins with, or "" for a foreign
 // stream. Names are split at their first dash only.

@@ -106,7 +106,7 @@ func NewDistribution(k Kind) Distribution {
 		return &Draw{}
 	case KindAuction:
 		return &Auction{}
-	case KindOrganization, KindClaim, KindSeal:
+	case KindOrganization, KindClaim, KindSeal, KindSink:
 	}
 	panic("not a kind of distribution: " + string(k))
 }

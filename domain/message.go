@@ -18,7 +18,7 @@ type CloudEvent struct {
 	Subject         string          `json:"subject"` // the distribution's id
 	Time            Instant         `json:"time"`
 	DataContentType string          `json:"datacontenttype"`
-	Data            json.RawMessage `json:"data"`
+	Data            json.RawMessage `json:"data,omitempty"`
 }
 
 // NewCloudEvent is a message about a distribution. Source and id together are

@@ -253,7 +253,7 @@ func TestStreams(t *testing.T) {
 	}
 	for _, s := range []string{
 		"", "queue", "queue-", "queue_" + uuid32, "org-" + uuid32, "lottery-" + uuid32, "$ce-queue", "queue-x", "queue-8" + uuid32[1:], "queue--" + uuid32[1:],
-		"claim-" + uuid32, "seal-" + uuid32, "Queue-" + uuid32,
+		"claim-" + uuid32, "seal-" + uuid32, "sink-" + uuid32, "Queue-" + uuid32,
 	} {
 		if got, err := domain.StreamID(s); err == nil || got != "" {
 			t.Errorf("%q is of %s", s, got)
@@ -262,7 +262,7 @@ func TestStreams(t *testing.T) {
 	for s, want := range map[string]domain.Kind{
 		"queue-1": domain.KindQueue, "draw-a-b": domain.KindDraw, "auction-": domain.KindAuction, "organization-1": domain.KindOrganization,
 		domain.ClaimStream("c-1"): domain.KindClaim, domain.SealStream: domain.KindSeal,
-		"queue": "", "": "", "-": "", "$ce-queue": "", "org-1": "", "queues-1": "", "-queue": "", "sink-nats": "",
+		"queue": "", "": "", "-": "", "$ce-queue": "", "org-1": "", "queues-1": "", "-queue": "", "sinks-bus": "",
 	} {
 		if got := domain.StreamKind(s); got != want {
 			t.Errorf("%q is of kind %q, want %q", s, got, want)

@@ -59,6 +59,7 @@ func newCodec() *codec {
 	register[domain.KeyExpired](c, "key.expired", 1, domain.KindOrganization)
 	register[domain.Claimed](c, "made", 1, domain.KindClaim)
 	register[*domain.SealChecked](c, "checked", 1, domain.KindSeal)
+	register[domain.Leased](c, "leased", 1, domain.KindSink)
 	return c
 }
 

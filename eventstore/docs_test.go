@@ -5,6 +5,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore/relay"
 )
 
 // eventsPage is docs/events.md, as it has to be.
@@ -18,8 +23,8 @@ Every event of the log, with an example of its data: the bytes are those of the 
 is written by ` + "`go test ./eventstore -run Docs -update`" + `.
 
 A distribution's events are in the stream ` + "`<kind>-<id without its prefix>`" + `, an organization's in ` + "`organization-…`" + `. ` + "`claim-…`" + `
-streams hold which id a repeatable creation made, ` + "`seal-check`" + ` the check value of the master key. ` + "`at`" + ` is when the event
-counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
+streams hold which id a repeatable creation made, ` + "`seal-check`" + ` the check value of the master key, ` + "`sink-…`" + ` streams who sends
+what leaves the system, and up to where it is sent. ` + "`at`" + ` is when the event counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
 
 | metadata | |
 |---|---|
@@ -31,6 +36,21 @@ counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
 | ` + "`traceparent`" + ` | where the command stands in a trace ([W3C Trace Context](https://www.w3.org/TR/trace-context/)), when it was traced |
 | ` + "`hash`" + ` | the link of the hash chain: [integrity.md](integrity.md) |
 `)
+	b.WriteString(`
+## Messages
+
+Every event of a distribution is published as a CloudEvent (` + "`specversion`" + ` 1.0, in JSON) with the event's ` + "`id`" + `, its name as
+` + "`type`" + `, the distribution's id as ` + "`subject`" + `, ` + "`at`" + ` as ` + "`time`" + ` and the stored bytes as ` + "`data`" + `, on its kind's topic:
+` + "`queue`" + `, ` + "`draw`" + ` or ` + "`auction`" + `. When the schedule is set or changed, a message of the type ` + "`distribution.updated`" + ` follows on the
+topic of that name, whose id is the UUIDv5 of the event's id and the type. On NATS the subjects are these topics behind
+` + "`lotline.`" + `, ` + "`Nats-Msg-Id`" + ` is the id, and a message that is too large for the broker comes without ` + "`data`" + `.
+
+` + "```json" + `
+`)
+	for _, m := range sampleMessages(t) {
+		fmt.Fprintf(&b, "%s\n", m.Payload)
+	}
+	b.WriteString("```\n")
 	var last schema
 	for _, g := range goldens() {
 		data, err := os.ReadFile(g.file)
@@ -46,6 +66,25 @@ counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
 		last = g.schema
 	}
 	return b.String()
+}
+
+// sampleMessages are what the creation of a queue with a schedule is published as.
+func sampleMessages(t *testing.T) []relay.Message {
+	t.Helper()
+	e := queueCreated()
+	e.EncryptionSeed.Sealed = "v1.c2VhbGVk"
+	e.OpenAt = e.At + 1000
+	data, err := newCodec().encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := relay.Messages(&domain.Recorded{
+		ID: uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057"), Type: "queue.created", Stream: stream, Data: data, Event: e,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messages
 }
 
 func TestDocs_listEveryStoredEvent(t *testing.T) {

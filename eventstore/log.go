@@ -284,6 +284,54 @@ func (l *Log) Head(ctx context.Context) (domain.Position, error) {
 	return head, nil
 }
 
+// Newest returns the last event of stream, or nil when it has none. Error:
+// domain.ErrUnavailable.
+func (l *Log) Newest(ctx context.Context, stream string) (*domain.Recorded, error) {
+	var newest *esdb.RecordedEvent
+	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
+		read, err := c.ReadStream(ctx, stream, esdb.ReadStreamOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		resolved, err := read.Recv()
+		if errors.Is(err, io.EOF) || streamNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		newest = resolved.OriginalEvent()
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the end of %s: %w: %w", stream, domain.ErrUnavailable, err)
+	}
+	if newest == nil {
+		return nil, nil
+	}
+	return l.decode(newest), nil
+}
+
+// KeepNewest has the store show no more of stream than its n newest events, and
+// forget the others when it is scavenged. It changes nothing when that was said
+// of the stream before.
+func (l *Log) KeepNewest(ctx context.Context, stream string, n uint64) error {
+	var metadata esdb.StreamMetadata
+	metadata.SetMaxCount(n)
+	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
+		_, err := c.SetStreamMetadata(ctx, stream, esdb.AppendToStreamOptions{ExpectedRevision: esdb.NoStream{}}, metadata)
+		return err
+	})
+	if err == nil {
+		return nil
+	}
+	if err = appendError(stream, domain.EmptyHead(), err); errors.Is(err, domain.ErrWrongRevision) {
+		return nil
+	}
+	return fmt.Errorf("limit %s: %w", stream, err)
+}
+
 // subscriber takes what a subscription delivers.
 type subscriber interface {
 	event(*domain.Recorded)

@@ -13,6 +13,8 @@ type Check struct {
 	Name   string
 	Err    error // nil when the part is as it should be
 	Detail any   // more about it, to be encoded as JSON; may be nil
+	// Advisory says that Err does not make the node not ready.
+	Advisory bool
 }
 
 // readyTimeout is how long the parts may take to say how they are.
@@ -45,7 +47,9 @@ func (s *server) ready(x *exchange, r *http.Request) error {
 		state := checkState{OK: c.Err == nil, Detail: c.Detail}
 		if c.Err != nil {
 			state.Error = c.Err.Error()
-			a.Status, status = "not ready", http.StatusServiceUnavailable
+			if !c.Advisory {
+				a.Status, status = "not ready", http.StatusServiceUnavailable
+			}
 		}
 		a.Checks[c.Name] = state
 	}

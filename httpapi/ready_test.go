@@ -47,6 +47,11 @@ func TestReady(t *testing.T) {
 			http.StatusServiceUnavailable,
 			`{"status":"not ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"projections":{"ok":false,"error":"behind","detail":{"events":7}}}}`,
 		},
+		{
+			[]Check{{Name: "bus", Err: errors.New("away"), Advisory: true}, {Name: "eventStore"}},
+			http.StatusOK,
+			`{"status":"ready","checks":{"bus":{"ok":false,"error":"away"},"eventStore":{"ok":true},"histories":{"ok":true}}}`,
+		},
 	} {
 		checks = c.checks
 		if a := w.do(http.MethodGet, "/readyz", "", without).is(c.status); a.Body.String() != c.body {

@@ -26,6 +26,8 @@ type cluster struct {
 	keys  *eventstore.Keyring
 	store *embeddedStore
 	nodes []*clusterNode
+	// broker is the address of a bus that nodes are started with, if any.
+	broker string
 }
 
 type clusterNode struct {
@@ -115,7 +117,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	if err := n.log.check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n.node, err = newNode(n.log, dir, nodeOptions{}, zerolog.Nop()); err != nil {
+	if n.node, err = newNode(n.log, dir, nodeOptions{broker: c.broker}, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -145,6 +147,7 @@ func (n *clusterNode) bringUp(t testing.TB) {
 		t.Fatal(err)
 	}
 	n.keepTime()
+	n.sendOut()
 }
 
 // organization is the one that clusterKey belongs to.

@@ -63,6 +63,7 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"negative limit":            {env: []string{"LOTLINE_RATE_LIMIT_PUBLIC=-1"}, says: "LOTLINE_RATE_LIMIT_SECRET and LOTLINE_RATE_LIMIT_PUBLIC may not be negative"},
 		"limit without number":      {env: []string{"LOTLINE_RATE_LIMIT_SECRET=many"}, says: "rate-limit-secret"},
 		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "10.0.0.1"},
+		"bus, unescaped password":   {env: []string{"LOTLINE_BUS=nats://lotline:horse/battery@localhost:4222"}, says: "LOTLINE_BUS"},
 		"bad log format":            {env: []string{"LOTLINE_LOG_FORMAT=xml"}, says: "log-format"},
 		"bad listen address":        {env: []string{"LOTLINE_LISTEN=nowhere:http:80"}, says: "LOTLINE_LISTEN"},
 		"port in use":               {env: []string{"LOTLINE_LISTEN=" + taken.Addr().String()}, says: "address already in use"},

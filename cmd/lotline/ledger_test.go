@@ -311,7 +311,7 @@ func (l *ledger) take(e *esdb.RecordedEvent) {
 	s, ok := l.streams[e.StreamID]
 	if !ok {
 		s = &storedStream{}
-		if domain.StreamKind(e.StreamID) != domain.KindSeal {
+		if k := domain.StreamKind(e.StreamID); k != domain.KindSeal && k != domain.KindSink {
 			s.history = domain.NewHistory(e.StreamID)
 		}
 		l.streams[e.StreamID] = s

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if at := os.Getenv(asBroker); at != "" {
+		beBroker(at, os.Getenv(brokerDir))
+	}
 	if os.Getenv(asLotline) != "" {
 		installFaults()
 		main()

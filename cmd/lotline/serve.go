@@ -19,7 +19,9 @@ import (
 	"github.com/lotline/lotline/commands/scheduler"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
+	"github.com/lotline/lotline/eventstore/natsbus"
 	"github.com/lotline/lotline/eventstore/relay"
+	"github.com/lotline/lotline/eventstore/sink"
 	"github.com/lotline/lotline/httpapi"
 	"github.com/lotline/lotline/projections"
 )
@@ -28,7 +30,7 @@ type serveCmd struct {
 	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"Where HTTP is served (${default})."`
 	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics is served (none: where the rest is)."`
 	OTLPEndpoint   string `name:"otlp-endpoint" env:"LOTLINE_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"The OpenTelemetry collector that takes spans over HTTP, such as http://localhost:4318 (none: there are no spans)."`
-	Bus            string `env:"LOTLINE_BUS" placeholder:"URL" help:"The message bus; empty is the one inside the process."`
+	Bus            string `env:"LOTLINE_BUS" placeholder:"nats://…" help:"A NATS server or cluster with JetStream that is sent all that happens (none: it stays in the process)."`
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
 
@@ -39,7 +41,9 @@ type serveCmd struct {
 
 func (c *serveCmd) validate() error {
 	if c.Bus != "" {
-		return badConfig("LOTLINE_BUS: %q is not a bus that this version knows; leave it empty for the one inside the process", c.Bus)
+		if err := natsbus.Check(c.Bus); err != nil {
+			return badConfig("LOTLINE_BUS: %w", err)
+		}
 	}
 	if c.RateLimitSecret < 0 || c.RateLimitPublic < 0 {
 		return badConfig("LOTLINE_RATE_LIMIT_SECRET and LOTLINE_RATE_LIMIT_PUBLIC may not be negative; 0 is no limit")
@@ -77,6 +81,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 	}
 	n, err := newNode(l, dir, nodeOptions{
 		limits:    httpapi.Limits{Secret: c.RateLimitSecret, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies},
+		broker:    c.Bus,
 		telemetry: telemetry{spans.tracer(), c.MetricsListen != ""},
 	}, logger)
 	if err != nil {
@@ -110,6 +115,7 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 		return unlessStopped(ctx, fmt.Errorf("set up the organization %s: %w", defaultOrganization, err))
 	}
 	n.keepTime()
+	n.sendOut()
 	if n.log.embedded != nil {
 		n.log.embedded.announce(out)
 	}
@@ -169,6 +175,8 @@ type node struct {
 	handler   *commands.Handler
 	bus       *gochannel.GoChannel
 	relay     *relay.Relay
+	broker    *natsbus.Bus // nil without one
+	sink      *sink.Sink   // what sends to it
 	tail      *eventstore.Tail
 	scheduler *scheduler.Scheduler
 	server    *http.Server
@@ -176,7 +184,7 @@ type node struct {
 	caughtUp  atomic.Bool
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopRelay, stopTail, stopScheduler, stopMetrics func()
+	stopViews, stopRelay, stopTail, stopScheduler, stopSink, stopMetrics func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
@@ -193,6 +201,7 @@ func followedKinds() []domain.Kind { return append(domain.Kinds(), domain.KindOr
 // value limits nobody and tells nobody.
 type nodeOptions struct {
 	limits    httpapi.Limits
+	broker    string // the URL of the bus that is outside, "" for none
 	telemetry telemetry
 }
 
@@ -210,7 +219,15 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}, busLogger{logger})
 	// The bus is for what happens from now on; the log has what happened.
 	n.relay = relay.New(n.bus, l.head, logger)
-	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, observedViews{views, n}, n.relay)
+	followers := []eventstore.Follower{observedViews{views, n}, n.relay}
+	if o.broker != "" {
+		if n.broker, err = natsbus.New(o.broker, logger, busLogger{logger}); err != nil {
+			return nil, errors.Join(badConfig("LOTLINE_BUS: %w", err), views.Close())
+		}
+		n.sink = sink.New("bus", l.Log, n.broker, l.head, time.Now, logger)
+		followers = append(followers, n.sink)
+	}
+	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, followers...)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
 	macKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
@@ -315,6 +332,14 @@ func (n *node) keepTime() {
 	}
 }
 
+// sendOut sends to the broker, if there is one, what happens from now on and what is
+// not sent yet.
+func (n *node) sendOut() {
+	if n.sink != nil {
+		n.stopSink = start(n.sink.Run)
+	}
+}
+
 // ready names the parts that a ready engine needs, and what is wrong with them.
 func (n *node) ready(ctx context.Context) []httpapi.Check {
 	_, store := n.log.Head(ctx)
@@ -334,11 +359,24 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	if n.scheduler.CaughtUp() {
 		timers = nil
 	}
-	return []httpapi.Check{
+	checks := []httpapi.Check{
 		{Name: "eventStore", Err: store},
 		views,
 		{Name: "timers", Err: timers},
 	}
+	if n.sink != nil {
+		s := n.sink.State()
+		// Whoever is sent elsewhere finds the same bus there.
+		checks = append(checks, httpapi.Check{Name: "bus", Err: s.Err, Detail: sending{s.Sending, s.Messages, s.UpTo}, Advisory: true})
+	}
+	return checks
+}
+
+// sending is what a node sends to the broker: nothing when another one does.
+type sending struct {
+	Sending  bool      `json:"sending"`
+	Messages uint64    `json:"messages"`
+	UpTo     time.Time `json:"upTo,omitzero"`
 }
 
 // How long requests, and then commands, may take at the end.
@@ -363,7 +401,11 @@ func (n *node) shutDown() error {
 	err = errors.Join(err, n.handler.Close(ctx))
 	stop(n.stopTail)
 	stop(n.stopRelay)
+	stop(n.stopSink)
 	err = errors.Join(err, n.bus.Close())
+	if n.broker != nil {
+		err = errors.Join(err, n.broker.Close())
+	}
 	stop(n.stopViews)
 	stop(n.stopMetrics)
 	return errors.Join(err, n.views.Close())

@@ -105,7 +105,7 @@ const (
 // publish tries until it succeeds, so that order is kept.
 func (r *Relay) publish(ctx context.Context, m Message) {
 	for wait := retrySoon; ; wait = min(2*wait, retryLate) {
-		err := r.publisher.Publish(m.Topic, message.NewMessage(m.Event.ID, m.payload))
+		err := r.publisher.Publish(m.Topic, message.NewMessage(m.Event.ID, m.Payload))
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -124,7 +124,20 @@ func (r *Relay) publish(ctx context.Context, m Message) {
 type Message struct {
 	Topic   string
 	Event   domain.CloudEvent
-	payload []byte
+	Payload []byte // the event in JSON
+}
+
+// WithoutData is the message for a bus that does not take it as large as it is.
+func (m Message) WithoutData() (Message, error) {
+	m.Event.Data = nil
+	return m, m.encode()
+}
+
+func (m *Message) encode() (err error) {
+	if m.Payload, err = json.Marshal(m.Event); err != nil {
+		return fmt.Errorf("encode a message about %s: %w", m.Event.Subject, err)
+	}
+	return nil
 }
 
 // Messages are what an event of a distribution is published as: itself, and what
@@ -151,8 +164,8 @@ func Messages(r *domain.Recorded) ([]Message, error) {
 		})
 	}
 	for i := range out {
-		if out[i].payload, err = json.Marshal(out[i].Event); err != nil {
-			return nil, fmt.Errorf("encode a message about %s: %w", subject, err)
+		if err := out[i].encode(); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil

@@ -58,8 +58,8 @@ func TestMessages_anEventIsACloudEventOnItsKindsTopic(t *testing.T) {
 	}
 	const want = `{"specversion":"1.0","id":"01890a5d-ac96-774b-bcce-b302099a8057","source":"lotline","type":"queue.opened",` +
 		`"subject":"queue_01h455vb4pex5vsknk084sn02q","time":"2026-11-18T11:06:40.000Z","datacontenttype":"application/json","data":{"n":1}}`
-	if string(got[0].payload) != want {
-		t.Errorf("got %s", got[0].payload)
+	if string(got[0].Payload) != want {
+		t.Errorf("got %s", got[0].Payload)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestMessages_everyTimingChangeIsDistributionUpdated(t *testing.T) {
 		}
 		m := got[1]
 		if m.Topic != "distribution.updated" || m.Event.Type != "distribution.updated" || string(m.Event.Data) != c.data {
-			t.Errorf("%s: got %s %s", name, m.Topic, m.payload)
+			t.Errorf("%s: got %s %s", name, m.Topic, m.Payload)
 		}
 		if want := uuid.NewSHA1(eventID, []byte("distribution.updated")).String(); m.Event.ID != want {
 			t.Errorf("%s: id %s, want %s", name, m.Event.ID, want)
@@ -96,6 +96,23 @@ func TestMessages_everyTimingChangeIsDistributionUpdated(t *testing.T) {
 		if err != nil || len(got) != 1 {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
+	}
+}
+
+func TestMessage_withoutDataIsTheSameEvent(t *testing.T) {
+	t.Parallel()
+	got, err := Messages(recorded(1, "queue.opened", domain.Opened{Stamp: domain.Stamp{At: nine}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := got[0].WithoutData()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"specversion":"1.0","id":"01890a5d-ac96-774b-bcce-b302099a8057","source":"lotline","type":"queue.opened",` +
+		`"subject":"queue_01h455vb4pex5vsknk084sn02q","time":"2026-11-18T11:06:40.000Z","datacontenttype":"application/json"}`
+	if m.Topic != "queue" || string(m.Payload) != want {
+		t.Errorf("got %s on %s", m.Payload, m.Topic)
 	}
 }
 
