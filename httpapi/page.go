@@ -206,7 +206,10 @@ func (w *pageWriter) content(c node) *contentView {
 }
 
 func (w *pageWriter) schema(name string, s node) schemaView {
-	v := schemaView{Name: name, Description: markdown(s.at("description")), Example: indented(w.example(s))}
+	v := schemaView{Name: name, Description: markdown(s.at("description"))}
+	if s.at("examples").exists() {
+		v.Example = indented(w.example(s))
+	}
 	v.Closed = s.at("additionalProperties").text() == "false"
 	if s.at("oneOf").exists() {
 		v.Type = w.kind(s)
@@ -323,30 +326,17 @@ func (w *pageWriter) rules(s node) []string {
 // example is the example that a schema has, or one made of its parts'.
 func (w *pageWriter) example(s node) []byte {
 	s, _ = w.resolve(s)
-	for _, own := range []node{s.at("const"), s.at("default")} {
-		if own.exists() {
-			return appendNode(nil, own.Node)
-		}
+	if c := s.at("const"); c.exists() {
+		return appendNode(nil, c.Node)
 	}
-	for _, several := range []node{s.at("examples"), s.at("enum")} {
-		for _, first := range several.items() {
-			return appendNode(nil, first.Node)
-		}
+	for _, first := range s.at("examples").items() {
+		return appendNode(nil, first.Node)
 	}
-	for _, several := range []node{s.at("oneOf"), s.at("anyOf")} {
-		for _, first := range several.items() {
-			return w.example(first)
-		}
+	for _, first := range s.at("oneOf").items() {
+		return w.example(first)
 	}
-	switch s.at("type").text() {
-	case "array":
-		return slices.Concat([]byte("["), w.example(s.at("items")), []byte("]"))
-	case "boolean":
-		return []byte("false")
-	case "integer":
-		return []byte("0")
-	case "string":
-		return []byte(`"…"`)
+	if items := s.at("items"); items.exists() {
+		return slices.Concat([]byte("["), w.example(items), []byte("]"))
 	}
 	b := []byte("{")
 	for name, p := range s.at("properties").members() {
