@@ -44,6 +44,7 @@ type (
 		Intro                   template.HTML
 		Groups                  []groupView
 		Credentials             []fieldView
+		Headers                 []fieldView
 		Schemas                 []schemaView
 	}
 	groupView struct {
@@ -59,8 +60,9 @@ type (
 		Answers                   []answerView
 	}
 	answerView struct {
-		Status, Description string
-		Headers             []fieldView
+		Status      string
+		Description template.HTML
+		Headers     []string
 		Content             *contentView
 		Refusals            []refusalView
 	}
@@ -85,6 +87,7 @@ type (
 	}
 	fieldView struct {
 		Name, In    string
+		Anchor      string // where links to it lead, or ""
 		Required    bool
 		Type        []part
 		Rules       []string
@@ -109,6 +112,11 @@ func (w *pageWriter) page() pageView {
 	}
 	for name, s := range w.root.at("components", "securitySchemes").members() {
 		v.Credentials = append(v.Credentials, fieldView{Name: name, Description: markdown(s.at("description"))})
+	}
+	for name, h := range w.root.at("components", "headers").members() {
+		h := w.field(name, h.at("schema"), h)
+		h.Anchor, h.Required = "header-"+name, false
+		v.Headers = append(v.Headers, h)
 	}
 	for name, s := range w.root.at("components", "schemas").members() {
 		if s.at("title").exists() {
@@ -160,10 +168,9 @@ func (w *pageWriter) operation(path, method string, item, o node) operationView 
 }
 
 func (w *pageWriter) answer(status string, a node) answerView {
-	v := answerView{Status: status, Description: a.at("description").text()}
-	for name, h := range a.at("headers").members() {
-		h, _ = w.resolve(h)
-		v.Headers = append(v.Headers, w.field(name, h.at("schema"), h))
+	v := answerView{Status: status, Description: line(a.at("description"))}
+	for name := range a.at("headers").members() {
+		v.Headers = append(v.Headers, name)
 	}
 	v.Refusals = w.refusals(a.at("content", mediaJSON, "schema"))
 	if len(v.Refusals) == 0 {
@@ -319,6 +326,7 @@ func (w *pageWriter) rules(s node) []string {
 	add("more than %s", "exclusiveMinimum")
 	between("minimum", "maximum", "")
 	between("minLength", "maxLength", " characters")
+	add("%s", "format")
 	add("%s when absent", "default")
 	return rules
 }
@@ -366,6 +374,12 @@ func markdown(n node) template.HTML {
 		panic("a text of the OpenAPI document: " + err.Error())
 	}
 	return template.HTML(b.String()) //nolint:gosec // goldmark lets no HTML through
+}
+
+// line is a text of one paragraph, without the paragraph.
+func line(n node) template.HTML {
+	s := strings.TrimPrefix(strings.TrimSpace(string(markdown(n))), "<p>")
+	return template.HTML(strings.TrimSuffix(s, "</p>")) //nolint:gosec // as above
 }
 
 func indented(b []byte) string {
