@@ -373,11 +373,11 @@ func TestContract_catches(t *testing.T) {
 		"an id of another kind": {http.MethodGet, path, func(x *apitest.Exchange) {
 			x.Request.URL.Path = strings.Replace(x.Request.URL.Path, "queue_", "draw_", 1)
 		}},
-		"a parameter nobody knows": {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "colour=red" }},
-		"a parameter out of range": {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "first=101" }},
-		"a parameter given twice":  {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "first=1&first=2" }},
-		"one of several":           {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "status=OPEN&status=NO" }},
-		"a path that is not there": {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.Path = "/api/v1/queue" }},
+		"a parameter nobody knows":  {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "colour=red" }},
+		"a parameter out of range":  {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "first=101" }},
+		"a parameter given twice":   {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "first=1&first=2" }},
+		"one of several":            {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "status=OPEN&status=NO" }},
+		"a path that is not there":  {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.Path = "/api/v1/queue" }},
 		"a method it does not have": {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.Method = http.MethodPatch }},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -63,8 +63,8 @@ type (
 		Status      string
 		Description template.HTML
 		Headers     []string
-		Content             *contentView
-		Refusals            []refusalView
+		Content     *contentView
+		Refusals    []refusalView
 	}
 	refusalView struct {
 		Error, Code string
