@@ -559,3 +559,88 @@ func TestDocs_tellEverything(t *testing.T) {
 		tells("<td>" + string(code) + "</td><td><code>" + code.Identifier())
 	}
 }
+
+// What the engine refuses for its form alone, the document refuses too; what it
+// takes, the document lets through (which do sees to).
+func TestDocument_refusesWhatTheEngineRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	long := func(n int) string { return `"` + strings.Repeat("x", n) + `"` }
+	type field struct {
+		name      string
+		good, bad []string
+	}
+	times := []string{`"2026-12-15T09:00:00"`, `"2026-12-15t09:00:00.123456z"`, `"2026-12-15T09:00:00-11:30"`}
+	noTimes := []string{`7`, `""`, `"soon"`, `"2026-12-15"`, `"2026-13-15T09:00:00Z"`, `"2026-12-32T09:00:00Z"`, `"2026-12-15T24:00:00Z"`, `"2026-12-15T09:00:00+24:00"`}
+	counts, noCounts := []string{`1`, `2147483647`}, []string{`0`, `-1`, `2147483648`, `1.5`, `"1"`, `true`, `[]`}
+	seconds, noSeconds := []string{`1`, `31536000`}, []string{`0`, `31536001`, `"60"`}
+	amounts := []string{`100.5`, `"100.50"`, `0.01`, `999999999999.99`, `"100.500000"`}
+	noAmounts := []string{`0`, `-1`, `1000000000000`, `"1e3"`, `"1."`, `".5"`, `"01"`, `""`, `true`, `"1.00001"`}
+	common := []field{
+		{"sequenceId", []string{long(128)}, []string{`""`, long(129), `"a b"`, `"ü"`, `7`, `null`}},
+		{"name", []string{`""`, long(200), `"Ünï 😀"`, `null`}, []string{long(201), `"a\u0000b"`, `"\u007f"`, `7`}},
+		{"timeZone", []string{`"Etc/GMT+5"`, `"America/Port-au-Prince"`, `null`}, []string{`""`, `"../zone"`, `7`}},
+		{"openAt", append(times, `null`), noTimes},
+		{"encryptionSeed", []string{`"x"`, long(256), `null`}, []string{`""`, long(257), `"\n"`, `{}`}},
+		{"metadata", []string{`{}`, `{"a":[{}]}`, `null`}, []string{`[]`, `"{}"`, `7`}},
+		{"colour", nil, []string{`1`, `null`}},
+		{"status", nil, []string{`"OPEN"`}},
+	}
+	for collection, c := range map[string]struct {
+		schema, rest string
+		own          []field
+	}{
+		"queues": {"QueueCreate", `{"sequenceId":"s"`, []field{
+			{"closeAt", append(times, `null`), noTimes},
+			{"maxCapacity", append(counts, `null`), noCounts},
+			{"admissionRate", append(counts, `null`), noCounts},
+			{"sessionDurationSeconds", append(seconds, `null`), noSeconds},
+		}},
+		"draws": {"DrawCreate", `{"sequenceId":"s","drawAt":"2027-01-01T00:00:00Z","winnerCount":1`, []field{
+			{"drawAt", []string{`"2027-01-01T00:00:00"`}, append(noTimes, `null`)},
+			{"winnerCount", counts, append(noCounts, `null`)},
+			{"maxEntries", append(counts, `null`), noCounts},
+			{"claimWindowSeconds", append(seconds, `null`), noSeconds},
+			{"backfill", []string{`true`, `false`, `null`}, []string{`"true"`, `0`}},
+			{"entropySource", []string{`"x"`, long(256), `null`}, []string{`""`, long(257), `7`}},
+			{"seedCommitment", nil, []string{`"x"`}},
+		}},
+		"auctions": {"AuctionCreate", `{"sequenceId":"s","settleAt":"2027-01-01T00:00:00Z"`, []field{
+			{"settleAt", []string{`"2027-01-01T00:00:00"`}, append(noTimes, `null`)},
+			{"startingBid", append(amounts, `null`), noAmounts},
+			{"minimumIncrement", append(amounts, `null`), noAmounts},
+			{"reservePrice", append(amounts, `null`), noAmounts},
+			{"buyNowPrice", append(amounts, `null`), noAmounts},
+			{"currencyCode", []string{`"EUR"`, `null`}, []string{`"eur"`, `"EURO"`, `7`}},
+			{"winnerCount", append(counts, `null`), noCounts},
+			{"auctionType", []string{`"english"`, `null`}, []string{`"English"`, `"dutch"`, `""`}},
+			{"autoExtendSeconds", append(seconds, `null`), noSeconds},
+			{"maxExtensions", append(counts, `null`), noCounts},
+			{"startPrice", []string{`null`}, append(noAmounts, `1`)},
+			{"priceDropIntervalSeconds", []string{`null`}, append(noSeconds, `1`)},
+		}},
+	} {
+		for _, f := range append(slices.Clone(common), c.own...) {
+			// Of two values of one field, the body has the one under test.
+			rest := regexp.MustCompile(`"`+f.name+`":("[^"]*"|\d+),?`).ReplaceAllString(c.rest, "")
+			send := func(value string, status int) {
+				t.Helper()
+				body := strings.NewReplacer("{,", "{", ",,", ",").Replace(rest + `,"` + f.name + `":` + value + "}")
+				w.do(http.MethodPost, "/api/v1/"+collection, body).is(status)
+				v, err := jsonschema.UnmarshalJSON(strings.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := contract().Validate("/components/schemas/"+c.schema, v); (err == nil) != (status == http.StatusCreated) {
+					t.Errorf("%s: %d, but the document says %v", body, status, err)
+				}
+			}
+			for _, value := range f.good {
+				send(value, http.StatusCreated)
+			}
+			for _, value := range f.bad {
+				send(value, http.StatusBadRequest)
+			}
+		}
+	}
+}
