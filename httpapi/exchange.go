@@ -147,8 +147,13 @@ func (x *exchange) prepare() http.Header {
 
 // json answers with a JSON text.
 func (x *exchange) json(r *http.Request, status int, contentType []string, body []byte) {
-	h := x.prepare()
-	h["Content-Type"] = contentType
+	x.prepare()
+	x.send(r, status, contentType, body)
+}
+
+// send sends a body, or what HEAD shows of one, when all other headers are set.
+func (x *exchange) send(r *http.Request, status int, contentType []string, body []byte) {
+	x.Header()["Content-Type"] = contentType
 	x.set("Content-Length", strconv.Itoa(len(body)))
 	x.WriteHeader(status)
 	if r.Method != http.MethodHead {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/httpapi/apitest"
 	"github.com/lotline/lotline/projections"
 )
 
@@ -178,6 +179,8 @@ type world struct {
 	api     http.Handler
 	now     atomic.Int64 // milliseconds
 
+	undocumented bool // the API is made to answer what it never does
+
 	mine, other domain.ID // organizations
 	myKeyID     domain.ID
 	revokedID   domain.ID
@@ -302,8 +305,26 @@ func (w *world) do(method, path, body string, options ...option) *reply {
 	}
 	recorder := httptest.NewRecorder()
 	w.api.ServeHTTP(recorder, r)
-	return &reply{tb: w.tb, ResponseRecorder: recorder, what: method + " " + path + " " + body}
+	a := &reply{tb: w.tb, ResponseRecorder: recorder, what: method + " " + path + " " + body}
+	if !w.undocumented {
+		if err := contract().Check(apitest.Exchange{
+			Request: r, Sent: []byte(body), Status: recorder.Code, Header: recorder.Header(), Answer: recorder.Body.Bytes(),
+		}); err != nil {
+			w.tb.Errorf("%s: %d %s\nis not as the OpenAPI document says: %v", a.what, a.Code, a.Body, err)
+		}
+	}
+	return a
 }
+
+// contract is the API's document, which everything that do sends and receives
+// is held to.
+var contract = sync.OnceValue(func() *apitest.Contract {
+	c, err := apitest.New(openAPIJSON().body)
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
 
 // reply is an answer with what a test asks of one.
 type reply struct {

@@ -98,7 +98,7 @@ func TestLongPathsAreCut(t *testing.T) {
 func TestFaultsAreLoggedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Commands = failing{err: errors.New("this is why")} })
-	w.do(http.MethodPost, "/api/v1/queues", `{}`, header("X-Request-Id", "r-1")).is(http.StatusInternalServerError)
+	w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`, header("X-Request-Id", "r-1")).is(http.StatusInternalServerError)
 	got := w.logLines()
 	if len(got) != 1 || got[0]["level"] != "error" || got[0]["error"] != "this is why" || got[0]["request_id"] != "r-1" {
 		t.Errorf("logged %v", got)

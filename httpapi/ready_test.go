@@ -92,8 +92,8 @@ func TestNothingIsServedBeforeTheNodeHasCaughtUp(t *testing.T) {
 	t.Parallel()
 	caughtUp := false
 	w := newWorld(t, func(c *Config) { c.CaughtUp = func() bool { return caughtUp } })
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		w.do(method, "/api/v1/queues", "").refuses(http.StatusServiceUnavailable, "Read model is behind")
+	for method, body := range map[string]string{http.MethodGet: "", http.MethodPost: `{"sequenceId":"s"}`} {
+		w.do(method, "/api/v1/queues", body).refuses(http.StatusServiceUnavailable, "Read model is behind")
 	}
 	w.do(http.MethodGet, "/livez", "").is(http.StatusOK)
 	caughtUp = true

@@ -58,8 +58,8 @@ type Config struct {
 	Commands Commands
 	Views    Views
 	// CaughtUp reports whether the read models have reached the end that the log
-	// had when the node started. Until then nothing is served but /livez and
-	// /readyz: what they do not know yet would be told as not existing.
+	// had when the node started. Until then nothing is served of what
+	// they hold: what they do not know yet would be told as not existing.
 	CaughtUp func() bool
 	// Ready looks at the parts that the node cannot serve without. It is called
 	// for every /readyz, with a context that ends after two seconds.
@@ -153,6 +153,9 @@ func newServer(c Config) *server {
 	if s.Metrics != nil {
 		s.handle("/metrics", methods{http.MethodGet: s.metrics})
 	}
+	s.handle("/openapi.yaml", methods{http.MethodGet: document(openAPIYAML)})
+	s.handle("/openapi.json", methods{http.MethodGet: document(openAPIJSON)})
+	s.handle("/docs", methods{http.MethodGet: document(openAPIPage)})
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
 		return domain.Refuse(notFound, "there is nothing at this path")
 	})

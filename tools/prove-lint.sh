@@ -88,6 +88,7 @@ stub github.com/anishathalye/porcupine v1.0.0 .
 stub github.com/nats-io/nats-server/v2 v2.0.0 server
 stub github.com/rogpeppe/go-internal v1.0.0 testscript
 stub github.com/rs/zerolog v1.0.0 . log
+stub github.com/santhosh-tekuri/jsonschema/v6 v6.0.0 .
 stub github.com/stretchr/testify v1.0.0 require
 stub go.uber.org/goleak v1.0.0 .
 stub pgregory.net/rapid v1.0.0 .
@@ -96,6 +97,7 @@ testonly=(
 	github.com/anishathalye/porcupine
 	github.com/nats-io/nats-server/v2/server
 	github.com/rogpeppe/go-internal/testscript
+	github.com/santhosh-tekuri/jsonschema/v6
 	go.uber.org/goleak
 	pgregory.net/rapid
 )
@@ -169,7 +171,7 @@ for layer in "${layers[@]}" cmd; do
 		want=depguard/tests-only tests=''
 		if [[ $layer == domain ]]; then
 			want="$want depguard/domain"
-			case $name in porcupine | server) tests=depguard/domain-tests ;; esac
+			case $name in porcupine | server | v6) tests=depguard/domain-tests ;; esac
 		fi
 		import "$top/lib_$name.go" "$package" "$want" "$library" "$name"
 		import "$top/lib_${name}_test.go" "${package}_test" "$tests" "$library" "$name"

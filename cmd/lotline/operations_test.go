@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 )
 
 func operationsPage(t *testing.T) string {

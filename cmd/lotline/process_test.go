@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/lotline/lotline/httpapi/apitest"
 )
 
 // asLotline makes the test binary behave as the program, so that tests of
@@ -258,7 +260,41 @@ func (e *engine) call(method, path, key, body string, header ...string) answer {
 	if err != nil {
 		e.t.Fatal(err)
 	}
+	if err := e.contract().Check(apitest.Exchange{
+		Request: req, Sent: []byte(body), Status: resp.StatusCode, Header: resp.Header, Answer: got,
+	}); err != nil {
+		e.t.Errorf("%s %s %s: %d %s\nis not as the OpenAPI document says: %v", method, path, body, resp.StatusCode, got, err)
+	}
 	return answer{resp.StatusCode, resp.Header, got}
+}
+
+// document is what the program says of its API.
+var document struct {
+	sync.Mutex
+	contract *apitest.Contract // nil until an engine was asked for it
+}
+
+// contract is the document that every call is held to.
+func (e *engine) contract() *apitest.Contract {
+	e.t.Helper()
+	document.Lock()
+	defer document.Unlock()
+	if document.contract != nil {
+		return document.contract
+	}
+	resp, err := http.Get(e.url + "/openapi.json")
+	if err != nil {
+		e.t.Fatalf("%v\n%s", err, e.stderr)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if document.contract, err = apitest.New(text); err != nil {
+		e.t.Fatal(err)
+	}
+	return document.contract
 }
 
 // must is a call that has to give a status.

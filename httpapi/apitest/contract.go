@@ -1,0 +1,451 @@
+// Package apitest holds an HTTP API to its OpenAPI 3.1 document: tests hand it
+// each request with its answer, and it says where the two differ from the
+// document.
+//
+// Schemas are judged by a JSON Schema 2020-12 validator. What is around them is
+// judged as narrowly as the document can be read: what it does not describe (a
+// status, a header, a query parameter, a field of an answer) is a difference. It
+// knows as much of OpenAPI as such a document needs, and fails on the rest.
+package apitest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// Contract is what an OpenAPI document says. Safe for concurrent use.
+type Contract struct {
+	document map[string]any
+	paths    []path
+
+	mu       sync.Mutex // guards the fields below
+	compiler *jsonschema.Compiler
+	schemas  map[string]*jsonschema.Schema // by JSON pointer
+}
+
+type path struct {
+	template string
+	segments []string
+}
+
+// base is where the schemas are, for the validator.
+const base = "https://api.invalid/openapi.json"
+
+// New reads a document in JSON, whose references all have to lead to places in
+// itself.
+func New(document []byte) (*Contract, error) {
+	open, err := readObject(document)
+	if err != nil {
+		return nil, err
+	}
+	closed, err := readObject(document)
+	if err != nil {
+		return nil, err
+	}
+	closeSchemas(closed)
+	c := &Contract{document: open, compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}}
+	c.compiler.DefaultDraft(jsonschema.Draft2020)
+	c.compiler.AssertFormat()
+	if err := c.compiler.AddResource(base, closed); err != nil {
+		return nil, err
+	}
+	for template := range object(open["paths"]) {
+		c.paths = append(c.paths, path{template, strings.Split(template, "/")})
+	}
+	if len(c.paths) == 0 {
+		return nil, errors.New("the document has no paths")
+	}
+	// A literal segment goes before a parameter.
+	slices.SortFunc(c.paths, func(a, b path) int { return -strings.Compare(a.template, b.template) })
+	slices.SortStableFunc(c.paths, func(a, b path) int {
+		return strings.Count(a.template, "{") - strings.Count(b.template, "{")
+	})
+	return c, nil
+}
+
+func readObject(document []byte) (map[string]any, error) {
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
+	if err != nil {
+		return nil, err
+	}
+	o, ok := v.(map[string]any)
+	if !ok {
+		return nil, errors.New("the document is not an object")
+	}
+	return o, nil
+}
+
+// closeSchemas makes every object of the document's schemas refuse fields that
+// are not described. A document leaves answers open, so that fields can be added
+// without breaking clients; a test wants to know of each.
+func closeSchemas(node any) {
+	shut := func(schema any) {
+		s, ok := schema.(map[string]any)
+		if !ok {
+			return
+		}
+		if _, open := s["additionalProperties"]; !open {
+			s["unevaluatedProperties"] = false
+		}
+	}
+	switch node := node.(type) {
+	case []any:
+		for _, v := range node {
+			closeSchemas(v)
+		}
+	case map[string]any:
+		for name, v := range node {
+			switch name {
+			case "example", "examples", "default", "const", "enum":
+				continue
+			case "properties":
+				for _, p := range object(v) {
+					shut(p)
+				}
+			case "schema", "items", "additionalProperties":
+				shut(v)
+			}
+			closeSchemas(v)
+		}
+	}
+}
+
+// Exchange is a request and its answer.
+type Exchange struct {
+	Request *http.Request // its body is not read
+	Sent    []byte        // the body
+	Status  int
+	Header  http.Header
+	Answer  []byte
+}
+
+// Check returns what the document does not describe of an exchange, or nil. The
+// document may refuse a request only if the answer does so too, with a 4xx.
+func (c *Contract) Check(x Exchange) error {
+	item, template, variables := c.find(x.Request.URL.EscapedPath())
+	if item == nil {
+		return c.answer(x, "/components/responses/NotFound", http.StatusNotFound)
+	}
+	method := strings.ToLower(x.Request.Method)
+	if method == "head" {
+		method = "get"
+	}
+	at := pointer("/paths", template, method)
+	operation, ok := item[method].(map[string]any)
+	if !ok {
+		return c.answer(x, "/components/responses/MethodNotAllowed", http.StatusMethodNotAllowed)
+	}
+	refused := c.request(x, at, operation, variables)
+	if x.Status/100 == 4 {
+		refused = nil
+	}
+	answer := c.answer(x, pointer(at, "responses", strconv.Itoa(x.Status)), x.Status)
+	return errors.Join(refused, answer)
+}
+
+// find is the path item that a path belongs to, with its template and the
+// values of its variables.
+func (c *Contract) find(requested string) (item map[string]any, template string, variables map[string]string) {
+	segments := strings.Split(requested, "/")
+next:
+	for _, p := range c.paths {
+		if len(p.segments) != len(segments) {
+			continue
+		}
+		variables := map[string]string{}
+		for i, s := range p.segments {
+			if name, ok := strings.CutPrefix(s, "{"); ok && segments[i] != "" {
+				value, err := url.PathUnescape(segments[i])
+				if err != nil {
+					continue next
+				}
+				variables[strings.TrimSuffix(name, "}")] = value
+			} else if s != segments[i] {
+				continue next
+			}
+		}
+		return object(object(c.document["paths"])[p.template]), p.template, variables
+	}
+	return nil, "", nil
+}
+
+// request returns why the document refuses a request.
+func (c *Contract) request(x Exchange, at string, operation map[string]any, variables map[string]string) error {
+	var wrong []error
+	known := map[string]bool{}
+	query, err := url.ParseQuery(x.Request.URL.RawQuery)
+	if err != nil {
+		wrong = append(wrong, err)
+	}
+	itemAt := at[:strings.LastIndex(at, "/")]
+	for _, list := range []string{pointer(itemAt, "parameters"), pointer(at, "parameters")} {
+		all, _ := c.look(list).([]any)
+		for i := range all {
+			at, p := c.resolve(pointer(list, strconv.Itoa(i)))
+			name, _ := p["name"].(string)
+			var values []string
+			switch p["in"] {
+			case "path":
+				values = []string{variables[name]}
+			case "query":
+				known[name] = true
+				values = query[name]
+			case "header":
+				if lines := x.Request.Header.Values(name); len(lines) > 0 {
+					values = []string{strings.Join(lines, ", ")}
+				}
+			default:
+				wrong = append(wrong, fmt.Errorf("%s: a parameter in %v", at, p["in"]))
+				continue
+			}
+			if err := c.text(at, p, values); err != nil {
+				wrong = append(wrong, fmt.Errorf("parameter %s: %w", name, err))
+			}
+		}
+	}
+	for name := range query {
+		if !known[name] {
+			wrong = append(wrong, fmt.Errorf("parameter %s is not described", name))
+		}
+	}
+	security, own := operation["security"].([]any)
+	if !own {
+		security, _ = c.document["security"].([]any)
+	}
+	if len(security) > 0 && !slices.ContainsFunc(security, func(s any) bool { return c.shown(x.Request, object(s)) }) {
+		wrong = append(wrong, errors.New("the credentials are not there"))
+	}
+	if err := c.sent(x, pointer(at, "requestBody")); err != nil {
+		wrong = append(wrong, fmt.Errorf("the request's body: %w", err))
+	}
+	return errors.Join(wrong...)
+}
+
+// shown reports whether a request has all the credentials of a security
+// requirement. Whether they hold is not the document's matter.
+func (c *Contract) shown(r *http.Request, requirement map[string]any) bool {
+	for name := range requirement {
+		_, scheme := c.resolve(pointer("/components/securitySchemes", name))
+		header, _ := scheme["name"].(string)
+		if scheme["type"] == "http" {
+			header = "Authorization"
+		}
+		if r.Header.Get(header) == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// sent returns why the document refuses the body of a request.
+func (c *Contract) sent(x Exchange, at string) error {
+	if c.look(at) == nil {
+		if len(x.Sent) > 0 {
+			return errors.New("is not described")
+		}
+		return nil
+	}
+	at, body := c.resolve(at)
+	if len(x.Sent) == 0 {
+		if body["required"] == true {
+			return errors.New("is required")
+		}
+		return nil
+	}
+	return c.content(pointer(at, "content"), x.Request.Header.Get("Content-Type"), x.Sent)
+}
+
+// answer returns how an answer differs from the response that is described at a
+// place.
+func (c *Contract) answer(x Exchange, at string, status int) error {
+	if x.Status != status || c.look(at) == nil {
+		return fmt.Errorf("the answer's status %d is not described", x.Status)
+	}
+	at, response := c.resolve(at)
+	var wrong []error
+	described := object(response["headers"])
+	for _, name := range slices.Sorted(maps.Keys(described)) {
+		at, h := c.resolve(pointer(at, "headers", name))
+		if err := c.text(at, h, x.Header.Values(name)); err != nil {
+			wrong = append(wrong, fmt.Errorf("the answer's header %s: %w", name, err))
+		}
+	}
+	for name := range x.Header {
+		isDescribed := func(d string) bool { return http.CanonicalHeaderKey(d) == name }
+		if !slices.Contains(unspoken, name) && !slices.ContainsFunc(slices.Collect(maps.Keys(described)), isDescribed) {
+			wrong = append(wrong, fmt.Errorf("the answer's header %s is not described", name))
+		}
+	}
+	_, hasContent := response["content"]
+	switch {
+	case !hasContent && (len(x.Answer) > 0 || x.Header.Get("Content-Type") != ""):
+		wrong = append(wrong, errors.New("the answer's body is not described"))
+	case x.Request.Method == http.MethodHead && len(x.Answer) > 0:
+		wrong = append(wrong, errors.New("HEAD is answered with a body"))
+	case hasContent:
+		answer := x.Answer
+		if x.Request.Method == http.MethodHead {
+			answer = nil
+		} else if len(answer) == 0 {
+			wrong = append(wrong, errors.New("the answer has no body"))
+		}
+		if err := c.content(pointer(at, "content"), x.Header.Get("Content-Type"), answer); err != nil {
+			wrong = append(wrong, fmt.Errorf("the answer's body: %w", err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// unspoken are the headers that belong to HTTP rather than to an operation.
+var unspoken = []string{"Cache-Control", "Content-Length", "Content-Type", "Date", "X-Content-Type-Options"}
+
+// content judges a body by the media types that are described at a place. Only
+// JSON is looked into, and only if there is some.
+func (c *Contract) content(at, contentType string, b []byte) error {
+	media, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return fmt.Errorf("Content-Type %q: %w", contentType, err)
+	}
+	at = pointer(at, media)
+	if c.look(at) == nil {
+		return fmt.Errorf("Content-Type %s is not described", media)
+	}
+	if len(b) == 0 || media != "application/json" && !strings.HasSuffix(media, "+json") {
+		return nil
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	return c.Validate(pointer(at, "schema"), v)
+}
+
+// text judges the values of a parameter or header, which is described at a
+// place.
+func (c *Contract) text(at string, described map[string]any, values []string) error {
+	if len(values) == 0 {
+		if described["required"] == true {
+			return errors.New("is required")
+		}
+		return nil
+	}
+	at = pointer(at, "schema")
+	_, schema := c.resolve(at)
+	if schema["type"] == "array" {
+		list := make([]any, len(values))
+		for i, v := range values {
+			list[i] = v
+		}
+		return c.Validate(at, list)
+	}
+	if len(values) > 1 {
+		return errors.New("is given more than once")
+	}
+	return c.Validate(at, scalar(schema["type"], values[0]))
+}
+
+// scalar reads a text as its schema's type has it. What cannot be read stays a
+// text, which the schema then refuses.
+func scalar(schemaType any, s string) any {
+	if schemaType == "integer" || schemaType == "number" {
+		if n := json.Number(s); json.Valid([]byte(s)) && n != "" {
+			if _, err := n.Float64(); err == nil {
+				return n
+			}
+		}
+	}
+	return s
+}
+
+// Validate judges a value, as jsonschema.UnmarshalJSON reads it, by the schema at
+// a JSON pointer of the document. Fields that the schema does not describe are
+// refused.
+func (c *Contract) Validate(at string, v any) error {
+	s, err := c.schema(at)
+	if err != nil {
+		return err
+	}
+	return s.Validate(v)
+}
+
+func (c *Contract) schema(at string) (*jsonschema.Schema, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, ok := c.schemas[at]; ok {
+		return s, nil
+	}
+	// The pointer is part of a URL here.
+	s, err := c.compiler.Compile(base + "#" + (&url.URL{Path: at}).EscapedPath())
+	if err != nil {
+		return nil, err
+	}
+	c.schemas[at] = s
+	return s, nil
+}
+
+// Look returns what is at a JSON pointer of the document, or nil.
+func (c *Contract) Look(at string) any { return c.look(at) }
+
+func (c *Contract) look(at string) any {
+	var v any = c.document
+	for key := range strings.SplitSeq(strings.TrimPrefix(at, "/"), "/") {
+		key = unescape.Replace(key)
+		switch node := v.(type) {
+		case map[string]any:
+			v = node[key]
+		case []any:
+			i, err := strconv.Atoi(key)
+			if err != nil || i < 0 || i >= len(node) {
+				return nil
+			}
+			v = node[i]
+		default:
+			return nil
+		}
+	}
+	return v
+}
+
+// resolve follows the references at a place to the object that is meant, and
+// returns where it is.
+func (c *Contract) resolve(at string) (string, map[string]any) {
+	for {
+		o := object(c.look(at))
+		ref, ok := o["$ref"].(string)
+		if !ok {
+			return at, o
+		}
+		at = strings.TrimPrefix(ref, "#")
+	}
+}
+
+var (
+	escape   = strings.NewReplacer("~", "~0", "/", "~1")
+	unescape = strings.NewReplacer("~1", "/", "~0", "~")
+)
+
+// pointer is the JSON pointer of a place below another.
+func pointer(at string, keys ...string) string {
+	for _, k := range keys {
+		at += "/" + escape.Replace(k)
+	}
+	return at
+}
+
+// object is v as an object, or an empty one.
+func object(v any) map[string]any {
+	o, _ := v.(map[string]any)
+	return o
+}
