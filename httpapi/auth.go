@@ -5,14 +5,16 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/projections"
 )
 
-// secret lets through who has a secret key, and puts whose it is into x.
-func (s *server) secret(h handler) handler {
+// secret lets through who has a secret key, and puts whose it is into x. Beside
+// JSON the call may answer in other media types.
+func (s *server) secret(h handler, others ...string) handler {
 	return func(x *exchange, r *http.Request) error {
 		if !s.CaughtUp() {
 			return projections.ErrBehind
@@ -20,8 +22,8 @@ func (s *server) secret(h handler) handler {
 		if err := s.authenticate(x, r); err != nil {
 			return err
 		}
-		if !acceptsJSON(r) {
-			return domain.Refuse(notAcceptable, "answers are application/json")
+		if !acceptsJSON(r) && !slices.ContainsFunc(others, func(media string) bool { return quality(r.Header["Accept"], media) > 0 }) {
+			return domain.Refuse(notAcceptable, "answers are %s", strings.Join(append([]string{mediaJSON}, others...), " or "))
 		}
 		return h(x, r)
 	}

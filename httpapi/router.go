@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"net/http"
 	"slices"
@@ -27,16 +28,23 @@ type Views interface {
 	Credential(hash string) (projections.Credential, bool)
 	Organization(id domain.ID) (*domain.Organization, bool)
 	Get(organization, id domain.ID) (projections.Row, error)
+	Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool)
 	List(q projections.ListQuery) (projections.Page, error)
 	Position() domain.Position
 	WaitFor(ctx context.Context, p domain.Position) error
 	Quarantined() []domain.HistoryError
 }
 
+// Histories reads what the log holds of a stream. *eventstore.Log does.
+type Histories interface {
+	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
+}
+
 // Config is what the API is made of. All of it is needed.
 type Config struct {
-	Commands Commands
-	Views    Views
+	Commands  Commands
+	Views     Views
+	Histories Histories
 	// CaughtUp reports whether the read models have reached the end that the log
 	// had when the node started. Until then nothing is served but /livez and
 	// /readyz: what they do not know yet would be told as not existing.
@@ -106,6 +114,7 @@ func newServer(c Config) *server {
 	s.handle(basePath+collections[domain.KindDraw]+"/{id}/entropy", methods{
 		http.MethodPut: s.secret(noQuery(s.supplyEntropy)),
 	})
+	s.handle(basePath+collections[anyKind]+"/{id}/events", methods{http.MethodGet: s.secret(s.events, mediaLines)})
 	s.handle("/livez", methods{http.MethodGet: s.live})
 	s.handle("/readyz", methods{http.MethodGet: s.ready})
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {

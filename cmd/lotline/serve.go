@@ -185,7 +185,7 @@ func newNode(l *log, dir *dataDir, logger zerolog.Logger) (*node, error) {
 	}
 	n.server = &http.Server{
 		Handler: httpapi.New(httpapi.Config{
-			Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey, Clock: clock, Log: logger,
+			Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey, Clock: clock, Log: logger,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
