@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -27,6 +28,7 @@ import (
 type browser struct {
 	t   *testing.T
 	e   *engine
+	dir string // the engine's data
 	key string
 	ctx context.Context
 
@@ -40,7 +42,8 @@ type browser struct {
 // asked for elsewhere.
 func openConsole(t *testing.T) *browser {
 	t.Helper()
-	e := testBinary(t).serve(t, dataDirectory(t))
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath("chromium"),
 		chromedp.NoSandbox,
@@ -49,26 +52,22 @@ func openConsole(t *testing.T) *browser {
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("lang", "en-US"),
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.WSURLReadTimeout(patience),
 	)
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(stop)
 	ctx, closeTab := chromedp.NewContext(allocator)
 	t.Cleanup(closeTab)
-	b := &browser{t: t, e: e, key: e.secretKey(), ctx: ctx}
-	chromedp.ListenTarget(ctx, b.listen)
-	b.do(
-		network.Enable(), cdplog.Enable(),
-		chromedp.ActionFunc(func(ctx context.Context) error {
-			_, err := page.AddScriptToEvaluateOnNewDocument(`
-				window.violations = [];
-				addEventListener('securitypolicyviolation', (e) => violations.push(e.effectiveDirective + ' ' + e.blockedURI));
-			`).Do(ctx)
-			return err
-		}),
-		chromedp.EmulateViewport(1280, 900),
-		chromedp.Navigate(e.url+"/console"),
-	)
+	b := &browser{t: t, e: e, dir: dir, key: e.secretKey(), ctx: ctx}
+	// The first context that is used owns the browser, so it has no deadline.
+	if err := chromedp.Listen(ctx, b.listen); err != nil {
+		t.Fatal(err)
+	}
+	command(b, network.Enable, network.EnableParams{})
+	command(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
+		window.violations = [];
+		addEventListener('securitypolicyviolation', (e) => violations.push(e.effectiveDirective + ' ' + e.blockedURI));
+	`})
+	b.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(e.url+"/console"))
 	t.Cleanup(b.checkQuiet)
 	return b
 }
@@ -80,10 +79,10 @@ func (b *browser) listen(event any) {
 	case *network.EventRequestWillBeSent:
 		b.requests = append(b.requests, e.Request.URL)
 	case *runtime.EventExceptionThrown:
-		b.trouble = append(b.trouble, e.ExceptionDetails.Error())
+		b.trouble = append(b.trouble, fmt.Sprintf("%s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
 	case *cdplog.EventEntryAdded:
 		// A refusal of the engine's is what many tests are about.
-		if e.Entry.Source != cdplog.SourceNetwork {
+		if e.Entry.Source != cdplog.EntrySourceNetwork {
 			b.trouble = append(b.trouble, e.Entry.Text)
 		}
 	}
@@ -97,7 +96,8 @@ func (b *browser) checkQuiet() {
 		b.t.Errorf("violations of the policy %q, complaints %q", violations, b.trouble)
 	}
 	for _, url := range b.requests {
-		if !strings.HasPrefix(url, b.e.url+"/") {
+		// The browser draws its own widgets from addresses that hold the picture.
+		if !strings.HasPrefix(url, b.e.url+"/") && !strings.HasPrefix(url, "data:") {
 			b.t.Errorf("a request left the origin: %s", url)
 		}
 	}
@@ -107,26 +107,33 @@ func (b *browser) checkQuiet() {
 }
 
 // do carries out actions, which have to be done in time.
-func (b *browser) do(actions ...chromedp.Action) {
+func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	// The first context that is used owns the browser, so it has no deadline.
-	ended := make(chan error, 1)
-	go func() { ended <- chromedp.Run(b.ctx, actions...) }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			b.t.Fatal(err)
-		}
-	case <-time.After(patience):
-		b.t.Fatalf("the browser does not get on; the page says:\n%s", b.text())
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.t.Fatalf("%v; the page says:\n%s", err, b.text())
 	}
 }
 
+// command sends a command of the browser's protocol.
+func command[P, R any](b *browser, c cdp.Command[P, R], parameters P) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if _, err := chromedp.Call(ctx, c, parameters); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// js is what an expression is in the page, or what the promise brings that it is.
 func js[T any](b *browser, expression string) T {
 	b.t.Helper()
-	var v T
-	if err := chromedp.Run(b.ctx, chromedp.Evaluate(expression, &v)); err != nil {
-		b.t.Fatalf("%s: %v", expression, err)
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%.200s: %v", expression, err)
 	}
 	return v
 }
@@ -160,13 +167,13 @@ func (b *browser) sees(texts ...string) {
 
 func (b *browser) click(selector string) {
 	b.t.Helper()
-	b.do(chromedp.Click(selector, chromedp.ByQuery))
+	b.do(chromedp.Click(chromedp.CSS(selector)))
 }
 
 // clickText clicks the link or button that shows a text.
 func (b *browser) clickText(text string) {
 	b.t.Helper()
-	b.do(chromedp.Click(fmt.Sprintf(`//*[self::a or self::button][normalize-space()=%q]`, text), chromedp.BySearch))
+	b.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::a or self::button][normalize-space()=%q]`, text))))
 }
 
 // enter puts a text into a field of a form in place of what is there.
@@ -186,7 +193,7 @@ func (b *browser) enter(field, text string) {
 
 func (b *browser) signIn() {
 	b.t.Helper()
-	b.do(chromedp.WaitVisible("#key", chromedp.ByQuery), chromedp.SendKeys("#key", b.key+kb.Enter, chromedp.ByQuery))
+	b.do(chromedp.SendKeys(chromedp.CSS("#key"), b.key+kb.Enter))
 	b.becomes(`document.querySelector('#session button')`)
 }
 
@@ -211,22 +218,15 @@ func inZone(t *testing.T, zone string, d time.Duration) string {
 	return time.Now().Add(d).In(l).Format("2006-01-02T15:04:05")
 }
 
-// await is js for a promise.
-func await[T any](b *browser, expression string) T {
-	b.t.Helper()
-	var v T
-	b.do(chromedp.Evaluate(expression, &v, func(p *runtime.EvaluateParams) *runtime.EvaluateParams {
-		return p.WithAwaitPromise(true)
-	}))
-	return v
-}
-
 // emulate shows the page on a screen of that width, in light or dark.
-func emulate(width int64, scheme string) chromedp.Action {
-	return chromedp.Tasks{
-		emulation.SetDeviceMetricsOverride(width, 900, 1, width < 600),
-		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-	}
+func (b *browser) emulate(width int64, scheme string) {
+	b.t.Helper()
+	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+		Width: width, Height: 900, DeviceScaleFactor: 1, Mobile: width < 600,
+	})
+	command(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
 }
 
 func TestConsole_aQueueIsMadeAndSeenToOpenByItself(t *testing.T) {
@@ -460,9 +460,9 @@ func TestConsole_theKeyIsKeptInMemoryOnly(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
 	b.sees("reloading or closing the page signs you out")
-	b.do(chromedp.SendKeys("#key", "sk_live_WRONG"+kb.Enter, chromedp.ByQuery))
+	b.do(chromedp.SendKeys(chromedp.CSS("#key"), "sk_live_WRONG"+kb.Enter))
 	b.sees("Authentication required")
-	b.do(chromedp.SetValue("#key", "", chromedp.ByQuery))
+	b.enter("key", "")
 	b.signIn()
 	b.sees("No distributions here.")
 	stored := js[string](b, `JSON.stringify([document.cookie, localStorage.length, sessionStorage.length, document.documentElement.outerHTML.includes(`+strconv.Quote(b.key)+`), location.href])`)
@@ -527,10 +527,12 @@ func TestConsole_anOutageIsSaidAndEndsByItself(t *testing.T) {
 	id := b.create("queues", `{"sequenceId":"s","name":"Kept"}`)
 	b.goTo("#/" + id)
 	b.sees("Kept", "Live", "queue.created")
-	b.do(network.OverrideNetworkState(true, 0, 0, 0))
+	b.e.kill()
 	b.sees("The engine does not answer", "Kept")
-	b.do(network.OverrideNetworkState(false, 0, -1, -1))
+	b.e = testBinary(t).serve(t, b.dir, "LOTLINE_LISTEN="+strings.TrimPrefix(b.e.url, "http://"))
 	b.sees("Live")
+	b.e.must(200, "POST", "/api/v1/queues/"+id+"/open", b.key, "")
+	b.sees("Kept is now Open.")
 }
 
 // What is checked at the end of each test would be reported.
@@ -548,6 +550,7 @@ func TestConsole_aViolationOfThePolicyIsSeen(t *testing.T) {
 		t.Error("the browser's complaint was not heard")
 	}
 	b.trouble = nil
+	b.requests = slices.DeleteFunc(b.requests, func(url string) bool { return url == "https://elsewhere.invalid/" })
 }
 
 // Every page, on a desktop and a phone, light and dark, has nothing that axe
@@ -564,9 +567,9 @@ func TestConsole_isAccessible(t *testing.T) {
 		t.Helper()
 		for _, scheme := range []string{"light", "dark"} {
 			for _, width := range []int64{1280, 390} {
-				b.do(emulate(width, scheme))
+				b.emulate(width, scheme)
 				js[bool](b, string(axe)+`; true`)
-				found := await[[]string](b, `axe.run().then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + ': ' + n.target + ': ' + n.failureSummary)))`)
+				found := js[[]string](b, `axe.run().then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + ': ' + n.target + ': ' + n.failureSummary)))`)
 				if len(found) > 0 {
 					t.Errorf("%s, %s, %d wide:\n%s", name, scheme, width, strings.Join(found, "\n"))
 				}
@@ -574,8 +577,10 @@ func TestConsole_isAccessible(t *testing.T) {
 					t.Errorf("%s, %d wide: %d too wide", name, width, over)
 				}
 				if pictures != "" {
-					var png []byte
-					b.do(chromedp.FullScreenshot(&png, 100))
+					png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+					if err != nil {
+						t.Fatal(err)
+					}
 					if err := os.WriteFile(filepath.Join(pictures, fmt.Sprintf("%s-%s-%d.png", name, scheme, width)), png, 0o600); err != nil {
 						t.Fatal(err)
 					}

@@ -65,7 +65,7 @@ export function historySection(id, signal) {
   return {
     element: h('section', { class: 'history', 'aria-labelledby': 'history' },
       h('h2', { id: 'history' }, 'History'),
-      scroller('History', h('table', {},
+      scroller('Events', h('table', {},
         h('caption', { class: 'hidden' }, 'Events, oldest first'),
         h('thead', {}, h('tr', {}, ['#', 'What', 'When', 'Who and why', 'Hash'].map((t) => h('th', { scope: 'col' }, t)))),
         body)),
