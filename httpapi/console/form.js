@@ -159,7 +159,7 @@ function control(field, base) {
   const frozen = field.frozen && base && isOpen(base);
   const input = inputFor(field, id);
   const error = h('p', { id: `${id}-error`, class: 'error' });
-  const hints = (object) => [hintFor(field, object), frozen ? 'Fixed since the opening.' : null].filter(Boolean).join(' ');
+  const hints = (object) => frozen ? 'Fixed since the opening.' : hintFor(field, object);
   const hint = h('p', { id: `${id}-hint`, class: 'hint' }, hints(base));
   input.setAttribute('aria-describedby', `${id}-hint ${id}-error`);
   if (field.required) {
@@ -193,11 +193,11 @@ function control(field, base) {
       } else {
         input.removeAttribute('aria-invalid');
       }
-      if (message && field.type === 'time' && input.type !== 'text') {
+      if (message && field.type === 'time' && read() !== '') {
         // A clock's widget has no room for the offset that such a time may need.
-        const entered = jsonOf(field, read());
+        const entered = JSON.parse(jsonOf(field, read()));
         input.type = 'text';
-        input.value = entered === 'null' ? '' : JSON.parse(entered);
+        input.value = entered;
       }
     },
     // rebase makes another state of the object the one that was read; what was

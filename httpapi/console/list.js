@@ -121,7 +121,7 @@ export function listPage({ signal }, query) {
       wrong,
       scroller('Distributions', h('table', { class: 'list' },
         h('caption', { class: 'hidden' }, 'Distributions, kept up to date'),
-        h('thead', {}, h('tr', {}, ['Name', 'Kind', 'Status', 'Opens', 'Next'].map((t) => h('th', { scope: 'col', class: t.toLowerCase() }, t)))),
+        h('thead', {}, h('tr', {}, [['Name'], ['Kind', 'kind'], ['Status'], ['Opens', 'opens'], ['Next', 'next']].map(([t, column]) => h('th', { scope: 'col', class: column }, t)))),
         body)),
       empty,
       h('nav', { class: 'pager', 'aria-label': 'Pages' }, first, previous, next, summary)),
@@ -136,7 +136,7 @@ function newRow() {
   const link = h('a', {});
   const sequence = h('span', { class: 'sub' });
   const kind = h('td', { class: 'kind' });
-  const status = h('td', { class: 'status-cell' });
+  const status = h('td');
   const opens = h('td', { class: 'opens num' });
   const due = h('td', { class: 'next num' });
   const row = {

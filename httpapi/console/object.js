@@ -130,6 +130,9 @@ export function objectPage({ signal, go }, id) {
 
 // absent says what it means that a time is not set.
 function absent(o, field) {
+  if (field === 'openAt') {
+    return 'not scheduled';
+  }
   if (field === 'closeAt') {
     return { queue: 'by hand', draw: 'when it draws', auction: 'when it settles' }[o.type];
   }

@@ -9,7 +9,7 @@ const leading = [
   { name: 'sequenceId', label: 'Sequence id', type: 'text', required: true, once: true, hint: 'Your own reference: 1 to 128 visible ASCII characters.' },
   { name: 'name', label: 'Name', type: 'text', hint: 'What people see, up to 200 characters.' },
   { name: 'timeZone', label: 'Time zone', type: 'zone', hint: 'An IANA name such as Europe/Berlin. Another zone moves no time that is set.' },
-  { name: 'openAt', label: 'Opens', type: 'time', frozen: true, none: 'not set: a draft' },
+  { name: 'openAt', label: 'Opens', type: 'time', frozen: true, none: 'a draft, not scheduled' },
   { name: 'closeAt', label: 'Closes', type: 'time' },
 ];
 
