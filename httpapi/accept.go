@@ -9,6 +9,7 @@ import (
 const (
 	mediaJSON    = "application/json"
 	mediaProblem = "application/problem+json"
+	mediaLines   = "application/x-ndjson"
 )
 
 // acceptsJSON reports whether one of the two types that we answer in is
@@ -21,12 +22,22 @@ func acceptsJSON(r *http.Request) bool {
 	return quality(accept, mediaJSON) > 0 || quality(accept, mediaProblem) > 0
 }
 
-// wantsProblem reports whether application/problem+json was asked for by name. A
-// wildcard does not ask for it.
-func wantsProblem(r *http.Request) bool {
+// wantsProblem reports whether application/problem+json was asked for.
+func wantsProblem(r *http.Request) bool { return names(r, mediaProblem) }
+
+// wantsLines reports whether lines of JSON were asked for, and one JSON text is
+// not more welcome.
+func wantsLines(r *http.Request) bool {
+	accept := r.Header["Accept"]
+	return names(r, mediaLines) && quality(accept, mediaLines) >= quality(accept, mediaJSON)
+}
+
+// names reports whether a media type was asked for by name. A wildcard does not
+// ask for it.
+func names(r *http.Request, media string) bool {
 	for _, header := range r.Header["Accept"] {
 		for item := range strings.SplitSeq(header, ",") {
-			if media, q := mediaRange(item); media == mediaProblem && q > 0 {
+			if pattern, q := mediaRange(item); pattern == media && q > 0 {
 				return true
 			}
 		}

@@ -5,14 +5,16 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/projections"
 )
 
-// secret lets through who has a secret key, and puts whose it is into x.
-func (s *server) secret(h handler) handler { return s.guard(secretKey, h) }
+// secret lets through who has a secret key, and puts whose it is into x. Beside
+// JSON the call may answer in other media types.
+func (s *server) secret(h handler, others ...string) handler { return s.guard(secretKey, h, others...) }
 
 // public lets through who has a secret or a publishable key, also from web pages
 // of any origin. x says which of the two it is.
@@ -29,7 +31,7 @@ func (s *server) public(m methods) methods {
 }
 
 // guard lets through who brings a credential that find finds.
-func (s *server) guard(find func(*http.Request) (credential, error), h handler) handler {
+func (s *server) guard(find func(*http.Request) (credential, error), h handler, others ...string) handler {
 	return func(x *exchange, r *http.Request) error {
 		if !s.CaughtUp() {
 			return projections.ErrBehind
@@ -44,8 +46,8 @@ func (s *server) guard(find func(*http.Request) (credential, error), h handler) 
 		if err != nil {
 			return err
 		}
-		if !acceptsJSON(r) {
-			return domain.Refuse(notAcceptable, "answers are application/json")
+		if !acceptsJSON(r) && !slices.ContainsFunc(others, func(media string) bool { return quality(r.Header["Accept"], media) > 0 }) {
+			return domain.Refuse(notAcceptable, "answers are %s", strings.Join(append([]string{mediaJSON}, others...), " or "))
 		}
 		return h(x, r)
 	}

@@ -131,12 +131,16 @@ type problem struct {
 	failure
 }
 
-// fail answers with an error. What we are to blame for is kept for the log.
+// fail answers with an error. What we are to blame for is kept for the log. An
+// answer that has begun cannot become another one; it is cut short.
 func (x *exchange) fail(r *http.Request, err error) {
 	refusal, identifier, fault := explain(err)
 	// A client that gave up leaves a cancelled call behind, which is no fault.
 	if fault && r.Context().Err() == nil {
 		x.fault = err
+	}
+	if x.status != 0 {
+		panic(http.ErrAbortHandler)
 	}
 	a := answers[refusal.Code]
 	if a.header != "" {

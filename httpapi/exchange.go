@@ -54,11 +54,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *server) finish(x *exchange, r *http.Request) {
 	p := recover()
 	begun := x.status != 0
-	if p != nil {
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		begun = true
+	} else if p != nil {
 		x.fault, x.stack = fmt.Errorf("panic: %v", p), debug.Stack()
-		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-			x.fault, x.stack, begun = nil, nil, true
-		}
 		if !begun {
 			x.fail(r, x.fault)
 		}
@@ -133,6 +132,7 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 var (
 	typeJSON    = []string{"application/json; charset=utf-8"}
 	typeProblem = []string{"application/problem+json"}
+	typeLines   = []string{mediaLines}
 	noSniff     = []string{"nosniff"}
 	noStore     = []string{"no-store"}
 )
@@ -145,7 +145,7 @@ func (x *exchange) prepare() http.Header {
 	return h
 }
 
-// json answers with a JSON text.
+// json answers with a JSON text, or what else contentType says that it is.
 func (x *exchange) json(r *http.Request, status int, contentType []string, body []byte) {
 	x.prepare()
 	x.send(r, status, contentType, body)

@@ -50,7 +50,7 @@ func (l *memoryLog) Encode(_ string, e domain.Event, m domain.Metadata) (domain.
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	name := fmt.Sprintf("%T", e)
-	data := fmt.Sprintf("%s %d", name, len(l.events))
+	data := fmt.Sprintf(`{%q:%d}`, name, len(l.events))
 	l.events[data] = e
 	return domain.Proposed{Type: name, Data: []byte(data), Metadata: metadata}, nil
 }
@@ -223,13 +223,14 @@ func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	w.run(w.mine, domain.RevokeKey{KeyID: w.revokedID})
 	w.key(w.other, domain.SecretKey, otherKey)
 	w.config = Config{
-		Commands: w.handler,
-		Views:    views,
-		CaughtUp: func() bool { return true },
-		Ready:    func(context.Context) []Check { return []Check{{Name: "eventStore"}} },
-		MACKey:   []byte("a key for tests that is long enough"),
-		Clock:    clock,
-		Log:      zerolog.New(w.logged),
+		Commands:  w.handler,
+		Views:     views,
+		Histories: log,
+		CaughtUp:  func() bool { return true },
+		Ready:     func(context.Context) []Check { return []Check{{Name: "eventStore"}} },
+		MACKey:    []byte("a key for tests that is long enough"),
+		Clock:     clock,
+		Log:       zerolog.New(w.logged),
 	}
 	for _, c := range change {
 		c(&w.config)

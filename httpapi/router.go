@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"net/http"
 	"slices"
@@ -29,6 +30,7 @@ type Views interface {
 	Organization(id domain.ID) (*domain.Organization, bool)
 	Account(id domain.ID) (projections.Account, bool)
 	Get(organization, id domain.ID) (projections.Row, error)
+	Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool)
 	List(q projections.ListQuery) (projections.Page, error)
 	Position() domain.Position
 	WaitFor(ctx context.Context, p domain.Position) error
@@ -53,10 +55,16 @@ type Answer struct {
 	RequestID string
 }
 
+// Histories reads what the log holds of a stream. *eventstore.Log does.
+type Histories interface {
+	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
+}
+
 // Config is what the API is made of. All of it is needed but Limits, Observer and Metrics.
 type Config struct {
-	Commands Commands
-	Views    Views
+	Commands  Commands
+	Views     Views
+	Histories Histories
 	// CaughtUp reports whether the read models have reached the end that the log
 	// had when the node started. Until then nothing is served of what
 	// they hold: what they do not know yet would be told as not existing.
@@ -83,6 +91,7 @@ func New(c Config) http.Handler { return newServer(c) }
 type server struct {
 	Config
 	router       *mux.Router
+	console      map[string]consoleFile
 	acknowledged acknowledged
 	bySecret     *limiter // by organization
 	byAddress    *limiter
@@ -104,7 +113,7 @@ const anyKind domain.Kind = ""
 
 func newServer(c Config) *server {
 	s := &server{
-		Config: c, router: mux.NewRouter(),
+		Config: c, router: mux.NewRouter(), console: consoleFiles(),
 		bySecret: newLimiter(c.Limits.Secret), byAddress: newLimiter(c.Limits.Public),
 	}
 	// Paths are taken literally: a redirect to a cleaner one would turn a POST
@@ -136,6 +145,7 @@ func newServer(c Config) *server {
 	s.handle(basePath+collections[domain.KindDraw]+"/{id}/entropy", methods{
 		http.MethodPut: s.secret(noQuery(s.supplyEntropy)),
 	})
+	s.handle(basePath+collections[anyKind]+"/{id}/events", methods{http.MethodGet: s.secret(s.events, mediaLines)})
 	s.handle(keysPath, methods{
 		http.MethodGet:  s.secret(s.listKeys),
 		http.MethodPost: s.secret(noQuery(s.createKey)),
@@ -156,6 +166,9 @@ func newServer(c Config) *server {
 	s.handle("/openapi.yaml", methods{http.MethodGet: document(openAPIYAML)})
 	s.handle("/openapi.json", methods{http.MethodGet: document(openAPIJSON)})
 	s.handle("/docs", methods{http.MethodGet: document(openAPIPage)})
+	for _, template := range []string{consolePath, consolePath + "/", consolePath + "/{file}"} {
+		s.handle(template, methods{http.MethodGet: s.serveConsole})
+	}
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
 		return domain.Refuse(notFound, "there is nothing at this path")
 	})

@@ -62,6 +62,18 @@ func (v *Views) Get(organization, id domain.ID) (Row, error) {
 	return e.current.row(), nil
 }
 
+// Owned reports whether a distribution is an organization's, or was until it was
+// deleted, and why its stream is in quarantine if it is.
+func (v *Views) Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	e, ok := v.models.streams[id.Stream()]
+	if !ok || e.current.owner != organization {
+		return nil, false
+	}
+	return e.current.broken, true
+}
+
 // Sort is what a list is sorted by, as the API names it.
 type Sort string
 

@@ -85,6 +85,14 @@ func TestViews_deleted(t *testing.T) {
 		if v.Wake(id.Stream()) != 0 {
 			t.Error("it is still woken")
 		}
+		if q, ok := v.Owned(org, id); !ok || q != nil {
+			t.Errorf("its history is owned %v, %v", ok, q)
+		}
+		for _, other := range []domain.ID{"", l.id("org"), id} {
+			if _, ok := v.Owned(other, id); ok {
+				t.Errorf("%q owns its history", other)
+			}
+		}
 		v.Wakes(func(stream string, _ domain.Instant) bool {
 			t.Errorf("%s is still woken", stream)
 			return true
@@ -107,6 +115,9 @@ func TestViews_deleted(t *testing.T) {
 		}
 		if _, err := v.Get(org, id); !errors.As(err, new(*domain.HistoryError)) {
 			t.Errorf("got %v", err)
+		}
+		if why, ok := v.Owned(org, id); !ok || why == nil || why.Rule != q[0].Rule {
+			t.Errorf("its history is owned %v, %v", ok, why)
 		}
 	}
 }

@@ -234,7 +234,7 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		return nil, errors.Join(err, views.Close())
 	}
 	api := httpapi.Config{
-		Commands: n.handler, Views: views, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey,
+		Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey,
 		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer,
 	}
 	if !o.telemetry.apart {
