@@ -379,7 +379,7 @@ func (h *longHistory) Read(_ context.Context, _ string, after domain.Revision) i
 		data := fmt.Appendf(nil, "%q", strings.Repeat("x", h.size))
 		for i := after + 1; i < domain.Revision(h.events); i++ {
 			h.asked.Add(1)
-			if !yield(&domain.Recorded{ID: uuid.New(), Stream: h.stream, Revision: i, Data: data, RawMetadata: []byte(`{}`)}, nil) {
+			if !yield(&domain.Recorded{ID: uuid.New(), Stream: h.stream, Revision: i, RecordedAt: time.Now(), Data: data, RawMetadata: []byte(`{}`)}, nil) {
 				return
 			}
 		}

@@ -136,7 +136,8 @@ func (l *memoryLog) corrupt(stream string) {
 	l.count++
 	r := &domain.Recorded{
 		ID: uuid.New(), Type: "queue.completed", Stream: stream, Revision: last.Revision + 1,
-		Position: domain.Position{Commit: l.count, Prepare: l.count}, Event: domain.Completed{Stamp: domain.Stamp{At: 1 << 42}},
+		Position: domain.Position{Commit: l.count, Prepare: l.count}, RecordedAt: time.Now(),
+		Event: domain.Completed{Stamp: domain.Stamp{At: 1 << 42}},
 	}
 	_, before, _ := domain.SplitHash(last.RawMetadata)
 	hash := domain.EventHash(r.ID, r.Type, stream, r.Revision, nil, []byte(`{"a":1}`), before)
@@ -307,7 +308,7 @@ func (w *world) do(method, path, body string, options ...option) *reply {
 	recorder := httptest.NewRecorder()
 	w.api.ServeHTTP(recorder, r)
 	a := &reply{tb: w.tb, ResponseRecorder: recorder, what: method + " " + path + " " + body}
-	if !w.undocumented {
+	if !w.undocumented && !ofTheConsole(path) {
 		if err := contract().Check(apitest.Exchange{
 			Request: r, Sent: []byte(body), Status: recorder.Code, Header: recorder.Header(), Answer: recorder.Body.Bytes(),
 		}); err != nil {
@@ -315,6 +316,12 @@ func (w *world) do(method, path, body string, options ...option) *reply {
 		}
 	}
 	return a
+}
+
+// ofTheConsole reports whether a path belongs to the console. The document leaves
+// these out: they are a page for people, which calls the API like any other client.
+func ofTheConsole(path string) bool {
+	return path == consolePath || strings.HasPrefix(path, consolePath+"/")
 }
 
 // contract is the API's document, which everything that do sends and receives

@@ -118,7 +118,9 @@ func TestPublicCredentials(t *testing.T) {
 	revoked := w.key(w.mine, domain.PublishableKey, "pk_live_revoked000000000000000000000")
 	w.run(w.mine, domain.RevokeKey{KeyID: revoked})
 	const disguised = "sk_live_disguised0000000000000000000"
-	w.key(w.mine, domain.PublishableKey, disguised)
+	w.happens(w.mine.Stream(), domain.KeyCreated{
+		Stamp: domain.Stamp{At: domain.InstantOf(w.config.Clock())}, KeyID: "key_1", Level: domain.PublishableKey, Hash: domain.KeyHash(disguised),
+	})
 	for name, c := range map[string]struct {
 		options []option
 		text    string

@@ -144,6 +144,9 @@ func (c *Contract) Check(x Exchange) error {
 	}
 	at := pointer("/paths", template, method)
 	operation, ok := item[method].(map[string]any)
+	if !ok && method == "options" && x.Status == http.StatusNoContent {
+		return c.answer(x, "/components/responses/Preflight", http.StatusNoContent)
+	}
 	if !ok {
 		return c.answer(x, "/components/responses/MethodNotAllowed", http.StatusMethodNotAllowed)
 	}
@@ -298,7 +301,7 @@ func (c *Contract) answer(x Exchange, at string, status int) error {
 		answer := x.Answer
 		if x.Request.Method == http.MethodHead {
 			answer = nil
-		} else if len(answer) == 0 {
+		} else if media, _, _ := mime.ParseMediaType(x.Header.Get("Content-Type")); len(answer) == 0 && media != mediaLines {
 			wrong = append(wrong, errors.New("the answer has no body"))
 		}
 		if err := c.content(pointer(at, "content"), x.Header.Get("Content-Type"), answer); err != nil {
@@ -308,8 +311,15 @@ func (c *Contract) answer(x Exchange, at string, status int) error {
 	return errors.Join(wrong...)
 }
 
-// unspoken are the headers that belong to HTTP rather than to an operation.
-var unspoken = []string{"Cache-Control", "Content-Length", "Content-Type", "Date", "X-Content-Type-Options"}
+// unspoken are the headers that belong to HTTP and the Fetch standard rather than
+// to an operation.
+var unspoken = []string{
+	"Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
+	"Cache-Control", "Content-Length", "Content-Type", "Date", "X-Content-Type-Options",
+}
+
+// mediaLines has one JSON text a line. Its schema is that of a line.
+const mediaLines = "application/x-ndjson"
 
 // content judges a body by the media types that are described at a place. Only
 // JSON is looked into, and only if there is some.
@@ -322,14 +332,27 @@ func (c *Contract) content(at, contentType string, b []byte) error {
 	if c.look(at) == nil {
 		return fmt.Errorf("Content-Type %s is not described", media)
 	}
-	if len(b) == 0 || media != "application/json" && !strings.HasSuffix(media, "+json") {
+	texts := [][]byte{b}
+	switch {
+	case len(b) == 0 || media != "application/json" && media != mediaLines && !strings.HasSuffix(media, "+json"):
 		return nil
+	case media == mediaLines:
+		whole, ok := bytes.CutSuffix(b, []byte("\n"))
+		if !ok {
+			return errors.New("the last line does not end")
+		}
+		texts = bytes.Split(whole, []byte("\n"))
 	}
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
-	if err != nil {
-		return err
+	for _, text := range texts {
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		if err != nil {
+			return err
+		}
+		if err := c.Validate(pointer(at, "schema"), v); err != nil {
+			return err
+		}
 	}
-	return c.Validate(pointer(at, "schema"), v)
+	return nil
 }
 
 // text judges the values of a parameter or header, which is described at a
