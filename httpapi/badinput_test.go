@@ -100,6 +100,7 @@ func TestBadInput_tamperedTokens(t *testing.T) {
 	w.do(http.MethodGet, path, "", header("X-Position", position)).is(http.StatusOK)
 	w.do(http.MethodGet, "/api/v1/queues?after="+cursor, "").is(http.StatusOK)
 	w.writes(0, func() {
+		w.do(http.MethodGet, "/api/v1/queues?after="+cursor[:9]+"%0D%0A"+cursor[9:], "").blames("after")
 		for _, change := range map[string]func(string) string{
 			"cut":         func(s string) string { return s[:len(s)-1] },
 			"longer":      func(s string) string { return s + "A" },

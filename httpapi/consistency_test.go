@@ -161,6 +161,7 @@ func FuzzPosition(f *testing.F) {
 	f.Add(s.formatPosition(domain.Position{}))
 	f.Add(s.sealToken(cursorToken, nil, make([]byte, 16)))
 	f.Add(s.sealToken(positionToken, nil, nil))
+	f.Add("\n" + s.formatPosition(domain.Position{}))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, token string) {
 		if p, ok := s.parsePosition(token); ok && s.formatPosition(p) != token {

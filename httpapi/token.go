@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"strings"
 
 	"github.com/lotline/lotline/domain"
 )
@@ -33,7 +34,8 @@ func (s *server) sealToken(use string, binding, payload []byte) string {
 // not make.
 func (s *server) openToken(use string, binding []byte, token string) ([]byte, bool) {
 	b, err := tokenEncoding.DecodeString(token)
-	if err != nil || len(b) < macSize {
+	// The decoder skips line breaks, however strict it is.
+	if err != nil || len(b) < macSize || strings.ContainsAny(token, "\r\n") {
 		return nil, false
 	}
 	payload, mac := b[:len(b)-macSize], b[len(b)-macSize:]
