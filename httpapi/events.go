@@ -118,7 +118,7 @@ func (s *server) eventLines(x *exchange, r *http.Request, history iter.Seq2[show
 		// holds the goroutine and its place in the log, and nobody else.
 		_ = connection.SetWriteDeadline(s.Clock().Add(readerPatience))
 		if _, err := x.Write(line); err != nil {
-			return nil //nolint:nilerr // whoever asked has gone
+			return nil // whoever asked has gone
 		}
 	}
 	if x.status == 0 {

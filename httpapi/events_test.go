@@ -389,8 +389,9 @@ func (h *longHistory) Read(_ context.Context, _ string, after domain.Revision) i
 	}
 }
 
-// overHTTP serves the API on a connection and asks for lines of a history.
-func overHTTP(w *world, h *longHistory) *http.Response {
+// overHTTP serves the API on a connection and asks for lines of a history. The
+// body of the answer is closed at the end of the test.
+func overHTTP(w *world, h *longHistory) io.Reader {
 	w.tb.Helper()
 	_, id := w.create("queues", kindCases[0].body)
 	w.config.Histories = h
@@ -409,7 +410,7 @@ func overHTTP(w *world, h *longHistory) *http.Response {
 		w.tb.Fatal(err)
 	}
 	w.tb.Cleanup(func() { a.Body.Close() })
-	return a
+	return a.Body
 }
 
 func TestEventLines_aSlowReaderHoldsUpTheReadingAndGetsAll(t *testing.T) {
@@ -417,8 +418,8 @@ func TestEventLines_aSlowReaderHoldsUpTheReadingAndGetsAll(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Clock = time.Now })
 	// More than what the buffers of a connection take.
 	h := &longHistory{events: 40_000, size: 1 << 10}
-	a := overHTTP(w, h)
-	got := bufio.NewScanner(a.Body)
+	body := overHTTP(w, h)
+	got := bufio.NewScanner(body)
 	for n := range h.events {
 		if !got.Scan() {
 			t.Fatalf("it ended after %d lines: %v", n, got.Err())
@@ -452,8 +453,8 @@ func TestEventLines_aReaderThatTakesNothingIsLetGo(t *testing.T) {
 func TestEventLines_cutShortByAFaultHaveNoEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Clock = time.Now })
-	a := overHTTP(w, &longHistory{events: 3000, size: 100, err: fmt.Errorf("read: %w", domain.ErrUnavailable)})
-	got := bufio.NewReader(a.Body)
+	body := overHTTP(w, &longHistory{events: 3000, size: 100, err: fmt.Errorf("read: %w", domain.ErrUnavailable)})
+	got := bufio.NewReader(body)
 	for n := 0; ; n++ {
 		line, err := got.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {

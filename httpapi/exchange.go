@@ -137,7 +137,7 @@ func (x *exchange) prepare() http.Header {
 	return h
 }
 
-// json answers with a JSON text.
+// json answers with a JSON text, or what else contentType says that it is.
 func (x *exchange) json(r *http.Request, status int, contentType []string, body []byte) {
 	h := x.prepare()
 	h["Content-Type"] = contentType

@@ -66,6 +66,7 @@ func New(c Config) http.Handler { return newServer(c) }
 type server struct {
 	Config
 	router       *mux.Router
+	console      map[string]consoleFile
 	acknowledged acknowledged
 }
 
@@ -84,7 +85,7 @@ var collections = map[domain.Kind]string{
 const anyKind domain.Kind = ""
 
 func newServer(c Config) *server {
-	s := &server{Config: c, router: mux.NewRouter()}
+	s := &server{Config: c, router: mux.NewRouter(), console: consoleFiles()}
 	// Paths are taken literally: a redirect to a cleaner one would turn a POST
 	// into a GET.
 	s.router.SkipClean(true)
@@ -117,6 +118,9 @@ func newServer(c Config) *server {
 	s.handle(basePath+collections[anyKind]+"/{id}/events", methods{http.MethodGet: s.secret(s.events, mediaLines)})
 	s.handle("/livez", methods{http.MethodGet: s.live})
 	s.handle("/readyz", methods{http.MethodGet: s.ready})
+	for _, template := range []string{consolePath, consolePath + "/", consolePath + "/{file}"} {
+		s.handle(template, methods{http.MethodGet: s.serveConsole})
+	}
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
 		return domain.Refuse(notFound, "there is nothing at this path")
 	})
