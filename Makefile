@@ -58,6 +58,10 @@ race: ## Run the tests with the race detector, in random order
 client-tests: ## Run the official client's own tests against the embedded store
 	tools/client-tests.sh
 
+.PHONY: console-test
+console-test: ## Try the console in headless Chromium; needs npm, and root to install Chromium
+	tools/console-tests.sh
+
 .PHONY: conformance
 conformance: ## Try the event store that LOTLINE_TEST_EVENTSTORE names
 	@test -n "$$LOTLINE_TEST_EVENTSTORE" || { echo "LOTLINE_TEST_EVENTSTORE=esdb://… is missing" >&2; exit 2; }

@@ -85,6 +85,7 @@ stub() {
 printf 'module %s\n\ngo 1.26.0\n\n' "$ours" >"$module/go.mod"
 stub github.com/EventStore/EventStore-Client-Go/v4 v4.0.0 esdb
 stub github.com/anishathalye/porcupine v1.0.0 .
+stub github.com/chromedp/chromedp v0.1.0 .
 stub github.com/nats-io/nats-server/v2 v2.0.0 server
 stub github.com/rogpeppe/go-internal v1.0.0 testscript
 stub github.com/rs/zerolog v1.0.0 . log
@@ -94,6 +95,7 @@ stub pgregory.net/rapid v1.0.0 .
 
 testonly=(
 	github.com/anishathalye/porcupine
+	github.com/chromedp/chromedp
 	github.com/nats-io/nats-server/v2/server
 	github.com/rogpeppe/go-internal/testscript
 	go.uber.org/goleak
@@ -169,7 +171,7 @@ for layer in "${layers[@]}" cmd; do
 		want=depguard/tests-only tests=''
 		if [[ $layer == domain ]]; then
 			want="$want depguard/domain"
-			case $name in porcupine | server) tests=depguard/domain-tests ;; esac
+			case $name in porcupine | chromedp | server) tests=depguard/domain-tests ;; esac
 		fi
 		import "$top/lib_$name.go" "$package" "$want" "$library" "$name"
 		import "$top/lib_${name}_test.go" "${package}_test" "$tests" "$library" "$name"

@@ -1,0 +1,619 @@
+//go:build external
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// browser is Chromium with the console of a running engine.
+type browser struct {
+	t   *testing.T
+	e   *engine
+	dir string // the engine's data
+	key string
+	ctx context.Context
+
+	mu       sync.Mutex // guards the fields below
+	requests []string   // their addresses
+	trouble  []string   // exceptions and what the browser complains of
+}
+
+// openConsole starts an engine and a browser that shows its console. When the
+// test ends nothing may have gone wrong in the page, and nothing may have been
+// asked for elsewhere.
+func openConsole(t *testing.T) *browser {
+	t.Helper()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath("chromium"),
+		chromedp.NoSandbox,
+		chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("lang", "en-US"),
+		chromedp.UserDataDir(t.TempDir()),
+	)
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	ctx, closeTab := chromedp.NewContext(allocator)
+	t.Cleanup(closeTab)
+	b := &browser{t: t, e: e, dir: dir, key: e.secretKey(), ctx: ctx}
+	// The first context that is used owns the browser, so it has no deadline.
+	if err := chromedp.Listen(ctx, b.listen); err != nil {
+		t.Fatal(err)
+	}
+	command(b, network.Enable, network.EnableParams{})
+	command(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
+		window.violations = [];
+		addEventListener('securitypolicyviolation', (e) => violations.push(e.effectiveDirective + ' ' + e.blockedURI));
+	`})
+	b.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(e.url+"/console"))
+	t.Cleanup(b.checkQuiet)
+	return b
+}
+
+func (b *browser) listen(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *network.EventRequestWillBeSent:
+		b.requests = append(b.requests, e.Request.URL)
+	case *runtime.EventExceptionThrown:
+		b.trouble = append(b.trouble, fmt.Sprintf("%s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
+	case *cdplog.EventEntryAdded:
+		// A refusal of the engine's is what many tests are about.
+		if e.Entry.Source != cdplog.EntrySourceNetwork {
+			b.trouble = append(b.trouble, e.Entry.Text)
+		}
+	}
+}
+
+func (b *browser) checkQuiet() {
+	violations := js[[]string](b, `window.violations`)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(violations) > 0 || len(b.trouble) > 0 {
+		b.t.Errorf("violations of the policy %q, complaints %q", violations, b.trouble)
+	}
+	for _, url := range b.requests {
+		// The browser draws its own widgets from addresses that hold the picture.
+		if !strings.HasPrefix(url, b.e.url+"/") && !strings.HasPrefix(url, "data:") {
+			b.t.Errorf("a request left the origin: %s", url)
+		}
+	}
+	if len(b.requests) == 0 {
+		b.t.Error("no request was seen, so none was checked")
+	}
+}
+
+// do carries out actions, which have to be done in time.
+func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.t.Fatalf("%v; the page says:\n%s", err, b.text())
+	}
+}
+
+// command sends a command of the browser's protocol.
+func command[P, R any](b *browser, c cdp.Command[P, R], parameters P) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if _, err := chromedp.Call(ctx, c, parameters); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// js is what an expression is in the page, or what the promise brings that it is.
+func js[T any](b *browser, expression string) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%.200s: %v", expression, err)
+	}
+	return v
+}
+
+// text is what the page shows.
+func (b *browser) text() string { return js[string](b, `document.body.innerText`) }
+
+// becomes waits until an expression is true in the page.
+func (b *browser) becomes(expression string) {
+	b.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !js[bool](b, `Boolean(`+expression+`)`) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("it never holds that %s; the page says:\n%s", expression, b.text())
+		}
+		select {
+		case <-b.t.Context().Done():
+			b.t.Fatal(b.t.Context().Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// sees waits until the page shows all these texts.
+func (b *browser) sees(texts ...string) {
+	b.t.Helper()
+	for _, text := range texts {
+		b.becomes(`document.body.innerText.includes(` + strconv.Quote(text) + `)`)
+	}
+}
+
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	b.do(chromedp.Click(chromedp.CSS(selector)))
+}
+
+// clickText clicks the link or button that shows a text.
+func (b *browser) clickText(text string) {
+	b.t.Helper()
+	b.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::a or self::button][normalize-space()=%q]`, text))))
+}
+
+// enter puts a text into a field of a form in place of what is there.
+func (b *browser) enter(field, text string) {
+	b.t.Helper()
+	b.becomes(`document.getElementById('` + field + `')`)
+	// A clock's widget takes keys in the order of the browser's language.
+	js[bool](b, fmt.Sprintf(`(() => {
+		const input = document.getElementById(%q);
+		input.focus();
+		input.value = %q;
+		input.dispatchEvent(new Event('input', { bubbles: true }));
+		input.dispatchEvent(new Event('change', { bubbles: true }));
+		return true;
+	})()`, field, text))
+}
+
+func (b *browser) signIn() {
+	b.t.Helper()
+	b.do(chromedp.SendKeys(chromedp.CSS("#key"), b.key+kb.Enter))
+	b.becomes(`document.querySelector('#session button')`)
+}
+
+// goTo shows a page of the console without loading it anew.
+func (b *browser) goTo(hash string) {
+	b.t.Helper()
+	js[bool](b, fmt.Sprintf(`(location.hash = %q, true)`, hash))
+}
+
+func (b *browser) create(collection, body string) (id string) {
+	b.t.Helper()
+	return b.e.must(201, "POST", "/api/v1/"+collection, b.key, body).object(b.t)["id"].(string)
+}
+
+// inZone is a time some time from now as a clock in the zone shows it.
+func inZone(t *testing.T, zone string, d time.Duration) string {
+	t.Helper()
+	l, err := time.LoadLocation(zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Now().Add(d).In(l).Format("2006-01-02T15:04:05")
+}
+
+// emulate shows the page on a screen of that width, in light or dark.
+func (b *browser) emulate(width int64, scheme string) {
+	b.t.Helper()
+	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+		Width: width, Height: 900, DeviceScaleFactor: 1, Mobile: width < 600,
+	})
+	command(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
+}
+
+func TestConsole_aQueueIsMadeAndSeenToOpenByItself(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	b.clickText("New queue")
+	b.enter("field-sequenceId", "spring")
+	b.enter("field-name", "Spring drop")
+	b.enter("field-timeZone", "Asia/Tokyo")
+	opening := inZone(t, "Asia/Tokyo", 4*time.Second)
+	b.enter("field-openAt", opening)
+	b.enter("field-admissionRate", "60")
+	b.clickText("Create queue")
+	b.sees("Spring drop", "Queue created.", "Opens in 00:00:0", strings.Replace(opening, "T", " ", 1)+" +09:00", "60 a minute")
+	if got := js[string](b, `document.querySelector('[aria-current=step]').innerText`); got != "Scheduled" {
+		t.Errorf("it is %s", got)
+	}
+	b.becomes(`document.querySelector('[aria-current=step]')?.innerText === 'Open'`)
+	b.sees("Spring drop is now Open.", "queue.created", "queue.scheduled", "queue.opened", "The clock", "It was due.")
+	if loads := js[int](b, `performance.getEntriesByType('navigation').length + Number(performance.navigation.type === 1)`); loads != 1 {
+		t.Errorf("the page was loaded %d times", loads)
+	}
+	// Each row shows how the hash of its event begins.
+	hashes := js[[]string](b, `[...document.querySelectorAll('.history tbody tr > td:last-child code')].map((c) => c.title)`)
+	if len(hashes) != 3 || len(hashes[0]) != 43 || hashes[0] == hashes[1] {
+		t.Errorf("hashes %q", hashes)
+	}
+	b.goTo("#/")
+	b.sees("Spring drop", "spring")
+	b.becomes(`document.querySelector('tbody .status').innerText === 'Open'`)
+}
+
+func TestConsole_errorsStandAtTheirFields(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	b.goTo("#/new/draw")
+	b.enter("field-winnerCount", "0")
+	b.enter("field-timeZone", "Europe/Berlin")
+	b.enter("field-openAt", "2027-03-28T02:30") // the clocks skip it
+	b.enter("field-metadata", `{"a":`)
+	b.clickText("Create draw")
+	b.sees("Validation failed")
+	at := func(field, want string) {
+		t.Helper()
+		got := js[string](b, `document.getElementById('field-`+field+`-error').innerText`)
+		invalid := js[string](b, `document.getElementById('field-`+field+`').getAttribute('aria-invalid') ?? ''`)
+		if !strings.Contains(got, want) || (want != "") != (invalid == "true") {
+			t.Errorf("%s: %q, invalid %q", field, got, invalid)
+		}
+	}
+	at("sequenceId", "is required")
+	at("winnerCount", "must be a whole number from 1 to 2147483647")
+	at("openAt", "does not exist in Europe/Berlin")
+	at("drawAt", "is required")
+	at("metadata", "must be a JSON object")
+	at("name", "")
+	b.becomes(`document.activeElement.classList.contains('summary')`)
+	b.clickText("Winners")
+	b.becomes(`document.activeElement.id === 'field-winnerCount'`)
+
+	// With an offset, for which the field has room now, the time exists.
+	b.enter("field-openAt", "2027-03-28T02:30:00+01:00")
+	b.enter("field-sequenceId", "s")
+	b.enter("field-winnerCount", "3")
+	b.enter("field-metadata", `{"price":12345678901234567890}`)
+	b.enter("field-drawAt", "2027-04-01T00:00")
+	b.clickText("Create draw")
+	b.sees("Draw created.", "2027-03-28 03:30:00 +02:00", "2027-03-31 22:00:00Z", "12345678901234567890")
+}
+
+func TestConsole_anEditThatCollidesShowsWhatChanged(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	id := b.create("auctions", body(`{"sequenceId":"s","name":"One","openAt":%q,"settleAt":%q,"startingBid":999999999999.25,"timeZone":"Europe/Paris","currencyCode":"EUR"}`, in(3_600_000), in(7_200_000)))
+	b.goTo("#/" + id + "/edit")
+	b.enter("field-name", "Mine")
+	b.e.must(200, "PUT", "/api/v1/auctions/"+id, b.key, `{"name":"Theirs","startingBid":7.5,"winnerCount":4}`)
+	b.clickText("Save")
+	b.sees("Somebody else changed this auction while you were editing it", "Name: One → Theirs (you entered something else, which is kept)",
+		"Starting bid: 999999999999.25 → 7.5", "Winners: 1 → 4")
+	if got := b.e.must(200, "GET", "/api/v1/auctions/"+id, b.key, "").object(t)["name"]; got != "Theirs" {
+		t.Errorf("it was overwritten: %v", got)
+	}
+	b.clickText("Save")
+	b.sees("Saved.", "Mine", "7.5 EUR")
+	got := b.e.must(200, "GET", "/api/v1/auctions/"+id, b.key, "").object(t)
+	if got["name"] != "Mine" || got["winnerCount"] != 4.0 || got["startingBid"] != 7.5 {
+		t.Errorf("saved %v", got)
+	}
+	// Only what was changed was sent, so there is one event that changes one field.
+	b.becomes(`[...document.querySelectorAll('.history tbody tr')].at(-1)?.querySelectorAll('.changes li').length === 1`)
+}
+
+func TestConsole_stepsByHandAreConfirmed(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	id := b.create("draws", body(`{"sequenceId":"s","name":"Raffle","drawAt":%q,"winnerCount":3,"entropySource":"round 7"}`, in(3_600_000)))
+	b.goTo("#/" + id)
+	status := func(want string) {
+		t.Helper()
+		b.becomes(`document.querySelector('[aria-current=step]')?.innerText === '` + want + `' && !document.querySelector('dialog')`)
+	}
+	confirm := func(step, want string) {
+		t.Helper()
+		b.click(`[data-step=` + step + `]`)
+		b.sees(want, "This cannot be undone.")
+	}
+	status("Draft")
+	confirm("open", "The draw opens at once")
+	b.clickText("Cancel")
+	status("Draft")
+	confirm("open", "The draw opens at once")
+	b.clickText("Open now")
+	status("Open")
+	b.becomes(`document.activeElement.tagName === 'H1'`)
+	confirm("close", "the list of entries is frozen")
+	b.clickText("Close now")
+	status("Closed")
+
+	// What the engine does not allow, it says in the dialog.
+	confirm("draw", "There is no second draw.")
+	b.clickText("Draw now")
+	b.sees("Invalid status transition")
+	b.do(chromedp.KeyEvent(kb.Escape))
+	status("Closed")
+
+	confirm("entropy", "decides who wins")
+	b.enter("ask", "0123abcd")
+	b.clickText("Supply entropy")
+	status("Closed")
+	confirm("draw", "There is no second draw.")
+	b.clickText("Draw now")
+	status("Completed")
+	confirm("remove", "Its history stays")
+	b.clickText("Delete")
+	b.sees("This draw was deleted. Its history stays.", "draw.deleted", "By hand", "draw.drawn")
+	b.e.must(404, "GET", "/api/v1/draws/"+id, b.key, "")
+	// So does it for somebody who comes later.
+	b.goTo("#/")
+	b.sees("No distributions here.")
+	b.goTo("#/" + id)
+	b.sees("This draw was deleted. Its history stays.", "draw.deleted")
+	b.goTo("#/draw_00000000000000000000000000")
+	b.sees("There is no such draw.")
+}
+
+func TestConsole_whatClientsWroteIsTextEverywhere(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	const attack = `<img src=x onerror="window.attacked=1"><script>window.attacked=2</script>`
+	id := b.create("queues", body(`{"sequenceId":"<b>s</b>","name":%q,"metadata":{"<i>k</i>":%q}}`, attack, attack))
+	b.e.must(200, "PUT", "/api/v1/queues/"+id, b.key, body(`{"name":%q}`, attack+"2"))
+	for _, hash := range []string{"#/", "#/" + id, "#/" + id + "/edit"} {
+		b.goTo(hash)
+		if hash == "#/"+id+"/edit" {
+			b.becomes(`document.getElementById('field-name')?.value === ` + strconv.Quote(attack+"2"))
+		} else {
+			b.sees(attack + "2")
+		}
+		if hash == "#/"+id {
+			b.sees("queue.updated", `<i>k</i>`)
+			b.click(`[data-step=open]`)
+			b.sees("Open now: " + attack)
+			b.clickText("Cancel")
+		}
+		if got := js[string](b, `String(window.attacked) + document.querySelectorAll('img, script:not([src="/console/main.js"]), main b, main i').length`); got != "undefined0" {
+			t.Errorf("%s: markup was made of a name: %s", hash, got)
+		}
+	}
+}
+
+// pressTabTo presses Tab until an element has the focus, which has to be seen.
+func (b *browser) pressTabTo(selector string) {
+	b.t.Helper()
+	for range 60 {
+		b.do(chromedp.KeyEvent(kb.Tab))
+		if js[bool](b, `document.activeElement.matches(`+strconv.Quote(selector)+`)`) {
+			if outline := js[string](b, `getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
+				b.t.Errorf("the focus on %s is not seen", selector)
+			}
+			return
+		}
+	}
+	b.t.Fatalf("Tab does not lead to %s", selector)
+}
+
+func (b *browser) keys(text string) {
+	b.t.Helper()
+	b.do(chromedp.KeyEvent(text))
+}
+
+func TestConsole_theKeyboardIsEnough(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.becomes(`document.activeElement.id === 'key'`)
+	b.keys(b.key + kb.Enter)
+	b.becomes(`document.activeElement.tagName === 'H1' && document.title === 'Distributions · Lotline'`)
+	b.pressTabTo(`a[href="#/new/queue"]`)
+	b.keys(kb.Enter)
+	b.becomes(`document.activeElement.tagName === 'H1' && document.title === 'New queue · Lotline'`)
+	b.pressTabTo("#field-sequenceId")
+	b.keys("by-hand")
+	b.pressTabTo("#field-name")
+	b.keys("By keyboard" + kb.Enter)
+	b.sees("Queue created.", "By keyboard")
+	b.becomes(`document.querySelector('[data-step=open]')`)
+	b.pressTabTo("[data-step=open]")
+	b.keys(kb.Enter)
+	// The way back is what has the focus, and the focus stays in the dialog.
+	b.becomes(`document.activeElement.innerText === 'Cancel'`)
+	b.keys(kb.Escape)
+	b.becomes(`!document.querySelector('dialog') && document.activeElement.dataset.step === 'open'`)
+	b.keys(kb.Enter)
+	b.pressTabTo("dialog .danger")
+	b.keys(kb.Enter)
+	b.becomes(`document.querySelector('[aria-current=step]')?.innerText === 'Open' && document.activeElement.tagName === 'H1'`)
+
+	// The skip link comes first and leads past the bar.
+	js[bool](b, `(document.activeElement.blur(), window.getSelection().setPosition(document.body, 0), true)`)
+	b.pressTabTo(".skip")
+	b.keys(kb.Enter)
+	b.becomes(`document.activeElement.id === 'main'`)
+}
+
+func TestConsole_theKeyIsKeptInMemoryOnly(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.sees("reloading or closing the page signs you out")
+	b.do(chromedp.SendKeys(chromedp.CSS("#key"), "sk_live_WRONG"+kb.Enter))
+	b.sees("Authentication required")
+	b.enter("key", "")
+	b.signIn()
+	b.sees("No distributions here.")
+	stored := js[string](b, `JSON.stringify([document.cookie, localStorage.length, sessionStorage.length, document.documentElement.outerHTML.includes(`+strconv.Quote(b.key)+`), location.href])`)
+	if want := fmt.Sprintf(`["",0,0,false,"%s/console#/"]`, b.e.url); stored != want && stored != strings.Replace(want, "#/", "", 1) {
+		t.Errorf("stored: %s", stored)
+	}
+	b.do(chromedp.Reload())
+	b.becomes(`document.getElementById('key')`)
+	b.signIn()
+	b.clickText("Sign out")
+	b.sees("Signed out.", "Secret key")
+}
+
+func TestConsole_theListIsLiveAndTurnsPages(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	b.sees("No distributions here.")
+	for i := range 23 {
+		b.create("queues", body(`{"sequenceId":"q%02d","name":"Queue %02d"}`, i, i))
+	}
+	draw := b.create("draws", body(`{"sequenceId":"d","name":"The draw","openAt":%q,"drawAt":%q,"winnerCount":1}`, in(3_600_000), in(7_200_000)))
+	names := func(want string) {
+		t.Helper()
+		b.becomes(`[...document.querySelectorAll('tbody th a')].map((a) => a.innerText.replace('Queue ', '')).join(' ') === ` + strconv.Quote(want))
+	}
+	names("The draw 22 21 20 19 18 17 16 15 14 13 12 11 10 09 08 07 06 05 04")
+	b.clickText("Next")
+	names("03 02 01 00")
+	b.clickText("Previous")
+	b.becomes(`document.querySelectorAll('tbody tr').length === 20`)
+	b.clickText("Next")
+	names("03 02 01 00")
+	b.clickText("First page")
+	b.enter("kind", "draw")
+	names("The draw")
+	// While it is looked at, the focus stays where it is.
+	js[bool](b, `(document.querySelector('tbody a').focus(), true)`)
+	b.e.must(200, "POST", "/api/v1/draws/"+draw+"/open", b.key, "")
+	b.sees("The draw is now Open.")
+	b.becomes(`document.activeElement.innerText === 'The draw'`)
+	b.enter("kind", "")
+	b.click(`input[value=OPEN]`)
+	names("The draw")
+	b.click(`input[value=OPEN]`)
+	b.enter("search", "queue 1")
+	names("19 18 17 16 15 14 13 12 11 10")
+	b.enter("order", "name")
+	names("10 11 12 13 14 15 16 17 18 19")
+	if got := js[string](b, `location.hash`); got != "#/?search=queue+1&order=name" {
+		t.Errorf("the address is %s", got)
+	}
+	b.goTo("#/?after=forged")
+	b.sees("after is not a cursor of this list")
+}
+
+func TestConsole_anOutageIsSaidAndEndsByItself(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	id := b.create("queues", `{"sequenceId":"s","name":"Kept"}`)
+	b.goTo("#/" + id)
+	b.sees("Kept", "Live", "queue.created")
+	b.e.kill()
+	b.sees("The engine does not answer", "Kept")
+	b.e = testBinary(t).serve(t, b.dir, "LOTLINE_LISTEN="+strings.TrimPrefix(b.e.url, "http://"))
+	b.sees("Live")
+	b.e.must(200, "POST", "/api/v1/queues/"+id+"/open", b.key, "")
+	b.sees("Kept is now Open.")
+}
+
+// What is checked at the end of each test would be reported.
+func TestConsole_aViolationOfThePolicyIsSeen(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	js[bool](b, `(() => { const i = document.createElement('img'); i.src = 'https://elsewhere.invalid/'; document.body.append(i); return true; })()`)
+	b.becomes(`window.violations.length > 0`)
+	js[bool](b, `(() => { try { document.body.insertAdjacentHTML('beforeend', '<p>'); return false; } catch { return true; } })()`)
+	b.becomes(`window.violations.some((v) => v.startsWith('require-trusted-types-for'))`)
+	js[bool](b, `(window.violations = [], true)`)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.trouble) == 0 {
+		t.Error("the browser's complaint was not heard")
+	}
+	b.trouble = nil
+	b.requests = slices.DeleteFunc(b.requests, func(url string) bool { return url == "https://elsewhere.invalid/" })
+}
+
+// Every page, on a desktop and a phone, light and dark, has nothing that axe
+// finds fault with, and nothing to be scrolled sideways for.
+func TestConsole_isAccessible(t *testing.T) {
+	t.Parallel()
+	axe, err := os.ReadFile(filepath.Join("..", "..", "tools", "console-tests", "node_modules", "axe-core", "axe.min.js"))
+	if err != nil {
+		t.Fatalf("%v: tools/console-tests.sh installs it", err)
+	}
+	pictures := os.Getenv("LOTLINE_TEST_SCREENSHOTS")
+	b := openConsole(t)
+	look := func(name string) {
+		t.Helper()
+		for _, scheme := range []string{"light", "dark"} {
+			for _, width := range []int64{1280, 390} {
+				b.emulate(width, scheme)
+				js[bool](b, string(axe)+`; true`)
+				found := js[[]string](b, `axe.run().then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + ': ' + n.target + ': ' + n.failureSummary)))`)
+				if len(found) > 0 {
+					t.Errorf("%s, %s, %d wide:\n%s", name, scheme, width, strings.Join(found, "\n"))
+				}
+				if over := js[int](b, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
+					t.Errorf("%s, %d wide: %d too wide", name, width, over)
+				}
+				if pictures != "" {
+					png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(filepath.Join(pictures, fmt.Sprintf("%s-%s-%d.png", name, scheme, width)), png, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	b.becomes(`document.getElementById('key')`)
+	look("signin")
+	open, closing := in(-60_000), in(86_400_000*3)
+	queue := b.create("queues", body(`{"sequenceId":"spring-drop","name":"Spring drop","timeZone":"Europe/Berlin","openAt":%q,"closeAt":%q,"admissionRate":100,"maxCapacity":5000,"sessionDurationSeconds":600,"metadata":{"campaign":"spring","tags":["a","b"]}}`, open, closing))
+	b.e.must(200, "PUT", "/api/v1/queues/"+queue, b.key, `{"name":"Spring drop 2027","maxCapacity":7000}`)
+	b.create("draws", body(`{"sequenceId":"raffle","name":"Members’ raffle with a rather long name that wants to be broken somewhere","openAt":%q,"drawAt":%q,"winnerCount":100}`, in(7_200_000), closing))
+	b.create("auctions", body(`{"sequenceId":"number-one","openAt":%q,"settleAt":%q,"startingBid":100.5,"currencyCode":"EUR"}`, in(86_400_000), closing))
+	b.create("queues", `{"sequenceId":"draft-without-name"}`)
+	done := b.create("draws", body(`{"sequenceId":"old","name":"Autumn draw","openAt":%q,"drawAt":%q,"winnerCount":1}`, in(-9000), in(-8000)))
+	b.signIn()
+	b.sees("Spring drop", "Autumn draw")
+	look("list")
+	b.goTo("#/" + queue)
+	b.sees("queue.opened", "Closes in")
+	look("queue")
+	b.click("[data-step=close]")
+	look("confirm")
+	b.clickText("Cancel")
+	b.goTo("#/" + done)
+	b.sees("draw.completed")
+	js[bool](b, `(document.querySelectorAll('details').forEach((d) => { d.open = true; }), true)`)
+	look("draw")
+	b.goTo("#/" + queue + "/edit")
+	b.sees("Fixed since the opening.")
+	look("edit")
+	b.goTo("#/new/auction")
+	b.clickText("Create auction")
+	b.sees("Validation failed")
+	look("errors")
+}

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+#
+# Tries the console in headless Chromium against a running engine, and installs
+# what that takes when it is missing: Chromium from Debian's packages, which needs
+# root, and axe-core, which checks accessibility, from npm.
+#
+# LOTLINE_TEST_SCREENSHOTS=DIR keeps a picture of each page in each width and
+# colour scheme.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if ! command -v chromium >/dev/null; then
+	apt-get update -qq
+	apt-get install -qq -y --no-install-recommends chromium >/dev/null
+fi
+npm ci --prefix tools/console-tests --no-audit --no-fund --silent
+go test -tags external -run '^TestConsole_' -count=1 -timeout=10m ./cmd/lotline
