@@ -27,7 +27,7 @@ func showKeys(out io.Writer, made map[domain.KeyLevel]string) {
 // lines that work when they are pasted into a shell.
 func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
 	url := "http://" + address(at)
-	fmt.Fprintf(out, "Lotline is listening on %s\n", url)
+	fmt.Fprintf(out, "Lotline is listening on %s\nThe console is at %s/console\n", url, url)
 	secret, ok := made[domain.SecretKey]
 	if !ok {
 		fmt.Fprintln(out, "Keys are shown when they are made. To make another: lotline keys create")
