@@ -14,4 +14,4 @@ if ! command -v chromium >/dev/null; then
 	apt-get install -qq -y --no-install-recommends chromium >/dev/null
 fi
 npm ci --prefix tools/console-tests --no-audit --no-fund --silent
-go test -tags external -run '^TestConsole_' -count=1 -timeout=5m ./cmd/lotline
+go test -tags external -run '^TestConsole_' -count=1 -timeout=10m ./cmd/lotline

@@ -474,7 +474,6 @@ func TestConsole_theKeyIsKeptInMemoryOnly(t *testing.T) {
 	b.signIn()
 	b.clickText("Sign out")
 	b.sees("Signed out.", "Secret key")
-
 }
 
 func TestConsole_theListIsLiveAndTurnsPages(t *testing.T) {
