@@ -76,7 +76,10 @@ func TestMetrics_areServedWhereTheyAreGiven(t *testing.T) {
 	t.Parallel()
 	newWorld(t).do(http.MethodGet, "/metrics", "", header("Authorization")).is(http.StatusNotFound)
 	w := newWorld(t, func(c *Config) {
-		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "some 1\n") })
+		c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+			_, _ = io.WriteString(w, "some 1\n")
+		})
 	})
 	if a := w.do(http.MethodGet, "/metrics", "", header("Authorization")).is(http.StatusOK); a.Body.String() != "some 1\n" {
 		t.Errorf("got %q", a.Body)

@@ -300,34 +300,47 @@ func TestDocument_examplesAreWhatItDescribes(t *testing.T) {
 func TestContract_aMissingFieldIsCaught(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for _, c := range kindCases {
-		path, _ := w.create(c.collection, c.body)
-		for _, p := range []string{path, strings.Replace(path, c.collection, "distributions", 1)} {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p, http.NoBody)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Header.Set("Authorization", "Bearer "+myKey)
-			a := w.do(http.MethodGet, p, "")
-			x := apitest.Exchange{Request: r, Status: a.Code, Header: a.Header(), Answer: a.Body.Bytes()}
-			if err := contract().Check(x); err != nil {
-				t.Fatal(err)
-			}
-			whole := a.object()
-			for field := range whole {
-				less := maps.Clone(whole)
-				delete(less, field)
-				x.Answer = []byte(asJSON(t, less))
-				if contract().Check(x) == nil {
-					t.Errorf("%s: %s is not missed", p, field)
-				}
-			}
-			more := maps.Clone(whole)
-			more["colour"] = "red"
-			x.Answer = []byte(asJSON(t, more))
+	fields := func(p string, options ...option) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+myKey)
+		for _, o := range options {
+			o(r)
+		}
+		a := w.do(http.MethodGet, p, "", options...).is(http.StatusOK)
+		x := apitest.Exchange{Request: r, Status: a.Code, Header: a.Header(), Answer: a.Body.Bytes()}
+		if err := contract().Check(x); err != nil {
+			t.Fatal(err)
+		}
+		whole := a.object()
+		for field := range whole {
+			less := maps.Clone(whole)
+			delete(less, field)
+			x.Answer = []byte(asJSON(t, less) + "\n")
 			if contract().Check(x) == nil {
-				t.Errorf("%s: a field that is not described passes", p)
+				t.Errorf("%s: %s is not missed", p, field)
 			}
+		}
+		more := maps.Clone(whole)
+		more["colour"] = "red"
+		x.Answer = []byte(asJSON(t, more) + "\n")
+		if contract().Check(x) == nil {
+			t.Errorf("%s: a field that is not described passes", p)
+		}
+	}
+	fields(organizationAt)
+	fields(keysAt)
+	fields(keysAt + "/" + string(w.myKeyID))
+	for _, c := range kindCases {
+		path, id := w.create(c.collection, c.body)
+		fields(eventsPath(id))
+		fields(eventsPath(id), accepting(mediaLines)) // one line
+		for _, p := range []string{path, strings.Replace(path, c.collection, "distributions", 1)} {
+			fields(p)
+			fields(p, publishable(myPublic))
 		}
 
 		// A request without a required field, if it were taken.
@@ -361,8 +374,9 @@ func TestContract_aMissingFieldIsCaught(t *testing.T) {
 func TestContract_catches(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	path, _ := w.create("queues", `{"sequenceId":"s"}`)
+	path, id := w.create("queues", `{"sequenceId":"s"}`)
 	const list = "/api/v1/queues"
+	events := eventsPath(id)
 	for name, c := range map[string]struct {
 		method, path string
 		change       func(*apitest.Exchange)
@@ -387,6 +401,11 @@ func TestContract_catches(t *testing.T) {
 		"a parameter given twice":   {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "first=1&first=2" }},
 		"one of several":            {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.RawQuery = "status=OPEN&status=NO" }},
 		"a path that is not there":  {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.URL.Path = "/api/v1/queue" }},
+		"a line that has no end":    {http.MethodGet, events, func(x *apitest.Exchange) { x.Answer = bytes.TrimSpace(x.Answer) }},
+		"a second line":             {http.MethodGet, events, func(x *apitest.Exchange) { x.Answer = append(x.Answer, "{}\n"...) }},
+		"an empty line":             {http.MethodGet, events, func(x *apitest.Exchange) { x.Answer = append(x.Answer, '\n') }},
+		"a preflight with a body":   {http.MethodOptions, path, func(x *apitest.Exchange) { x.Answer = []byte("{}") }},
+		"a preflight without use":   {http.MethodOptions, path, func(x *apitest.Exchange) { x.Header.Del("Access-Control-Allow-Methods") }},
 		"a method it does not have": {http.MethodGet, list, func(x *apitest.Exchange) { x.Request.Method = http.MethodPatch }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -396,7 +415,7 @@ func TestContract_catches(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.Header.Set("Authorization", "Bearer "+myKey)
-			a := w.do(c.method, c.path, "")
+			a := w.do(c.method, c.path, "", header("Accept", "*/*", mediaLines))
 			x := apitest.Exchange{Request: r, Status: a.Code, Header: a.Header().Clone(), Answer: a.Body.Bytes()}
 			if err := contract().Check(x); err != nil {
 				t.Fatal(err)
@@ -628,8 +647,18 @@ func TestDocument_refusesWhatTheEngineRefuses(t *testing.T) {
 			{"startPrice", []string{`null`}, append(noAmounts, `1`)},
 			{"priceDropIntervalSeconds", []string{`null`}, append(noSeconds, `1`)},
 		}},
+		"keys": {"KeyCreate", `{"level":"secret"`, []field{
+			{"level", []string{`"publishable"`}, []string{`"root"`, `"Secret"`, `""`, `7`, `null`}},
+			{"mode", []string{`"live"`, `"test"`, `null`}, []string{`"prod"`, `"LIVE"`, `""`, `{}`}},
+			{"expiresAt", append(times, `null`), noTimes},
+			{"key", nil, []string{`"sk_live_mine"`, `null`}},
+		}},
 	} {
-		for _, f := range append(slices.Clone(common), c.own...) {
+		fields := slices.Clone(common)
+		if collection == "keys" {
+			fields = slices.DeleteFunc(fields, func(f field) bool { return f.name != "name" && f.name != "colour" })
+		}
+		for _, f := range append(fields, c.own...) {
 			// Of two values of one field, the body has the one under test.
 			rest := regexp.MustCompile(`"`+f.name+`":("[^"]*"|\d+),?`).ReplaceAllString(c.rest, "")
 			send := func(value string, status int) {
