@@ -385,7 +385,7 @@ func (e *evidence) serve(t *testing.T) *engine {
 		_, _ = w.Write([]byte(shown.body))
 	}))
 	t.Cleanup(s.Close)
-	return &engine{t: t, url: s.URL}
+	return &engine{t: t, url: s.URL, foreign: true}
 }
 
 // What a mistake needs to know of the evidence, and to do to it.
