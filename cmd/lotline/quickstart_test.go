@@ -20,7 +20,7 @@ import (
 // block is a fenced block of a page.
 type block struct{ language, text string }
 
-var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+var fence = regexp.MustCompile("(?ms)^```([a-z]*)$\n(.*?)\n^```$")
 
 func blocks(page string) []block {
 	var all []block
@@ -152,9 +152,9 @@ func curlMain(arguments []string) error {
 	}
 	defer resp.Body.Close()
 	if withHead {
-		fmt.Printf("%s %s\n", resp.Proto, resp.Status)
+		fmt.Fprintf(os.Stdout, "%s %s\n", resp.Proto, resp.Status)
 		for name := range resp.Header {
-			fmt.Printf("%s: %s\n", name, resp.Header.Get(name))
+			fmt.Fprintf(os.Stdout, "%s: %s\n", name, resp.Header.Get(name))
 		}
 	}
 	_, err = io.Copy(os.Stdout, resp.Body)
