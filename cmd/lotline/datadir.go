@@ -50,7 +50,11 @@ func openDataDir(path string) (*dataDir, error) {
 	return &dataDir{path, lock}, nil
 }
 
-func (d *dataDir) Close() error { return d.lock.Close() }
+// Close lets another process have the directory at once. Closing the file alone
+// would not: a child that is being started has a copy of it for a moment.
+func (d *dataDir) Close() error {
+	return errors.Join(unix.Flock(int(d.lock.Fd()), unix.LOCK_UN), d.lock.Close())
+}
 
 func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
 
