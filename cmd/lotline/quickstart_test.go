@@ -20,12 +20,19 @@ import (
 // block is a fenced block of a page.
 type block struct{ language, text string }
 
-var fence = regexp.MustCompile("(?ms)^```([a-z]*)$\n(.*?)\n^```$")
-
 func blocks(page string) []block {
 	var all []block
-	for _, m := range fence.FindAllStringSubmatch(page, -1) {
-		all = append(all, block{m[1], m[2]})
+	inside := false
+	for line := range strings.Lines(page) {
+		language, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
+		switch {
+		case fence && !inside:
+			inside, all = true, append(all, block{language: language})
+		case fence:
+			inside = false
+		case inside:
+			all[len(all)-1].text += line
+		}
 	}
 	return all
 }
