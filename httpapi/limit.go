@@ -81,8 +81,12 @@ func (l *limiter) spend(caller string, at time.Time) spent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.find(hash)
-	// Nobody has spent more than all, whatever the clock has done since.
-	whole := min(max(s.whole, now), now+int64(l.span))
+	whole := max(s.whole, now)
+	if whole > now+int64(l.span) {
+		// Nobody can have spent more than all: the clock was put back. What was
+		// spent is not known any more, and refusing the innocent is worse.
+		whole = now
+	}
 	allowed := whole+int64(l.every) <= now+int64(l.span)
 	if allowed {
 		whole += int64(l.every)
