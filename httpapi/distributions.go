@@ -55,11 +55,7 @@ func (s *server) get(k domain.Kind) handler {
 // create makes a distribution of a kind.
 func (s *server) create(k domain.Kind) handler {
 	return func(x *exchange, r *http.Request) error {
-		key, err := idempotencyKey(x, r)
-		if err != nil {
-			return err
-		}
-		fields, b, err := readFields(x, r)
+		fields, key, err := readRepeatable(x, r)
 		if err != nil {
 			return err
 		}
@@ -74,7 +70,7 @@ func (s *server) create(k domain.Kind) handler {
 				CurrencyCode: x.organization.CurrencyCode,
 			},
 			Caller: x.caller(),
-			Key:    commandKey(key, b),
+			Key:    key,
 		})
 		s.acknowledge(x, result.Position)
 		if err != nil {

@@ -30,6 +30,17 @@ func idempotencyKey(x *exchange, r *http.Request) (string, error) {
 	return strings.Join([]string{string(x.organization.ID), string(x.keyID), r.Method, r.URL.Path, keys[0]}, "\n"), nil
 }
 
+// readRepeatable reads a creation: the object in its body, and what makes it
+// repeatable.
+func readRepeatable(x *exchange, r *http.Request) (domain.Fields, commands.Key, error) {
+	key, err := idempotencyKey(x, r)
+	if err != nil {
+		return nil, commands.Key{}, err
+	}
+	fields, b, err := readFields(x, r)
+	return fields, commandKey(key, b), err
+}
+
 // commandKey is what makes a command repeatable: a scoped key and the body that
 // came with it. Without a key it is the zero Key, which does not.
 func commandKey(scoped string, b body) commands.Key {

@@ -18,18 +18,14 @@ const keysPath = basePath + "/keys"
 
 // createKey makes a key and shows it, this once.
 func (s *server) createKey(x *exchange, r *http.Request) error {
-	key, err := idempotencyKey(x, r)
-	if err != nil {
-		return err
-	}
-	fields, b, err := readFields(x, r)
+	fields, key, err := readRepeatable(x, r)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
 	defer cancel()
 	issued, err := s.Commands.CreateKey(ctx, commands.KeyCreation{
-		Organization: x.organization.ID, Fields: fields, Caller: x.caller(), Key: commandKey(key, b),
+		Organization: x.organization.ID, Fields: fields, Caller: x.caller(), Key: key,
 	})
 	s.acknowledge(x, issued.Position)
 	if err != nil {

@@ -282,7 +282,7 @@ func (s *Sink) peek(ctx context.Context) (bool, error) {
 
 // behind yields events that are not sent yet, in order: those of the window if it
 // reaches back that far, else those of the log up to what is newest now. Then it rests
-// half as long as its caller works, which takes up to three quarters of a core.
+// half as long as its caller works, so that a long way leaves the node time.
 func (s *Sink) behind(ctx context.Context) iter.Seq2[*domain.Recorded, error] {
 	return func(yield func(*domain.Recorded, error) bool) {
 		if events, ok := s.window.after(s.sent); ok {
