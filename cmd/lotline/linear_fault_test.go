@@ -34,7 +34,9 @@ func TestLinear_findsWhatIsPlanted(t *testing.T) {
 				c := newCluster(t, 1+int(seed%2), func(api http.Handler) http.Handler {
 					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { plant(p, api, w, r) })
 				})
-				r := runWorkload(t, c, workload{seed: seed, kinds: []domain.Kind{domain.KindAuction}, operations: 200})
+				// If the client whose update is lost, or carried out again, sent it once
+				// more by itself, nobody could tell.
+				r := runWorkload(t, c, workload{seed: seed, kinds: []domain.Kind{domain.KindAuction}, operations: 200, distinct: true})
 				if !p.done {
 					t.Fatal("nothing was planted")
 				}
@@ -80,6 +82,10 @@ func pass(w http.ResponseWriter, a *httptest.ResponseRecorder) {
 	_, _ = w.Write(a.Body.Bytes())
 }
 
+// named reports whether an update gives a name, which makes it the only one of its
+// kind.
+func named(body []byte) bool { return bytes.Contains(body, []byte(`"name":"`)) }
+
 // loseUpdate answers an update as if it had been carried out.
 func (p *planted) loseUpdate(api http.Handler, w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
@@ -100,15 +106,14 @@ func (p *planted) loseUpdate(api http.Handler, w http.ResponseWriter, r *http.Re
 	if json.Unmarshal(a.Body.Bytes(), &was) != nil || json.Unmarshal(body, &change) != nil {
 		panic("not JSON")
 	}
-	name, named := change["name"]
-	if was.Status != domain.StatusDraft && was.Status != domain.StatusScheduled || !named || len(change) > 1 || bytes.Equal(name, was.Name) {
+	if was.Status != domain.StatusDraft && was.Status != domain.StatusScheduled || !named(body) || len(change) > 1 {
 		pass(w, askAgain(api, r, body))
 		return
 	}
 	p.done = true
 	version, _ := strconv.Atoi(strings.Trim(a.Header().Get("ETag"), `"`))
 	a.Header().Set("ETag", strconv.Quote(strconv.Itoa(version+1)))
-	changed := bytes.Replace(a.Body.Bytes(), []byte(`"name":`+string(was.Name)), []byte(`"name":`+string(name)), 1)
+	changed := bytes.Replace(a.Body.Bytes(), []byte(`"name":`+string(was.Name)), []byte(`"name":`+string(change["name"])), 1)
 	a.Header().Del("Content-Length")
 	a.Body = bytes.NewBuffer(changed)
 	pass(w, a)
@@ -152,9 +157,9 @@ func (p *planted) repeatUpdate(api http.Handler, w http.ResponseWriter, r *http.
 	a, body := ask(api, r)
 	switch {
 	case a.Code != http.StatusOK:
-	case p.first == nil:
+	case p.first == nil && named(body):
 		p.first, p.body = r.Clone(r.Context()), body
-	case !bytes.Equal(body, p.body):
+	case p.first != nil:
 		again := askAgain(api, p.first.Clone(r.Context()), p.body)
 		p.done = again.Code == http.StatusOK && again.Header().Get("ETag") != a.Header().Get("ETag")
 	}

@@ -93,6 +93,7 @@ type workload struct {
 	trouble    bool
 	kinds      []domain.Kind // of the distributions; all three when empty
 	operations int           // on each; linearOperations when 0
+	distinct   bool          // nobody sends an update twice
 }
 
 // subject is one distribution of a workload and what was seen of it.
@@ -288,7 +289,7 @@ func (c *asker) operate(i int, progress float64) {
 		c.create(i, c.random.IntN(4) == 0)
 	case p < 0.80:
 		fields := mine.lastPut
-		if fields == nil || c.random.IntN(6) > 0 {
+		if fields == nil || c.random.IntN(6) > 0 || c.distinct {
 			fields = map[string]string{}
 			if c.random.IntN(4) == 0 {
 				fields["openAt"] = pick(c.random, "", farOpening)
