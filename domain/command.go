@@ -41,6 +41,32 @@ type Step struct{ To Status }
 // SupplyEntropy gives a draw what its entropy source published.
 type SupplyEntropy struct{ Value string }
 
+// Enter gives a consumer a place at the back of the line, unless there is one
+// already.
+type Enter struct{ ConsumerID string }
+
+// Leave gives a consumer's place or session up.
+type Leave struct{ ConsumerID string }
+
+// MaxAdmit is how many Admit takes at once.
+const MaxAdmit = 1_000
+
+// Admit admits by hand: the consumer out of turn or, without one, the next Count
+// who wait, or all when they are fewer.
+type Admit struct {
+	ConsumerID string
+	Count      int64
+}
+
+// Complete ends a consumer's session: they got what they came for.
+type Complete struct{ ConsumerID string }
+
+// Deny ends a consumer's place or session.
+type Deny struct {
+	ConsumerID string
+	Reason     DenyReason
+}
+
 // Advance does the next thing that is due, if anything is. It is harmless early,
 // late or twice; whoever wants all that is due repeats it until nothing comes.
 type Advance struct{}
@@ -77,6 +103,11 @@ func (Update) command()             {}
 func (Delete) command()             {}
 func (Step) command()               {}
 func (SupplyEntropy) command()      {}
+func (Enter) command()              {}
+func (Leave) command()              {}
+func (Admit) command()              {}
+func (Complete) command()           {}
+func (Deny) command()               {}
 func (Advance) command()            {}
 func (CreateOrganization) command() {}
 func (CreateKey) command()          {}

@@ -3,6 +3,7 @@ package domain
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Code says what kind of refusal an Error is. Its text is the `error` of the
@@ -23,12 +24,20 @@ const (
 	DistributionNotFound  Code = "Distribution not found"
 	OrganizationNotFound  Code = "Organization not found"
 	KeyNotFound           Code = "Key not found"
+	QueueFull             Code = "Queue is full"
+	ConsumerNotInQueue    Code = "Consumer not in queue"
 	HistoryInconsistent   Code = "Distribution history is inconsistent"
 	EventStoreUnavailable Code = "Event store unavailable"
 )
 
 // NotFound is the refusal for an unknown or deleted distribution of a kind.
 func NotFound(k Kind) Code { return Code(k.Title() + " not found") }
+
+// NotOpenYet is the refusal of who comes before the opening.
+func NotOpenYet(k Kind) Code { return Code(k.Title() + " is not open yet") }
+
+// TooLate is the refusal of who comes after the close.
+func TooLate(k Kind) Code { return Code(k.Title() + " is closed") }
 
 // Identifier is the code in upper snake case: "QUEUE_NOT_FOUND".
 func (c Code) Identifier() string {
@@ -47,6 +56,10 @@ type Error struct {
 	Code    Code
 	Message string   // says more than the code, or is empty
 	Details []Detail // the fields that are wrong, in the order of the contract
+	// RetryAfter is when it may be different, or 0. OpensAt is the opening that has
+	// to be waited for.
+	RetryAfter time.Duration
+	OpensAt    Instant
 }
 
 func (e *Error) Error() string {

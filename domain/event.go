@@ -139,6 +139,55 @@ type Completed struct{ Stamp }
 // Deleted ends a distribution. Its stream stays.
 type Deleted struct{ Stamp }
 
+// Participant is whom an event in a queue is about, and which entry of theirs.
+// Entries are numbered from 1 in the order in which they were made.
+type Participant struct {
+	ConsumerID string `json:"consumerId"`
+	Entry      int64  `json:"entry"`
+}
+
+// ConsumerEntered is a consumer's new place at the back of the line.
+type ConsumerEntered struct {
+	Stamp
+	Participant
+}
+
+// ConsumerAdmitted is the beginning of a session.
+type ConsumerAdmitted struct {
+	Stamp
+	Participant
+	ExpiresAt Instant `json:"expiresAt"` // null: the session has no limit
+	ByHand    bool    `json:"byHand"`    // out of turn, or out of time
+}
+
+// ConsumerCompleted is the end of a session in which the consumer got what they
+// came for.
+type ConsumerCompleted struct {
+	Stamp
+	Participant
+}
+
+// ConsumerExpired is the end of a session whose time is over.
+type ConsumerExpired struct {
+	Stamp
+	Participant
+}
+
+// ConsumerLeft is the end of an entry by the consumer's own will.
+type ConsumerLeft struct {
+	Stamp
+	Participant
+	From Standing `json:"from"`
+}
+
+// ConsumerDenied is the end of an entry by somebody else's will.
+type ConsumerDenied struct {
+	Stamp
+	Participant
+	From   Standing   `json:"from"`
+	Reason DenyReason `json:"reason"`
+}
+
 // OrganizationCreated begins an organization's stream.
 type OrganizationCreated struct {
 	Stamp

@@ -305,6 +305,9 @@ func (c Count) appendJSON(dst []byte) []byte {
 	return strconv.AppendInt(dst, int64(c), 10)
 }
 
+// appendCardinal appends a count of which 0 is nothing special.
+func (c Count) appendCardinal(dst []byte) []byte { return strconv.AppendInt(dst, int64(c), 10) }
+
 // number is a count from 1 to max.
 type number struct {
 	p   *Count

@@ -55,6 +55,7 @@ func (h *History) Apply(r *Recorded) error {
 		}
 		return err
 	}
+	h.Identify(r.Event, r.ID)
 	// Or two streams could claim one id.
 	if id := h.subject(); r.Revision == 0 && id != "" && id.Stream() != h.Stream {
 		return bad("a stream is about what it is named for", "it is about %s", id)
@@ -84,11 +85,21 @@ func (h *History) evolve(e Event, next Head) error {
 	return nil
 }
 
+// Identify says which id an event has that h has evolved by: a session is known by
+// the event that began it.
+func (h *History) Identify(e Event, id [16]byte) {
+	if admitted, ok := e.(ConsumerAdmitted); ok {
+		h.Aggregate.(*Queue).identify(admitted.Entry, id)
+	}
+}
+
 // ChangesObject reports whether e changes the object that a stream is about,
-// rather than what belongs to it: an organization is the same with another key.
+// rather than what belongs to it: an organization is the same with another key, a
+// queue with another consumer.
 func ChangesObject(e Event) bool {
 	switch e.(type) {
-	case KeyCreated, KeyRevoked, KeyExpired:
+	case KeyCreated, KeyRevoked, KeyExpired,
+		ConsumerEntered, ConsumerAdmitted, ConsumerCompleted, ConsumerExpired, ConsumerLeft, ConsumerDenied:
 		return false
 	}
 	return true

@@ -123,10 +123,10 @@ func (l *life) carry(cmd domain.Command) {
 	if err != nil && !errors.As(err, &refusal) {
 		t.Fatalf("%s: %T is a fault: %v", now, cmd, err)
 	}
-	if err != nil && !reflect.DeepEqual(fork, l.h) {
+	if err != nil && !domaintest.SameState(fork, l.h) {
 		t.Fatalf("%s: a refusal left\n%+v, and found\n%+v", now, l.h.Aggregate, fork.Aggregate)
 	}
-	if !reflect.DeepEqual(fork, l.told) {
+	if !domaintest.SameState(fork, l.told) {
 		t.Fatalf("%s: %T changed a fork to\n%+v, from\n%+v", now, cmd, fork.Aggregate, l.told.Aggregate)
 	}
 	l.append(now, events)
@@ -190,7 +190,7 @@ func (l *life) pure(now domain.Instant, cmd domain.Command) {
 	if fmt.Sprint(err1) != fmt.Sprint(err2) {
 		l.t.Fatalf("%T is answered %v, then %v", cmd, err1, err2)
 	}
-	if !reflect.DeepEqual(l.h, l.told) {
+	if !domaintest.SameState(l.h, l.told) {
 		l.t.Fatalf("deciding %T left\n%+v, and found\n%+v", cmd, l.h.Aggregate, l.told.Aggregate)
 	}
 }
@@ -222,7 +222,7 @@ func (l *life) append(now domain.Instant, events []domain.Event) {
 		}
 	}
 	l.log = append(l.log, events...)
-	if !reflect.DeepEqual(l.h, l.told) {
+	if !domaintest.SameState(l.h, l.told) {
 		l.t.Fatalf("the events tell\n%+v, live is\n%+v", l.told.Aggregate, l.h.Aggregate)
 	}
 }
@@ -289,7 +289,7 @@ func (l *life) shown() {
 
 // replay says that the log gives the state, also when it was stored in between.
 func (l *life) replay() {
-	if got := domaintest.Fold(l.t, l.kind, l.log); !reflect.DeepEqual(got, l.h) {
+	if got := domaintest.Fold(l.t, l.kind, l.log); !domaintest.SameState(got, l.h) {
 		l.t.Fatalf("replayed\n%+v, live\n%+v", got.Aggregate, l.h.Aggregate)
 	}
 	for _, escape := range []bool{false, true} {

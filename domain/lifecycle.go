@@ -503,6 +503,12 @@ const (
 	ruleCommitment = "the revealed secret is the one that was committed to"
 	ruleEntries    = "the frozen list holds who entered"
 	ruleKeys       = "a key is made once and ends once"
+	ruleLine       = "a consumer's standing changes as the queue's rules say"
+	ruleTurn       = "nobody is admitted before who entered earlier and still waits"
+	rulePace       = "automatic admission keeps to the rate"
+	ruleCapacity   = "no more wait than the capacity in force"
+	ruleSession    = "a session lasts as long as was said, and is over then"
+	ruleUnfinished = "a queue is completed when nobody admitted is unfinished"
 	ruleEntropy    = "entropy comes once, while CLOSED, to who named a source"
 )
 

@@ -1,5 +1,11 @@
 package domain
 
+import (
+	"iter"
+	"slices"
+	"time"
+)
+
 // QueueSettings are a queue's own fields.
 type QueueSettings struct {
 	MaxCapacity            Count `json:"maxCapacity"`            // consumers waiting at once; null: no bound
@@ -9,9 +15,17 @@ type QueueSettings struct {
 
 // Queue gives access first come, first served. Its zero value is a queue that
 // has not been created. Not safe for concurrent use.
+//
+// Its JSON has everything but who entered. What was restored from it does not know
+// them: it may be shown, and counts what happens, but nothing may be decided on it.
 type Queue struct {
 	Lifecycle
 	QueueSettings
+	Tally Tally `json:"tally"`
+	Pace  Pace  `json:"pace"`
+
+	line    line
+	tickets *tickets
 }
 
 // Kind is KindQueue.
@@ -33,18 +47,25 @@ func (q *Queue) created(s Stamp, _ Create) Event {
 	return &QueueCreated{s, q.Identity, q.Common, q.QueueSettings}
 }
 
-func (q *Queue) entered() bool { return false }
+func (q *Queue) entered() bool { return q.Tally.Entries() > 0 }
 
 // AppendJSON appends the queue as an admin sees it.
 func (q *Queue) AppendJSON(dst []byte) []byte { return appendFields(dst, q.fields()) }
 
-// AppendPublicJSON appends the queue as everybody may see it. Nobody waits in it,
-// because nobody can enter yet.
+// AppendPublicJSON appends the queue as everybody may see it.
 func (q *Queue) AppendPublicJSON(dst []byte) []byte {
 	return appendFields(dst, q.publicFields(
 		field{"capacity", count(&q.MaxCapacity), 0},
-		field{"consumerCount", shown(func(dst []byte) []byte { return append(dst, '0') }), computed},
+		field{"consumerCount", shown(Count(q.stillWaiting()).appendCardinal), computed},
 	))
+}
+
+// stillWaiting is how many wait for anything.
+func (q *Queue) stillWaiting() int64 {
+	if q.Status == StatusCompleted {
+		return 0
+	}
+	return q.Tally.Waiting
 }
 
 // Secrets names the queue's secrets.
@@ -53,26 +74,233 @@ func (q *Queue) Secrets() []SecretField { return q.secrets() }
 // Fork returns a copy that can evolve without changing q.
 func (q *Queue) Fork() Aggregate {
 	c := *q
+	c.line = q.line.fork()
 	return &c
+}
+
+// KnowsParticipants reports whether the queue knows everybody who ever entered.
+func (q *Queue) KnowsParticipants() bool { return q.line.count == q.Tally.Entries() }
+
+// ForgetParticipants drops all who ever entered, once nothing more can happen to
+// them.
+func (q *Queue) ForgetParticipants() { q.line, q.tickets = line{}, nil }
+
+// Participants yields everybody who ever entered, by their latest entries, in the
+// order of these.
+func (q *Queue) Participants() iter.Seq[Participation] {
+	return func(yield func(Participation) bool) {
+		for e := range q.line.all() {
+			if q.line.latest(e.consumer) != e {
+				continue
+			}
+			if p, _ := q.Participation(e.consumer); !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 // Decide implements Aggregate.
 func (q *Queue) Decide(now Instant, cmd Command) ([]Event, error) {
-	if _, ok := cmd.(Advance); ok && !q.Deleted {
-		return q.due(now), nil
+	if q.Status != "" && !q.Deleted {
+		switch c := cmd.(type) {
+		case Advance:
+			return q.due(now), nil
+		case Enter:
+			return q.enter(now, c)
+		case Leave:
+			return q.leave(now, c)
+		case Admit:
+			return q.admitByHand(now, c)
+		case Complete:
+			return q.complete(now, c)
+		case Deny:
+			return q.deny(now, c)
+		}
 	}
 	return q.decide(now, cmd, q)
 }
 
-func (q *Queue) due(now Instant) []Event {
+// enter makes an entry for who has none, or whose last one ended by leaving or
+// expiring. Everybody else stays where they are.
+func (q *Queue) enter(now Instant, c Enter) ([]Event, error) {
+	switch last := q.standing(c.ConsumerID); last {
+	case StandingQueued, StandingAdmitted, StandingCompleted, StandingDenied:
+		return nil, nil
+	case StandingNone, StandingLeft, StandingExpired:
+	}
 	switch {
-	case q.Status == StatusOpen && reached(q.CloseAt, now):
-		return []Event{Closed{q.dated(q.CloseAt)}}
-	case q.Status == StatusClosed:
-		// Nobody was admitted, so nobody is left to finish.
-		return []Event{Completed{q.dated(q.Latest)}}
+	case q.Status.over():
+		return nil, Refuse(TooLate(KindQueue), "")
+	case q.Status == StatusDraft:
+		return nil, Refuse(NotOpenYet(KindQueue), "")
+	case q.Status == StatusScheduled:
+		return nil, &Error{Code: NotOpenYet(KindQueue), OpensAt: q.OpenAt, RetryAfter: q.OpenAt.Time().Sub(now.Time())}
+	case q.MaxCapacity != 0 && q.Tally.Waiting >= int64(q.MaxCapacity):
+		retry := 30 * time.Second
+		if q.AdmissionRate != 0 {
+			retry = time.Minute / time.Duration(q.AdmissionRate)
+		}
+		return nil, &Error{Code: QueueFull, RetryAfter: retry}
+	}
+	return []Event{ConsumerEntered{Stamp{now}, Participant{c.ConsumerID, q.line.count + 1}}}, nil
+}
+
+// standing is where a consumer stands, by the latest entry.
+func (q *Queue) standing(consumer string) Standing {
+	if p, ok := q.Participation(consumer); ok {
+		return p.Standing
+	}
+	return StandingNone
+}
+
+// find returns the latest entry of who entered.
+func (q *Queue) find(consumer string) (*entry, error) {
+	e := q.line.latest(consumer)
+	if e == nil {
+		return nil, Refuse(ConsumerNotInQueue, "")
+	}
+	return e, nil
+}
+
+func (q *Queue) notPossible(e *entry) error {
+	return Refuse(NotPossible, "the consumer is %s", q.standing(e.consumer))
+}
+
+func (e *entry) participant() Participant { return Participant{e.consumer, e.number} }
+
+func (q *Queue) leave(now Instant, c Leave) ([]Event, error) {
+	e, err := q.find(c.ConsumerID)
+	switch {
+	case err != nil:
+		return nil, err
+	case e.status == StandingLeft:
+		return nil, nil
+	case e.status.final() || q.Status == StatusCompleted:
+		return nil, q.notPossible(e)
+	}
+	return []Event{ConsumerLeft{Stamp{now}, e.participant(), e.status}}, nil
+}
+
+func (q *Queue) admitByHand(now Instant, c Admit) ([]Event, error) {
+	if c.ConsumerID != "" {
+		e, err := q.find(c.ConsumerID)
+		switch {
+		case err != nil:
+			return nil, err
+		case e.status == StandingAdmitted:
+			return nil, nil
+		case e.status != StandingQueued || q.Status == StatusCompleted:
+			return nil, q.notPossible(e)
+		}
+		return []Event{q.admission(now, e, true)}, nil
+	}
+	if q.Status != StatusOpen && q.Status != StatusClosed {
+		return nil, Refuse(NotPossible, "the queue is %s", q.Status)
+	}
+	return q.admissions(now, min(c.Count, MaxAdmit), true), nil
+}
+
+func (q *Queue) complete(now Instant, c Complete) ([]Event, error) {
+	e, err := q.find(c.ConsumerID)
+	switch {
+	case err != nil:
+		return nil, err
+	case e.status == StandingCompleted:
+		return nil, nil
+	case e.status != StandingAdmitted:
+		return nil, q.notPossible(e)
+	}
+	return []Event{ConsumerCompleted{Stamp{now}, e.participant()}}, nil
+}
+
+func (q *Queue) deny(now Instant, c Deny) ([]Event, error) {
+	if !slices.Contains(DenyReasons(), c.Reason) {
+		return nil, &Error{Code: ValidationFailed, Details: []Detail{{"reason", "must be ORDER_LIMIT_EXCEEDED, FRAUD_DETECTED or ADMIN_ACTION"}}}
+	}
+	e, err := q.find(c.ConsumerID)
+	switch {
+	case err != nil:
+		return nil, err
+	case e.status == StandingDenied:
+		return nil, nil
+	case e.status.final() || q.Status == StatusCompleted:
+		return nil, q.notPossible(e)
+	}
+	return []Event{ConsumerDenied{Stamp{now}, e.participant(), e.status, c.Reason}}, nil
+}
+
+// admission begins a session at t.
+func (q *Queue) admission(t Instant, e *entry, byHand bool) Event {
+	return ConsumerAdmitted{Stamp{t}, e.participant(), q.sessionEnd(t), byHand}
+}
+
+func (q *Queue) sessionEnd(t Instant) Instant {
+	if q.SessionDurationSeconds == 0 {
+		return 0
+	}
+	return t.Add(time.Duration(q.SessionDurationSeconds) * time.Second)
+}
+
+// admissions admits the next n who wait.
+func (q *Queue) admissions(t Instant, n int64, byHand bool) (events []Event) {
+	for e := range q.line.queued() {
+		if int64(len(events)) >= n {
+			break
+		}
+		events = append(events, q.admission(t, e, byHand))
+	}
+	return events
+}
+
+// atOnce is how many events one Advance gives.
+const atOnce = 1_000
+
+func (q *Queue) due(now Instant) []Event {
+	switch q.Status {
+	case StatusOpen:
+		until := now
+		if q.CloseAt != 0 {
+			until = min(until, q.CloseAt)
+		}
+		if expired := q.expirations(until); len(expired) > 0 {
+			return expired
+		}
+		if reached(q.CloseAt, now) {
+			return []Event{Closed{q.dated(q.CloseAt)}}
+		}
+		// Admissions are not caught up: they happen when they happen.
+		if next := q.nextAdmission(); next != 0 && next <= now {
+			return q.admissions(now, min(q.Pace.credit(q.AdmissionRate, now)/admissionCost, atOnce), false)
+		}
+		return nil
+	case StatusClosed:
+		if q.Tally.Admitted == 0 {
+			return []Event{Completed{q.dated(q.Latest)}}
+		}
+		return q.expirations(now)
+	case StatusDraft, StatusScheduled, StatusDrawn, StatusCompleted, StatusSettled:
 	}
 	return q.Lifecycle.due(now)
+}
+
+// expirations ends the sessions that are over at t, in order.
+func (q *Queue) expirations(t Instant) (events []Event) {
+	for e := range q.line.ended(t) {
+		events = append(events, ConsumerExpired{q.dated(e.session.expiresAt), e.participant()})
+		if len(events) == atOnce {
+			break
+		}
+	}
+	return events
+}
+
+// nextAdmission is when somebody is to be admitted automatically, or 0.
+func (q *Queue) nextAdmission() Instant {
+	if q.Tally.Waiting == 0 {
+		return 0
+	}
+	return q.Pace.next(q.AdmissionRate, q.Latest)
 }
 
 // Wake implements Aggregate.
@@ -81,9 +309,11 @@ func (q *Queue) Wake() Instant {
 	case q.Deleted:
 		return 0
 	case q.Status == StatusOpen:
-		return q.CloseAt
-	case q.Status == StatusClosed:
+		return earlier(q.CloseAt, earlier(q.line.nextEnd(), q.nextAdmission()))
+	case q.Status == StatusClosed && q.Tally.Admitted == 0:
 		return q.Latest
+	case q.Status == StatusClosed:
+		return q.line.nextEnd()
 	}
 	return q.wake()
 }
@@ -95,15 +325,160 @@ func (q *Queue) Evolve(e Event) error {
 	}
 	switch e := e.(type) {
 	case *QueueCreated:
-		q.QueueSettings = e.QueueSettings
+		q.QueueSettings, q.tickets = e.QueueSettings, new(tickets)
 		return q.begin(e, e.Identity, e.Common, KindQueue)
+	case ConsumerEntered:
+		return q.applyEntered(e)
+	case ConsumerAdmitted:
+		return q.applyAdmitted(e)
+	case ConsumerCompleted:
+		return q.finish(e, e.Participant, StandingAdmitted, StandingCompleted, "")
+	case ConsumerExpired:
+		return q.finish(e, e.Participant, StandingAdmitted, StandingExpired, "")
+	case ConsumerLeft:
+		return q.finish(e, e.Participant, e.From, StandingLeft, "")
+	case ConsumerDenied:
+		if !slices.Contains(DenyReasons(), e.Reason) {
+			return ruleError(ruleLine, "denied for %q", e.Reason)
+		}
+		return q.finish(e, e.Participant, e.From, StandingDenied, e.Reason)
+	case Updated:
+		before := q.AdmissionRate
+		if err := q.evolve(e, q); err != nil {
+			return err
+		}
+		if q.Status == StatusOpen && q.AdmissionRate != before {
+			q.Pace.change(before, q.AdmissionRate, e.At)
+		}
+		return nil
+	case Opened:
+		q.Pace = Pace{Since: e.At}
 	case Closed:
 		if q.CloseAt == 0 {
 			return ruleError(ruleDue, "closed without closeAt")
 		}
 		return q.move(e, StatusClosed, q.CloseAt, StatusOpen)
 	case Completed:
+		if q.Tally.Admitted > 0 {
+			return ruleError(ruleUnfinished, "%d are", q.Tally.Admitted)
+		}
 		return q.move(e, StatusCompleted, 0, StatusClosed)
 	}
 	return q.evolve(e, q)
+}
+
+// beforeClose refuses what ends with the close.
+func (q *Queue) beforeClose(e Event) error {
+	if q.Status != StatusOpen || q.CloseAt != 0 && e.When() >= q.CloseAt {
+		return ruleError(ruleLine, "%T at %s in status %s", e, e.When(), q.Status)
+	}
+	return nil
+}
+
+func (q *Queue) applyEntered(e ConsumerEntered) error {
+	if err := q.beforeClose(e); err != nil {
+		return err
+	}
+	last := q.standing(e.ConsumerID)
+	switch {
+	case !VisibleASCII(e.ConsumerID, maxConsumerID) || e.Entry != q.line.count+1:
+		return ruleError(ruleLine, "entry %d of %q follows %d", e.Entry, e.ConsumerID, q.line.count)
+	case last != StandingNone && last != StandingLeft && last != StandingExpired:
+		return ruleError(ruleLine, "%s entered again, being %s", e.ConsumerID, last)
+	case q.MaxCapacity != 0 && q.Tally.Waiting >= int64(q.MaxCapacity):
+		return ruleError(ruleCapacity, "%d wait, of %d", q.Tally.Waiting, q.MaxCapacity)
+	}
+	q.line.add(entry{consumer: e.ConsumerID, enteredAt: e.At, status: StandingQueued})
+	q.Tally.Waiting++
+	q.Latest = e.At
+	return nil
+}
+
+func (q *Queue) applyAdmitted(e ConsumerAdmitted) error {
+	was, err := q.of(e, e.Participant, StandingQueued)
+	if err != nil {
+		return err
+	}
+	if e.ExpiresAt != q.sessionEnd(e.At) {
+		return ruleError(ruleSession, "it ends at %s, not at %s", e.ExpiresAt, q.sessionEnd(e.At))
+	}
+	if !e.ByHand {
+		if err := q.inTurn(e); err != nil {
+			return err
+		}
+		q.Pace.spend(q.AdmissionRate, e.At, 1)
+	}
+	now := *was
+	now.status, now.session = StandingAdmitted, &session{admittedAt: e.At, expiresAt: e.ExpiresAt, byHand: e.ByHand}
+	q.become(&now, StandingQueued)
+	if e.ExpiresAt != 0 {
+		q.line.begin(e.ExpiresAt, e.Entry)
+	}
+	q.Latest = e.At
+	return nil
+}
+
+// inTurn refuses an automatic admission before its time, or of who is not the
+// first.
+func (q *Queue) inTurn(e ConsumerAdmitted) error {
+	if err := q.beforeClose(e); err != nil {
+		return err
+	}
+	if before := q.line.rank(e.Entry); before > 0 {
+		return ruleError(ruleTurn, "%d entered before entry %d", before, e.Entry)
+	}
+	if next := q.nextAdmission(); next == 0 || e.At < next || q.Pace.credit(q.AdmissionRate, e.At) < admissionCost {
+		return ruleError(rulePace, "at %s, and not before %s", e.At, next)
+	}
+	return nil
+}
+
+// of is the entry that an event is about, which has to be a consumer's latest and
+// stand where the event says.
+func (q *Queue) of(e Event, p Participant, from Standing) (*entry, error) {
+	if q.Status != StatusOpen && q.Status != StatusClosed {
+		return nil, ruleError(ruleLine, "%T in status %s", e, q.Status)
+	}
+	latest := q.line.latest(p.ConsumerID)
+	if latest == nil || latest.number != p.Entry || latest.status != from || from.final() {
+		return nil, ruleError(ruleLine, "%T of entry %d from %s", e, p.Entry, from)
+	}
+	return latest, nil
+}
+
+// finish ends an entry.
+func (q *Queue) finish(e Event, p Participant, from, to Standing, reason DenyReason) error {
+	was, err := q.of(e, p, from)
+	if err != nil {
+		return err
+	}
+	if s := was.session; s != nil && s.expiresAt != 0 {
+		if over := e.When() >= s.expiresAt; over != (to == StandingExpired) {
+			return ruleError(ruleSession, "%s at %s of a session that ends at %s", to, e.When(), s.expiresAt)
+		}
+	} else if to == StandingExpired {
+		return ruleError(ruleSession, "%s without an end", to)
+	}
+	now := *was
+	now.status, now.reason, now.endedAt = to, reason, e.When()
+	q.become(&now, from)
+	q.Latest = e.When()
+	return nil
+}
+
+// become puts an entry in the place of the one that it was.
+func (q *Queue) become(e *entry, was Standing) {
+	q.line.put(e)
+	q.line.settle()
+	*q.Tally.of(was)--
+	*q.Tally.of(e.status)++
+}
+
+// identify says which event admitted an entry.
+func (q *Queue) identify(number int64, event [16]byte) {
+	e := *q.line.at(number)
+	s := *e.session
+	s.event = event
+	e.session = &s
+	q.line.put(&e)
 }
