@@ -1116,17 +1116,17 @@ func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
 	t.Parallel()
 	var m memory
 	day := domain.Instant(24 * time.Hour / time.Millisecond)
-	m.add(key("old", "b"), day)
-	m.add(key("new", "b"), 2*day)
-	m.add(key("old", "c"), 3*day)
+	m.add(key("old", "b"), day, 0)
+	m.add(key("new", "b"), 2*day, 1)
+	m.add(key("old", "c"), 3*day, 2)
 	m.forget(day + 1)
-	if done, _ := m.find(key("old", "b")); done {
+	if done, _, _ := m.find(key("old", "b")); done {
 		t.Error("the old one is remembered")
 	}
-	if done, same := m.find(key("new", "b")); !done || !same {
+	if done, same, first := m.find(key("new", "b")); !done || !same || first != 1 {
 		t.Error("the new one is forgotten")
 	}
-	if done, same := m.find(key("new", "c")); !done || same {
+	if done, same, _ := m.find(key("new", "c")); !done || same {
 		t.Error("another body is taken for the same")
 	}
 	// A writer forgets as its stream goes on.

@@ -9,16 +9,23 @@ import (
 )
 
 // memory is what a writer remembers of the repeatable commands in its stream, in
-// some 70 bytes each. The log is what it is made from, so it holds across restarts
+// some 90 bytes each. The log is what it is made from, so it holds across restarts
 // and on all nodes. The zero value is empty.
 type memory struct {
-	bodies map[uuid.UUID]uint64 // fingerprints of the body hashes by command id
-	order  []remembered         // in the order of the stream
+	done  map[uuid.UUID]carried // by command id
+	order []remembered          // in the order of the stream
 }
 
 type remembered struct {
-	id uuid.UUID
-	at domain.Instant
+	id    uuid.UUID
+	at    domain.Instant
+	first domain.Revision // of the command's events
+}
+
+// carried is what is known of a command that was carried out.
+type carried struct {
+	body  uint64
+	first domain.Revision
 }
 
 var fingerprintSeed = maphash.MakeSeed()
@@ -27,32 +34,33 @@ var fingerprintSeed = maphash.MakeSeed()
 // taken for the same, which happens once in 2^64.
 func fingerprint(bodyHash string) uint64 { return maphash.String(fingerprintSeed, bodyHash) }
 
-func (m *memory) add(k Key, at domain.Instant) {
-	m.put(remembered{k.CommandID, at}, fingerprint(k.BodyHash))
+func (m *memory) add(k Key, at domain.Instant, first domain.Revision) {
+	m.put(remembered{k.CommandID, at, first}, fingerprint(k.BodyHash))
 }
 
 func (m *memory) put(r remembered, body uint64) {
-	if _, ok := m.bodies[r.id]; ok {
+	if _, ok := m.done[r.id]; ok {
 		return
 	}
-	if m.bodies == nil {
-		m.bodies = map[uuid.UUID]uint64{}
+	if m.done == nil {
+		m.done = map[uuid.UUID]carried{}
 	}
-	m.bodies[r.id] = body
+	m.done[r.id] = carried{body, r.first}
 	m.order = append(m.order, r)
 }
 
 // merge adds what other remembers.
 func (m *memory) merge(other *memory) {
 	for _, r := range other.order {
-		m.put(r, other.bodies[r.id])
+		m.put(r, other.done[r.id].body)
 	}
 }
 
-// find reports whether the command of k's id was carried out, and with k's body.
-func (m *memory) find(k Key) (done, same bool) {
-	body, done := m.bodies[k.CommandID]
-	return done, done && body == fingerprint(k.BodyHash)
+// find reports whether the command of k's id was carried out, and with k's body,
+// and where its events begin.
+func (m *memory) find(k Key) (done, same bool, first domain.Revision) {
+	c, done := m.done[k.CommandID]
+	return done, done && c.body == fingerprint(k.BodyHash), c.first
 }
 
 func (m *memory) size() int { return len(m.order) }
@@ -61,7 +69,7 @@ func (m *memory) size() int { return len(m.order) }
 func (m *memory) forget(since domain.Instant) {
 	n := 0
 	for n < len(m.order) && m.order[n].at < since {
-		delete(m.bodies, m.order[n].id)
+		delete(m.done, m.order[n].id)
 		n++
 	}
 	m.order = m.order[n:]

@@ -258,7 +258,7 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 		return a, nil
 	}
 	for i, p := range batch {
-		if a.size > w.handler.maxAppend {
+		if a.size > w.handler.maxAppend || len(a.events) > 0 && bulky(p.Command) {
 			a.left = batch[i:]
 			break
 		}
@@ -272,10 +272,16 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 				break
 			}
 		}
-		o.result.History = a.after.Fork()
+		o.result.show(p.Command, a.after)
 		a.outcomes = append(a.outcomes, o)
 	}
 	return a, nil
+}
+
+// bulky reports whether a command may fill an append by itself.
+func bulky(c domain.Command) bool {
+	admit, ok := c.(domain.Admit)
+	return ok && admit.ConsumerID == ""
 }
 
 // decideOne decides one command and what is due because of it. It reports whether
@@ -290,7 +296,10 @@ func (w *writer) decideOne(a *attempt, o *outcome) (whole bool, err error) {
 		return true, err
 	}
 	if o.pending.Key.given() {
-		a.made.add(o.pending.Key, a.at)
+		a.made.add(o.pending.Key, a.at, a.after.Head.Revision-domain.Revision(len(events))+1)
+	}
+	for _, e := range events {
+		o.result.concern(o.pending.Command, e)
 	}
 	if err := w.propose(a, events, o.pending, 0); err != nil {
 		return false, err
@@ -330,9 +339,19 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 		o.foreign = true
 		return nil, domain.Refuse(domain.NotFound(d.Kind()), "")
 	}
-	done, same := w.remembered.find(p.Key)
+	done, same, first := w.remembered.find(p.Key)
+	if done && same {
+		if err := w.recall(o, first); err != nil {
+			return nil, err
+		}
+	}
 	if !done {
-		done, same = a.made.find(p.Key)
+		done, same, _ = a.made.find(p.Key)
+		for _, earlier := range a.outcomes {
+			if done && earlier.pending.id == p.id {
+				o.result.Consumers = slices.Clone(earlier.result.Consumers)
+			}
+		}
 	}
 	if done {
 		if !same {
@@ -349,6 +368,53 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 		return nil, domain.Refuse(domain.PreconditionFailed, "the object was changed since")
 	}
 	return a.after.Decide(a.at, p.Command)
+}
+
+// recall finds out whom a command was about that named nobody and was carried out
+// before, by its events, which begin at first.
+func (w *writer) recall(o *outcome, first domain.Revision) error {
+	if c, ok := o.pending.Command.(domain.ConsumerCommand); !ok || c.Consumer() != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	for r, err := range w.handler.log.Read(ctx, w.stream, first-1) {
+		if err != nil {
+			return err
+		}
+		if r.Metadata.CommandID != o.pending.id.String() {
+			break
+		}
+		o.result.concern(o.pending.Command, r.Event)
+	}
+	return nil
+}
+
+// concern notes whom an event is about that a command led to.
+func (r *Result) concern(c domain.Command, e domain.Event) {
+	admitted, ok := e.(domain.ConsumerAdmitted)
+	if byCount, isAdmit := c.(domain.Admit); ok && isAdmit && byCount.ConsumerID == "" && admitted.ByHand {
+		r.Consumers = append(r.Consumers, domain.Participation{ConsumerID: admitted.ConsumerID})
+	}
+}
+
+// show makes h what the result of a command shows.
+func (r *Result) show(c domain.Command, h *domain.History) {
+	about, ok := c.(domain.ConsumerCommand)
+	if !ok {
+		r.History = h.Fork()
+		return
+	}
+	q, ok := h.Aggregate.(*domain.Queue)
+	if !ok {
+		return
+	}
+	if about.Consumer() != "" {
+		r.Consumers = []domain.Participation{{ConsumerID: about.Consumer()}}
+	}
+	for i, p := range r.Consumers {
+		r.Consumers[i], _ = q.Participation(p.ConsumerID)
+	}
 }
 
 // eventNamespace is the namespace of event ids.
@@ -384,6 +450,7 @@ func (w *writer) propose(a *attempt, events []domain.Event, cause *pending, made
 			return fmt.Errorf("encode %T for %s: %w", e, w.stream, err)
 		}
 		proposed.ID = eventID(w.stream, m.CommandID, made+i, proposed)
+		a.after.Identify(e, proposed.ID)
 		a.events = append(a.events, proposed)
 		a.size += proposed.Size()
 	}
@@ -451,7 +518,7 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 		if id, err := uuid.Parse(r.Metadata.CommandID); err == nil && r.Metadata.BodyHash != "" {
 			// The stream's time can be ahead of the store's clock, and is what forgetting
 			// goes by.
-			w.remembered.add(Key{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()))
+			w.remembered.add(Key{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()), r.Revision)
 		}
 		if seen != nil {
 			seen(r)
@@ -476,12 +543,14 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pen
 	type landed struct {
 		result  Result // as it was right behind the command
 		attempt *attempt
+		events  []domain.Event
 	}
 	written := map[string]landed{} // by command id
 	for {
 		err := w.read(func(r *domain.Recorded) {
 			if a, ok := mine[r.ID]; ok {
-				written[r.Metadata.CommandID] = landed{Result{History: w.history.Fork(), Position: r.Position}, a}
+				before := written[r.Metadata.CommandID].events
+				written[r.Metadata.CommandID] = landed{Result{History: w.history.Fork(), Position: r.Position}, a, append(before, r.Event)}
 			}
 		})
 		if err == nil {
@@ -508,6 +577,12 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pen
 			p.begun = true
 			again = append([]*pending{p}, again...)
 		case done:
+			after := found.result.History
+			found.result.History = nil
+			for _, e := range found.events {
+				found.result.concern(p.Command, e)
+			}
+			found.result.show(p.Command, after)
 			p.answer(found.result, nil)
 		case w.handler.clock().Sub(p.contested) > patience:
 			p.fail(w.outOfPatience())

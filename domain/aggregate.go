@@ -6,7 +6,7 @@ type Aggregate interface {
 	// Decide says what cmd leads to at now: events, a refusal (*Error), or
 	// nothing because it is so already. It changes nothing, and answers the
 	// same whenever it is asked the same. What is asked for by Advance may be
-	// many events: they come a thousand at most at a time, each part determined
+	// many events: they come a few hundred at a time, each part determined
 	// by what stands before it, so that an append can hold a part.
 	Decide(now Instant, cmd Command) ([]Event, error)
 	// Evolve applies an event, or refuses it with a *RuleError. It accepts

@@ -98,6 +98,29 @@ type RevokeKey struct {
 // Claim says that the creation which this stream is for makes ID.
 type Claim struct{ ID ID }
 
+// ConsumerCommand is a command about a consumer in a queue, or, as Admit with a
+// Count, about several.
+type ConsumerCommand interface {
+	Command
+	// Consumer is whom the command names, or "".
+	Consumer() string
+}
+
+// Consumer is who enters.
+func (c Enter) Consumer() string { return c.ConsumerID }
+
+// Consumer is who leaves.
+func (c Leave) Consumer() string { return c.ConsumerID }
+
+// Consumer is who is admitted, or "" for the next ones.
+func (c Admit) Consumer() string { return c.ConsumerID }
+
+// Consumer is who has finished.
+func (c Complete) Consumer() string { return c.ConsumerID }
+
+// Consumer is who is denied.
+func (c Deny) Consumer() string { return c.ConsumerID }
+
 func (Create) command()             {}
 func (Update) command()             {}
 func (Delete) command()             {}

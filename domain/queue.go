@@ -253,8 +253,9 @@ func (q *Queue) admissions(t Instant, n int64, byHand bool) (events []Event) {
 	return events
 }
 
-// atOnce is how many events one Advance gives.
-const atOnce = 1_000
+// atOnce is how many events one Advance gives, so that an append has room for them
+// beside others.
+const atOnce = 250
 
 func (q *Queue) due(now Instant) []Event {
 	switch q.Status {

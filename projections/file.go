@@ -23,7 +23,7 @@ import (
 
 // format is raised when a file that this program writes differs from that of the
 // one before it: in its tables or in what the JSON of a state holds.
-const format = 2
+const format = 3
 
 // schema is for people as well: the sqlite3 tool reads the file while it is in
 // use.

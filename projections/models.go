@@ -21,7 +21,8 @@ type models struct {
 	organizations map[domain.ID]*domain.Organization
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
-	rearmed       chan struct{} // says that the deadline of an organization is another
+	earlier       map[string]struct{} // streams that wake earlier than before, without a message that says so
+	rearmed       chan struct{}       // says that there are some
 }
 
 // signal says so on a channel with room for one: once is enough until it is heard.
@@ -74,6 +75,7 @@ func newModels(size int) models {
 		organizations: map[domain.ID]*domain.Organization{},
 		credentials:   map[string][]Credential{},
 		quarantine:    map[string]*domain.HistoryError{},
+		earlier:       map[string]struct{}{},
 		rearmed:       make(chan struct{}, 1),
 	}
 }
@@ -110,7 +112,8 @@ func (m *models) publish(e *entry, next *state) {
 		if at != 0 {
 			m.deadlines.Set(deadline{at, next.stream()})
 		}
-		if domain.StreamKind(next.stream()) == domain.KindOrganization {
+		if at != 0 && (old == 0 || at < old) && !announced(was, next) {
+			m.earlier[next.stream()] = struct{}{}
 			signal(m.rearmed)
 		}
 	}
@@ -118,6 +121,13 @@ func (m *models) publish(e *entry, next *state) {
 	if next.broken != nil {
 		m.quarantine[next.stream()] = next.broken
 	}
+}
+
+// announced reports whether the bus tells of the step from a state to another. It
+// does of what changes a distribution itself, but not of what its participants do,
+// nor of organizations.
+func announced(was, next *state) bool {
+	return next.live() != nil && (was.history == nil || was.history.Changed != next.history.Changed)
 }
 
 // build makes the models of all states. Sorting them first is several times as
@@ -290,19 +300,31 @@ func (v *Views) Wake(stream string) domain.Instant {
 	return 0
 }
 
-// Rearmed tells, once or for several at once, that an organization has got another
-// wake, or none any more, since the views were opened.
+// Rearmed tells, once or for several at once, that there are streams in Earlier.
 func (v *Views) Rearmed() <-chan struct{} { return v.models.rearmed }
+
+// Earlier returns the streams that have come to wake earlier than before, or at all,
+// since it was called last, but for those of which the message bus tells.
+func (v *Views) Earlier() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	streams := slices.Collect(maps.Keys(v.models.earlier))
+	clear(v.models.earlier)
+	return streams
+}
 
 // State returns a copy of a distribution's state, and a position up to which it
 // holds the log. It is nil when there is none to decide on: the stream is unknown,
 // deleted or in quarantine, or a part of its state came from the file, which may be
-// damaged where the log is not.
+// damaged where the log is not, or was dropped because the queue is over.
 func (v *Views) State(stream string) (*domain.History, domain.Position) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	e, ok := v.models.streams[stream]
 	if !ok || !e.current.folded || e.current.live() == nil {
+		return nil, domain.Position{}
+	}
+	if q := e.current.queueOf(); q != nil && !q.KnowsParticipants() {
 		return nil, domain.Position{}
 	}
 	return e.current.history.Fork(), v.position

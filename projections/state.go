@@ -32,6 +32,8 @@ func newState(h *domain.History) *state {
 		s.owner, s.id = a.Shared().OrganizationID, a.Shared().ID
 		if a.Shared().Deleted {
 			s.history = tombstone(h, a)
+		} else if q, ok := a.(*domain.Queue); ok && over(q) {
+			q.ForgetParticipants()
 		}
 	case *domain.Organization:
 		s.owner, s.id = a.ID, a.ID
@@ -65,6 +67,10 @@ func (s *state) after(r *domain.Recorded) *state {
 	if err == nil {
 		next := newState(h)
 		next.folded = s.folded
+		if h.Changed == s.history.Changed {
+			// The object looks as before.
+			next.rendered.Store(s.rendered.Load())
+		}
 		return next
 	}
 	return &state{owner: s.owner, id: s.id, broken: historyError(r, err)}

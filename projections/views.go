@@ -25,8 +25,10 @@ type Opener interface {
 // the one that reads the log; Run and Close are for one each; everything else may be
 // called from any. What they return is never changed afterwards, and must not be.
 type Views struct {
-	log  zerolog.Logger
-	file *file
+	log       zerolog.Logger
+	file      *file
+	histories Histories
+	folds     *folds
 	// crowded says that more than crowd streams wait to be written.
 	crowded chan struct{}
 
@@ -51,6 +53,7 @@ const crowd = 20_000
 type Origin struct {
 	ID   string // tells it from every other log
 	Head domain.Position
+	Log  Histories
 }
 
 // Open loads the views from the file at path, which is made when there is none.
@@ -58,18 +61,23 @@ type Origin struct {
 // cannot be used, because it is damaged, of another format, of another log or of
 // more than the log holds, is put aside under a name ending in .unusable; then
 // the views are empty and the whole log is to be followed.
+//
+// Restore comes next, before the first Follow.
 func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views, error) {
 	file, loaded, err := openFile(path, origin, seals, program(), log)
 	if err != nil {
 		return nil, err
 	}
-	return newViews(file, loaded, log), nil
+	v := newViews(file, loaded, log)
+	v.histories = origin.Log
+	return v, nil
 }
 
 func newViews(f *file, l loaded, log zerolog.Logger) *Views {
 	return &Views{
 		log:      log,
 		file:     f,
+		folds:    newFolds(),
 		crowded:  make(chan struct{}, 1),
 		models:   l.models,
 		position: l.position,
@@ -81,7 +89,10 @@ func newViews(f *file, l loaded, log zerolog.Logger) *Views {
 
 // Close closes the file. What Run has not written by then is read from the log
 // again.
-func (v *Views) Close() error { return v.file.close() }
+func (v *Views) Close() error {
+	v.folds.close()
+	return v.file.close()
+}
 
 // Position is the place of the last event that was handled: following goes on
 // behind it.

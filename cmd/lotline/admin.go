@@ -172,7 +172,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id}, l.keys, zerolog.Nop())
+	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id, Log: l}, l.keys, zerolog.Nop())
 	if err != nil {
 		return err
 	}

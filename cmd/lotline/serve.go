@@ -206,7 +206,7 @@ type nodeOptions struct {
 }
 
 func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node, error) {
-	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head}, l.keys, logger)
+	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head, Log: l}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
@@ -273,6 +273,18 @@ func (n *node) serve(l net.Listener) <-chan error {
 // catchUp follows the log and returns when the read models have reached the end
 // that it had at the start. It reports false when ctx ended before.
 func (n *node) catchUp(ctx context.Context) bool {
+	for {
+		err := n.views.Restore(ctx)
+		if err == nil {
+			break
+		}
+		n.logger.Warn().Err(err).Msg("who is in the queues is not known yet")
+		select {
+		case <-time.After(restoreAgain):
+		case <-ctx.Done():
+			return false
+		}
+	}
 	n.stopRelay = start(n.relay.Run)
 	n.stopTail = start(n.tail.Run)
 	report := time.NewTicker(progressEvery)
@@ -291,6 +303,9 @@ func (n *node) catchUp(ctx context.Context) bool {
 		}
 	}
 }
+
+// restoreAgain is how long to wait for a store that could not be read.
+const restoreAgain = time.Second
 
 // progressEvery is how often a long catching-up says how far it is.
 const progressEvery = 5 * time.Second

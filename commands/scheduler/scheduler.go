@@ -41,9 +41,10 @@ type Deadlines interface {
 	Wakes(yield func(stream string, at domain.Instant) bool)
 	// Wake is a stream's next wake, or 0 for never.
 	Wake(stream string) domain.Instant
-	// Rearmed tells that an organization wakes at another time than before. No
-	// message does: what organizations do is not public.
+	// Rearmed tells that there are streams in Earlier: those that wake earlier than
+	// before without a message that says so. They are given once.
 	Rearmed() <-chan struct{}
+	Earlier() []string
 }
 
 // Commands carries out what the scheduler asks for.
@@ -113,7 +114,7 @@ func (s *Scheduler) Run(ctx context.Context, updates <-chan *message.Message) {
 		case <-sweep.C:
 			s.sweep()
 		case <-s.deadlines.Rearmed():
-			s.sweep()
+			s.rearm()
 		case m, ok := <-updates:
 			if !ok {
 				updates = nil
@@ -143,6 +144,16 @@ func (s *Scheduler) sweep() {
 		s.arm(stream, at)
 		return true
 	})
+}
+
+// rearm takes up the wakes that have come to be earlier.
+func (s *Scheduler) rearm() {
+	for _, stream := range s.deadlines.Earlier() {
+		at := s.deadlines.Wake(stream)
+		s.mu.Lock()
+		s.arm(stream, at)
+		s.mu.Unlock()
+	}
 }
 
 // update takes a message about a changed schedule. It is a hint to look at the

@@ -70,6 +70,12 @@ func (o *office) Wake(stream string) domain.Instant {
 
 func (o *office) Rearmed() <-chan struct{} { return o.rearmed }
 
+func (o *office) Earlier() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Collect(maps.Keys(o.wakes))
+}
+
 func (o *office) Handle(_ context.Context, r commands.Request) (commands.Result, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -1,0 +1,245 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// Histories reads what the log holds of a stream, from the revision behind after on.
+type Histories interface {
+	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
+}
+
+const (
+	// foldsAtOnce bounds the histories that are folded at the same time.
+	foldsAtOnce = 2
+	// foldWait is how long a read waits for one. Then it is refused, and the folding
+	// goes on for whoever asks again.
+	foldWait = 2 * time.Second
+	// maxFolded is how many entries the folded queues may have together, beside the
+	// last one.
+	maxFolded = 1_000_000
+	// foldTimeout bounds one of them.
+	foldTimeout = 10 * time.Minute
+)
+
+// queueOf is the queue that a state is about, or nil.
+func (s *state) queueOf() *domain.Queue {
+	if s == nil || s.history == nil {
+		return nil
+	}
+	q, _ := s.history.Aggregate.(*domain.Queue)
+	return q
+}
+
+// Queue is a queue that knows its participants. While it lives they are at hand;
+// those of one that is over are folded from the log when somebody asks, and dropped
+// when others are asked for. It gives ErrNotFound, the *domain.HistoryError of a
+// stream in quarantine, and ErrBehind when folding takes longer than a read waits.
+// The queue is only to be read.
+func (v *Views) Queue(ctx context.Context, organization, id domain.ID) (*domain.Queue, error) {
+	row, err := v.Get(organization, id)
+	if err != nil {
+		return nil, err
+	}
+	q, ok := row.Distribution.(*domain.Queue)
+	if !ok {
+		return nil, ErrNotFound
+	}
+	if q.KnowsParticipants() {
+		return q, nil
+	}
+	return v.folds.get(ctx, v.histories, id.Stream())
+}
+
+// folds are the queues that were folded on demand. They are over, so that they do
+// not change any more.
+type folds struct {
+	ctx     context.Context // ended by close
+	cancel  context.CancelFunc
+	working sync.WaitGroup
+	slots   chan struct{} // one for each that is under way
+
+	mu    sync.Mutex // guards the fields below
+	known map[string]*foldedQueue
+	order []string // the least recently asked for first
+}
+
+// foldedQueue is one queue, or one on its way.
+type foldedQueue struct {
+	done  chan struct{} // closed when the fields below are set
+	queue *domain.Queue
+	err   error
+}
+
+func newFolds() *folds {
+	f := &folds{slots: make(chan struct{}, foldsAtOnce), known: map[string]*foldedQueue{}}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	return f
+}
+
+// close ends what is under way.
+func (f *folds) close() {
+	f.cancel()
+	f.working.Wait()
+}
+
+func (f *folds) get(ctx context.Context, from Histories, stream string) (*domain.Queue, error) {
+	d := f.ask(from, stream)
+	wait := time.NewTimer(foldWait)
+	defer wait.Stop()
+	select {
+	case <-d.done:
+		return d.queue, d.err
+	case <-wait.C:
+		return nil, ErrBehind
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// ask returns the fold of a stream, which it starts when there is none.
+func (f *folds) ask(from Histories, stream string) *foldedQueue {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, ok := f.known[stream]
+	if !ok {
+		d = &foldedQueue{done: make(chan struct{})}
+		f.known[stream] = d
+		f.working.Go(func() { f.make(from, stream, d) })
+	}
+	f.touch(stream)
+	return d
+}
+
+// touch makes stream the one that was asked for last.
+func (f *folds) touch(stream string) {
+	f.order = append(without(f.order, stream), stream)
+}
+
+func without(order []string, stream string) []string {
+	return slices.DeleteFunc(order, func(s string) bool { return s == stream })
+}
+
+// make folds a stream. It ends by itself: whoever waits for it may not.
+func (f *folds) make(from Histories, stream string, d *foldedQueue) {
+	f.slots <- struct{}{}
+	defer func() { <-f.slots }()
+	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
+	defer cancel()
+	h, err := foldUpTo(ctx, from, stream, -1)
+	if err == nil {
+		d.queue = h.Aggregate.(*domain.Queue)
+	}
+	d.err = err
+	close(d.done)
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		// It may be the store; whoever asks again finds out.
+		f.drop(stream)
+		return
+	}
+	f.shrink()
+}
+
+// shrink drops the queues that were not asked for the longest.
+func (f *folds) shrink() {
+	var entries int64
+	latest := slices.Clone(f.order)
+	slices.Reverse(latest)
+	for i, stream := range latest {
+		d := f.known[stream]
+		if d.queue == nil {
+			continue // on its way
+		}
+		if entries += d.queue.Tally.Entries(); entries > maxFolded && i > 0 {
+			f.drop(stream)
+		}
+	}
+}
+
+func (f *folds) drop(stream string) {
+	delete(f.known, stream)
+	f.order = without(f.order, stream)
+}
+
+// foldUpTo folds a stream up to a revision, or all of it for a negative one.
+func foldUpTo(ctx context.Context, from Histories, stream string, last domain.Revision) (*domain.History, error) {
+	h := domain.NewHistory(stream)
+	for r, err := range from.Read(ctx, stream, domain.NoStream) {
+		if err == nil {
+			err = h.Apply(r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if r.Revision == last {
+			break
+		}
+	}
+	return h, nil
+}
+
+// Restore folds the queues anew that are under way: the file does not hold who is in
+// them. It comes before the first Follow, and goes on where it stopped when it is
+// called again after an error.
+func (v *Views) Restore(ctx context.Context) error {
+	v.mu.RLock()
+	var left []*entry
+	for _, e := range v.models.streams {
+		if q := e.current.queueOf(); q != nil && e.current.broken == nil && !over(q) && !q.KnowsParticipants() {
+			left = append(left, e)
+		}
+	}
+	v.mu.RUnlock()
+	slots := make(chan struct{}, foldsAtOnce)
+	var working sync.WaitGroup
+	var mu sync.Mutex // guards failed
+	var failed []error
+	for _, e := range left {
+		slots <- struct{}{}
+		working.Go(func() {
+			defer func() { <-slots }()
+			if err := v.restore(ctx, e); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed = append(failed, err)
+			}
+		})
+	}
+	working.Wait()
+	return errors.Join(failed...)
+}
+
+func (v *Views) restore(ctx context.Context, e *entry) error {
+	was := e.current
+	h, err := foldUpTo(ctx, v.histories, was.stream(), was.history.Head.Revision)
+	var next *state
+	broken, isBroken := errors.AsType[*domain.HistoryError](err)
+	switch {
+	case isBroken:
+		next = &state{owner: was.owner, id: was.id, broken: broken}
+	case err != nil:
+		return fmt.Errorf("restore %s: %w", was.stream(), err)
+	default:
+		next = newState(h)
+		next.folded = true
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.models.publish(e, next)
+	v.dirty[e] = next
+	return nil
+}
+
+// over reports whether nothing more happens to a queue's participants.
+func over(q *domain.Queue) bool { return q.Deleted || q.Status == domain.StatusCompleted }
