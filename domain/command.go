@@ -72,6 +72,20 @@ type RevokeKey struct {
 // Claim says that the creation which this stream is for makes ID.
 type Claim struct{ ID ID }
 
+// MakeSigningKey makes a key that signs tokens from then on, from a secret that
+// nobody can guess. With OnlyFirst it makes none when there is one.
+type MakeSigningKey struct {
+	Secret    [32]byte
+	OnlyFirst bool
+}
+
+// RevokeSigningKey ends what a key has signed. When it is the one that signs now,
+// another is made first, from Secret.
+type RevokeSigningKey struct {
+	KeyID  string
+	Secret [32]byte
+}
+
 func (Create) command()             {}
 func (Update) command()             {}
 func (Delete) command()             {}
@@ -82,3 +96,5 @@ func (CreateOrganization) command() {}
 func (CreateKey) command()          {}
 func (RevokeKey) command()          {}
 func (Claim) command()              {}
+func (MakeSigningKey) command()     {}
+func (RevokeSigningKey) command()   {}

@@ -17,6 +17,7 @@ import (
 // The refusals that are given here; the others come from package domain.
 const (
 	invalidJSON            domain.Code = "Invalid JSON"
+	consumerIDRequired     domain.Code = "Consumer ID is required"
 	authenticationRequired domain.Code = "Authentication required"
 	secretKeyRequired      domain.Code = "Secret key required"
 	notFound               domain.Code = "Not found"
@@ -44,6 +45,7 @@ type answer struct {
 var answers = map[domain.Code]answer{
 	domain.ValidationFailed: {status: http.StatusBadRequest},
 	invalidJSON:             {status: http.StatusBadRequest},
+	consumerIDRequired:      {status: http.StatusBadRequest},
 
 	authenticationRequired: {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
 	secretKeyRequired:      {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},

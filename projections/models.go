@@ -21,7 +21,7 @@ type models struct {
 	organizations map[domain.ID]*domain.Organization
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
-	rearmed       chan struct{} // says that the deadline of an organization is another
+	rearmed       chan struct{} // says that the deadline of what is no distribution is another
 }
 
 // signal says so on a channel with room for one: once is enough until it is heard.
@@ -110,7 +110,7 @@ func (m *models) publish(e *entry, next *state) {
 		if at != 0 {
 			m.deadlines.Set(deadline{at, next.stream()})
 		}
-		if domain.StreamKind(next.stream()) == domain.KindOrganization {
+		if !domain.StreamKind(next.stream()).Distribution() {
 			signal(m.rearmed)
 		}
 	}
@@ -260,6 +260,22 @@ func (v *Views) Organizations() []*domain.Organization {
 	})
 }
 
+// SigningKeys are the keys by which tokens are signed. Nobody changes them. Errors:
+// *domain.HistoryError when their stream is in quarantine, ErrBehind when the first
+// has not come yet.
+func (v *Views) SigningKeys() (*domain.SigningKeys, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	e, ok := v.models.streams[domain.SigningStream]
+	switch {
+	case !ok:
+		return nil, ErrBehind
+	case e.current.broken != nil:
+		return nil, e.current.broken
+	}
+	return e.current.history.Aggregate.(*domain.SigningKeys), nil
+}
+
 // Quarantined says which streams are in quarantine and why, by name.
 func (v *Views) Quarantined() []domain.HistoryError {
 	v.mu.RLock()
@@ -290,8 +306,8 @@ func (v *Views) Wake(stream string) domain.Instant {
 	return 0
 }
 
-// Rearmed tells, once or for several at once, that an organization has got another
-// wake, or none any more, since the views were opened.
+// Rearmed tells, once or for several at once, that an organization or the signing
+// keys have got another wake, or none any more, since the views were opened.
 func (v *Views) Rearmed() <-chan struct{} { return v.models.rearmed }
 
 // State returns a copy of a distribution's state, and a position up to which it
