@@ -1,7 +1,7 @@
 package domain
 
 // Aggregate is the subject of one stream, folded from its events. *Queue, *Draw,
-// *Auction, *Organization and *Claims implement it.
+// *Auction, *Organization, *Claims and *SigningKeys implement it.
 type Aggregate interface {
 	// Decide says what cmd leads to at now: events, a refusal (*Error), or
 	// nothing because it is so already. It changes nothing, and answers the
@@ -28,6 +28,8 @@ func NewAggregate(k Kind) Aggregate {
 		return &Organization{}
 	case KindClaim:
 		return &Claims{}
+	case KindSigning:
+		return &SigningKeys{}
 	case KindSeal, KindSink:
 	}
 	panic("not a kind with an aggregate: " + string(k))

@@ -121,6 +121,20 @@ func (c Complete) Consumer() string { return c.ConsumerID }
 // Consumer is who is denied.
 func (c Deny) Consumer() string { return c.ConsumerID }
 
+// MakeSigningKey makes a key that signs tokens from then on, from a secret that
+// nobody can guess. With OnlyFirst it makes none when there is one.
+type MakeSigningKey struct {
+	Secret    [32]byte
+	OnlyFirst bool
+}
+
+// RevokeSigningKey ends what a key has signed. When it is the one that signs now,
+// another is made first, from Secret.
+type RevokeSigningKey struct {
+	KeyID  string
+	Secret [32]byte
+}
+
 func (Create) command()             {}
 func (Update) command()             {}
 func (Delete) command()             {}
@@ -136,3 +150,5 @@ func (CreateOrganization) command() {}
 func (CreateKey) command()          {}
 func (RevokeKey) command()          {}
 func (Claim) command()              {}
+func (MakeSigningKey) command()     {}
+func (RevokeSigningKey) command()   {}

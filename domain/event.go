@@ -245,6 +245,24 @@ type Claimed struct {
 	ID ID `json:"id"`
 }
 
+// SigningKeyCreated gives the installation a key that signs tokens, in the place
+// of the one before it.
+type SigningKeyCreated struct {
+	Stamp
+	KeyID     string `json:"keyId"`     // the JWK thumbprint of the public half
+	PublicKey string `json:"publicKey"` // 32 bytes in unpadded base64url
+	Secret    Secret `json:"secret"`    // what the private half follows from
+}
+
+// Secrets names the event's secrets.
+func (e *SigningKeyCreated) Secrets() []SecretField { return []SecretField{{"secret", &e.Secret}} }
+
+// SigningKeyRevoked ends what a key has signed.
+type SigningKeyRevoked struct {
+	Stamp
+	KeyID string `json:"keyId"`
+}
+
 // Leased says which node sends what leaves the system through a sink, and up to
 // where all is sent.
 type Leased struct {

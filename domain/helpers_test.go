@@ -111,7 +111,7 @@ func created(k domain.Kind, clock string, set func(*domain.Common)) domain.Event
 				SettleAt: at("12:00"), CurrencyCode: "USD", WinnerCount: 1, AuctionType: domain.English,
 			},
 		}
-	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink:
+	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
 	}
 	panic("not a distribution: " + k)
 }
@@ -189,7 +189,7 @@ func end(k domain.Kind, clock string) []domain.Event {
 		return []domain.Event{drawn(clock, ""), completed(clock)}
 	case domain.KindAuction:
 		return []domain.Event{settled(clock)}
-	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink:
+	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
 	}
 	panic("not a distribution: " + k)
 }

@@ -63,7 +63,7 @@ func (h *History) Apply(r *Recorded) error {
 	return nil
 }
 
-// subject is what the stream is about, or "" for a claim.
+// subject is what the stream is about, or "" for one that is about no object.
 func (h *History) subject() ID {
 	switch a := h.Aggregate.(type) {
 	case Distribution:
@@ -113,6 +113,9 @@ func (h *History) At(clock Instant) Instant {
 	}
 	if o, ok := h.Aggregate.(*Organization); ok {
 		return max(clock, o.Latest)
+	}
+	if s, ok := h.Aggregate.(*SigningKeys); ok {
+		return max(clock, s.Latest)
 	}
 	return clock
 }

@@ -14,16 +14,19 @@ const (
 	KindDraw         Kind = "draw"
 	KindAuction      Kind = "auction"
 	KindOrganization Kind = "organization"
-	KindClaim        Kind = "claim" // names the distribution that a repeatable creation makes
-	KindSeal         Kind = "seal"  // holds the check value of the master key
-	KindSink         Kind = "sink"  // holds who sends what leaves the system, and how far that is
+	KindClaim        Kind = "claim"   // names the distribution that a repeatable creation makes
+	KindSeal         Kind = "seal"    // holds the check value of the master key
+	KindSink         Kind = "sink"    // holds who sends what leaves the system, and how far that is
+	KindSigning      Kind = "signing" // holds the keys by which tokens are signed
 )
 
 // Kinds are the kinds of distributions.
 func Kinds() []Kind { return []Kind{KindQueue, KindDraw, KindAuction} }
 
 // StreamKinds are all kinds of streams; a stream of no such kind is foreign.
-func StreamKinds() []Kind { return append(Kinds(), KindOrganization, KindClaim, KindSeal, KindSink) }
+func StreamKinds() []Kind {
+	return append(Kinds(), KindOrganization, KindClaim, KindSeal, KindSink, KindSigning)
+}
 
 // Distribution reports whether k is a kind of distribution.
 func (k Kind) Distribution() bool {
@@ -116,6 +119,9 @@ const SealStream = string(KindSeal) + "-check"
 
 // SinkStream is the stream that holds lease and checkpoint of a sink.
 func SinkStream(name string) string { return string(KindSink) + "-" + name }
+
+// SigningStream is the one stream that holds the keys by which tokens are signed.
+const SigningStream = string(KindSigning) + "-keys"
 
 // StreamKind is the kind that a stream's name begins with, or "" for a foreign
 // stream. Names are split at their first dash only.

@@ -45,6 +45,7 @@ type Metadata struct {
 const (
 	ActorClock    = "clock"    // a timer, or what was due when somebody asked for something else
 	ActorOperator = "operator" // the command line and the start of the program
+	ActorConsumer = "consumer" // the consumer whom the event is about
 )
 
 // Proposed is an event that is ready to be appended: encoded, with its secrets

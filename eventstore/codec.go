@@ -63,6 +63,8 @@ func newCodec() *codec {
 	register[domain.KeyCreated](c, "key.created", 1, domain.KindOrganization)
 	register[domain.KeyRevoked](c, "key.revoked", 1, domain.KindOrganization)
 	register[domain.KeyExpired](c, "key.expired", 1, domain.KindOrganization)
+	register[*domain.SigningKeyCreated](c, "key.created", 1, domain.KindSigning)
+	register[domain.SigningKeyRevoked](c, "key.revoked", 1, domain.KindSigning)
 	register[domain.Claimed](c, "made", 1, domain.KindClaim)
 	register[*domain.SealChecked](c, "checked", 1, domain.KindSeal)
 	register[domain.Leased](c, "leased", 1, domain.KindSink)

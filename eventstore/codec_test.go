@@ -58,9 +58,14 @@ func samples() map[schema]domain.Event {
 			"timeZone":     {Old: json.RawMessage(`"UTC"`), New: json.RawMessage(`"Europe/Berlin"`)},
 			"currencyCode": {Old: json.RawMessage(`"USD"`), New: json.RawMessage(`"EUR"`)},
 		}, Cause: domain.CauseUpdate},
-		{"claim.made", 1}:   domain.Claimed{Stamp: at, ID: "queue_01h455vb4pex5vsknk084sn02q"},
-		{"seal.checked", 1}: &domain.SealChecked{Stamp: at, Value: domain.Secret{Sealed: "v1.Y2hlY2s"}},
-		{"sink.leased", 1}:  domain.Leased{Stamp: at, Holder: "0198c1f0-6f6e-7c55-9d0e-3a5d1c0b7f42", Position: domain.Position{Commit: 4711, Prepare: 4710}},
+		{"signing.key.created", 1}: &domain.SigningKeyCreated{
+			Stamp: at, KeyID: "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", PublicKey: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+			Secret: domain.Secret{Sealed: "v1.c2VjcmV0"},
+		},
+		{"signing.key.revoked", 1}: domain.SigningKeyRevoked{Stamp: at, KeyID: "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"},
+		{"claim.made", 1}:          domain.Claimed{Stamp: at, ID: "queue_01h455vb4pex5vsknk084sn02q"},
+		{"seal.checked", 1}:        &domain.SealChecked{Stamp: at, Value: domain.Secret{Sealed: "v1.Y2hlY2s"}},
+		{"sink.leased", 1}:         domain.Leased{Stamp: at, Holder: "0198c1f0-6f6e-7c55-9d0e-3a5d1c0b7f42", Position: domain.Position{Commit: 4711, Prepare: 4710}},
 	}
 	for _, kind := range domain.Kinds() {
 		name := string(kind)

@@ -24,14 +24,14 @@ is written by ` + "`go test ./eventstore -run Docs -update`" + `.
 
 A distribution's events are in the stream ` + "`<kind>-<id without its prefix>`" + `, an organization's in ` + "`organization-…`" + `. ` + "`claim-…`" + `
 streams hold which id a repeatable creation made, ` + "`seal-check`" + ` the check value of the master key, ` + "`sink-…`" + ` streams who sends
-what leaves the system, and up to where it is sent. ` + "`at`" + ` is when the event counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
+what leaves the system, and up to where it is sent, ` + "`signing-keys`" + ` the keys by which tokens are signed. ` + "`at`" + ` is when the event counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
 
 | metadata | |
 |---|---|
 | ` + "`schemaVersion`" + ` | the version of the data's shape |
 | ` + "`commandId`" + ` | the command that the event follows from; the same for all events of one command |
 | ` + "`$correlationId`" + `, ` + "`$causationId`" + ` | EventStoreDB's own names: the request or timer, and the command |
-| ` + "`actor`" + `, ` + "`onBehalfOf`" + ` | the key's id, ` + "`clock`" + ` or ` + "`operator`" + `; the consumer that a key acts for |
+| ` + "`actor`" + `, ` + "`onBehalfOf`" + ` | the key's id, ` + "`consumer`" + ` for the one whom the event is about, ` + "`clock`" + ` or ` + "`operator`" + `; the consumer that a key acts for |
 | ` + "`requestId`" + `, ` + "`bodyHash`" + ` | the request's id; the SHA-256 of its body when it had an ` + "`Idempotency-Key`" + ` |
 | ` + "`traceparent`" + ` | where the command stands in a trace ([W3C Trace Context](https://www.w3.org/TR/trace-context/)), when it was traced |
 | ` + "`hash`" + ` | the link of the hash chain: [integrity.md](integrity.md) |

@@ -4,23 +4,34 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/httpapi/tokens"
 	"github.com/lotline/lotline/projections"
 )
 
 // secret lets through who has a secret key, and puts whose it is into x. Beside
 // JSON the call may answer in other media types.
-func (s *server) secret(h handler, others ...string) handler { return s.guard(secretKey, h, others...) }
+func (s *server) secret(h handler, others ...string) handler {
+	return s.guard(s.admitSecret, h, others...)
+}
 
 // public lets through who has a secret or a publishable key, also from web pages
 // of any origin. x says which of the two it is.
-func (s *server) public(m methods) methods {
+func (s *server) public(m methods) methods { return s.fromPages(s.admit, m) }
+
+// consumer lets through who acts as a consumer: with his token, or with a secret key
+// for him; also from web pages of any origin. x says whose consumer it is and which.
+func (s *server) consumer(m methods) methods { return s.fromPages(s.admitConsumer, m) }
+
+// fromPages guards calls that web pages of any origin may make.
+func (s *server) fromPages(admit admission, m methods) methods {
 	for method, h := range m {
-		h := s.guard(anyKey, h)
+		h := s.guard(admit, h)
 		m[method] = func(x *exchange, r *http.Request) error {
 			x.allowOrigin(r)
 			return h(x, r)
@@ -30,16 +41,16 @@ func (s *server) public(m methods) methods {
 	return m
 }
 
-// guard lets through who brings a credential that find finds.
-func (s *server) guard(find func(*http.Request) (credential, error), h handler, others ...string) handler {
+// admission puts into x who makes a request, or refuses it.
+type admission func(x *exchange, r *http.Request) error
+
+// guard lets through who is admitted.
+func (s *server) guard(admit admission, h handler, others ...string) handler {
 	return func(x *exchange, r *http.Request) error {
 		if !s.CaughtUp() {
 			return projections.ErrBehind
 		}
-		c, err := find(r)
-		if err == nil {
-			err = s.authenticate(x, c)
-		}
+		err := admit(x, r)
 		if over := s.count(x, r); over != nil {
 			return over
 		}
@@ -53,19 +64,98 @@ func (s *server) guard(find func(*http.Request) (credential, error), h handler, 
 	}
 }
 
-// count holds a request against the limit of whoever makes it: the organization
-// or, for those who show what everybody can have, the client address. So who tries
-// keys is limited too. A key that is right is let through all the same: it is too
-// long to be guessed at any speed, and those who share an address with somebody
-// who tries must not be locked out.
+// count holds a request against the limit of whoever makes it: the organization,
+// the consumer or, for those who show what everybody can have, the client address. So
+// who tries keys is limited too. A key that is right is let through all the same: it
+// is too long to be guessed at any speed, and those who share an address with
+// somebody who tries must not be locked out.
 func (s *server) count(x *exchange, r *http.Request) error {
 	switch {
 	case x.level == domain.SecretKey:
 		return x.limit(s.bySecret, string(x.organization.ID))
+	case x.consumer != "":
+		return x.limit(s.byConsumer, string(x.organization.ID)+" "+x.consumer)
 	case s.byAddress == nil:
 		return nil
 	}
 	return x.limit(s.byAddress, addressCaller(s.clientAddress(r)))
+}
+
+// admitSecret admits who brings a secret key.
+func (s *server) admitSecret(x *exchange, r *http.Request) error {
+	c, err := secretKey(r)
+	if err != nil {
+		return err
+	}
+	return s.authenticate(x, c)
+}
+
+// admit admits who brings a secret or a publishable key. Of both, the secret one
+// counts. Beside a publishable key there may be a consumer's token, which then has
+// to hold.
+func (s *server) admit(x *exchange, r *http.Request) error {
+	c, err := secretKey(r)
+	if err == nil {
+		return s.authenticate(x, c)
+	}
+	keys := r.Header["X-Publishable-Key"]
+	if len(keys) != 1 {
+		return domain.Refuse(authenticationRequired, "")
+	}
+	if err := s.authenticate(x, credential{keys[0], domain.PublishableKey}); err != nil {
+		return err
+	}
+	if _, ok := r.Header["Authorization"]; !ok {
+		return nil
+	}
+	return s.authenticateConsumer(x, r)
+}
+
+// authenticateConsumer finds out whose token is shown beside a publishable key. The
+// token is of use beside a key of its own organization only.
+func (s *server) authenticateConsumer(x *exchange, r *http.Request) error {
+	token, ok := bearer(r)
+	if !ok {
+		return domain.Refuse(authenticationRequired, "")
+	}
+	c, err := s.tokens.Verify(token, tokens.Access, domain.InstantOf(x.started))
+	switch {
+	case errors.Is(err, tokens.ErrExpired):
+		return domain.Refuse(authenticationRequired, "the access token has expired")
+	case errors.Is(err, tokens.ErrInvalid), errors.Is(err, tokens.ErrUse):
+		return domain.Refuse(authenticationRequired, "the access token is not valid")
+	case err != nil:
+		return err
+	case c.Organization != x.organization.ID:
+		return domain.Refuse(authenticationRequired, "the access token is not valid")
+	}
+	x.consumer = c.Consumer
+	return nil
+}
+
+// onBehalfOf is the header by which a secret key acts for a consumer.
+const onBehalfOf = "X-Consumer-Id"
+
+// admitConsumer admits who acts as a consumer.
+func (s *server) admitConsumer(x *exchange, r *http.Request) error {
+	if err := s.admit(x, r); err != nil {
+		return err
+	}
+	ids, given := r.Header[onBehalfOf]
+	switch {
+	case x.level == domain.PublishableKey && x.consumer == "":
+		return domain.Refuse(authenticationRequired, "an access token is needed beside the publishable key")
+	case x.level == domain.PublishableKey && given:
+		return invalid(domain.Detail{Field: onBehalfOf, Message: "is for secret keys: the access token says which consumer it is"})
+	case x.level == domain.PublishableKey:
+		return nil
+	case !given:
+		return domain.Refuse(consumerIDRequired, "with a secret key "+onBehalfOf+" says which consumer acts")
+	case len(ids) > 1 || !domain.VisibleASCII(ids[0], maxConsumerID):
+		return invalid(domain.Detail{Field: onBehalfOf, Message: "must be 1 to 128 visible ASCII characters"})
+	}
+	x.consumer = ids[0]
+	return nil
 }
 
 func (s *server) authenticate(x *exchange, shown credential) error {
@@ -103,39 +193,30 @@ type credential struct {
 	level domain.KeyLevel
 }
 
-// anyKey finds the secret or the publishable key that a request brings. Of both,
-// the secret one counts.
-func anyKey(r *http.Request) (credential, error) {
-	if _, ok := r.Header["Authorization"]; ok {
-		c, err := secretKey(r)
-		if err != nil {
-			err = domain.Refuse(authenticationRequired, "")
-		}
-		return c, err
-	}
-	keys := r.Header["X-Publishable-Key"]
-	if len(keys) != 1 {
-		return credential{}, domain.Refuse(authenticationRequired, "")
-	}
-	return credential{keys[0], domain.PublishableKey}, nil
-}
-
 // secretKey finds the secret key that a request brings. Whoever shows another
 // credential in its place is told what is missing.
 func secretKey(r *http.Request) (credential, error) {
-	headers := r.Header["Authorization"]
-	if len(headers) == 0 {
+	if _, ok := r.Header["Authorization"]; !ok {
 		if _, ok := r.Header["X-Publishable-Key"]; ok {
 			return credential{}, domain.Refuse(secretKeyRequired, "")
 		}
-		return credential{}, domain.Refuse(authenticationRequired, "")
 	}
-	scheme, key, _ := strings.Cut(headers[0], " ")
-	if len(headers) > 1 || key == "" || !strings.EqualFold(scheme, "Bearer") {
+	key, ok := bearer(r)
+	if !ok {
 		return credential{}, domain.Refuse(authenticationRequired, "")
 	}
 	if !strings.HasPrefix(key, "sk_live_") && !strings.HasPrefix(key, "sk_test_") {
 		return credential{}, domain.Refuse(secretKeyRequired, "")
 	}
 	return credential{key, domain.SecretKey}, nil
+}
+
+// bearer is what a request shows as a bearer of (RFC 6750).
+func bearer(r *http.Request) (shown string, ok bool) {
+	headers := r.Header["Authorization"]
+	if len(headers) != 1 {
+		return "", false
+	}
+	scheme, shown, _ := strings.Cut(headers[0], " ")
+	return shown, shown != "" && strings.EqualFold(scheme, "Bearer")
 }

@@ -213,11 +213,11 @@ func readNothing(x *exchange, r *http.Request) (body, error) {
 	return b, nil
 }
 
-// unknownFields names the fields beside the one that is known.
-func unknownFields(given domain.Fields, known string) []domain.Detail {
+// unknownFields names the fields beside those that are known.
+func unknownFields(given domain.Fields, known ...string) []domain.Detail {
 	var wrong []domain.Detail
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if name != known {
+		if !slices.Contains(known, name) {
 			wrong = append(wrong, domain.Detail{Field: name, Message: "is not a field of this request"})
 		}
 	}

@@ -225,7 +225,10 @@ func made(result commands.Result) (domain.Distribution, error) {
 }
 
 func (x *exchange) caller() commands.Caller {
-	return commands.Caller{Actor: string(x.keyID), RequestID: x.requestID}
+	if x.consumer != "" && x.level == domain.PublishableKey {
+		return commands.Caller{Actor: domain.ActorConsumer, RequestID: x.requestID}
+	}
+	return commands.Caller{Actor: string(x.keyID), OnBehalfOf: x.consumer, RequestID: x.requestID}
 }
 
 // pathID is the id in the path. One that is not of the path's kind cannot be

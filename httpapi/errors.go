@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
@@ -17,6 +19,7 @@ import (
 // The refusals that are given here; the others come from package domain.
 const (
 	invalidJSON            domain.Code = "Invalid JSON"
+	consumerIDRequired     domain.Code = "Consumer ID is required"
 	authenticationRequired domain.Code = "Authentication required"
 	secretKeyRequired      domain.Code = "Secret key required"
 	notFound               domain.Code = "Not found"
@@ -44,6 +47,7 @@ type answer struct {
 var answers = map[domain.Code]answer{
 	domain.ValidationFailed: {status: http.StatusBadRequest},
 	invalidJSON:             {status: http.StatusBadRequest},
+	consumerIDRequired:      {status: http.StatusBadRequest},
 
 	authenticationRequired: {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
 	secretKeyRequired:      {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
@@ -55,6 +59,12 @@ var answers = map[domain.Code]answer{
 	domain.NotFound(domain.KindAuction): {status: http.StatusNotFound},
 	domain.OrganizationNotFound:         {status: http.StatusNotFound},
 	domain.KeyNotFound:                  {status: http.StatusNotFound},
+
+	domain.ConsumerNotInQueue: {status: http.StatusNotFound},
+
+	domain.TooLate(domain.KindQueue):    {status: http.StatusBadRequest},
+	domain.NotOpenYet(domain.KindQueue): {status: http.StatusLocked},
+	domain.QueueFull:                    {status: http.StatusTooManyRequests},
 
 	methodNotAllowed:     {status: http.StatusMethodNotAllowed}, // Allow depends on the path
 	notAcceptable:        {http.StatusNotAcceptable, "Accept", mediaJSON + ", " + mediaProblem},
@@ -145,6 +155,13 @@ func (x *exchange) fail(r *http.Request, err error) {
 	a := answers[refusal.Code]
 	if a.header != "" {
 		x.set(a.header, a.value)
+	}
+	if refusal.RetryAfter > 0 {
+		// Whole seconds, rounded up: who comes earlier comes in vain.
+		x.set("Retry-After", strconv.FormatInt(int64((refusal.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	if refusal.OpensAt != 0 {
+		x.set("X-Opens-At", refusal.OpensAt.String())
 	}
 	f := failure{string(refusal.Code), refusal.Message, refusal.Details, identifier, x.requestID}
 	if !wantsProblem(r) {

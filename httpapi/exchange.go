@@ -29,6 +29,7 @@ type exchange struct {
 	organization *domain.Organization
 	keyID        domain.ID
 	level        domain.KeyLevel // "" for a stranger
+	consumer     string          // who acts, "" where no consumer does
 
 	values [8]string // room for the headers that set sets
 	used   int       // of values

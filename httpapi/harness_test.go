@@ -223,6 +223,7 @@ func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	w.revokedID = w.key(w.mine, domain.SecretKey, myRevoked)
 	w.run(w.mine, domain.RevokeKey{KeyID: w.revokedID})
 	w.key(w.other, domain.SecretKey, otherKey)
+	w.sign(domain.MakeSigningKey{Secret: [32]byte{1}, OnlyFirst: true})
 	w.config = Config{
 		Commands:  w.handler,
 		Views:     views,
@@ -261,6 +262,17 @@ func (w *world) happens(stream string, e domain.Event) {
 	head := domain.Head{Revision: domain.Revision(len(w.log.streams[stream]) - 1)}
 	_, head.Hash, _ = domain.SplitHash(w.log.streams[stream][head.Revision].RawMetadata)
 	if _, _, err := w.log.Append(w.tb.Context(), stream, head, []domain.Proposed{p}); err != nil {
+		w.tb.Fatal(err)
+	}
+}
+
+// sign changes the keys by which tokens are signed.
+func (w *world) sign(c domain.Command) {
+	w.tb.Helper()
+	_, err := w.handler.Handle(w.tb.Context(), commands.Request{
+		Stream: domain.SigningStream, Command: c, Caller: commands.Caller{Actor: domain.ActorOperator},
+	})
+	if err != nil {
 		w.tb.Fatal(err)
 	}
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -27,7 +28,12 @@ func idempotencyKey(x *exchange, r *http.Request) (string, error) {
 	if len(keys) > 1 || !domain.VisibleASCII(keys[0], maxIdempotencyKey) {
 		return "", invalid(domain.Detail{Field: "Idempotency-Key", Message: "must be 1 to 255 visible ASCII characters"})
 	}
-	return strings.Join([]string{string(x.organization.ID), string(x.keyID), r.Method, r.URL.Path, keys[0]}, "\n"), nil
+	scope := []string{string(x.organization.ID), x.caller().Actor, r.Method, r.URL.Path, keys[0]}
+	if x.consumer != "" {
+		// Two consumers who use one key do not mean the same.
+		scope = slices.Insert(scope, 2, x.consumer)
+	}
+	return strings.Join(scope, "\n"), nil
 }
 
 // readRepeatable reads a creation: the object in its body, and what makes it

@@ -18,6 +18,9 @@ type Limits struct {
 	// Secret is how many the secret keys of one organization may make together,
 	// or 0 for any number.
 	Secret int
+	// Consumer is how many one consumer may make with his tokens, or 0 for any
+	// number.
+	Consumer int
 	// Public is how many one client address may make with publishable keys, or
 	// without a valid credential, or 0 for any number.
 	Public int

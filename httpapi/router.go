@@ -14,6 +14,7 @@ import (
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/httpapi/tokens"
 	"github.com/lotline/lotline/projections"
 )
 
@@ -29,7 +30,9 @@ type Views interface {
 	Credential(hash string) (projections.Credential, bool)
 	Organization(id domain.ID) (*domain.Organization, bool)
 	Account(id domain.ID) (projections.Account, bool)
+	SigningKeys() (*domain.SigningKeys, error)
 	Get(organization, id domain.ID) (projections.Row, error)
+	Queue(ctx context.Context, organization, id domain.ID) (*domain.Queue, error)
 	Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool)
 	List(q projections.ListQuery) (projections.Page, error)
 	Position() domain.Position
@@ -93,7 +96,9 @@ type server struct {
 	router       *mux.Router
 	console      map[string]consoleFile
 	acknowledged acknowledged
+	tokens       *tokens.Tokens
 	bySecret     *limiter // by organization
+	byConsumer   *limiter // by organization and consumer
 	byAddress    *limiter
 }
 
@@ -113,8 +118,8 @@ const anyKind domain.Kind = ""
 
 func newServer(c Config) *server {
 	s := &server{
-		Config: c, router: mux.NewRouter(), console: consoleFiles(),
-		bySecret: newLimiter(c.Limits.Secret), byAddress: newLimiter(c.Limits.Public),
+		Config: c, router: mux.NewRouter(), console: consoleFiles(), tokens: tokens.New(c.Views),
+		bySecret: newLimiter(c.Limits.Secret), byConsumer: newLimiter(c.Limits.Consumer), byAddress: newLimiter(c.Limits.Public),
 	}
 	// Paths are taken literally: a redirect to a cleaner one would turn a POST
 	// into a GET.
@@ -129,6 +134,7 @@ func newServer(c Config) *server {
 		}
 		s.handle(basePath+collections[k]+"/{id}", one)
 	}
+	s.handleQueues()
 	for _, k := range append(domain.Kinds(), anyKind) {
 		all := methods{http.MethodGet: s.secret(s.list(k))}
 		if k != anyKind {
@@ -158,6 +164,9 @@ func newServer(c Config) *server {
 		http.MethodGet: s.secret(noQuery(s.getOrganization)),
 		http.MethodPut: s.secret(noQuery(s.updateOrganization)),
 	})
+	s.handle(basePath+"/auth/guest", s.public(methods{http.MethodPost: noQuery(s.openGuestSession)}))
+	s.handle(basePath+"/auth/consumer", methods{http.MethodPost: s.secret(noQuery(s.openConsumerSession))})
+	s.handle("/.well-known/jwks.json", methods{http.MethodGet: s.keySet})
 	s.handle("/livez", methods{http.MethodGet: s.live})
 	s.handle("/readyz", methods{http.MethodGet: s.ready})
 	if s.Metrics != nil {

@@ -23,7 +23,7 @@ import (
 
 // format is raised when a file that this program writes differs from that of the
 // one before it: in its tables or in what the JSON of a state holds.
-const format = 3
+const format = 4
 
 // schema is for people as well: the sqlite3 tool reads the file while it is in
 // use.
@@ -45,6 +45,14 @@ CREATE TABLE distributions (
 ) STRICT;
 
 CREATE TABLE organizations (
+	stream   TEXT PRIMARY KEY,
+	revision INTEGER NOT NULL,
+	hash     TEXT NOT NULL,
+	changed  INTEGER NOT NULL,
+	state    TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE signing ( -- the keys by which tokens are signed, sealed
 	stream   TEXT PRIMARY KEY,
 	revision INTEGER NOT NULL,
 	hash     TEXT NOT NULL,
@@ -89,8 +97,11 @@ type loaded struct {
 
 // table is where the state of a stream is kept that is not in quarantine.
 func table(stream string) string {
-	if domain.StreamKind(stream) == domain.KindOrganization {
+	switch {
+	case domain.StreamKind(stream) == domain.KindOrganization:
 		return "organizations"
+	case stream == domain.SigningStream:
+		return "signing"
 	}
 	return "distributions"
 }
@@ -203,7 +214,7 @@ func (f *file) prepare() error {
 	if err != nil {
 		return err
 	}
-	for _, t := range []string{"distributions", "organizations"} {
+	for _, t := range []string{"distributions", "organizations", "signing"} {
 		if err := f.statements(t, fmt.Sprintf(putState, t)); err != nil {
 			return err
 		}
@@ -321,7 +332,8 @@ func (f *file) loadStates(seals Opener) ([]*state, error) {
 
 	next := make([]stored, 0, batch)
 	err := f.each(`SELECT stream, revision, hash, changed, state FROM distributions
-		UNION ALL SELECT stream, revision, hash, changed, state FROM organizations`, func(s *sqlite3.Stmt) {
+		UNION ALL SELECT stream, revision, hash, changed, state FROM organizations
+		UNION ALL SELECT stream, revision, hash, changed, state FROM signing`, func(s *sqlite3.Stmt) {
 		next = append(next, stored{
 			stream:   s.ColumnText(0),
 			revision: domain.Revision(s.ColumnInt64(1)),

@@ -270,6 +270,22 @@ func (v *Views) Organizations() []*domain.Organization {
 	})
 }
 
+// SigningKeys are the keys by which tokens are signed. Nobody changes them. Errors:
+// *domain.HistoryError when their stream is in quarantine, ErrBehind when the first
+// has not come yet.
+func (v *Views) SigningKeys() (*domain.SigningKeys, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	e, ok := v.models.streams[domain.SigningStream]
+	switch {
+	case !ok:
+		return nil, ErrBehind
+	case e.current.broken != nil:
+		return nil, e.current.broken
+	}
+	return e.current.history.Aggregate.(*domain.SigningKeys), nil
+}
+
 // Quarantined says which streams are in quarantine and why, by name.
 func (v *Views) Quarantined() []domain.HistoryError {
 	v.mu.RLock()

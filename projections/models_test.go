@@ -410,11 +410,14 @@ func TestWakes_organization(t *testing.T) {
 	l.key(t, org, "key_3", "sooner", end-1)
 	follow(v, l)
 	rearmed(true)
+	if got := v.Earlier(); !slices.Equal(got, []string{org.Stream()}) || len(v.Earlier()) > 0 {
+		t.Errorf("%s wake earlier", got)
+	}
 	wakes(end - 1)
 	l.now = end
 	l.must(t, org, domain.Advance{})
 	follow(v, l)
-	rearmed(true)
+	rearmed(false) // whoever wakes it in vain finds out
 	wakes(0)
 }
 

@@ -132,6 +132,12 @@ func (s *state) wake() domain.Instant {
 	if o := s.organization(); o != nil {
 		return o.Wake()
 	}
+	if s == nil || s.history == nil {
+		return 0
+	}
+	if k, ok := s.history.Aggregate.(*domain.SigningKeys); ok {
+		return k.Wake()
+	}
 	return 0
 }
 

@@ -32,15 +32,19 @@ func (s stored) decode(seals Opener) (*state, error) {
 	if err := json.Unmarshal(s.state, h.Aggregate); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.stream, err)
 	}
-	d, ok := h.Aggregate.(domain.Distribution)
+	holder, ok := h.Aggregate.(domain.SecretHolder)
 	if !ok {
 		return newState(h), nil
 	}
-	for _, secret := range d.Secrets() {
+	sealedIn := "signing.key.created"
+	if d, ok := holder.(domain.Distribution); ok {
 		if d.Shared().Deleted {
-			break // there are none any more
+			return newState(h), nil // there are none any more
 		}
-		plain, err := seals.Open(s.stream, string(d.Kind())+".created", secret.Name, secret.Value.Sealed)
+		sealedIn = string(d.Kind()) + ".created"
+	}
+	for _, secret := range holder.Secrets() {
+		plain, err := seals.Open(s.stream, sealedIn, secret.Name, secret.Value.Sealed)
 		if err != nil {
 			return nil, fmt.Errorf("%s: open %s: %w", s.stream, secret.Name, err)
 		}

@@ -164,7 +164,7 @@ func (v *Views) show(s shown) {
 // projected reports whether the stream is one that the views are about.
 func projected(stream string) bool {
 	k := domain.StreamKind(stream)
-	return k.Distribution() || k == domain.KindOrganization
+	return k.Distribution() || k == domain.KindOrganization || stream == domain.SigningStream
 }
 
 // Passed says that the log was read up to p, and that what was not given to

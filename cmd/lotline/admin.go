@@ -82,6 +82,12 @@ func (o *office) makeDefaultOrganization(ctx context.Context) (*domain.Organizat
 	return made.History.Aggregate.(*domain.Organization), nil
 }
 
+// randomSecret is what nobody can guess.
+func randomSecret() (secret [32]byte) {
+	rand.Read(secret[:])
+	return secret
+}
+
 // newKey makes a live key that nobody can guess.
 func newKey(level domain.KeyLevel) string {
 	return domain.KeyText(level, domain.LiveKey, rand.Text())

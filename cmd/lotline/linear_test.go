@@ -183,7 +183,7 @@ func newSubject(random *rand.Rand, k domain.Kind, i, nodes int) *subject {
 		fields["drawAt"], fields["winnerCount"] = farEnd, 1
 	case domain.KindAuction:
 		fields["settleAt"] = farEnd
-	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink:
+	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
 	}
 	if s.planned {
 		fields["openAt"] = farOpening

@@ -34,9 +34,10 @@ type serveCmd struct {
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
 
-	RateLimitSecret int            `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
-	RateLimitPublic int            `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
-	TrustedProxies  []netip.Prefix `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
+	RateLimitSecret   int            `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
+	RateLimitConsumer int            `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
+	RateLimitPublic   int            `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
+	TrustedProxies    []netip.Prefix `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
 }
 
 func (c *serveCmd) validate() error {
@@ -45,8 +46,8 @@ func (c *serveCmd) validate() error {
 			return badConfig("LOTLINE_BUS: %w", err)
 		}
 	}
-	if c.RateLimitSecret < 0 || c.RateLimitPublic < 0 {
-		return badConfig("LOTLINE_RATE_LIMIT_SECRET and LOTLINE_RATE_LIMIT_PUBLIC may not be negative; 0 is no limit")
+	if min(c.RateLimitSecret, c.RateLimitConsumer, c.RateLimitPublic) < 0 {
+		return badConfig("LOTLINE_RATE_LIMIT_SECRET, LOTLINE_RATE_LIMIT_CONSUMER and LOTLINE_RATE_LIMIT_PUBLIC may not be negative; 0 is no limit")
 	}
 	if err := provisioned("LOTLINE_SECRET_KEY", c.SecretKey, domain.SecretKey); err != nil {
 		return err
@@ -80,7 +81,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 		return errors.Join(unlessStopped(ctx, err), listener.Close())
 	}
 	n, err := newNode(l, dir, nodeOptions{
-		limits:    httpapi.Limits{Secret: c.RateLimitSecret, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies},
+		limits:    httpapi.Limits{Secret: c.RateLimitSecret, Consumer: c.RateLimitConsumer, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies},
 		broker:    c.Bus,
 		telemetry: telemetry{spans.tracer(), c.MetricsListen != ""},
 	}, logger)
@@ -109,6 +110,9 @@ func unlessStopped(ctx context.Context, err error) error {
 func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Writer, served <-chan error) error {
 	if !n.catchUp(ctx) {
 		return nil
+	}
+	if err := n.makeSigningKey(ctx); err != nil {
+		return unlessStopped(ctx, fmt.Errorf("make a key to sign tokens with: %w", err))
 	}
 	made, err := c.provision(ctx, n, out)
 	if err != nil {
@@ -167,6 +171,21 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 	return made, nil
 }
 
+// makeSigningKey makes the first key to sign tokens with, when the log has none. Of
+// nodes that start together one makes it.
+func (n *node) makeSigningKey(ctx context.Context) error {
+	if _, err := n.views.SigningKeys(); !errors.Is(err, projections.ErrBehind) {
+		return nil // or its stream is in quarantine, and all else goes on
+	}
+	made, err := n.handler.Handle(ctx, commands.Request{
+		Stream: domain.SigningStream, Command: domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true}, Caller: operator,
+	})
+	if err != nil {
+		return err
+	}
+	return n.views.WaitFor(ctx, made.Position)
+}
+
 // node is an engine while it runs.
 type node struct {
 	logger    zerolog.Logger
@@ -195,7 +214,9 @@ var (
 )
 
 // followedKinds are the kinds of streams that the read models are about.
-func followedKinds() []domain.Kind { return append(domain.Kinds(), domain.KindOrganization) }
+func followedKinds() []domain.Kind {
+	return append(domain.Kinds(), domain.KindOrganization, domain.KindSigning)
+}
 
 // nodeOptions are what a node is told beside its log and its directory. The zero
 // value limits nobody and tells nobody.

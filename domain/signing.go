@@ -1,0 +1,214 @@
+package domain
+
+import (
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"slices"
+	"time"
+)
+
+const (
+	// SigningPeriod is how long a key signs tokens before the next one takes its
+	// place.
+	SigningPeriod = 30 * 24 * time.Hour
+	// SigningGrace is how much longer it may: a node that has lost the store does
+	// not hear of the next one.
+	SigningGrace = time.Hour
+	// LongestToken is how long a token can be good for: as long as the longest
+	// session.
+	LongestToken = 31_536_000 * time.Second
+)
+
+// SigningKey signs tokens. It is an Ed25519 key (RFC 8032).
+type SigningKey struct {
+	// ID is the thumbprint of the public half (RFC 7638).
+	ID string `json:"id"`
+	// Secret is what the private half follows from, and the key that comes after
+	// this one when its time is over. The private half does not tell it.
+	Secret    Secret  `json:"secret"`
+	CreatedAt Instant `json:"createdAt"`
+	RetiredAt Instant `json:"retiredAt"` // when the next one took its place
+	RevokedAt Instant `json:"revokedAt"`
+}
+
+// Private is the half that signs.
+func (k SigningKey) Private() ed25519.PrivateKey {
+	seed := deriveSecret(k.Secret.Plain, "lotline-signing-key-v1")
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// Public is the half that verifies.
+func (k SigningKey) Public() ed25519.PublicKey {
+	return k.Private().Public().(ed25519.PublicKey)
+}
+
+// Signs reports whether a token that was issued at a time may bear the key's
+// signature. One that is retired signs what was issued before, or shortly after:
+// whoever steals it late cannot make new tokens.
+func (k SigningKey) Signs(issued Instant) bool {
+	return k.RevokedAt == 0 && (k.RetiredAt == 0 || issued < k.RetiredAt.Add(SigningGrace))
+}
+
+// over reports whether all that the key may have signed has expired.
+func (k SigningKey) over(now Instant) bool {
+	return k.RetiredAt != 0 && k.RetiredAt.Add(SigningGrace+LongestToken) <= now
+}
+
+// Next is the key that follows when the time of k is over. It has not been made
+// then, but can be told to those who verify ahead of time.
+func (k SigningKey) Next() SigningKey {
+	secret := deriveSecret(k.Secret.Plain, "lotline-signing-next-v1")
+	return newSigningKey(hex.EncodeToString(secret[:]))
+}
+
+func newSigningKey(secret string) SigningKey {
+	k := SigningKey{Secret: Secret{Plain: secret}}
+	k.ID = thumbprint(k.Public())
+	return k
+}
+
+func deriveSecret(secret, purpose string) [32]byte {
+	h := hmac.New(sha256.New, []byte(secret))
+	h.Write([]byte(purpose))
+	return [32]byte(h.Sum(nil))
+}
+
+// thumbprint is the JWK thumbprint of an Ed25519 key (RFC 7638, RFC 8037).
+func thumbprint(public ed25519.PublicKey) string {
+	x := base64.RawURLEncoding.EncodeToString(public)
+	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + x + `"}`))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// SigningKeys are the keys by which the tokens of all organizations are signed: the
+// last one signs, those before it are still verified. Its zero value has none. Not
+// safe for concurrent use.
+type SigningKeys struct {
+	Keys   []SigningKey `json:"keys"` // in the order in which they were made
+	Latest Instant      `json:"latest"`
+}
+
+// Current is the key that signs now, and false before the first is made.
+func (s *SigningKeys) Current() (SigningKey, bool) {
+	if len(s.Keys) == 0 {
+		return SigningKey{}, false
+	}
+	return s.Keys[len(s.Keys)-1], true
+}
+
+// Signer is the key that signs what is issued at a time: the one that was current
+// then or, when that is not known any more or is revoked, the one that is now. It
+// is false before the first is made.
+func (s *SigningKeys) Signer(issued Instant) (SigningKey, bool) {
+	for _, k := range slices.Backward(s.Keys) {
+		if k.CreatedAt <= issued && k.RevokedAt == 0 {
+			return k, true
+		} else if k.CreatedAt <= issued {
+			break
+		}
+	}
+	return s.Current()
+}
+
+// Secrets names the keys' secrets.
+func (s *SigningKeys) Secrets() []SecretField {
+	fields := make([]SecretField, len(s.Keys))
+	for i := range s.Keys {
+		fields[i] = SecretField{"secret", &s.Keys[i].Secret}
+	}
+	return fields
+}
+
+// Decide implements Aggregate.
+func (s *SigningKeys) Decide(now Instant, cmd Command) ([]Event, error) {
+	current, any := s.Current()
+	switch c := cmd.(type) {
+	case Advance:
+		if at := s.Wake(); at != 0 && at <= now {
+			return []Event{current.Next().made(now)}, nil
+		}
+		return nil, nil
+	case MakeSigningKey:
+		if any && c.OnlyFirst {
+			return nil, nil
+		}
+		return []Event{freshSigningKey(c.Secret).made(now)}, nil
+	case RevokeSigningKey:
+		i := s.find(c.KeyID)
+		switch {
+		case i < 0:
+			return nil, Refuse(KeyNotFound, "")
+		case s.Keys[i].RevokedAt != 0:
+			return nil, Refuse(KeyNotFound, "it is revoked already")
+		case s.Keys[i].RetiredAt != 0:
+			return []Event{SigningKeyRevoked{Stamp{now}, c.KeyID}}, nil
+		}
+		return []Event{freshSigningKey(c.Secret).made(now), SigningKeyRevoked{Stamp{now}, c.KeyID}}, nil
+	}
+	return nil, Refuse(InvalidTransition, "signing keys do not take %T", cmd)
+}
+
+func freshSigningKey(secret [32]byte) SigningKey {
+	return newSigningKey(hex.EncodeToString(secret[:]))
+}
+
+// made says that k is made. The event has a secret of its own: it is sealed where it
+// is written.
+func (k SigningKey) made(now Instant) Event {
+	public := base64.RawURLEncoding.EncodeToString(k.Public())
+	return &SigningKeyCreated{Stamp{now}, k.ID, public, Secret{Plain: k.Secret.Plain}}
+}
+
+func (s *SigningKeys) find(id string) int {
+	return slices.IndexFunc(s.Keys, func(k SigningKey) bool { return k.ID == id })
+}
+
+// Evolve implements Aggregate. Keys of which nothing can be good any more are
+// forgotten when the next one is made.
+func (s *SigningKeys) Evolve(e Event) error {
+	if e.When() < s.Latest {
+		return ruleError(ruleTime, "%s after %s", e.When(), s.Latest)
+	}
+	switch e := e.(type) {
+	case *SigningKeyCreated:
+		made := newSigningKey(e.Secret.Plain)
+		if made.ID != e.KeyID || base64.RawURLEncoding.EncodeToString(made.Public()) != e.PublicKey {
+			return ruleError(ruleCommitment, "the secret of %s makes %s", e.KeyID, made.ID)
+		}
+		if s.find(e.KeyID) >= 0 {
+			return ruleError(ruleKeys, "%s is made twice", e.KeyID)
+		}
+		made.Secret, made.CreatedAt = e.Secret, e.At
+		if n := len(s.Keys); n > 0 {
+			s.Keys[n-1].RetiredAt = e.At
+		}
+		s.Keys = slices.DeleteFunc(append(s.Keys, made), func(k SigningKey) bool { return k.over(e.At) })
+	case SigningKeyRevoked:
+		i := s.find(e.KeyID)
+		if i < 0 || s.Keys[i].RevokedAt != 0 || s.Keys[i].RetiredAt == 0 {
+			return ruleError(ruleKeys, "%s is not one that can be revoked", e.KeyID)
+		}
+		s.Keys[i].RevokedAt = e.At
+	default:
+		return ruleError(ruleKind, "signing keys do not have %T", e)
+	}
+	s.Latest = e.When()
+	return nil
+}
+
+// Wake implements Aggregate.
+func (s *SigningKeys) Wake() Instant {
+	current, any := s.Current()
+	if !any {
+		return 0
+	}
+	return current.CreatedAt.Add(SigningPeriod)
+}
+
+// Fork implements Aggregate.
+func (s *SigningKeys) Fork() Aggregate {
+	return &SigningKeys{slices.Clone(s.Keys), s.Latest}
+}
