@@ -29,6 +29,7 @@ type Views struct {
 	file      *file
 	histories Histories
 	folds     *folds
+	snapshots *snapshots
 	// crowded says that more than crowd streams wait to be written.
 	crowded chan struct{}
 
@@ -70,6 +71,7 @@ func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views,
 	}
 	v := newViews(file, loaded, log)
 	v.histories = origin.Log
+	v.snapshots = newSnapshots(path, origin.ID, seals)
 	return v, nil
 }
 
