@@ -47,6 +47,9 @@ func (s stored) history(seals Opener) (*domain.History, error) {
 	}
 	sealedIn := "signing.key.created"
 	if d, ok := holder.(domain.Distribution); ok {
+		if string(d.Shared().Metadata) == "null" {
+			d.Shared().Metadata = nil // as it was
+		}
 		if d.Shared().Deleted {
 			return h, nil // there are none any more
 		}
