@@ -215,11 +215,13 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	check(v)
 	save(t, v)
 	closeViews(t, v)
+	l.must(t, id, domain.Enter{ConsumerID: "while it was down"})
 
 	v = open()
 	if !slices.Equal(w.from, []domain.Revision{domain.NoStream}) {
 		t.Errorf("read from %d", w.from)
 	}
+	follow(v, l)
 	check(v)
 	if h, _ := v.State(quiet.Stream()); h != nil {
 		t.Error("what came from the file alone is decided on")
@@ -235,6 +237,16 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	if !slices.Equal(w.from, []domain.Revision{kept}) {
 		t.Errorf("read from %d, and the snapshot is of %d", w.from, kept)
 	}
+	check(v)
+	v.keep(v.models.streams[id.Stream()].current.history)
+	closeViews(t, v)
+	l.must(t, id, domain.Enter{ConsumerID: "later"})
+
+	v = open()
+	if len(w.from) > 0 {
+		t.Errorf("read from %d, and the snapshot is as new as the file", w.from)
+	}
+	follow(v, l)
 	check(v)
 	closeViews(t, v)
 
