@@ -215,7 +215,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	check(v)
 	save(t, v)
 	closeViews(t, v)
-	l.must(t, id, domain.Enter{ConsumerID: "while it was down"})
+	l.must(t, id, domain.Enter{ConsumerID: "meanwhile"})
 
 	v = open()
 	if !slices.Equal(w.from, []domain.Revision{domain.NoStream}) {
