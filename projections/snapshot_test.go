@@ -260,6 +260,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	if !slices.Equal(w.from, []domain.Revision{5, domain.NoStream}) {
 		t.Errorf("read from %d", w.from)
 	}
+	follow(v, l)
 	check(v)
 	closeViews(t, v)
 }
