@@ -137,6 +137,8 @@ type committer struct {
 	selectIDs     *sqlite3.Stmt
 	selectNewest  *sqlite3.Stmt
 	selectLogHead *sqlite3.Stmt
+	begin         *sqlite3.Stmt
+	end           *sqlite3.Stmt
 
 	// The fields below are owned by run.
 
@@ -173,6 +175,8 @@ func openCommitter(s *store) (_ *committer, err error) {
 		return nil, err
 	}
 	err = prepareAll(conn, map[**sqlite3.Stmt]string{
+		&c.begin:         `BEGIN IMMEDIATE`,
+		&c.end:           `COMMIT`,
 		&c.selectStream:  selectStream,
 		&c.insertStream:  `INSERT INTO streams (name) VALUES (?)`,
 		&c.updateStream:  `UPDATE streams SET truncate_before = nullif(?, 0), max_count = nullif(?, 0), max_age = nullif(?, 0) WHERE id = ?`,
@@ -266,7 +270,7 @@ func (c *committer) takeBack() {
 }
 
 func (c *committer) transact(batch []*write) (err error) {
-	if err := c.conn.Exec(`BEGIN IMMEDIATE`); err != nil {
+	if err := c.begin.Exec(); err != nil {
 		return err
 	}
 	defer func() {
@@ -287,7 +291,7 @@ func (c *committer) transact(batch []*write) (err error) {
 			return err
 		}
 	}
-	return c.conn.Exec(`COMMIT`)
+	return c.end.Exec()
 }
 
 // apply does one write inside the transaction. A refusal is left in w and has
