@@ -151,6 +151,7 @@ type committer struct {
 	// What the present batch has touched, in case it has to be taken back.
 	touched []*head
 	added   []uuid.UUID
+	written []recorded
 }
 
 func openCommitter(s *store) (_ *committer, err error) {
@@ -251,9 +252,11 @@ func (c *committer) commit(batch []*write) {
 		}
 		c.takeBack()
 	} else if len(c.touched) > 0 {
+		c.store.news.add(c.written)
 		c.store.hub.wake(c.touched)
 	}
-	c.touched, c.added = c.touched[:0], c.added[:0]
+	clear(c.written)
+	c.touched, c.added, c.written = c.touched[:0], c.added[:0], c.written[:0]
 	for _, w := range batch {
 		close(w.done)
 	}
@@ -530,10 +533,15 @@ func (c *committer) insert(h *head, revision int64, events []proposed) (receipt,
 	}
 	c.touch(h)
 	for i := range events {
-		if err := c.insertOne(h.id, revision+int64(i), &events[i]); err != nil {
+		e := &events[i]
+		if err := c.insertOne(h.id, revision+int64(i), e); err != nil {
 			return receipt{}, fmt.Errorf("insert event: %w", err)
 		}
 		c.position++
+		c.written = append(c.written, recorded{
+			position: c.position, stream: h.name, revision: revision + int64(i), id: e.id,
+			kind: e.kind, json: e.json, created: c.created, data: e.data, metadata: e.metadata,
+		})
 	}
 	h.last = revision + int64(len(events)) - 1
 	return receipt{revision: h.last, position: c.position}, nil
