@@ -290,7 +290,7 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 	}
 	// Nobody waits for ever behind one queue that never rests.
 	v = emptyViews()
-	for _, r := range l.events[:2*heldAtOnce] {
+	for _, r := range l.events[:heldAtOnce+10] {
 		v.Follow(r)
 	}
 	if q := v.models.find(id.Stream()).current.queueOf(); q == nil || q.Tally.Entries() < heldAtOnce-5 {
