@@ -185,17 +185,17 @@ func brokenHistories() map[string]broken {
 
 	const signing = domain.KindSigning
 	one, two := signer(signingSecret(1)), signer(signingSecret(2))
-	ends := func(when string, k domain.SigningKey) domain.Event {
-		return domain.SigningKeyRevoked{Stamp: stamp(when), KeyID: k.ID}
+	ends := func(k domain.SigningKey) domain.Event {
+		return domain.SigningKeyRevoked{Stamp: stamp("09:00"), KeyID: k.ID}
 	}
 	misnamed, another := keyMade(at("08:00"), one), keyMade(at("08:00"), one)
 	misnamed.KeyID, another.PublicKey = two.ID, base64url(two.Public())
 	add("has a signing key that is not its secret's", ruleCommitment, signing, misnamed)
 	add("has a public key that is not its secret's", ruleCommitment, signing, another)
 	add("makes a signing key twice", ruleKeys, signing, keyMade(at("08:00"), one), keyMade(at("09:00"), one))
-	add("revokes the signing key that signs", ruleKeys, signing, keyMade(at("08:00"), one), ends("09:00", one))
-	add("revokes an unknown signing key", ruleKeys, signing, keyMade(at("08:00"), one), ends("09:00", two))
-	add("revokes a signing key twice", ruleKeys, signing, keyMade(at("08:00"), one), keyMade(at("08:10"), two), ends("09:00", one), ends("09:00", one))
+	add("revokes the signing key that signs", ruleKeys, signing, keyMade(at("08:00"), one), ends(one))
+	add("revokes an unknown signing key", ruleKeys, signing, keyMade(at("08:00"), one), ends(two))
+	add("revokes a signing key twice", ruleKeys, signing, keyMade(at("08:00"), one), keyMade(at("08:10"), two), ends(one), ends(one))
 	add("makes a signing key back in time", ruleTime, signing, keyMade(at("08:00"), one), keyMade(at("07:00"), two))
 	add("has signing keys that are opened", ruleKind, signing, opened("09:00"))
 

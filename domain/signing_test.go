@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"reflect"
 	"testing"
 	"time"
@@ -187,7 +188,7 @@ func TestLaws_signingKeys(t *testing.T) {
 			}
 			before := h.Fork().Aggregate.(*domain.SigningKeys)
 			events, err := domaintest.Carry(h, counts, cmd)
-			if _, refused := err.(*domain.Error); err != nil && !refused {
+			if _, refused := errors.AsType[*domain.Error](err); err != nil && !refused {
 				t.Fatal(err)
 			}
 			log = append(log, events...)
