@@ -144,6 +144,8 @@ func eventType(stream string, e domain.Event) string {
 	switch e.(type) {
 	case *domain.QueueCreated, *domain.DrawCreated, *domain.AuctionCreated:
 		return kind + ".created"
+	case *domain.SigningKeyCreated:
+		return kind + ".key.created"
 	}
 	return fmt.Sprintf("%s.%T", kind, e)
 }

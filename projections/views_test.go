@@ -41,6 +41,7 @@ func world(t *rapid.T, l *testLog) {
 				l.try(id.Stream(), domain.Advance{})
 			}
 			l.try(orgs[pick("org", len(orgs))].Stream(), fields("name", `"renamed"`))
+			l.try(domain.SigningStream, domain.MakeSigningKey{Secret: [32]byte{byte(len(l.events))}, OnlyFirst: pick("only first", 2) == 0})
 		case op == 7:
 			l.try(ids[pick("id", len(ids))].Stream(), domain.Delete{})
 		case op == 8:
