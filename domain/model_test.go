@@ -3,6 +3,7 @@ package domain_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"testing"
@@ -550,3 +551,119 @@ func TestQueue_doesWhatThePlainModelDoes(t *testing.T) {
 }
 
 func FuzzQueue(f *testing.F) { f.Fuzz(rapid.MakeFuzz(playQueue)) }
+
+// TestQueue_plantedFaultsAreRefused plants a fault into each place of random logs
+// that has room for it. Whoever folds such a log is told, at that place or behind it.
+func TestQueue_plantedFaultsAreRefused(t *testing.T) {
+	t.Parallel()
+	planted := map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		log := queueOf(2, 60, 2)
+		p := &trace{t: t, h: domaintest.Fold(t, domain.KindQueue, log), log: log, clock: at("09:00"), m: &model{
+			status: domain.StatusOpen, closeAt: at("11:00"), latest: at("09:00"), earned: at("09:00"), capacity: 2, rate: 60, session: 2,
+		}}
+		for range rapid.IntRange(0, 40).Draw(t, "commands") {
+			p.step()
+		}
+		end, err := domaintest.Advance(p.h, max(p.m.closeAt, p.m.latest).Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.log = append(p.log, end...)
+		for i, e := range p.log {
+			for name, fault := range faults(t, p.log[:i:i], e) {
+				if name == "a lost entry" && !missed(e.(domain.ConsumerEntered).Entry, p.log[i+1:]) {
+					continue
+				}
+				planted[name]++
+				if refusedAt(slices.Concat(fault, p.log[i+1:])) < 0 {
+					t.Fatalf("%s is not found: instead of %s\nthere is%s\nin%s", name, domaintest.Show(list(e)), domaintest.Show(fault[i:]), domaintest.Show(p.log))
+				}
+			}
+		}
+	})
+	for _, name := range []string{
+		"a double admission", "an admission of somebody else", "an admission out of turn", "a pace that is a millisecond fast", "a lost entry", "a place that is taken over",
+		"a session that outlives its end", "a session that ends early", "a session that is a millisecond longer", "an end before the last has finished",
+	} {
+		if planted[name] == 0 {
+			t.Errorf("%s was never planted", name)
+		}
+	}
+}
+
+// faults are logs that go wrong where before goes on with e.
+func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]domain.Event {
+	all := map[string][]domain.Event{}
+	q := domaintest.Fold(t, domain.KindQueue, before).Aggregate.(*domain.Queue)
+	plant := func(name string, events ...domain.Event) { all[name] = slices.Concat(before, events) }
+	switch e := e.(type) {
+	case domain.ConsumerEntered:
+		plant("a lost entry")
+		other := e
+		for p := range q.Participants() {
+			if other.ConsumerID = p.ConsumerID; p.Standing == domain.StandingQueued {
+				plant("a place that is taken over", other)
+			}
+		}
+	case domain.ConsumerAdmitted:
+		plant("a double admission", e, e)
+		longer := e
+		if longer.ExpiresAt != 0 {
+			longer.ExpiresAt++
+			plant("a session that is a millisecond longer", longer)
+		}
+		other := e
+		other.ConsumerID += "x"
+		plant("an admission of somebody else", other)
+		if e.ByHand {
+			break
+		}
+		// Only where the pace, and not who waits since when, decided the time.
+		if fast := e; q.Wake() == e.At && e.At > q.Latest {
+			fast.At--
+			if fast.ExpiresAt != 0 {
+				fast.ExpiresAt--
+			}
+			plant("a pace that is a millisecond fast", fast)
+		}
+		for p := range q.Participants() {
+			if out := e; p.Position > 1 {
+				number, _ := domain.EntryOfTicket(p.Ticket, "made", idOf(domain.KindQueue))
+				out.Participant = who(p.ConsumerID, number)
+				plant("an admission out of turn", out)
+			}
+		}
+	case domain.ConsumerExpired:
+		// What follows is at its time or later, the end of the queue at the latest.
+		plant("a session that outlives its end")
+		early := e
+		if early.At--; early.At >= q.Latest {
+			plant("a session that ends early", early)
+		}
+	case domain.Closed:
+		if q.Tally.Admitted > 0 {
+			plant("an end before the last has finished", e, domain.Completed{Stamp: e.Stamp})
+		}
+	}
+	return all
+}
+
+// missed reports whether anything in a log depends on an entry.
+func missed(entry int64, log []domain.Event) bool {
+	return slices.ContainsFunc(log, func(e domain.Event) bool {
+		field := reflect.ValueOf(e).FieldByName("Entry")
+		return field.IsValid() && field.Int() >= entry
+	})
+}
+
+// refusedAt is the place of the first event that the rules refuse, or -1.
+func refusedAt(log []domain.Event) int {
+	q := domain.NewAggregate(domain.KindQueue)
+	for i, e := range log {
+		if q.Evolve(e) != nil {
+			return i
+		}
+	}
+	return -1
+}
