@@ -572,8 +572,11 @@ func TestQueue_plantedFaultsAreRefused(t *testing.T) {
 		p.log = append(p.log, end...)
 		for i, e := range p.log {
 			for name, fault := range faults(t, p.log[:i:i], e) {
+				if name == "a session that outlives its end" && i == len(p.log)-1 {
+					continue // and does so still
+				}
 				if name == "a lost entry" && !missed(e.(domain.ConsumerEntered).Entry, p.log[i+1:]) {
-					continue
+					continue // no trace of it is left
 				}
 				planted[name]++
 				if refusedAt(slices.Concat(fault, p.log[i+1:])) < 0 {
