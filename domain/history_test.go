@@ -34,6 +34,12 @@ const (
 	ruleCommitment = "the revealed secret is the one that was committed to"
 	ruleEntries    = "the frozen list holds who entered"
 	ruleKeys       = "a key is made once and ends once"
+	ruleLine       = "a consumer's standing changes as the queue's rules say"
+	ruleTurn       = "nobody is admitted before who entered earlier and still waits"
+	rulePace       = "automatic admission keeps to the rate"
+	ruleCapacity   = "no more wait than the capacity in force"
+	ruleSession    = "a session lasts as long as was said, and is over then"
+	ruleUnfinished = "a queue is completed when nobody admitted is unfinished"
 	ruleEntropy    = "entropy comes once, while CLOSED, to who named a source"
 )
 
@@ -182,6 +188,10 @@ func brokenHistories() map[string]broken {
 	add("changes to what cannot be", ruleUpdate, organization, org, updated("08:10", domain.CauseUpdate, `currencyCode "USD" "XXX"`))
 	add("clears what is never null", ruleUpdate, organization, org, updated("08:10", domain.CauseUpdate, `name "Acme" null`))
 	add("has an event of a distribution", ruleKind, organization, org, opened("09:00"))
+
+	for name, b := range brokenLines() {
+		add(name, b.rule, queue, b.events)
+	}
 
 	claimed := domain.Claimed{Stamp: stamp("08:00"), ID: idOf(queue)}
 	add("is claimed twice", ruleCreation, domain.KindClaim, claimed, claimed)

@@ -369,12 +369,13 @@ func (l *line) settle() {
 	}
 }
 
-// nextEnd is when the next session ends by itself, or 0 for never.
-func (l *line) nextEnd() Instant {
+// nextEnd is the entry whose session is the next to end by itself, and when; 0 for
+// never.
+func (l *line) nextEnd() (number int64, at Instant) {
 	if l.sessions == nil {
-		return 0
+		return 0, 0
 	}
-	return l.sessions.ends
+	return l.sessions.number, l.sessions.ends
 }
 
 // ended yields the sessions that have ended by t, in order.

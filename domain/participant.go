@@ -29,6 +29,11 @@ func (s Standing) String() string { return standings[s] }
 // final reports whether nothing more becomes of the entry.
 func (s Standing) final() bool { return s != StandingQueued && s != StandingAdmitted }
 
+// outside reports whether the consumer may enter, again or for the first time.
+func (s Standing) outside() bool {
+	return s == StandingNone || s == StandingLeft || s == StandingExpired
+}
+
 // MarshalJSON writes the name.
 func (s Standing) MarshalJSON() ([]byte, error) { return appendString(nil, s.String()), nil }
 
@@ -170,7 +175,10 @@ func (q *Queue) Participation(consumer string) (Participation, bool) {
 			p.EstimatedWait = (p.Position*60 + r - 1) / r
 		}
 	case StandingAdmitted:
-		p.Position, p.EstimatedWait, p.Admission = 0, 0, e.session.event
+		p.Position, p.Admission = 0, e.session.event
+		if q.AdmissionRate > 0 {
+			p.EstimatedWait = 0
+		}
 	case StandingCompleted:
 		p.CompletedAt = e.endedAt
 	case StandingNone, StandingExpired, StandingDenied, StandingLeft:

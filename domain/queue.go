@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -17,7 +18,8 @@ type QueueSettings struct {
 // has not been created. Not safe for concurrent use.
 //
 // Its JSON has everything but who entered. What was restored from it does not know
-// them: it may be shown, and counts what happens, but nothing may be decided on it.
+// them, unless nobody did: it may be shown, but nothing may be decided on it, it
+// refuses what participants do, and does not wake for the end of their sessions.
 type Queue struct {
 	Lifecycle
 	QueueSettings
@@ -124,10 +126,11 @@ func (q *Queue) Decide(now Instant, cmd Command) ([]Event, error) {
 // enter makes an entry for who has none, or whose last one ended by leaving or
 // expiring. Everybody else stays where they are.
 func (q *Queue) enter(now Instant, c Enter) ([]Event, error) {
-	switch last := q.standing(c.ConsumerID); last {
-	case StandingQueued, StandingAdmitted, StandingCompleted, StandingDenied:
+	if !VisibleASCII(c.ConsumerID, maxConsumerID) {
+		return nil, &Error{Code: ValidationFailed, Details: []Detail{{"consumerId", "must have 1 to 128 visible ASCII characters"}}}
+	}
+	if !q.standing(q.line.latest(c.ConsumerID)).outside() {
 		return nil, nil
-	case StandingNone, StandingLeft, StandingExpired:
 	}
 	switch {
 	case q.Status.over():
@@ -137,79 +140,89 @@ func (q *Queue) enter(now Instant, c Enter) ([]Event, error) {
 	case q.Status == StatusScheduled:
 		return nil, &Error{Code: NotOpenYet(KindQueue), OpensAt: q.OpenAt, RetryAfter: q.OpenAt.Time().Sub(now.Time())}
 	case q.MaxCapacity != 0 && q.Tally.Waiting >= int64(q.MaxCapacity):
-		retry := 30 * time.Second
-		if q.AdmissionRate != 0 {
-			retry = time.Minute / time.Duration(q.AdmissionRate)
-		}
-		return nil, &Error{Code: QueueFull, RetryAfter: retry}
+		return nil, &Error{Code: QueueFull, RetryAfter: q.retryAfter()}
 	}
 	return []Event{ConsumerEntered{Stamp{now}, Participant{c.ConsumerID, q.line.count + 1}}}, nil
 }
 
-// standing is where a consumer stands, by the latest entry.
-func (q *Queue) standing(consumer string) Standing {
-	if p, ok := q.Participation(consumer); ok {
-		return p.Standing
+// retryAfter is when somebody may have been admitted from a full queue, in whole
+// seconds.
+func (q *Queue) retryAfter() time.Duration {
+	if q.AdmissionRate == 0 {
+		return 30 * time.Second
 	}
-	return StandingNone
+	return time.Duration((60+q.AdmissionRate-1)/q.AdmissionRate) * time.Second
 }
 
-// find returns the latest entry of who entered.
-func (q *Queue) find(consumer string) (*entry, error) {
+// standing is what became of an entry, which is nil for who never entered. Who still
+// waits when the queue is COMPLETED is DENIED by that.
+func (q *Queue) standing(e *entry) Standing {
+	switch {
+	case e == nil:
+		return StandingNone
+	case e.status == StandingQueued && q.Status == StatusCompleted:
+		return StandingDenied
+	}
+	return e.status
+}
+
+// find returns the latest entry of who entered, and what became of it.
+func (q *Queue) find(consumer string) (*entry, Standing, error) {
 	e := q.line.latest(consumer)
 	if e == nil {
-		return nil, Refuse(ConsumerNotInQueue, "")
+		return nil, StandingNone, Refuse(ConsumerNotInQueue, "")
 	}
-	return e, nil
+	return e, q.standing(e), nil
 }
 
-func (q *Queue) notPossible(e *entry) error {
-	return Refuse(NotPossible, "the consumer is %s", q.standing(e.consumer))
-}
+func notPossible(s Standing) error { return Refuse(NotPossible, "the consumer is %s", s) }
 
 func (e *entry) participant() Participant { return Participant{e.consumer, e.number} }
 
 func (q *Queue) leave(now Instant, c Leave) ([]Event, error) {
-	e, err := q.find(c.ConsumerID)
+	e, is, err := q.find(c.ConsumerID)
 	switch {
 	case err != nil:
 		return nil, err
-	case e.status == StandingLeft:
+	case is == StandingLeft:
 		return nil, nil
-	case e.status.final() || q.Status == StatusCompleted:
-		return nil, q.notPossible(e)
+	case is.final():
+		return nil, notPossible(is)
 	}
-	return []Event{ConsumerLeft{Stamp{now}, e.participant(), e.status}}, nil
+	return []Event{ConsumerLeft{Stamp{now}, e.participant(), is}}, nil
 }
 
 func (q *Queue) admitByHand(now Instant, c Admit) ([]Event, error) {
 	if c.ConsumerID != "" {
-		e, err := q.find(c.ConsumerID)
+		e, is, err := q.find(c.ConsumerID)
 		switch {
 		case err != nil:
 			return nil, err
-		case e.status == StandingAdmitted:
+		case is == StandingAdmitted:
 			return nil, nil
-		case e.status != StandingQueued || q.Status == StatusCompleted:
-			return nil, q.notPossible(e)
+		case is != StandingQueued:
+			return nil, notPossible(is)
 		}
 		return []Event{q.admission(now, e, true)}, nil
+	}
+	if c.Count < 1 || c.Count > MaxAdmit {
+		return nil, &Error{Code: ValidationFailed, Details: []Detail{{"count", fmt.Sprintf("must be from 1 to %d", MaxAdmit)}}}
 	}
 	if q.Status != StatusOpen && q.Status != StatusClosed {
 		return nil, Refuse(NotPossible, "the queue is %s", q.Status)
 	}
-	return q.admissions(now, min(c.Count, MaxAdmit), true), nil
+	return q.admissions(now, c.Count, true), nil
 }
 
 func (q *Queue) complete(now Instant, c Complete) ([]Event, error) {
-	e, err := q.find(c.ConsumerID)
+	e, is, err := q.find(c.ConsumerID)
 	switch {
 	case err != nil:
 		return nil, err
-	case e.status == StandingCompleted:
+	case is == StandingCompleted:
 		return nil, nil
-	case e.status != StandingAdmitted:
-		return nil, q.notPossible(e)
+	case is != StandingAdmitted:
+		return nil, notPossible(is)
 	}
 	return []Event{ConsumerCompleted{Stamp{now}, e.participant()}}, nil
 }
@@ -218,16 +231,16 @@ func (q *Queue) deny(now Instant, c Deny) ([]Event, error) {
 	if !slices.Contains(DenyReasons(), c.Reason) {
 		return nil, &Error{Code: ValidationFailed, Details: []Detail{{"reason", "must be ORDER_LIMIT_EXCEEDED, FRAUD_DETECTED or ADMIN_ACTION"}}}
 	}
-	e, err := q.find(c.ConsumerID)
+	e, is, err := q.find(c.ConsumerID)
 	switch {
 	case err != nil:
 		return nil, err
-	case e.status == StandingDenied:
+	case is == StandingDenied:
 		return nil, nil
-	case e.status.final() || q.Status == StatusCompleted:
-		return nil, q.notPossible(e)
+	case is.final():
+		return nil, notPossible(is)
 	}
-	return []Event{ConsumerDenied{Stamp{now}, e.participant(), e.status, c.Reason}}, nil
+	return []Event{ConsumerDenied{Stamp{now}, e.participant(), is, c.Reason}}, nil
 }
 
 // admission begins a session at t.
@@ -296,12 +309,13 @@ func (q *Queue) expirations(t Instant) (events []Event) {
 	return events
 }
 
-// nextAdmission is when somebody is to be admitted automatically, or 0.
+// nextAdmission is when somebody is to be admitted automatically, which is not
+// before the latest event, or 0.
 func (q *Queue) nextAdmission() Instant {
-	if q.Tally.Waiting == 0 {
+	if q.Tally.Waiting == 0 || q.AdmissionRate == 0 {
 		return 0
 	}
-	return q.Pace.next(q.AdmissionRate, q.Latest)
+	return max(q.Pace.next(q.AdmissionRate, q.Latest), q.Latest)
 }
 
 // Wake implements Aggregate.
@@ -310,11 +324,13 @@ func (q *Queue) Wake() Instant {
 	case q.Deleted:
 		return 0
 	case q.Status == StatusOpen:
-		return earlier(q.CloseAt, earlier(q.line.nextEnd(), q.nextAdmission()))
+		_, ends := q.line.nextEnd()
+		return earlier(q.CloseAt, earlier(ends, q.nextAdmission()))
 	case q.Status == StatusClosed && q.Tally.Admitted == 0:
 		return q.Latest
 	case q.Status == StatusClosed:
-		return q.line.nextEnd()
+		_, ends := q.line.nextEnd()
+		return ends
 	}
 	return q.wake()
 }
@@ -322,6 +338,9 @@ func (q *Queue) Wake() Instant {
 // Evolve implements Aggregate.
 func (q *Queue) Evolve(e Event) error {
 	if err := q.admit(e); err != nil {
+		return err
+	}
+	if err := q.inTime(e); err != nil {
 		return err
 	}
 	switch e := e.(type) {
@@ -368,9 +387,28 @@ func (q *Queue) Evolve(e Event) error {
 	return q.evolve(e, q)
 }
 
-// beforeClose refuses what ends with the close.
+// inTime refuses what passes over a session that is over. Sessions end one after
+// another, each on its own time, and whatever else is recorded then comes behind.
+func (q *Queue) inTime(e Event) error {
+	number, ends := q.line.nextEnd()
+	x, isEnd := e.(ConsumerExpired)
+	switch {
+	case isEnd && (ends == 0 || x.Entry != number || x.At != q.dated(ends).At):
+		return ruleError(ruleSession, "entry %d expired at %s, and the next session to end is that of entry %d at %s", x.Entry, x.At, number, ends)
+	case !isEnd && reached(ends, e.When()):
+		return ruleError(ruleSession, "%T at %s, after the end of the session of entry %d at %s", e, e.When(), number, ends)
+	}
+	return nil
+}
+
+// beforeClose refuses what ends with the close. Sessions that are over just then
+// are ended before it.
 func (q *Queue) beforeClose(e Event) error {
-	if q.Status != StatusOpen || q.CloseAt != 0 && e.When() >= q.CloseAt {
+	until := q.CloseAt
+	if _, isEnd := e.(ConsumerExpired); isEnd {
+		until++
+	}
+	if q.Status != StatusOpen || q.CloseAt != 0 && e.When() >= until {
 		return ruleError(ruleLine, "%T at %s in status %s", e, e.When(), q.Status)
 	}
 	return nil
@@ -380,11 +418,11 @@ func (q *Queue) applyEntered(e ConsumerEntered) error {
 	if err := q.beforeClose(e); err != nil {
 		return err
 	}
-	last := q.standing(e.ConsumerID)
+	last := q.standing(q.line.latest(e.ConsumerID))
 	switch {
 	case !VisibleASCII(e.ConsumerID, maxConsumerID) || e.Entry != q.line.count+1:
 		return ruleError(ruleLine, "entry %d of %q follows %d", e.Entry, e.ConsumerID, q.line.count)
-	case last != StandingNone && last != StandingLeft && last != StandingExpired:
+	case !last.outside():
 		return ruleError(ruleLine, "%s entered again, being %s", e.ConsumerID, last)
 	case q.MaxCapacity != 0 && q.Tally.Waiting >= int64(q.MaxCapacity):
 		return ruleError(ruleCapacity, "%d wait, of %d", q.Tally.Waiting, q.MaxCapacity)
@@ -437,8 +475,10 @@ func (q *Queue) inTurn(e ConsumerAdmitted) error {
 // of is the entry that an event is about, which has to be a consumer's latest and
 // stand where the event says.
 func (q *Queue) of(e Event, p Participant, from Standing) (*entry, error) {
-	if q.Status != StatusOpen && q.Status != StatusClosed {
-		return nil, ruleError(ruleLine, "%T in status %s", e, q.Status)
+	if q.Status != StatusClosed {
+		if err := q.beforeClose(e); err != nil {
+			return nil, err
+		}
 	}
 	latest := q.line.latest(p.ConsumerID)
 	if latest == nil || latest.number != p.Entry || latest.status != from || from.final() {
@@ -452,13 +492,6 @@ func (q *Queue) finish(e Event, p Participant, from, to Standing, reason DenyRea
 	was, err := q.of(e, p, from)
 	if err != nil {
 		return err
-	}
-	if s := was.session; s != nil && s.expiresAt != 0 {
-		if over := e.When() >= s.expiresAt; over != (to == StandingExpired) {
-			return ruleError(ruleSession, "%s at %s of a session that ends at %s", to, e.When(), s.expiresAt)
-		}
-	} else if to == StandingExpired {
-		return ruleError(ruleSession, "%s without an end", to)
 	}
 	now := *was
 	now.status, now.reason, now.endedAt = to, reason, e.When()

@@ -83,5 +83,6 @@ func EntryOfTicket(ticket, encryptionSeed string, queue ID) (number int64, ok bo
 	for round := ticketRounds - 1; round >= 0; round-- {
 		left, right = right^ticketRound(block, round, left), left
 	}
-	return int64(left<<ticketHalf | right), true
+	number = int64(left<<ticketHalf | right)
+	return number, number > 0
 }

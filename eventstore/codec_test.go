@@ -30,7 +30,14 @@ func samples() map[schema]domain.Event {
 		EncryptionSeed: domain.Secret{Sealed: "v1.c2VhbGVk"},
 		Metadata:       json.RawMessage(`{"campaign":"<spring> & co","n":1.50,"list":[1,null,{}]}`),
 	}
+	who := domain.Participant{ConsumerID: "customer-1", Entry: 42}
 	out := map[schema]domain.Event{
+		{"queue.consumer.entered", 1}:   domain.ConsumerEntered{Stamp: at, Participant: who},
+		{"queue.consumer.admitted", 1}:  domain.ConsumerAdmitted{Stamp: at, Participant: who, ExpiresAt: 1_795_000_600_123, ByHand: true},
+		{"queue.consumer.completed", 1}: domain.ConsumerCompleted{Stamp: at, Participant: who},
+		{"queue.consumer.expired", 1}:   domain.ConsumerExpired{Stamp: at, Participant: who},
+		{"queue.consumer.left", 1}:      domain.ConsumerLeft{Stamp: at, Participant: who, From: domain.StandingQueued},
+		{"queue.consumer.denied", 1}:    domain.ConsumerDenied{Stamp: at, Participant: who, From: domain.StandingAdmitted, Reason: domain.DenyFraud},
 		{"queue.created", 1}: &domain.QueueCreated{Stamp: at, Identity: id(domain.KindQueue), Common: common, QueueSettings: domain.QueueSettings{MaxCapacity: 500, AdmissionRate: 100, SessionDurationSeconds: 600}},
 		{"draw.created", 1}: &domain.DrawCreated{
 			Stamp: at, Identity: id(domain.KindDraw), Common: common,

@@ -142,7 +142,7 @@ func Carry(h *domain.History, now domain.Instant, cmd domain.Command) ([]domain.
 func SameState(a, b *domain.History) bool {
 	plainA, whoA := bare(a)
 	plainB, whoB := bare(b)
-	return reflect.DeepEqual(plainA, plainB) && slices.Equal(whoA, whoB)
+	return reflect.DeepEqual(plainA, plainB) && slices.Equal(whoA, whoB) && a.Aggregate.Wake() == b.Aggregate.Wake()
 }
 
 // bare returns a history of which the participants are taken out, and these.
