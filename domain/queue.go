@@ -345,7 +345,7 @@ func (q *Queue) Evolve(e Event) error {
 	}
 	switch e := e.(type) {
 	case *QueueCreated:
-		q.QueueSettings, q.tickets = e.QueueSettings, new(tickets)
+		q.QueueSettings = e.QueueSettings
 		return q.begin(e, e.Identity, e.Common, KindQueue)
 	case ConsumerEntered:
 		return q.applyEntered(e)
@@ -426,6 +426,9 @@ func (q *Queue) applyEntered(e ConsumerEntered) error {
 		return ruleError(ruleLine, "%s entered again, being %s", e.ConsumerID, last)
 	case q.MaxCapacity != 0 && q.Tally.Waiting >= int64(q.MaxCapacity):
 		return ruleError(ruleCapacity, "%d wait, of %d", q.Tally.Waiting, q.MaxCapacity)
+	}
+	if q.tickets == nil {
+		q.tickets = new(tickets)
 	}
 	q.line.add(e.ConsumerID, e.At)
 	q.Tally.Waiting++

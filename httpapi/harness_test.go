@@ -40,6 +40,8 @@ type memoryLog struct {
 	held    []*domain.Recorded // what the views do not know yet, while holding
 	holding bool
 	failing error // the answer to every append
+	// stuck, when it is not nil, keeps every read back until it is closed.
+	stuck chan struct{}
 }
 
 func (l *memoryLog) Encode(_ string, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
@@ -92,11 +94,20 @@ func (l *memoryLog) deliver(r *domain.Recorded) {
 	l.views.Follow(r)
 }
 
-func (l *memoryLog) Read(_ context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+func (l *memoryLog) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rest := slices.Clone(l.streams[stream][min(int(after)+1, len(l.streams[stream])):])
+	stuck := l.stuck
 	return func(yield func(*domain.Recorded, error) bool) {
+		if stuck != nil {
+			select {
+			case <-stuck:
+			case <-ctx.Done():
+				yield(nil, ctx.Err())
+				return
+			}
+		}
 		for _, r := range rest {
 			if !yield(r, nil) {
 				return
@@ -198,11 +209,12 @@ const (
 
 func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	tb.Helper()
-	views, err := projections.Open(filepath.Join(tb.TempDir(), "views.db"), projections.Origin{}, noOpener{}, zerolog.Nop())
+	log := &memoryLog{events: map[string]domain.Event{}, streams: map[string][]*domain.Recorded{}}
+	views, err := projections.Open(filepath.Join(tb.TempDir(), "views.db"), projections.Origin{Log: log}, noOpener{}, zerolog.Nop())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	log := &memoryLog{events: map[string]domain.Event{}, streams: map[string][]*domain.Recorded{}, views: views}
+	log.views = views
 	w := &world{tb: tb, log: log, views: views, logged: &lines{}}
 	w.now.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMilli())
 	clock := func() time.Time { return time.UnixMilli(w.now.Load()) }

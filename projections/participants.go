@@ -66,6 +66,7 @@ type folds struct {
 	cancel  context.CancelFunc
 	working sync.WaitGroup
 	slots   chan struct{} // one for each that is under way
+	max     int64         // maxFolded, but for tests
 
 	mu    sync.Mutex // guards the fields below
 	known map[string]*foldedQueue
@@ -83,7 +84,7 @@ type foldedQueue struct {
 }
 
 func newFolds() *folds {
-	f := &folds{slots: make(chan struct{}, foldsAtOnce), known: map[string]*foldedQueue{}}
+	f := &folds{slots: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedQueue{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -138,19 +139,15 @@ func (f *folds) make(by folding, stream string, d *foldedQueue) {
 	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
 	defer cancel()
 	h, err := by(ctx, stream, -1)
-	if err == nil {
-		d.queue = h.Aggregate.(*domain.Queue)
-	}
-	d.err = err
-	close(d.done)
-
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err != nil {
+	defer close(d.done)
+	if d.err = err; err != nil {
 		// It may be the store; whoever asks again finds out.
 		f.drop(stream)
 		return
 	}
+	d.queue = h.Aggregate.(*domain.Queue)
 	f.shrink()
 }
 
@@ -164,7 +161,7 @@ func (f *folds) shrink() {
 		if d.queue == nil {
 			continue // on its way
 		}
-		if entries += d.queue.Tally.Entries(); entries > maxFolded && i > 0 {
+		if entries += d.queue.Tally.Entries(); entries > f.max && i > 0 {
 			f.drop(stream)
 		}
 	}
@@ -249,7 +246,14 @@ func (v *Views) Restore(ctx context.Context) error {
 
 func (v *Views) restore(ctx context.Context, e *entry) error {
 	was := e.current
-	h, err := v.fold(ctx, was.stream(), was.history.Head.Revision)
+	last := was.history.Head.Revision
+	h, err := v.fold(ctx, was.stream(), last)
+	if err == nil && h.Head.Revision != last {
+		err = &domain.HistoryError{
+			Stream: was.stream(), Revision: h.Head.Revision + 1, Rule: "what was recorded stays",
+			Detail: fmt.Sprintf("events up to revision %d were followed before", last),
+		}
+	}
 	var next *state
 	broken, isBroken := errors.AsType[*domain.HistoryError](err)
 	switch {
