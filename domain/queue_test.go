@@ -480,6 +480,9 @@ func TestQueue_sessions(t *testing.T) {
 		"whose end is over are outside, and may enter again": {
 			Kind: queue, Given: in, Now: at("09:01:10"), When: domain.Enter{ConsumerID: "b"}, Then: list(expired("09:01:10", "b", 2), entered("09:01:10", "b", 3)),
 		},
+		"that end after the close come behind it": {
+			Kind: queue, Given: late, Now: at("13:00"), Then: list(closed(queue, "11:00"), expired("12:00", "a", 1), completed("12:00")),
+		},
 		"outlast the close": {Kind: queue, Given: late, Now: at("11:59:59.999"), Then: list(closed(queue, "11:00"))},
 		"that are the last end the queue, and who waits is thereby denied": {
 			Kind: queue, Given: list(late, closed(queue, "11:00")), Now: at("13:00"), Then: list(expired("12:00", "a", 1), completed("12:00")),
