@@ -202,7 +202,8 @@ func TestContract_credentials(t *testing.T) {
 	})
 }
 
-// Rows about entering and bidding are not here: that is not served yet.
+// Rows about queues' consumers are in TestContract_queueErrors; those about entering
+// draws and bidding are not here, because that is not served yet.
 func TestContract_errors(t *testing.T) {
 	t.Parallel()
 	made := func(w *world, i int) string {
