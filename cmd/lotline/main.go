@@ -42,7 +42,10 @@ type cli struct {
 	Backup  backupCmd  `cmd:"" help:"Copy the log of the data directory to a file, while it is in use."`
 	Org     orgCmd     `cmd:"" help:"Administer organizations."`
 	Keys    keysCmd    `cmd:"" help:"Administer keys."`
+	Bench   benchCmd   `cmd:"" help:"Measure an engine under load, and check what it says afterwards."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	BenchServer benchServerCmd `cmd:"" hidden:"" help:"Serve what bench measures."`
 }
 
 func main() {
