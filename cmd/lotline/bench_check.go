@@ -30,18 +30,25 @@ type benchQueue struct {
 	rate         int64          // of admission a minute, 0: none
 	acknowledged [][]benchEntry // of each caller
 
-	mu       sync.Mutex // guards the field below
-	doubtful map[int64]bool // consumers who may have entered, and may not
+	mu       sync.Mutex                // guards the fields below
+	doubtful map[int64]bool            // consumers who may have entered, and may not
+	ends     map[int64]domain.Standing // how consumers were told last that they ended
 }
 
 func newBenchQueue(id string, callers int) *benchQueue {
-	return &benchQueue{id: id, acknowledged: make([][]benchEntry, callers), doubtful: map[int64]bool{}}
+	return &benchQueue{id: id, acknowledged: make([][]benchEntry, callers), doubtful: map[int64]bool{}, ends: map[int64]domain.Standing{}}
 }
 
 func (q *benchQueue) doubt(consumer int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.doubtful[consumer] = true
+}
+
+func (q *benchQueue) end(consumer int64, as domain.Standing) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ends[consumer] = as
 }
 
 // benchVerdicts counts for each claim how often it was looked at, and how often it did
@@ -77,17 +84,27 @@ func (v *benchVerdict) hold(ok bool, format string, args ...any) {
 	}
 }
 
+func (v *benchVerdict) add(o *benchVerdict) {
+	v.Looked += o.Looked
+	if v.Broken += o.Broken; v.Example == "" {
+		v.Example = o.Example
+	}
+}
+
 // Claims that are checked.
 const (
-	claimWhole     = "the history has no gap, and each event names the hash of the one before"
-	claimOnce      = "every acknowledged entry is in the history once"
-	claimAsked     = "nothing is in the history that nobody asked for"
-	claimOrder     = "who was acknowledged before another asked stands before the other"
-	claimPosition  = "the position that was answered is the place in the history"
-	claimTurn      = "nobody is admitted before someone who entered earlier and still waits"
-	claimLife      = "nobody is admitted twice for one entry, and entries end once"
-	claimRate      = "60 seconds hold no more admissions than the rate allows"
-	claimTally     = "the queue's count is that of the history"
+	claimWhole    = "the history has no gap, and each event names the hash of the one before"
+	claimOnce     = "every acknowledged entry is in the history once"
+	claimAsked    = "nothing is in the history that nobody asked for"
+	claimOrder    = "who was acknowledged before another asked stands before the other"
+	claimPosition = "the position that was answered is the place in the history"
+	claimTurn     = "nobody is admitted before someone who entered earlier and still waits"
+	claimLife     = "nobody is admitted twice for one entry, and entries end once"
+	claimRate     = "60 seconds hold no more admissions than the rate allows"
+	claimTally    = "the queue's count is that of the history"
+	claimForward  = "a place never gets worse while its owner waits"
+	claimEnd      = "what a consumer was told last is how it ended"
+	claimTable    = "the table has what was acknowledged from it"
 )
 
 // benchEvent is what is looked at in an event of a history.
@@ -210,7 +227,8 @@ func (l *benchLine) standing(i int, entered bool) string {
 }
 
 // check compares what was acknowledged with what the server says of the queues.
-func (b *bench) check(ctx context.Context, scenario string, queues []*benchQueue) error {
+// more looks at what else there is.
+func (b *bench) check(ctx context.Context, scenario string, queues []*benchQueue, more func(context.Context, *benchVerdicts) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 	defer cancel()
 	v := &benchVerdicts{}
@@ -220,8 +238,9 @@ func (b *bench) check(ctx context.Context, scenario string, queues []*benchQueue
 			return err
 		}
 	}
+	err := more(ctx, v)
 	b.report.Checks = append(b.report.Checks, benchChecked{scenario, v.all})
-	return nil
+	return err
 }
 
 func (b *bench) checkQueue(ctx context.Context, q *benchQueue, v *benchVerdicts) error {
@@ -257,7 +276,7 @@ func (b *bench) checkEntries(q *benchQueue, line *benchLine, v *benchVerdicts) {
 	var all []placed
 	for _, entries := range q.acknowledged {
 		for _, e := range entries {
-			id := string(b.consumer(nil, e.consumer))
+			id := b.consumerID(e.consumer)
 			place, ok := line.latest[id]
 			v.of(claimOnce).hold(ok, "%s is not there", id)
 			if !ok {
@@ -276,10 +295,15 @@ func (b *bench) checkEntries(q *benchQueue, line *benchLine, v *benchVerdicts) {
 	}
 	doubtful := map[string]bool{}
 	for n := range q.doubtful {
-		doubtful[string(b.consumer(nil, n))] = true
+		doubtful[b.consumerID(n)] = true
 	}
 	for _, p := range line.places {
 		v.of(claimAsked).hold(p.looked || doubtful[p.consumer], "%s", p.consumer)
+	}
+	for n, as := range q.ends {
+		id := b.consumerID(n)
+		i, ok := line.latest[id]
+		v.of(claimEnd).hold(ok && line.places[i].status == as, "%s was told %s and is %s", id, as, line.standing(i, ok))
 	}
 	slices.SortFunc(all, func(a, b placed) int { return a.place - b.place })
 	var asked time.Duration // the latest that was asked of those so far

@@ -119,7 +119,8 @@ func (s *benchServer) stop() error {
 // cpu is what the server has used so far, by its own figures; false when it shows
 // none.
 func (s *benchServer) cpu(ctx context.Context) (time.Duration, bool) {
-	ctx, cancel := context.WithTimeout(ctx, benchPatience)
+	// Also after an interrupt.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), benchPatience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+"/metrics", http.NoBody)
 	if err != nil {
@@ -237,6 +238,7 @@ func startBenchEngine(ctx context.Context, hidden map[string]bool, dir string, a
 type benchServerCmd struct {
 	Engine benchEngineCmd `cmd:"" help:"The engine."`
 	Bare   benchBareCmd   `cmd:"" help:"A router that answers the same bytes to everything."`
+	Table  benchTableCmd  `cmd:"" help:"A service that writes to a table of PostgreSQL."`
 }
 
 type benchEngineCmd struct {
