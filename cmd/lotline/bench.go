@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
+	"github.com/mattn/go-isatty"
 )
 
 // benchCmd is the load generator. Nothing in it is needed to run an engine.
@@ -182,9 +183,15 @@ func (b *bench) close() (err error) {
 	return err
 }
 
-// progress replaces the line on stderr that says what is being done.
+// progress says on stderr what is being done; on a terminal in one line.
 func (b *bench) progress(format string, args ...any) {
-	fmt.Fprintf(b.to.err, "\r\033[K"+format, args...)
+	f, isFile := b.to.err.(*os.File)
+	switch {
+	case isFile && isatty.IsTerminal(f.Fd()):
+		fmt.Fprintf(f, "\r\033[K"+format, args...)
+	case format != "":
+		fmt.Fprintf(b.to.err, format+"\n", args...)
+	}
 }
 
 func (b *bench) scenario(ctx context.Context, name string) error {

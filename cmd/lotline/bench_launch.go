@@ -19,7 +19,7 @@ const (
 	launchTenths    = 10
 	launchLeaver    = 3
 	launchNoShow    = 7
-	launchTellEvery = 500 * time.Millisecond
+	launchTellEvery = time.Second
 )
 
 // launchStep is what a consumer does next.
@@ -74,7 +74,7 @@ func (b *bench) launch(ctx context.Context, scenario string) error {
 		return err
 	}
 	l := &benchLaunch{
-		bench: b, session: 5*time.Second + b.Within/20,
+		bench: b, session: 3*time.Second + b.Within/10,
 		sent: make([]time.Duration, b.Consumers), told: make([]domain.Standing, b.Consumers),
 	}
 	// A little slower than they arrive, so that there is a line.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -144,8 +145,11 @@ func (r *benchReport) print(to io.Writer, asJSON bool) error {
 	fmt.Fprintf(to, "%-16s %-9s %9s %9s %9s %9s %9s %9s %9s %9s\n", "", "", "rate", "requests", "a second", "p50 ms", "p99 ms", "max ms", "server µs", "own µs")
 	for _, m := range r.Measures {
 		rate := "fastest"
-		if m.Rate > 0 {
+		switch {
+		case m.Rate > 0:
 			rate = fmt.Sprintf("%.0f", m.Rate)
+		case strings.HasPrefix(m.Scenario, "launch"):
+			rate = "as due"
 		}
 		fmt.Fprintf(to, "%-16s %-9s %9s %9d %9.0f %9.2f %9.2f %9.2f %9.1f %9.1f\n", m.Scenario, m.Server, rate, m.Requests, m.PerSecond, m.P50, m.P99, m.Max, m.ServerCPU, m.OwnCPU)
 		for _, e := range slices.Sorted(maps.Keys(m.Errors)) {

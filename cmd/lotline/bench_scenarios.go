@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -40,11 +40,12 @@ func (b *bench) compare(ctx context.Context, scenario string, subjects []benchSu
 		defer closeBenchClients(clients)
 		fast[i] = newBenchMeasured()
 		loads[i] = benchLoad{
-			clients: clients, asked: new(atomic.Int64), lasts: min(warmUp, b.Duration), most: b.Most / rounds,
+			clients: clients, asked: new(atomic.Int64), lasts: min(warmUp, b.Duration), most: b.part(rounds),
 			do: func(w int, n int64) error { return s.do(clients[w], w, n) },
 		}
 		b.progress("%s: %s warms up", scenario, s.server.name)
 		loads[i].run(ctx)
+		s.server.settle(ctx)
 		loads[i].lasts = b.Duration / rounds
 	}
 	for round := range rounds {
@@ -57,7 +58,7 @@ func (b *bench) compare(ctx context.Context, scenario string, subjects []benchSu
 		b.report.measured(scenario, s.server.name, 0, fast[i])
 	}
 	for i, s := range subjects {
-		loads[i].rate, loads[i].lasts, loads[i].most = fast[i].perSecond()/2, b.Duration/2, b.Most/2
+		loads[i].rate, loads[i].lasts, loads[i].most = fast[i].perSecond()/2, b.Duration/2, b.part(2)
 		if loads[i].rate == 0 || ctx.Err() != nil {
 			continue
 		}
@@ -67,12 +68,15 @@ func (b *bench) compare(ctx context.Context, scenario string, subjects []benchSu
 	return nil
 }
 
-// numbered is how many requests compare makes at most, 0 for any number.
-func (b *bench) numbered() int64 { return b.Most + b.Most/rounds + b.Most/2 }
+// part is a part of the most requests of a measurement, 0 for any number.
+func (b *bench) part(of int64) int64 { return (b.Most + of - 1) / of }
 
-// measure runs a load with the CPU that it takes the server.
+// numbered is how many requests compare makes of a subject at most.
+func (b *bench) numbered() int64 { return (rounds+1)*b.part(rounds) + b.part(2) }
+
+// measure runs a load with the CPU that it takes the server, which has settled.
 func (b *bench) measure(ctx context.Context, s *benchServer, l *benchLoad) *benchMeasured {
-	before := s.settle(ctx)
+	before, _ := s.cpu(ctx)
 	m := l.run(ctx)
 	m.server = s.settle(ctx) - before
 	return m
@@ -157,7 +161,7 @@ func (b *bench) status(ctx context.Context, scenario string) (err error) {
 	}
 	// So many that some are admitted all the time, and most of them wait to the end.
 	q.rate = 60 * max(1, b.Waiting/1000)
-	if err := b.api.call(ctx, http.MethodPut, "/api/v1/queues/"+q.id, fmt.Sprintf(`{"admissionRate":%d}`, q.rate), nil); err != nil {
+	if err := b.admit(ctx, q, strconv.FormatInt(q.rate, 10)); err != nil {
 		return err
 	}
 	// Each caller asks for consumers of its own, so that their answers have an order.
@@ -192,12 +196,21 @@ func (b *bench) status(ctx context.Context, scenario string) (err error) {
 	if err := b.compare(ctx, scenario, subjects); err != nil {
 		return err
 	}
+	// What is counted must not change between two looks at it.
+	if err := b.admit(context.WithoutCancel(ctx), q, "null"); err != nil {
+		return err
+	}
 	return b.check(ctx, scenario, []*benchQueue{q}, func(_ context.Context, v *benchVerdicts) error {
 		for i := range worse {
 			v.of(claimForward).add(&worse[i])
 		}
 		return nil
 	})
+}
+
+// admit sets how many of a queue are admitted a minute.
+func (b *bench) admit(ctx context.Context, q *benchQueue, rate string) error {
+	return b.api.call(ctx, http.MethodPut, "/api/v1/queues/"+q.id, `{"admissionRate":`+rate+`}`, nil)
 }
 
 // bare is a router with as many routes as the API has, of which the first is the one
