@@ -99,14 +99,14 @@ func (c *benchCmd) Run(ctx context.Context, k *kong.Context, to streams) (err er
 		if ctx.Err() != nil {
 			break
 		}
-		if err := b.scenario(ctx, name); unlessStopped(ctx, err) != nil {
+		if err := unlessStopped(ctx, b.scenario(ctx, name)); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	b.report.Interrupted = ctx.Err() != nil
 	b.report.compare()
 	b.progress("")
-	if err := b.report.print(to.out, c.JSON); err != nil {
+	if err := b.report.write(to.out, c.JSON); err != nil {
 		return err
 	}
 	if c.SVG != "" {

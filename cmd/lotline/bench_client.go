@@ -33,7 +33,7 @@ func (c *benchClient) dial() error {
 	if c.conn != nil {
 		return nil
 	}
-	conn, err := (&net.Dialer{Timeout: benchDialTimeout}).Dial("tcp", c.address) //nolint:noctx // the timeout is short
+	conn, err := (&net.Dialer{Timeout: benchDialTimeout}).Dial("tcp", c.address)
 	if err != nil {
 		return err
 	}

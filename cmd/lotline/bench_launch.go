@@ -225,7 +225,7 @@ func (l *benchLaunch) take(c *benchClient, w int, step launchStep) (next launchS
 	case launchDeeds:
 	}
 	if err != nil {
-		var fault benchFault
+		var fault benchError
 		if errors.As(err, &fault) && step.does != launchEnters {
 			again.does = launchAsks // the session may be over
 		}
@@ -245,7 +245,7 @@ func (l *benchLaunch) after(step launchStep, s benchStanding) (next launchStep, 
 	case "QUEUED", "ADMITTED":
 		switch {
 		case step.does == launchLeaves || step.does == launchCompletes:
-			return next, true, benchFault("after " + launchNames[step.does] + " somebody is " + s.status)
+			return next, true, benchError("after " + launchNames[step.does] + " somebody is " + s.status)
 		case role == launchLeaver:
 			return launchStep{now.Add(spread), n, launchLeaves}, false, nil
 		case s.status == "QUEUED":
@@ -265,7 +265,7 @@ func (l *benchLaunch) after(step launchStep, s benchStanding) (next launchStep, 
 	case "LEFT":
 		l.queue.end(n, domain.StandingLeft)
 	default:
-		return next, true, benchFault("somebody is " + s.status)
+		return next, true, benchError("somebody is " + s.status)
 	}
 	return next, true, nil
 }

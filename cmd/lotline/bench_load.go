@@ -16,11 +16,11 @@ func newLatencies() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3)
 }
 
-// benchFault is an answer that is not as it should be. Faults of the same text are
+// benchError is an answer that is not as it should be. Faults of the same text are
 // counted together.
-type benchFault string
+type benchError string
 
-func (f benchFault) Error() string { return string(f) }
+func (f benchError) Error() string { return string(f) }
 
 // benchLoad is what is asked of a server, and how fast.
 type benchLoad struct {
@@ -135,5 +135,5 @@ func generatorCPU() time.Duration {
 
 // statusFault says what a status means that was not hoped for.
 func statusFault(status int, body []byte) error {
-	return benchFault(fmt.Sprintf("%d %s", status, benchText(body, `"error":"`)))
+	return benchError(fmt.Sprintf("%d %s", status, benchText(body, `"error":"`)))
 }

@@ -135,7 +135,7 @@ func (r *benchReport) failed() bool {
 	return false
 }
 
-func (r *benchReport) print(to io.Writer, asJSON bool) error {
+func (r *benchReport) write(to io.Writer, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(to)
 		e.SetIndent("", "  ")

@@ -74,7 +74,7 @@ type benchStanding struct {
 // standingOf reads an answer, which has to be about a consumer.
 func standingOf(body, consumer []byte) (s benchStanding, err error) {
 	if !bytes.Equal(benchText(body, `"consumerId":"`), consumer) {
-		return s, benchFault("the answer is about another consumer")
+		return s, benchError("the answer is about another consumer")
 	}
 	s.status = string(benchText(body, `"status":"`))
 	if s.position, err = benchNumber(body, `"position":`); err != nil {
@@ -100,7 +100,7 @@ func benchNumber(body []byte, mark string) (int64, error) {
 	end := bytes.IndexAny(rest, ",}")
 	n, err := strconv.ParseInt(string(rest[:max(end, 0)]), 10, 64)
 	if err != nil {
-		return 0, benchFault("the answer has no " + mark)
+		return 0, benchError("the answer has no " + mark)
 	}
 	return n, nil
 }

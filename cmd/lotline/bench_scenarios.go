@@ -32,12 +32,16 @@ type benchSubject struct {
 func (b *bench) compare(ctx context.Context, scenario string, subjects []benchSubject) error {
 	fast := make([]*benchMeasured, len(subjects))
 	loads := make([]benchLoad, len(subjects))
+	defer func() {
+		for _, l := range loads {
+			closeBenchClients(l.clients)
+		}
+	}()
 	for i, s := range subjects {
 		clients, err := benchClients(b.Connections, s.server.address)
 		if err != nil {
 			return err
 		}
-		defer closeBenchClients(clients)
 		fast[i] = newBenchMeasured()
 		loads[i] = benchLoad{
 			clients: clients, asked: new(atomic.Int64), lasts: min(warmUp, b.Duration), most: b.part(rounds),
@@ -179,7 +183,7 @@ func (b *bench) status(ctx context.Context, scenario string) (err error) {
 			return err
 		}
 		if s.status != "QUEUED" && s.status != "ADMITTED" {
-			return benchFault("somebody is " + s.status)
+			return benchError("somebody is " + s.status)
 		}
 		worse[w].hold(told[n] == 0 || s.position <= told[n], "%s was told %d, then %d", b.consumerID(n), told[n], s.position)
 		told[n] = s.position
@@ -249,7 +253,7 @@ func (b *bench) bare(ctx context.Context, method, action string, p benchPath) (b
 	return benchSubject{server, func(c *benchClient, _ int, n int64) error {
 		body, err := b.ask(c, p, n%numbered)
 		if err == nil && len(body) != length {
-			err = benchFault("the answer has another length")
+			err = benchError("the answer has another length")
 		}
 		return err
 	}}, err

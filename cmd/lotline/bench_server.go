@@ -213,15 +213,16 @@ func (a *benchAPI) call(ctx context.Context, method, path, body string, into any
 
 // startBenchEngine starts an engine of its own below dir, with everything switched on.
 // Its limits let through what is measured, and are counted.
-func startBenchEngine(ctx context.Context, hidden map[string]bool, dir string, args ...string) (*benchServer, *benchAPI, error) {
+func startBenchEngine(ctx context.Context, hidden map[string]bool, dir string, args ...string) (s *benchServer, api *benchAPI, err error) {
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, nil, err
 	}
-	defer log.Close()
-	api := &benchAPI{secret: newKey(domain.SecretKey), public: newKey(domain.PublishableKey)}
+	// The child has a descriptor of its own.
+	defer func() { err = errors.Join(err, log.Close()) }()
+	api = &benchAPI{secret: newKey(domain.SecretKey), public: newKey(domain.PublishableKey)}
 	const many = "1000000000"
-	s, err := startBenchServer(ctx, benchLotline, hidden, []string{
+	s, err = startBenchServer(ctx, benchLotline, hidden, []string{
 		"LOTLINE_DATA_DIR=" + filepath.Join(dir, "data"), "LOTLINE_LISTEN=127.0.0.1:0",
 		"LOTLINE_SECRET_KEY=" + api.secret, "LOTLINE_PUBLISHABLE_KEY=" + api.public,
 		"LOTLINE_RATE_LIMIT_SECRET=" + many, "LOTLINE_RATE_LIMIT_CONSUMER=" + many, "LOTLINE_RATE_LIMIT_PUBLIC=" + many,
@@ -250,11 +251,11 @@ type benchEngineCmd struct {
 // Run serves until the standard input ends.
 func (c *benchEngineCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
 	if c.CPUProfile != "" {
-		f, err := os.Create(c.CPUProfile)
-		if err != nil {
-			return badConfig("--cpuprofile: %w", err)
+		f, failed := os.Create(c.CPUProfile)
+		if failed != nil {
+			return badConfig("--cpuprofile: %w", failed)
 		}
-		defer f.Close()
+		defer func() { err = errors.Join(err, f.Close()) }()
 		if err := pprof.StartCPUProfile(f); err != nil {
 			return err
 		}

@@ -39,7 +39,6 @@ type benchPostgres struct {
 	pool        *pgxpool.Pool
 	// durability is what the server says of its commits.
 	durability string
-	counted    int64 // rows that were there at the last check
 }
 
 // benchSchema is a pool whose connections are in a schema.
