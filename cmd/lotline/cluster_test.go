@@ -26,6 +26,8 @@ type cluster struct {
 	keys  *eventstore.Keyring
 	store *embeddedStore
 	nodes []*clusterNode
+	// fronted says that what answers is not the API alone.
+	fronted bool
 	// broker is the address of a bus that nodes are started with, if any.
 	broker string
 }
@@ -47,6 +49,7 @@ type front func(http.Handler) http.Handler
 func newCluster(t testing.TB, nodes int, fronts ...front) *cluster {
 	t.Helper()
 	c := newClusterStore(t)
+	c.fronted = len(fronts) > 0
 	for range nodes {
 		c.startNode(t, fronts...)
 	}
@@ -246,13 +249,17 @@ func (l *link) mend() {
 }
 
 // caller makes HTTP calls to the nodes of a cluster over connections of its own.
-type caller struct{ http.Client }
+type caller struct{ *http.Client }
 
 func newCaller(t testing.TB) *caller {
 	t.Helper()
-	transport := &http.Transport{MaxIdleConnsPerHost: 256}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &caller{http.Client{Transport: transport}}
+	return &caller{newHTTPClient(t)}
+}
+
+// unheld is a caller for what does not answer as the document says, or is not to be
+// slowed down.
+func (c *caller) unheld() *caller {
+	return &caller{&http.Client{Transport: c.Transport.(*held).RoundTripper}}
 }
 
 // call is like engine.call, but gives an error where that ends the test.
