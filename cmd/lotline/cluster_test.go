@@ -28,8 +28,9 @@ type cluster struct {
 	nodes []*clusterNode
 	// fronted says that what answers is not the API alone.
 	fronted bool
-	// broker is the address of a bus that nodes are started with, if any.
-	broker string
+	// options and logger are what nodes are started with.
+	options nodeOptions
+	logger  zerolog.Logger
 }
 
 type clusterNode struct {
@@ -58,7 +59,7 @@ func newCluster(t testing.TB, nodes int, fronts ...front) *cluster {
 
 func newClusterStore(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{dir: lockedDir(t)}
+	c := &cluster{dir: lockedDir(t), logger: zerolog.Nop()}
 	var err error
 	if c.keys, err = eventstore.NewKeyring(make([]byte, eventstore.MasterKeySize)); err != nil {
 		t.Fatal(err)
@@ -120,7 +121,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	if err := n.log.check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n.node, err = newNode(n.log, dir, nodeOptions{broker: c.broker}, zerolog.Nop()); err != nil {
+	if n.node, err = newNode(n.log, dir, c.options, c.logger); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

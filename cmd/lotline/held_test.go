@@ -59,22 +59,27 @@ func (h *held) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	a.Body = io.NopCloser(bytes.NewReader(answer))
+	// Whoever answered may be dead by now.
 	contract, err := contractAt(r.URL.Scheme + "://" + r.URL.Host)
-	if err != nil {
-		return a, nil // whoever answered may be dead by now
+	if err == nil {
+		h.hold(contract, r, a, answer)
 	}
+	return a, nil
+}
+
+func (h *held) hold(contract *apitest.Contract, r *http.Request, a *http.Response, answer []byte) {
 	var sent []byte
 	if r.GetBody != nil {
 		body, err := r.GetBody()
-		if err != nil {
-			return nil, err
+		if err == nil {
+			sent, err = io.ReadAll(body)
 		}
-		if sent, err = io.ReadAll(body); err != nil {
-			return nil, err
+		if err != nil {
+			h.t.Error(err)
 		}
 	}
-	if err := contract.Check(apitest.Exchange{Request: r, Sent: sent, Status: a.StatusCode, Header: a.Header, Answer: answer}); err != nil {
+	err := contract.Check(apitest.Exchange{Request: r, Sent: sent, Status: a.StatusCode, Header: a.Header, Answer: answer})
+	if err != nil {
 		h.t.Errorf("%s %s %s: %d %s\nis not as the OpenAPI document says: %v", r.Method, r.URL.Path, sent, a.StatusCode, answer, err)
 	}
-	return a, nil
 }
