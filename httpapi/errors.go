@@ -95,8 +95,8 @@ func invalid(details ...domain.Detail) error {
 }
 
 // explain makes of any error what the client is told, and whether we are to
-// blame.
-func explain(err error) (refusal *domain.Error, identifier string, fault bool) {
+// blame. A request that reads has no outcome that could be in doubt.
+func explain(err error, reads bool) (refusal *domain.Error, identifier string, fault bool) {
 	if refusal, ok := errors.AsType[*domain.Error](err); ok {
 		if _, known := answers[refusal.Code]; known {
 			return refusal, refusal.Code.Identifier(), false
@@ -104,18 +104,21 @@ func explain(err error) (refusal *domain.Error, identifier string, fault bool) {
 	}
 	refusal = &domain.Error{Code: internalError}
 	broken, isBroken := errors.AsType[*domain.HistoryError](err)
+	away := errors.Is(err, domain.ErrUnavailable)
+	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	switch {
 	case isBroken:
 		refusal.Code = domain.HistoryInconsistent
 		refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
-	case errors.Is(err, domain.ErrOutcomeUnknown), // may be wrapped with ErrUnavailable, when looking into the doubt failed as well
-		!errors.Is(err, domain.ErrUnavailable) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
+	case !reads && (late && !away || errors.Is(err, domain.ErrOutcomeUnknown)): // the latter also when looking into the doubt failed
 		refusal.Code = domain.EventStoreUnavailable
 		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"
 		return refusal, outcomeUnknown, true
-	case errors.Is(err, domain.ErrUnavailable), errors.Is(err, commands.ErrClosed):
+	case late, away, errors.Is(err, commands.ErrClosed):
 		refusal.Code = domain.EventStoreUnavailable
-		refusal.Message = "nothing was written"
+		if !reads {
+			refusal.Message = "nothing was written"
+		}
 	case errors.Is(err, projections.ErrBehind):
 		refusal.Code = readModelBehind
 	}
@@ -144,7 +147,7 @@ type problem struct {
 // fail answers with an error. What we are to blame for is kept for the log. An
 // answer that has begun cannot become another one; it is cut short.
 func (x *exchange) fail(r *http.Request, err error) {
-	refusal, identifier, fault := explain(err)
+	refusal, identifier, fault := explain(err, r.Method == http.MethodGet || r.Method == http.MethodHead)
 	// A client that gave up leaves a cancelled call behind, which is no fault.
 	if fault && r.Context().Err() == nil {
 		x.fault = err
