@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,10 +188,11 @@ func TestLogs_neverShowAKey(t *testing.T) {
 			t.Errorf("the log shows %q", secret)
 		}
 	}
-	// A line for each request and one for the start, and not one for each message
-	// on the bus.
+	// A line for each request and those about the start and the end, and not one for
+	// each message on the bus.
 	for line := range strings.Lines(logged) {
-		if message := (answer{body: []byte(line)}).object(t)["message"]; message != "request" && message != "ready" {
+		message, _ := (answer{body: []byte(line)}).object(t)["message"].(string)
+		if !slices.Contains([]string{"ready", "request", "stopping", "stopped"}, message) {
 			t.Errorf("logged %s", line)
 		}
 	}

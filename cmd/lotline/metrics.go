@@ -23,6 +23,7 @@ import (
 // are from sets that are bounded by the program: no id and no path of a client.
 type metrics struct {
 	registry *prometheus.Registry
+	node     *nodeCollector
 	requests *children[requestKey, counted]
 	commands *children[commandKey, counted]
 	appends  *children[string, prometheus.Counter]
@@ -56,10 +57,10 @@ var (
 	sizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000}
 )
 
-func newMetrics(n *node) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+func newMetrics() *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), node: &nodeCollector{}}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{node: n})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.node)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -204,12 +205,18 @@ func (c *children[K, M]) of(k K) M {
 	return m
 }
 
+// measure has n measured from now on. Until then none of its parts is ready.
+func (m *metrics) measure(n *node) {
+	m.node.mu.Lock()
+	defer m.node.mu.Unlock()
+	m.node.node = n
+}
+
 // nodeCollector measures the parts of a node when somebody collects, and not more
 // often than once a second, whoever asks.
 type nodeCollector struct {
-	node *node
-
 	mu   sync.Mutex // guards the fields below; held while measuring
+	node *node      // nil while the start waits for the log
 	at   time.Time
 	last []prometheus.Metric
 }
@@ -248,6 +255,12 @@ func (c *nodeCollector) Describe(to chan<- *prometheus.Desc) {
 func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.node == nil {
+		for _, part := range []string{partEventStore, partProjections, partTimers} {
+			to <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, 0, part)
+		}
+		return
+	}
 	if time.Since(c.at) >= measureEvery {
 		c.last = c.node.measure()
 		c.at = time.Now()
@@ -297,30 +310,4 @@ func (n *node) measure() (all []prometheus.Metric) {
 	counter(relayDroppedDesc, n.relay.Dropped())
 	counter(writeFailuresDesc, n.views.WriteFailures())
 	return all
-}
-
-// serveMetrics serves the figures on an address of their own, if there is one, until
-// the node is shut down.
-func (n *node) serveMetrics(ctx context.Context, at string) error {
-	if at == "" {
-		return nil
-	}
-	l, err := listen(ctx, "tcp", at)
-	if err != nil {
-		return badConfig("LOTLINE_METRICS_LISTEN: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", n.observer.metrics.handler())
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	wait := start(func(context.Context) {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			n.logger.Error().Err(err).Msg("the metrics are not served")
-		}
-	})
-	n.stopMetrics = func() {
-		_ = server.Close() // whoever collects just now goes without
-		wait()
-	}
-	n.logger.Info().Stringer("address", l.Addr()).Msg("the metrics are served")
-	return nil
 }

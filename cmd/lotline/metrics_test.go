@@ -305,7 +305,7 @@ func TestMetrics_dashboardAlarmsAndPageNameWhatExists(t *testing.T) {
 
 // BenchmarkObserver measures what figures add to every request and every command.
 func BenchmarkObserver(b *testing.B) {
-	o := &observer{metrics: newMetrics(nil)}
+	o := &observer{metrics: newMetrics()}
 	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/api/v1/queues/x", http.NoBody)
 	b.Run("request", func(b *testing.B) {
 		b.ReportAllocs()
