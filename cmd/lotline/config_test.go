@@ -61,7 +61,7 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"metrics port in use":       {env: []string{"LOTLINE_METRICS_LISTEN=" + taken.Addr().String()}, says: "LOTLINE_METRICS_LISTEN"},
 		"bad collector":             {env: []string{"LOTLINE_OTLP_ENDPOINT=localhost:4318"}, says: "LOTLINE_OTLP_ENDPOINT must look like http://"},
 		"bad bus":                   {env: []string{"LOTLINE_BUS=carrier-pigeon://loft"}, says: "LOTLINE_BUS"},
-		"negative limit":            {env: []string{"LOTLINE_RATE_LIMIT_PUBLIC=-1"}, says: "LOTLINE_RATE_LIMIT_SECRET and LOTLINE_RATE_LIMIT_PUBLIC may not be negative"},
+		"negative limit":            {env: []string{"LOTLINE_RATE_LIMIT_PUBLIC=-1"}, says: "LOTLINE_RATE_LIMIT_PUBLIC may not be negative"},
 		"limit without number":      {env: []string{"LOTLINE_RATE_LIMIT_SECRET=many"}, says: "rate-limit-secret"},
 		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "10.0.0.1"},
 		"bus, unescaped password":   {env: []string{"LOTLINE_BUS=nats://lotline:horse/battery@localhost:4222"}, says: "LOTLINE_BUS"},

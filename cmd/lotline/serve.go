@@ -194,15 +194,31 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 		if made[level] != "" {
 			name = "first start"
 		}
-		position, err := o.addKey(ctx, org.ID, level, name, key)
-		if err != nil {
-			return nil, err
-		}
-		if err := n.views.WaitFor(ctx, position); err != nil {
+		if err := n.giveKey(ctx, o, org.ID, level, name, key); err != nil {
 			return nil, err
 		}
 	}
 	return made, nil
+}
+
+// giveKey makes sure that a key works, and is an organization's.
+func (n *node) giveKey(ctx context.Context, o *office, organization domain.ID, level domain.KeyLevel, name, key string) error {
+	variable := map[domain.KeyLevel]string{domain.SecretKey: "LOTLINE_SECRET_KEY", domain.PublishableKey: "LOTLINE_PUBLISHABLE_KEY"}[level]
+	hash := domain.KeyHash(key)
+	if other, works := n.views.Credential(hash); works && other.OrganizationID != organization {
+		return badConfig("%s: the key belongs to another organization: give another one", variable)
+	}
+	position, err := o.addKey(ctx, organization, level, name, key)
+	if err != nil {
+		return err
+	}
+	if err := n.views.WaitFor(ctx, position); err != nil {
+		return err
+	}
+	if _, works := n.views.Credential(hash); !works {
+		return badConfig("%s: the key was revoked or has expired: give another one", variable)
+	}
+	return nil
 }
 
 // makeSigningKey makes the first key to sign tokens with, when the log has none. Of
