@@ -94,9 +94,14 @@ func invalid(details ...domain.Detail) error {
 	return &domain.Error{Code: domain.ValidationFailed, Details: details}
 }
 
+// noAnswerWithin is why what a store was asked for is not waited for any longer.
+func noAnswerWithin(d time.Duration) error {
+	return fmt.Errorf("the store did not answer within %s: %w", d, context.DeadlineExceeded)
+}
+
 // explain makes of any error what the client is told, and whether we are to
-// blame.
-func explain(err error) (refusal *domain.Error, identifier string, fault bool) {
+// blame. reads says that nothing was to be changed.
+func explain(err error, reads bool) (refusal *domain.Error, identifier string, fault bool) {
 	if refusal, ok := errors.AsType[*domain.Error](err); ok {
 		if _, known := answers[refusal.Code]; known {
 			return refusal, refusal.Code.Identifier(), false
@@ -104,12 +109,16 @@ func explain(err error) (refusal *domain.Error, identifier string, fault bool) {
 	}
 	refusal = &domain.Error{Code: internalError}
 	broken, isBroken := errors.AsType[*domain.HistoryError](err)
+	outOfTime := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	switch {
 	case isBroken:
 		refusal.Code = domain.HistoryInconsistent
 		refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
+	case reads && (outOfTime || errors.Is(err, domain.ErrUnavailable)):
+		refusal.Code = domain.EventStoreUnavailable
+		refusal.Message = "it could not be read"
 	case errors.Is(err, domain.ErrOutcomeUnknown), // may be wrapped with ErrUnavailable, when looking into the doubt failed as well
-		!errors.Is(err, domain.ErrUnavailable) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
+		outOfTime && !errors.Is(err, domain.ErrUnavailable):
 		refusal.Code = domain.EventStoreUnavailable
 		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"
 		return refusal, outcomeUnknown, true
@@ -144,7 +153,7 @@ type problem struct {
 // fail answers with an error. What we are to blame for is kept for the log. An
 // answer that has begun cannot become another one; it is cut short.
 func (x *exchange) fail(r *http.Request, err error) {
-	refusal, identifier, fault := explain(err)
+	refusal, identifier, fault := explain(err, r.Method == http.MethodGet || r.Method == http.MethodHead)
 	// A client that gave up leaves a cancelled call behind, which is no fault.
 	if fault && r.Context().Err() == nil {
 		x.fault = err
