@@ -23,6 +23,7 @@ type testLog struct {
 	streams map[string][]*domain.Recorded
 	written uint64
 	appends int
+	largest int // append, in bytes
 	reads   int
 	encoded int // events made ready
 	yielded int // events read
@@ -64,6 +65,11 @@ func (l *testLog) Append(_ context.Context, stream string, head domain.Head, eve
 	l.mu.Lock()
 	l.appends++
 	n := l.appends
+	size := 0
+	for _, p := range events {
+		size += p.Size()
+	}
+	l.largest = max(l.largest, size)
 	l.mu.Unlock()
 	// The hooks may use the log themselves.
 	if err := l.before(n, stream); err != nil {
@@ -145,6 +151,12 @@ func decode(name string, data []byte) domain.Event {
 		domain.KeyCreated{},
 		domain.KeyRevoked{},
 		domain.KeyExpired{},
+		domain.ConsumerEntered{},
+		domain.ConsumerAdmitted{},
+		domain.ConsumerCompleted{},
+		domain.ConsumerExpired{},
+		domain.ConsumerLeft{},
+		domain.ConsumerDenied{},
 		&domain.QueueCreated{}, &domain.DrawCreated{}, &domain.AuctionCreated{},
 	} {
 		if reflect.TypeOf(e).String() != name {

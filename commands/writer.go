@@ -346,12 +346,8 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 		}
 	}
 	if !done {
+		// Never one that names nobody: two of these are not in one attempt.
 		done, same, _ = a.made.find(p.Key)
-		for _, earlier := range a.outcomes {
-			if done && earlier.pending.id == p.id {
-				o.result.Consumers = slices.Clone(earlier.result.Consumers)
-			}
-		}
 	}
 	if done {
 		if !same {

@@ -193,6 +193,22 @@ func brokenHistories() map[string]broken {
 		add(name, b.rule, queue, b.events)
 	}
 
+	const signing = domain.KindSigning
+	one, two := signer(signingSecret(1)), signer(signingSecret(2))
+	ends := func(k domain.SigningKey) domain.Event {
+		return domain.SigningKeyRevoked{Stamp: stamp("09:00"), KeyID: k.ID}
+	}
+	misnamed, another := keyMade(at("08:00"), one), keyMade(at("08:00"), one)
+	misnamed.KeyID, another.PublicKey = two.ID, base64url(two.Public())
+	add("has a signing key that is not its secret's", ruleCommitment, signing, misnamed)
+	add("has a public key that is not its secret's", ruleCommitment, signing, another)
+	add("makes a signing key twice", ruleKeys, signing, keyMade(at("08:00"), one), keyMade(at("09:00"), one))
+	add("revokes the signing key that signs", ruleKeys, signing, keyMade(at("08:00"), one), ends(one))
+	add("revokes an unknown signing key", ruleKeys, signing, keyMade(at("08:00"), one), ends(two))
+	add("revokes a signing key twice", ruleKeys, signing, keyMade(at("08:00"), one), keyMade(at("08:10"), two), ends(one), ends(one))
+	add("makes a signing key back in time", ruleTime, signing, keyMade(at("08:00"), one), keyMade(at("07:00"), two))
+	add("has signing keys that are opened", ruleKind, signing, opened("09:00"))
+
 	claimed := domain.Claimed{Stamp: stamp("08:00"), ID: idOf(queue)}
 	add("is claimed twice", ruleCreation, domain.KindClaim, claimed, claimed)
 	add("begins with something else", ruleCreation, domain.KindClaim, opened("09:00"))
@@ -370,6 +386,7 @@ func TestHistory_at(t *testing.T) {
 		{domain.KindOrganization, list(org), "07:00", "08:00"},
 		{domain.KindOrganization, list(org), "09:00", "09:00"},
 		{domain.KindClaim, list(claimed), "07:00", "07:00"},
+		{domain.KindSigning, list(keyMade(at("08:00"), signer(signingSecret(1)))), "07:00", "08:00"},
 	} {
 		if got := domaintest.Fold(t, c.kind, c.events).At(at(c.clock)); got != at(c.want) {
 			t.Errorf("%s at %s counts as %s, want %s", c.kind, c.clock, got, c.want)
@@ -540,7 +557,7 @@ func TestNewAggregate(t *testing.T) {
 			t.Errorf("%q has an aggregate", k)
 		}
 	}
-	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindOrganization, domain.KindClaim, ""} {
+	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindOrganization, domain.KindClaim, domain.KindSigning, ""} {
 		if !panics(func() { domain.NewDistribution(k) }) {
 			t.Errorf("%q is a distribution", k)
 		}

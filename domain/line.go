@@ -3,7 +3,7 @@ package domain
 import (
 	"hash/maphash"
 	"iter"
-	"math/bits"
+	"strings"
 	"sync/atomic"
 )
 
@@ -12,59 +12,56 @@ import (
 // a persistent structure: a fork costs nothing, and what a fork changes is copied
 // by the node, once. The zero value is empty.
 //
-// Entries are in a radix tree whose inner nodes count who waits below them, so
-// that a rank and the n-th who waits are found in a few steps at any length. The
-// index is a hash trie (Bagwell, Ideal Hash Trees, 2001), the sessions are a
-// leftist heap (Okasaki, Purely Functional Data Structures, 1998).
+// Entries are in a radix tree whose nodes count who waits below them, so that a rank
+// and the next who wait are found in a few steps at any length. The index is a hash
+// trie with buckets, the sessions are a leftist heap (Okasaki, Purely Functional
+// Data Structures, 1998).
 type line struct {
 	own      *ownership
 	count    int64 // of entries ever made, numbered from 1
-	levels   int   // of branches above the leaves
-	root     any   // *branch or, without levels, *leaf
-	waiting  int64
+	levels   int   // of nodes above the leaves
+	root     *lineNode
 	index    *indexNode
-	sessions *sessionHeap // may hold some that are over
+	sessions *sessionHeap // may hold some that are over, but not on top
 }
 
 // ownership tells the nodes that one line made since its last fork: nobody else
 // knows them, so it may change them in place.
 type ownership struct{ lost atomic.Bool }
 
+// A node has 16 children: with more of them copying one takes longer, with fewer the
+// way down does.
 const (
-	lineBits  = 5
-	lineWidth = 1 << lineBits
-	lineMask  = lineWidth - 1
+	nodeBits  = 4
+	nodeWidth = 1 << nodeBits
+	nodeMask  = nodeWidth - 1
 )
 
-type leaf struct {
+// lineNode has kids or, in a leaf, entries.
+type lineNode struct {
 	own     *ownership
-	waiting uint32 // a bit for each entry that waits
-	entries [lineWidth]*entry
+	kids    *[nodeWidth]*lineNode
+	entries *[nodeWidth]*entry
+	waiting [nodeWidth]int32 // below each of them
 }
 
-type branch struct {
-	own     *ownership
-	waiting [lineWidth]int32 // below each child
-	kids    [lineWidth]any   // *branch or *leaf
-}
-
-// entry is what became of one entering. It is never changed.
+// entry is what became of one entering. It is never changed. A million of them are
+// in memory, so it is kept small.
 type entry struct {
 	consumer  string
 	enteredAt Instant
-	endedAt   Instant  // 0 while QUEUED or ADMITTED
 	session   *session // nil when never admitted
 	number    int64
 	status    Standing
-	reason    DenyReason
+	reason    denial
 }
 
 // session is what began with an admission. It is never changed.
 type session struct {
 	admittedAt Instant
 	expiresAt  Instant // 0: no limit
+	endedAt    Instant // 0 while it lasts
 	event      [16]byte
-	byHand     bool
 }
 
 // fork returns a copy. Neither of the two changes any more what both can see.
@@ -86,114 +83,103 @@ func (l *line) mine() *ownership {
 // at returns the entry of a number, from 1 to count.
 func (l *line) at(number int64) *entry {
 	i := number - 1
-	node := l.root
+	n := l.root
 	for level := l.levels; level > 0; level-- {
-		node = node.(*branch).kids[i>>(lineBits*level)&lineMask]
+		n = n.kids[i>>(nodeBits*level)&nodeMask]
 	}
-	return node.(*leaf).entries[i&lineMask]
+	return n.entries[i&nodeMask]
 }
 
 // latest returns a consumer's last entry, or nil.
-func (l *line) latest(consumer string) *entry {
-	if number, ok := l.index.find(l, hashOf(consumer), consumer); ok {
-		return l.at(number)
-	}
-	return nil
-}
+func (l *line) latest(consumer string) *entry { return l.index.find(l, hashOf(consumer), consumer) }
 
 // add appends an entry, which becomes its consumer's latest.
-func (l *line) add(e entry) {
-	if l.count == int64(lineWidth)<<(lineBits*l.levels) {
-		above := &branch{own: l.mine()}
-		above.kids[0], above.waiting[0] = l.root, int32(l.waiting)
+func (l *line) add(consumer string, t Instant) {
+	if l.count == int64(nodeWidth)<<(nodeBits*l.levels) {
+		above := &lineNode{own: l.mine(), kids: &[nodeWidth]*lineNode{l.root}}
+		for _, n := range l.root.waiting {
+			above.waiting[0] += n
+		}
 		l.root, l.levels = above, l.levels+1
 	}
 	l.count++
-	e.number = l.count
-	l.put(&e)
-	l.index = l.index.with(l, l.mine(), 0, hashOf(e.consumer), &e)
+	// The text may be a part of a larger one, which is not to be kept.
+	e := &entry{consumer: strings.Clone(consumer), enteredAt: t, number: l.count, status: StandingQueued}
+	l.put(e)
+	l.index = l.index.with(l, l.mine(), 0, hashOf(consumer), e)
 }
 
 // put makes e the entry of its number.
-func (l *line) put(e *entry) {
-	root, more := l.set(l.root, l.levels, e)
-	l.root = root
-	l.waiting += int64(more)
+func (l *line) put(e *entry) { l.root, _ = l.root.set(l.mine(), l.levels, e) }
+
+// set returns n with e in it, and how many more wait there.
+func (n *lineNode) set(own *ownership, level int, e *entry) (_ *lineNode, more int32) {
+	n = n.owned(own, level)
+	i := (e.number - 1) >> (nodeBits * level) & nodeMask
+	if level > 0 {
+		n.kids[i], more = n.kids[i].set(own, level-1, e)
+		n.waiting[i] += more
+		return n, more
+	}
+	more = -n.waiting[i]
+	n.waiting[i] = 0
+	if e.status == StandingQueued {
+		n.waiting[i] = 1
+	}
+	n.entries[i] = e
+	return n, more + n.waiting[i]
 }
 
-// set returns node with e in it, and how many more wait there.
-func (l *line) set(node any, level int, e *entry) (_ any, more int32) {
-	own := l.mine()
-	i := (e.number - 1) >> (lineBits * level) & lineMask
-	if level > 0 {
-		b, _ := node.(*branch)
-		switch {
-		case b == nil:
-			b = &branch{own: own}
-		case b.own != own:
-			c := *b
-			c.own = own
-			b = &c
-		}
-		b.kids[i], more = l.set(b.kids[i], level-1, e)
-		b.waiting[i] += more
-		return b, more
+// owned returns n, or a copy that own may change.
+func (n *lineNode) owned(own *ownership, level int) *lineNode {
+	if n != nil && n.own == own {
+		return n
 	}
-	f, _ := node.(*leaf)
+	c := &lineNode{own: own}
 	switch {
-	case f == nil:
-		f = &leaf{own: own}
-	case f.own != own:
-		c := *f
-		c.own = own
-		f = &c
+	case n != nil && level > 0:
+		kids := *n.kids
+		c.kids, c.waiting = &kids, n.waiting
+	case n != nil:
+		entries := *n.entries
+		c.entries, c.waiting = &entries, n.waiting
+	case level > 0:
+		c.kids = &[nodeWidth]*lineNode{}
+	default:
+		c.entries = &[nodeWidth]*entry{}
 	}
-	before := f.waiting
-	f.waiting &^= 1 << i
-	if e.status == StandingQueued {
-		f.waiting |= 1 << i
-	}
-	f.entries[i] = e
-	return f, int32(bits.OnesCount32(f.waiting) - bits.OnesCount32(before))
+	return c
 }
 
 // rank is how many wait before the entry of a number.
 func (l *line) rank(number int64) (before int64) {
-	i := number - 1
-	node := l.root
-	for level := l.levels; level > 0; level-- {
-		b, at := node.(*branch), i>>(lineBits*level)&lineMask
-		for _, n := range b.waiting[:at] {
-			before += int64(n)
+	n := l.root
+	for level := l.levels; level >= 0; level-- {
+		at := (number - 1) >> (nodeBits * level) & nodeMask
+		for _, waiting := range n.waiting[:at] {
+			before += int64(waiting)
 		}
-		node = b.kids[at]
+		if level > 0 {
+			n = n.kids[at]
+		}
 	}
-	f := node.(*leaf)
-	return before + int64(bits.OnesCount32(f.waiting&(1<<(i&lineMask)-1)))
+	return before
 }
 
 // queued yields who waits, the first one first.
 func (l *line) queued() iter.Seq[*entry] {
-	return func(yield func(*entry) bool) {
-		if l.waiting > 0 {
-			walkQueued(l.root, yield)
-		}
-	}
+	return func(yield func(*entry) bool) { l.root.queued(yield) }
 }
 
-func walkQueued(node any, yield func(*entry) bool) bool {
-	switch n := node.(type) {
-	case *branch:
-		for i, waiting := range n.waiting {
-			if waiting > 0 && !walkQueued(n.kids[i], yield) {
-				return false
-			}
-		}
-	case *leaf:
-		for left := n.waiting; left != 0; left &= left - 1 {
-			if !yield(n.entries[bits.TrailingZeros32(left)]) {
-				return false
-			}
+func (n *lineNode) queued(yield func(*entry) bool) (more bool) {
+	if n == nil {
+		return true
+	}
+	for i, waiting := range n.waiting {
+		switch {
+		case waiting == 0:
+		case n.kids != nil && !n.kids[i].queued(yield), n.kids == nil && !yield(n.entries[i]):
+			return false
 		}
 	}
 	return true
@@ -210,117 +196,103 @@ func (l *line) all() iter.Seq[*entry] {
 	}
 }
 
-// indexNode finds a consumer's latest entry by five bits of a hash a level.
+// indexNode finds a consumer's latest entry by a few bits of a hash a level. It has
+// kids or, below them, slots in no order.
 type indexNode struct {
 	own   *ownership
-	nodes uint32 // a bit for each of kids
-	items uint32 // a bit for each of slots
-	kids  []*indexNode
+	kids  *[nodeWidth]*indexNode
 	slots []indexSlot
 }
 
 // indexSlot is an entry's number, and the hash by which most others are told from
 // it without looking.
 type indexSlot struct {
-	hash   uint64
-	number int64
+	hash   uint32
+	number uint32 // more than that have no room in memory
 }
 
-// hashBits is how many bits of a hash there are to go by. Below that, slots are
-// just a list.
-const hashBits = 60
+const (
+	// hashBits is how many bits of a hash there are to go by.
+	hashBits = 32
+	// maxSlots is how many slots a node has before they are spread over kids, while
+	// there are bits to go by.
+	maxSlots = 32
+)
 
 var lineSeed = maphash.MakeSeed()
 
 // hashOf differs from process to process. Nothing is decided by it.
-func hashOf(consumer string) uint64 { return maphash.String(lineSeed, consumer) }
+func hashOf(consumer string) uint32 { return uint32(maphash.String(lineSeed, consumer)) }
 
-func (n *indexNode) find(l *line, hash uint64, consumer string) (int64, bool) {
-	for shift := 0; n != nil; shift += lineBits {
-		if shift >= hashBits {
-			for _, s := range n.slots {
-				if l.at(s.number).consumer == consumer {
-					return s.number, true
-				}
-			}
-			return 0, false
+// find returns the latest entry of a consumer, or nil.
+func (n *indexNode) find(l *line, hash uint32, consumer string) *entry {
+	for shift := 0; n != nil; shift += nodeBits {
+		if n.kids == nil {
+			e, _ := n.slot(l, hash, consumer)
+			return e
 		}
-		bit := uint32(1) << (hash >> shift & lineMask)
-		if n.items&bit != 0 {
-			s := n.slots[bits.OnesCount32(n.items&(bit-1))]
-			return s.number, s.hash == hash && l.at(s.number).consumer == consumer
-		}
-		if n.nodes&bit == 0 {
-			return 0, false
-		}
-		n = n.kids[bits.OnesCount32(n.nodes&(bit-1))]
+		n = n.kids[hash>>shift&nodeMask]
 	}
-	return 0, false
+	return nil
+}
+
+// slot returns the latest entry of a consumer and the slot that it is in, or nil.
+func (n *indexNode) slot(l *line, hash uint32, consumer string) (*entry, int) {
+	for i, s := range n.slots {
+		if s.hash == hash {
+			if e := l.at(int64(s.number)); e.consumer == consumer {
+				return e, i
+			}
+		}
+	}
+	return nil, -1
 }
 
 // with returns n with e as its consumer's latest.
-func (n *indexNode) with(l *line, own *ownership, shift int, hash uint64, e *entry) *indexNode {
+func (n *indexNode) with(l *line, own *ownership, shift int, hash uint32, e *entry) *indexNode {
 	n = n.owned(own)
-	slot := indexSlot{hash, e.number}
-	if shift >= hashBits {
-		for i, s := range n.slots {
-			if l.at(s.number).consumer == e.consumer {
-				n.slots[i] = slot
-				return n
-			}
+	if n.kids == nil {
+		put := indexSlot{hash, uint32(e.number)}
+		if _, i := n.slot(l, hash, e.consumer); i >= 0 {
+			n.slots[i] = put
+			return n
 		}
-		n.slots = append(n.slots, slot)
+		n.slots = append(n.slots, put)
+		if len(n.slots) > maxSlots && shift < hashBits {
+			n.spread(shift)
+		}
 		return n
 	}
-	bit := uint32(1) << (hash >> shift & lineMask)
-	at, below := bits.OnesCount32(n.items&(bit-1)), bits.OnesCount32(n.nodes&(bit-1))
-	switch {
-	case n.nodes&bit != 0:
-		n.kids[below] = n.kids[below].with(l, own, shift+lineBits, hash, e)
-	case n.items&bit == 0:
-		n.items |= bit
-		n.slots = insert(n.slots, at, slot)
-	case n.slots[at].hash == hash && l.at(n.slots[at].number).consumer == e.consumer:
-		n.slots[at] = slot
-	default:
-		// Two that look alike so far go one level down.
-		was := n.slots[at]
-		n.items &^= bit
-		n.slots = append(n.slots[:at], n.slots[at+1:]...)
-		kid := (*indexNode)(nil).with(l, own, shift+lineBits, was.hash, l.at(was.number))
-		n.nodes |= bit
-		n.kids = insert(n.kids, below, kid.with(l, own, shift+lineBits, hash, e))
-	}
+	i := hash >> shift & nodeMask
+	n.kids[i] = n.kids[i].with(l, own, shift+nodeBits, hash, e)
 	return n
+}
+
+// spread gives a node's slots to kids.
+func (n *indexNode) spread(shift int) {
+	n.kids = &[nodeWidth]*indexNode{}
+	for _, s := range n.slots {
+		i := s.hash >> shift & nodeMask
+		if n.kids[i] == nil {
+			n.kids[i] = &indexNode{own: n.own}
+		}
+		n.kids[i].slots = append(n.kids[i].slots, s)
+	}
+	n.slots = nil
 }
 
 // owned returns n, or a copy that own may change.
 func (n *indexNode) owned(own *ownership) *indexNode {
-	if n == nil {
+	switch {
+	case n == nil:
 		return &indexNode{own: own}
-	}
-	if n.own == own {
+	case n.own == own:
 		return n
+	case n.kids == nil:
+		return &indexNode{own: own, slots: append(make([]indexSlot, 0, len(n.slots)+1), n.slots...)}
 	}
-	return &indexNode{
-		own: own, nodes: n.nodes, items: n.items,
-		kids: append(make([]*indexNode, 0, len(n.kids)), n.kids...), slots: append(make([]indexSlot, 0, len(n.slots)), n.slots...),
-	}
-}
-
-// insert makes room for one, exactly: most nodes stay as they are for long.
-func insert[T any](s []T, at int, v T) []T {
-	if len(s) < cap(s) {
-		s = s[:len(s)+1]
-		copy(s[at+1:], s[at:])
-		s[at] = v
-		return s
-	}
-	grown := make([]T, len(s)+1)
-	copy(grown, s[:at])
-	grown[at] = v
-	copy(grown[at+1:], s[at:])
-	return grown
+	kids := *n.kids
+	return &indexNode{own: own, kids: &kids}
 }
 
 // sessionHeap has the session that ends first on top; of those that end at once,

@@ -30,6 +30,25 @@ func NewCloudEvent(id, messageType string, subject ID, at Instant, data json.Raw
 	}
 }
 
+// AppendJSON appends the event. The data are taken as they are.
+func (e CloudEvent) AppendJSON(dst []byte) []byte {
+	for _, member := range [...]struct{ name, value string }{
+		{`{"specversion":`, e.SpecVersion}, {`,"id":`, e.ID}, {`,"source":`, e.Source}, {`,"type":`, e.Type}, {`,"subject":`, e.Subject},
+	} {
+		dst = append(dst, member.name...)
+		dst = appendString(dst, member.value)
+	}
+	dst = append(dst, `,"time":`...)
+	dst = e.Time.appendJSON(dst)
+	dst = append(dst, `,"datacontenttype":`...)
+	dst = appendString(dst, e.DataContentType)
+	if len(e.Data) > 0 {
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, e.Data...)
+	}
+	return append(dst, '}')
+}
+
 // TimingChanged is the data of a message on TopicDistributionUpdated: which of
 // openAt, closeAt, drawAt and settleAt were set or changed, and why.
 type TimingChanged struct {

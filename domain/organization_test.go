@@ -346,10 +346,18 @@ func TestTimingOf(t *testing.T) {
 
 func TestCloudEvent(t *testing.T) {
 	t.Parallel()
-	got, err := json.Marshal(domain.NewCloudEvent("evt_1", "queue.opened", idOf(domain.KindQueue), at("09:00"), json.RawMessage(`{"a":1}`)))
+	e := domain.NewCloudEvent("evt_1", "queue.opened", idOf(domain.KindQueue), at("09:00"), json.RawMessage(`{"a":1}`))
+	got, err := json.Marshal(e)
 	want := expand(`{"specversion":"1.0","id":"evt_1","source":"lotline","type":"queue.opened","subject":"queue_` + uuid32 +
 		`","time":"@09:00","datacontenttype":"application/json","data":{"a":1}}`)
 	if err != nil || string(got) != want {
 		t.Errorf("got %s, %v\nwant %s", got, err, want)
+	}
+	if got := e.AppendJSON(nil); string(got) != want {
+		t.Errorf("appended is %s\nwant %s", got, want)
+	}
+	e.Data = nil
+	if got, want := e.AppendJSON(nil), strings.Replace(want, `,"data":{"a":1}`, "", 1); string(got) != want {
+		t.Errorf("without data it is %s\nwant %s", got, want)
 	}
 }

@@ -66,6 +66,19 @@ const (
 // DenyReasons are those that may be given by hand.
 func DenyReasons() []DenyReason { return []DenyReason{DenyOrderLimit, DenyFraud, DenyAdmin} }
 
+// denial is a reason in one byte: 0 is none, the others are those that may be given
+// by hand.
+type denial uint8
+
+func denialOf(r DenyReason) denial { return denial(slices.Index(DenyReasons(), r) + 1) }
+
+func (d denial) reason() DenyReason {
+	if d == 0 {
+		return ""
+	}
+	return DenyReasons()[d-1]
+}
+
 // maxConsumerID is how long a consumer's id may be.
 const maxConsumerID = 128
 
@@ -158,7 +171,7 @@ func (q *Queue) Participation(consumer string) (Participation, bool) {
 	p := Participation{
 		QueueID: q.ID, ConsumerID: consumer, Standing: e.status, Position: -1, EstimatedWait: -1,
 		Ticket:    string(appendTicket(nil, q.tickets.prepare(q.EncryptionSeed.Plain, q.ID), e.number)),
-		EnteredAt: e.enteredAt, DenyReason: e.reason,
+		EnteredAt: e.enteredAt, DenyReason: e.reason.reason(),
 	}
 	if s := e.session; s != nil {
 		p.AdmittedAt, p.ExpiresAt = s.admittedAt, s.expiresAt
@@ -180,7 +193,7 @@ func (q *Queue) Participation(consumer string) (Participation, bool) {
 			p.EstimatedWait = 0
 		}
 	case StandingCompleted:
-		p.CompletedAt = e.endedAt
+		p.CompletedAt = e.session.endedAt
 	case StandingNone, StandingExpired, StandingDenied, StandingLeft:
 	}
 	p.PollAfter = pollAfter(&p)

@@ -345,7 +345,7 @@ func (q *Queue) Evolve(e Event) error {
 	}
 	switch e := e.(type) {
 	case *QueueCreated:
-		q.QueueSettings, q.tickets = e.QueueSettings, new(tickets)
+		q.QueueSettings = e.QueueSettings
 		return q.begin(e, e.Identity, e.Common, KindQueue)
 	case ConsumerEntered:
 		return q.applyEntered(e)
@@ -427,7 +427,10 @@ func (q *Queue) applyEntered(e ConsumerEntered) error {
 	case q.MaxCapacity != 0 && q.Tally.Waiting >= int64(q.MaxCapacity):
 		return ruleError(ruleCapacity, "%d wait, of %d", q.Tally.Waiting, q.MaxCapacity)
 	}
-	q.line.add(entry{consumer: e.ConsumerID, enteredAt: e.At, status: StandingQueued})
+	if q.tickets == nil {
+		q.tickets = new(tickets)
+	}
+	q.line.add(e.ConsumerID, e.At)
 	q.Tally.Waiting++
 	q.Latest = e.At
 	return nil
@@ -448,7 +451,7 @@ func (q *Queue) applyAdmitted(e ConsumerAdmitted) error {
 		q.Pace.spend(q.AdmissionRate, e.At, 1)
 	}
 	now := *was
-	now.status, now.session = StandingAdmitted, &session{admittedAt: e.At, expiresAt: e.ExpiresAt, byHand: e.ByHand}
+	now.status, now.session = StandingAdmitted, &session{admittedAt: e.At, expiresAt: e.ExpiresAt}
 	q.become(&now, StandingQueued)
 	if e.ExpiresAt != 0 {
 		q.line.begin(e.ExpiresAt, e.Entry)
@@ -494,7 +497,12 @@ func (q *Queue) finish(e Event, p Participant, from, to Standing, reason DenyRea
 		return err
 	}
 	now := *was
-	now.status, now.reason, now.endedAt = to, reason, e.When()
+	now.status, now.reason = to, denialOf(reason)
+	if was.session != nil {
+		over := *was.session
+		over.endedAt = e.When()
+		now.session = &over
+	}
 	q.become(&now, from)
 	q.Latest = e.When()
 	return nil

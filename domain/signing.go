@@ -124,7 +124,7 @@ func (s *SigningKeys) Secrets() []SecretField {
 
 // Decide implements Aggregate.
 func (s *SigningKeys) Decide(now Instant, cmd Command) ([]Event, error) {
-	current, any := s.Current()
+	current, made := s.Current()
 	switch c := cmd.(type) {
 	case Advance:
 		if at := s.Wake(); at != 0 && at <= now {
@@ -132,7 +132,7 @@ func (s *SigningKeys) Decide(now Instant, cmd Command) ([]Event, error) {
 		}
 		return nil, nil
 	case MakeSigningKey:
-		if any && c.OnlyFirst {
+		if made && c.OnlyFirst {
 			return nil, nil
 		}
 		return []Event{freshSigningKey(c.Secret).made(now)}, nil
@@ -201,8 +201,8 @@ func (s *SigningKeys) Evolve(e Event) error {
 
 // Wake implements Aggregate.
 func (s *SigningKeys) Wake() Instant {
-	current, any := s.Current()
-	if !any {
+	current, made := s.Current()
+	if !made {
 		return 0
 	}
 	return current.CreatedAt.Add(SigningPeriod)

@@ -21,23 +21,17 @@ func (q *Queue) AppendParticipants(dst []byte) []byte {
 	for e := range q.line.all() {
 		dst = binary.AppendUvarint(dst, uint64(len(e.consumer)))
 		dst = append(dst, e.consumer...)
-		dst = append(dst, byte(e.status))
-		dst = binary.AppendUvarint(dst, uint64(len(e.reason)))
-		dst = append(dst, e.reason...)
+		dst = append(dst, byte(e.status), byte(e.reason))
 		dst = binary.AppendVarint(dst, int64(e.enteredAt))
-		dst = binary.AppendVarint(dst, int64(e.endedAt))
 		s := e.session
 		if s == nil {
 			dst = append(dst, 0)
 			continue
 		}
-		byHand := byte(1)
-		if s.byHand {
-			byHand = 2
-		}
-		dst = append(dst, byHand)
+		dst = append(dst, 1)
 		dst = binary.AppendVarint(dst, int64(s.admittedAt))
 		dst = binary.AppendVarint(dst, int64(s.expiresAt))
+		dst = binary.AppendVarint(dst, int64(s.endedAt))
 		dst = append(dst, s.event[:]...)
 	}
 	return dst
@@ -53,20 +47,26 @@ func (q *Queue) RestoreParticipants(b []byte) error {
 	q.line, q.tickets = line{}, new(tickets)
 	tally := Tally{}
 	for count := r.number(); q.line.count < count; {
-		e := entry{consumer: r.text(), status: Standing(r.octet()), reason: DenyReason(r.text())}
-		e.enteredAt, e.endedAt = Instant(r.number()), Instant(r.number())
-		if kind := r.octet(); kind != 0 {
-			s := &session{byHand: kind == 2, admittedAt: Instant(r.number()), expiresAt: Instant(r.number())}
-			copy(s.event[:], r.take(len(s.event)))
-			e.session = s
+		consumer, status, reason, entered := r.text(), Standing(r.octet()), denial(r.octet()), Instant(r.number())
+		var begun *session
+		if r.octet() != 0 {
+			begun = &session{admittedAt: Instant(r.number()), expiresAt: Instant(r.number()), endedAt: Instant(r.number())}
+			copy(begun.event[:], r.take(len(begun.event)))
 		}
-		if r.short || e.status == StandingNone || int(e.status) >= len(standings) || (e.status == StandingAdmitted) && e.session == nil {
+		known := status > StandingNone && int(status) < len(standings) && int(reason) <= len(DenyReasons())
+		if r.short || !known || status == StandingAdmitted && begun == nil {
 			return errSnapshot
 		}
-		*tally.of(e.status)++
-		q.line.add(e)
-		if e.status == StandingAdmitted && e.session.expiresAt != 0 {
-			q.line.begin(e.session.expiresAt, q.line.count)
+		*tally.of(status)++
+		q.line.add(consumer, entered)
+		if status == StandingQueued {
+			continue
+		}
+		e := *q.line.at(q.line.count)
+		e.status, e.reason, e.session = status, reason, begun
+		q.line.put(&e)
+		if status == StandingAdmitted && begun.expiresAt != 0 {
+			q.line.begin(begun.expiresAt, e.number)
 		}
 	}
 	if len(r.left) > 0 || tally != q.Tally {

@@ -368,6 +368,10 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 		switch {
 		case d.event != nil:
 			to.event(d.event)
+			if len(received) == 0 {
+				// Who waits for more, to handle it together, waits no longer.
+				to.passed(d.event.Position)
+			}
 		case d.caughtUp:
 			to.caughtUp()
 		case d.passed != (domain.Position{}):

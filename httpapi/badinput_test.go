@@ -7,6 +7,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/lotline/lotline/domain"
 )
 
 // Whatever is wrong with a request, it is told in full and nothing is written.
@@ -274,4 +278,98 @@ func TestFieldEdges(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is wrong with what is said of participants is told at once, and nothing is
+// written.
+func TestBadInput_participation(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	path := w.openQueue()
+	w.enter(path, "c", "d")
+	const malformed, nothing = "Invalid JSON", "Validation failed"
+	long := strings.Repeat("x", 129)
+	for name, c := range map[string]struct {
+		call, body string
+		text       string
+		fields     []string
+	}{
+		"no body":                    {"admit", "", malformed, nil},
+		"no object":                  {"complete", `["c"]`, malformed, nil},
+		"half an object":             {"deny", `{"consumerId":"c"`, malformed, nil},
+		"a field twice":              {"admit", `{"count":1,"count":2}`, malformed, nil},
+		"nobody and no number":       {"admit", `{}`, nothing, []string{"count"}},
+		"both":                       {"admit", `{"consumerId":"c","count":1}`, nothing, []string{"count"}},
+		"both, and both wrong":       {"admit", `{"consumerId":7,"count":0,"x":1}`, nothing, []string{"consumerId", "count", "count", "x"}},
+		"none":                       {"admit", `{"count":0}`, nothing, []string{"count"}},
+		"fewer than none":            {"admit", `{"count":-1}`, nothing, []string{"count"}},
+		"too many":                   {"admit", `{"count":1001}`, nothing, []string{"count"}},
+		"a half":                     {"admit", `{"count":1.5}`, nothing, []string{"count"}},
+		"a whole as a fraction":      {"admit", `{"count":1.0}`, nothing, []string{"count"}},
+		"a number in a string":       {"admit", `{"count":"1"}`, nothing, []string{"count"}},
+		"an exponent":                {"admit", `{"count":1e2}`, nothing, []string{"count"}},
+		"a huge number":              {"admit", `{"count":9223372036854775808}`, nothing, []string{"count"}},
+		"a null":                     {"admit", `{"count":null}`, nothing, []string{"count"}},
+		"a list":                     {"admit", `{"count":[1]}`, nothing, []string{"count"}},
+		"nobody":                     {"complete", `{}`, nothing, []string{"consumerId"}},
+		"an empty id":                {"complete", `{"consumerId":""}`, nothing, []string{"consumerId"}},
+		"an id of null":              {"complete", `{"consumerId":null}`, nothing, []string{"consumerId"}},
+		"an id of a number":          {"admit", `{"consumerId":1}`, nothing, []string{"consumerId"}},
+		"a long id":                  {"admit", `{"consumerId":"` + long + `"}`, nothing, []string{"consumerId"}},
+		"an id with a blank":         {"complete", `{"consumerId":"a b"}`, nothing, []string{"consumerId"}},
+		"an id beyond ASCII":         {"complete", `{"consumerId":"ü"}`, nothing, []string{"consumerId"}},
+		"no reason":                  {"deny", `{"consumerId":"c"}`, nothing, []string{"reason"}},
+		"another reason":             {"deny", `{"consumerId":"c","reason":"BORED"}`, nothing, []string{"reason"}},
+		"a reason in lower case":     {"deny", `{"consumerId":"c","reason":"fraud_detected"}`, nothing, []string{"reason"}},
+		"the end's own reason":       {"deny", `{"consumerId":"c","reason":"QUEUE_CLOSED"}`, nothing, []string{"reason"}},
+		"a reason of null":           {"deny", `{"consumerId":"c","reason":null}`, nothing, []string{"reason"}},
+		"all of a denial":            {"deny", `{"z":1,"reason":{},"consumerId":[],"a":2}`, nothing, []string{"consumerId", "reason", "a", "z"}},
+		"names in other cases":       {"complete", `{"ConsumerId":"c"}`, nothing, []string{"consumerId", "ConsumerId"}},
+		"all of a validation":        {"validate", `{"token":7}`, nothing, []string{"consumerId", "token"}},
+		"a token of null":            {"validate", `{"consumerId":"c","token":null}`, nothing, []string{"token"}},
+		"an entry with fields":       {"enter", `{"position":1,"consumerId":"c"}`, nothing, []string{"consumerId", "position"}},
+		"a leaving with fields":      {"leave", `{"consumerId":"c"}`, nothing, []string{"consumerId"}},
+		"an entry that is no object": {"enter", `"c"`, malformed, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.tb = t
+			var o []option
+			if c.call == "enter" || c.call == "leave" {
+				o = append(o, acting("e"))
+			}
+			w.writes(0, func() {
+				a := w.do(http.MethodPost, path+"/"+c.call, c.body, o...)
+				if c.fields == nil {
+					a.refuses(http.StatusBadRequest, c.text)
+					return
+				}
+				a.blames(c.fields...)
+				// The document refuses it as well.
+				v, err := jsonschema.UnmarshalJSON(strings.NewReader(c.body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				schema := "/components/schemas/" + map[string]string{"admit": "Admit", "complete": "Complete", "deny": "Deny", "validate": "Validate", "enter": "Nothing", "leave": "Nothing"}[c.call]
+				// A fraction of nothing is a whole number to a schema, and so is an exponent.
+				if contract().Validate(schema, v) == nil && name != "a whole as a fraction" && name != "an exponent" {
+					t.Error("the document lets it through")
+				}
+			})
+		})
+	}
+	w.tb = t
+	a := w.do(http.MethodPost, path+"/admit", `{"count":1001}`)
+	if got, want := a.failure().Details[0].Message, fmt.Sprintf("must be a whole number from 1 to %d", domain.MaxAdmit); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	w.writes(0, func() {
+		for _, q := range []string{"?x=1", "?consumerId=c"} {
+			w.do(http.MethodPost, path+"/enter"+q, "", acting("e")).is(http.StatusBadRequest)
+			w.do(http.MethodGet, path+"/status"+q, "", acting("e")).is(http.StatusBadRequest)
+			w.do(http.MethodPost, path+"/admit"+q, `{"count":1}`).is(http.StatusBadRequest)
+		}
+		w.do(http.MethodPost, path+"/admit", `{"count":1}`, header("Idempotency-Key", "a b")).blames("Idempotency-Key")
+		w.do(http.MethodPost, path+"/admit", `{"count":1}`, header("Content-Type", "text/plain")).refuses(http.StatusUnsupportedMediaType, "Unsupported media type")
+		w.do(http.MethodPost, path+"/deny", ofLength(maxBody+1)).refuses(http.StatusRequestEntityTooLarge, "Content too large")
+	})
 }

@@ -106,7 +106,7 @@ func TestCORS_noneForSecretKeys(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || public != 5 {
+	if err != nil || public != 8 {
 		t.Errorf("%d public paths, %v", public, err)
 	}
 }

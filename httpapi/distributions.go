@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -155,15 +154,10 @@ func (s *server) supplyEntropy(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var value string
-	var wrong []domain.Detail
-	if raw, ok := fields["value"]; !ok {
-		wrong = append(wrong, domain.Detail{Field: "value", Message: "is required"})
-	} else if json.Unmarshal(raw, &value) != nil || raw[0] != '"' {
-		wrong = append(wrong, domain.Detail{Field: "value", Message: "must be a string"})
-	}
-	if wrong = append(wrong, unknownFields(fields, "value")...); len(wrong) > 0 {
-		return invalid(wrong...)
+	p := &params{fields: fields}
+	value := p.text("value")
+	if err := p.refusal("value"); err != nil {
+		return err
 	}
 	result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.SupplyEntropy{Value: value}})
 	if err != nil {

@@ -41,6 +41,8 @@ type memoryLog struct {
 	holding bool
 	failing error         // the answer to every append
 	silence chan struct{} // until it is closed no append is answered; nil for at once
+	// stuck, when it is not nil, keeps every read back until it is closed.
+	stuck chan struct{}
 }
 
 // silent makes appends wait until release.
@@ -108,11 +110,20 @@ func (l *memoryLog) deliver(r *domain.Recorded) {
 	l.views.Follow(r)
 }
 
-func (l *memoryLog) Read(_ context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+func (l *memoryLog) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rest := slices.Clone(l.streams[stream][min(int(after)+1, len(l.streams[stream])):])
+	stuck := l.stuck
 	return func(yield func(*domain.Recorded, error) bool) {
+		if stuck != nil {
+			select {
+			case <-stuck:
+			case <-ctx.Done():
+				yield(nil, ctx.Err())
+				return
+			}
+		}
 		for _, r := range rest {
 			if !yield(r, nil) {
 				return
@@ -214,11 +225,12 @@ const (
 
 func newWorld(tb testing.TB, change ...func(*Config)) *world {
 	tb.Helper()
-	views, err := projections.Open(filepath.Join(tb.TempDir(), "views.db"), projections.Origin{}, noOpener{}, zerolog.Nop())
+	log := &memoryLog{events: map[string]domain.Event{}, streams: map[string][]*domain.Recorded{}}
+	views, err := projections.Open(filepath.Join(tb.TempDir(), "views.db"), projections.Origin{Log: log}, noOpener{}, zerolog.Nop())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	log := &memoryLog{events: map[string]domain.Event{}, streams: map[string][]*domain.Recorded{}, views: views}
+	log.views = views
 	w := &world{tb: tb, log: log, views: views, logged: &lines{}}
 	w.now.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMilli())
 	clock := func() time.Time { return time.UnixMilli(w.now.Load()) }

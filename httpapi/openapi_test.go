@@ -104,7 +104,7 @@ func TestDocument_holdsTogether(t *testing.T) {
 		}
 	})
 	// What is true of many paths stands in no operation.
-	for _, response := range []string{"NotFound", "MethodNotAllowed", "Preflight", "ConsumerRequired"} {
+	for _, response := range []string{"NotFound", "MethodNotAllowed", "Preflight"} {
 		used["#/components/responses/"+response] = true
 	}
 	for section, members := range document["components"].(map[string]any) {
@@ -228,7 +228,7 @@ func TestDocument_hasEveryRefusalAndNoOther(t *testing.T) {
 			check(at, status, response)
 		}
 	})
-	for name, status := range map[string]string{"NotFound": "404", "MethodNotAllowed": "405", "ConsumerRequired": "400"} {
+	for name, status := range map[string]string{"NotFound": "404", "MethodNotAllowed": "405"} {
 		check(name, status, contract().Look("/components/responses/"+name))
 	}
 	for _, text := range refusals {
@@ -581,7 +581,7 @@ func TestDocs_tellEverything(t *testing.T) {
 		}
 	})
 	for code := range answers {
-		if code == methodNotAllowed || code == consumerIDRequired {
+		if code == methodNotAllowed {
 			continue // of no operation
 		}
 		tells("<td>" + string(code) + "</td><td><code>" + code.Identifier())

@@ -54,7 +54,7 @@ type (
 	operationView struct {
 		ID, Method, Path, Summary string
 		Description               template.HTML
-		Credentials               []string
+		Credentials               [][]string // alternatives, of which each may have several parts
 		Parameters                []fieldView
 		Body                      *contentView
 		Answers                   []answerView
@@ -148,9 +148,11 @@ func (w *pageWriter) operation(path, method string, item, o node) operationView 
 		security = w.root.at("security")
 	}
 	for _, alternative := range security.items() {
+		var together []string
 		for name := range alternative.members() {
-			v.Credentials = append(v.Credentials, name)
+			together = append(together, name)
 		}
+		v.Credentials = append(v.Credentials, together)
 	}
 	for _, p := range append(item.at("parameters").items(), o.at("parameters").items()...) {
 		p, _ = w.resolve(p)

@@ -1,10 +1,8 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
@@ -30,53 +28,6 @@ func (s *server) handleQueues() {
 		return domain.Deny{ConsumerID: consumer, Reason: p.reason("reason")}
 	})))})
 	s.handle(one+"/validate", methods{http.MethodPost: s.secret(noQuery(s.validate))})
-}
-
-// params reads the members of a body, and collects what is wrong with them.
-type params struct {
-	fields domain.Fields
-	wrong  []domain.Detail
-}
-
-func (p *params) blame(name, message string) {
-	p.wrong = append(p.wrong, domain.Detail{Field: name, Message: message})
-}
-
-// consumer is a consumer's id.
-func (p *params) consumer(name string) (id string) {
-	if err := json.Unmarshal(p.fields[name], &id); err != nil || !domain.VisibleASCII(id, maxConsumerID) {
-		p.blame(name, "must be 1 to 128 visible ASCII characters")
-	}
-	return id
-}
-
-func (p *params) reason(name string) (reason domain.DenyReason) {
-	if err := json.Unmarshal(p.fields[name], &reason); err != nil || !slices.Contains(domain.DenyReasons(), reason) {
-		p.blame(name, "must be ORDER_LIMIT_EXCEEDED, FRAUD_DETECTED or ADMIN_ACTION")
-	}
-	return reason
-}
-
-func (p *params) text(name string) (text string) {
-	if err := json.Unmarshal(p.fields[name], &text); err != nil || p.fields[name][0] != '"' {
-		p.blame(name, "must be a string")
-	}
-	return text
-}
-
-// count is a whole number from 1 to most.
-func (p *params) count(name string, most int64) (n int64) {
-	if err := json.Unmarshal(p.fields[name], &n); err != nil || n < 1 || n > most {
-		p.blame(name, "must be a whole number from 1 to 1000")
-	}
-	return n
-}
-
-func (p *params) refusal(names ...string) error {
-	if wrong := append(p.wrong, unknownFields(p.fields, names...)...); len(wrong) > 0 {
-		return invalid(wrong...)
-	}
-	return nil
 }
 
 // act is what consumers do themselves.
@@ -142,13 +93,14 @@ func (s *server) admitConsumers(x *exchange, r *http.Request) error {
 	var c domain.Admit
 	_, named := fields["consumerId"]
 	_, counted := fields["count"]
-	switch {
-	case named && counted:
-		p.blame("count", "cannot be given beside consumerId")
-	case counted:
-		c.Count = p.count("count", domain.MaxAdmit)
-	default:
+	if named {
 		c.ConsumerID = p.consumer("consumerId")
+	}
+	if counted {
+		c.Count = p.count("count", domain.MaxAdmit)
+	}
+	if named == counted {
+		p.blame("count", "must be given, or consumerId, and not both")
 	}
 	if err := p.refusal("consumerId", "count"); err != nil {
 		return err

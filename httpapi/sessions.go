@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"github.com/google/uuid"
@@ -28,13 +27,10 @@ func (s *server) openConsumerSession(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	wrong := unknownFields(fields, "consumerId")
-	var id string
-	if err := json.Unmarshal(fields["consumerId"], &id); err != nil || !domain.VisibleASCII(id, maxConsumerID) {
-		wrong = append([]domain.Detail{{Field: "consumerId", Message: "must be 1 to 128 visible ASCII characters"}}, wrong...)
-	}
-	if len(wrong) > 0 {
-		return invalid(wrong...)
+	p := &params{fields: fields}
+	id := p.consumer("consumerId")
+	if err := p.refusal("consumerId"); err != nil {
+		return err
 	}
 	return s.openSession(x, r, id)
 }

@@ -148,20 +148,20 @@ func TestSession_isNotRepeated(t *testing.T) {
 func TestConsumer_aSecretKeyActsForOne(t *testing.T) {
 	t.Parallel()
 	w := newActors(t)
-	for_ := func(ids ...string) option { return header("X-Consumer-Id", ids...) }
-	a := w.do(http.MethodPost, actAt, "", for_("c-1")).is(http.StatusOK)
+	actsFor := func(ids ...string) option { return header("X-Consumer-Id", ids...) }
+	a := w.do(http.MethodPost, actAt, "", actsFor("c-1")).is(http.StatusOK)
 	a.wants(map[string]any{"consumer": "c-1", "organization": string(w.mine)})
 	caller := a.object()["caller"].(map[string]any)
 	if caller["Actor"] != string(w.myKeyID) || caller["OnBehalfOf"] != "c-1" {
 		t.Errorf("the caller is %v", caller)
 	}
 	w.do(http.MethodPost, actAt, "").refuses(http.StatusBadRequest, "Consumer ID is required")
-	w.do(http.MethodPost, actAt, "", for_("")).blames("X-Consumer-Id")
-	w.do(http.MethodPost, actAt, "", for_("a b")).blames("X-Consumer-Id")
-	w.do(http.MethodPost, actAt, "", for_("a", "b")).blames("X-Consumer-Id")
-	w.do(http.MethodPost, actAt, "", for_(strings.Repeat("x", maxConsumerID+1))).blames("X-Consumer-Id")
-	w.do(http.MethodPost, actAt, "", as(w.session("c-1")), for_("c-1")).blames("X-Consumer-Id")
-	w.do(http.MethodPost, actAt, "", key(unknownKey), for_("c-1")).refuses(http.StatusUnauthorized, "Authentication required")
+	w.do(http.MethodPost, actAt, "", actsFor("")).blames("X-Consumer-Id")
+	w.do(http.MethodPost, actAt, "", actsFor("a b")).blames("X-Consumer-Id")
+	w.do(http.MethodPost, actAt, "", actsFor("a", "b")).blames("X-Consumer-Id")
+	w.do(http.MethodPost, actAt, "", actsFor(strings.Repeat("x", maxConsumerID+1))).blames("X-Consumer-Id")
+	w.do(http.MethodPost, actAt, "", as(w.session("c-1")), actsFor("c-1")).blames("X-Consumer-Id")
+	w.do(http.MethodPost, actAt, "", key(unknownKey), actsFor("c-1")).refuses(http.StatusUnauthorized, "Authentication required")
 }
 
 // One Idempotency-Key of two consumers is two keys, and so is one of a consumer and of

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -378,6 +379,7 @@ func (v *Views) Run(ctx context.Context) error {
 			v.writeFailures.Add(1)
 		}
 		if last {
+			v.snapshotAll()
 			return err
 		}
 		if err == nil {
@@ -404,6 +406,7 @@ func (v *Views) write(changed map[*entry]*state) error {
 	if err := v.file.write(changed, position); err != nil {
 		return fmt.Errorf("write views: %w", err)
 	}
+	v.snapshot(slices.Collect(maps.Values(changed)), snapshotEvery)
 	clear(changed)
 	return nil
 }

@@ -144,6 +144,8 @@ func eventType(stream string, e domain.Event) string {
 	switch e.(type) {
 	case *domain.QueueCreated, *domain.DrawCreated, *domain.AuctionCreated:
 		return kind + ".created"
+	case *domain.SigningKeyCreated:
+		return kind + ".key.created"
 	}
 	return fmt.Sprintf("%s.%T", kind, e)
 }
@@ -258,5 +260,8 @@ func follow(v *Views, l *testLog) {
 		if v.Position().Before(e.Position) {
 			v.Follow(e)
 		}
+	}
+	if n := len(l.events); n > 0 {
+		v.Passed(l.events[n-1].Position)
 	}
 }

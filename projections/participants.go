@@ -56,7 +56,7 @@ func (v *Views) Queue(ctx context.Context, organization, id domain.ID) (*domain.
 	if q.KnowsParticipants() {
 		return q, nil
 	}
-	return v.folds.get(ctx, v.histories, id.Stream())
+	return v.folds.get(ctx, v.fold, id.Stream())
 }
 
 // folds are the queues that were folded on demand. They are over, so that they do
@@ -66,11 +66,15 @@ type folds struct {
 	cancel  context.CancelFunc
 	working sync.WaitGroup
 	slots   chan struct{} // one for each that is under way
+	max     int64         // maxFolded, but for tests
 
 	mu    sync.Mutex // guards the fields below
 	known map[string]*foldedQueue
 	order []string // the least recently asked for first
 }
+
+// folding folds a stream up to a revision, or all of it for a negative one.
+type folding func(ctx context.Context, stream string, last domain.Revision) (*domain.History, error)
 
 // foldedQueue is one queue, or one on its way.
 type foldedQueue struct {
@@ -80,7 +84,7 @@ type foldedQueue struct {
 }
 
 func newFolds() *folds {
-	f := &folds{slots: make(chan struct{}, foldsAtOnce), known: map[string]*foldedQueue{}}
+	f := &folds{slots: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedQueue{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -91,8 +95,8 @@ func (f *folds) close() {
 	f.working.Wait()
 }
 
-func (f *folds) get(ctx context.Context, from Histories, stream string) (*domain.Queue, error) {
-	d := f.ask(from, stream)
+func (f *folds) get(ctx context.Context, by folding, stream string) (*domain.Queue, error) {
+	d := f.ask(by, stream)
 	wait := time.NewTimer(foldWait)
 	defer wait.Stop()
 	select {
@@ -106,14 +110,14 @@ func (f *folds) get(ctx context.Context, from Histories, stream string) (*domain
 }
 
 // ask returns the fold of a stream, which it starts when there is none.
-func (f *folds) ask(from Histories, stream string) *foldedQueue {
+func (f *folds) ask(by folding, stream string) *foldedQueue {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, ok := f.known[stream]
 	if !ok {
 		d = &foldedQueue{done: make(chan struct{})}
 		f.known[stream] = d
-		f.working.Go(func() { f.make(from, stream, d) })
+		f.working.Go(func() { f.make(by, stream, d) })
 	}
 	f.touch(stream)
 	return d
@@ -129,25 +133,21 @@ func without(order []string, stream string) []string {
 }
 
 // make folds a stream. It ends by itself: whoever waits for it may not.
-func (f *folds) make(from Histories, stream string, d *foldedQueue) {
+func (f *folds) make(by folding, stream string, d *foldedQueue) {
 	f.slots <- struct{}{}
 	defer func() { <-f.slots }()
 	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
 	defer cancel()
-	h, err := foldUpTo(ctx, from, stream, -1)
-	if err == nil {
-		d.queue = h.Aggregate.(*domain.Queue)
-	}
-	d.err = err
-	close(d.done)
-
+	h, err := by(ctx, stream, -1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err != nil {
+	defer close(d.done)
+	if d.err = err; err != nil {
 		// It may be the store; whoever asks again finds out.
 		f.drop(stream)
 		return
 	}
+	d.queue = h.Aggregate.(*domain.Queue)
 	f.shrink()
 }
 
@@ -161,7 +161,7 @@ func (f *folds) shrink() {
 		if d.queue == nil {
 			continue // on its way
 		}
-		if entries += d.queue.Tally.Entries(); entries > maxFolded && i > 0 {
+		if entries += d.queue.Tally.Entries(); entries > f.max && i > 0 {
 			f.drop(stream)
 		}
 	}
@@ -172,21 +172,45 @@ func (f *folds) drop(stream string) {
 	f.order = without(f.order, stream)
 }
 
-// foldUpTo folds a stream up to a revision, or all of it for a negative one.
-func foldUpTo(ctx context.Context, from Histories, stream string, last domain.Revision) (*domain.History, error) {
-	h := domain.NewHistory(stream)
-	for r, err := range from.Read(ctx, stream, domain.NoStream) {
+// fold folds a stream up to a revision, or all of it for a negative one, on from a
+// snapshot if there is one.
+func (v *Views) fold(ctx context.Context, stream string, last domain.Revision) (*domain.History, error) {
+	h := v.snapshots.load(stream)
+	if h == nil || last >= 0 && h.Head.Revision > last {
+		h = domain.NewHistory(stream)
+	}
+	from := h.Head.Revision
+	err := v.foldOn(ctx, h, last)
+	if _, broken := errors.AsType[*domain.HistoryError](err); broken && from != domain.NoStream {
+		// It may be the snapshot that the history does not continue.
+		h = domain.NewHistory(stream)
+		err = v.foldOn(ctx, h, last)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.Head.Revision-from > longFold {
+		v.keep(h)
+	}
+	return h, nil
+}
+
+func (v *Views) foldOn(ctx context.Context, h *domain.History, last domain.Revision) error {
+	if h.Head.Revision == last {
+		return nil
+	}
+	for r, err := range v.histories.Read(ctx, h.Stream, h.Head.Revision) {
 		if err == nil {
 			err = h.Apply(r)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if r.Revision == last {
 			break
 		}
 	}
-	return h, nil
+	return nil
 }
 
 // Restore folds the queues anew that are under way: the file does not hold who is in
@@ -222,7 +246,14 @@ func (v *Views) Restore(ctx context.Context) error {
 
 func (v *Views) restore(ctx context.Context, e *entry) error {
 	was := e.current
-	h, err := foldUpTo(ctx, v.histories, was.stream(), was.history.Head.Revision)
+	last := was.history.Head.Revision
+	h, err := v.fold(ctx, was.stream(), last)
+	if err == nil && h.Head.Revision != last {
+		err = &domain.HistoryError{
+			Stream: was.stream(), Revision: h.Head.Revision + 1, Rule: "what was recorded stays",
+			Detail: fmt.Sprintf("events up to revision %d were followed before", last),
+		}
+	}
 	var next *state
 	broken, isBroken := errors.AsType[*domain.HistoryError](err)
 	switch {

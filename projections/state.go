@@ -57,17 +57,21 @@ func tombstone(h *domain.History, d domain.Distribution) *domain.History {
 }
 
 // after is the state that the stream's next event leads to. Quarantine has no
-// way out: it is s itself then.
-func (s *state) after(r *domain.Recorded) *state {
+// way out: it is s itself then. A state that is the caller's alone is of no use any
+// more.
+func (s *state) after(r *domain.Recorded, callers bool) *state {
 	if s.broken != nil {
 		return s
 	}
-	h := s.history.Fork()
+	h, changed := s.history, s.history.Changed
+	if !callers {
+		h = h.Fork()
+	}
 	err := h.Apply(r)
 	if err == nil {
 		next := newState(h)
 		next.folded = s.folded
-		if h.Changed == s.history.Changed {
+		if h.Changed == changed {
 			// The object looks as before.
 			next.rendered.Store(s.rendered.Load())
 		}

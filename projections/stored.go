@@ -26,6 +26,15 @@ func encode(h *domain.History) ([]byte, error) {
 
 // decode restores the state that encode was given.
 func (s stored) decode(seals Opener) (*state, error) {
+	h, err := s.history(seals)
+	if err != nil {
+		return nil, err
+	}
+	return newState(h), nil
+}
+
+// history restores the history that encode was given.
+func (s stored) history(seals Opener) (*domain.History, error) {
 	h := domain.NewHistory(s.stream)
 	h.Head = domain.Head{Revision: s.revision, Hash: s.hash}
 	h.Changed = s.changed
@@ -34,12 +43,15 @@ func (s stored) decode(seals Opener) (*state, error) {
 	}
 	holder, ok := h.Aggregate.(domain.SecretHolder)
 	if !ok {
-		return newState(h), nil
+		return h, nil
 	}
 	sealedIn := "signing.key.created"
 	if d, ok := holder.(domain.Distribution); ok {
+		if string(d.Shared().Metadata) == "null" {
+			d.Shared().Metadata = nil // as it was
+		}
 		if d.Shared().Deleted {
-			return newState(h), nil // there are none any more
+			return h, nil // there are none any more
 		}
 		sealedIn = string(d.Kind()) + ".created"
 	}
@@ -50,5 +62,5 @@ func (s stored) decode(seals Opener) (*state, error) {
 		}
 		secret.Value.Plain = strings.Clone(plain)
 	}
-	return newState(h), nil
+	return h, nil
 }

@@ -29,12 +29,13 @@ type Views struct {
 	file      *file
 	histories Histories
 	folds     *folds
+	snapshots *snapshots
 	// crowded says that more than crowd streams wait to be written.
 	crowded chan struct{}
 
 	writeFailures atomic.Int64
 
-	partial shown // the state within an append, if there is one; owned by Follow and Passed
+	held shown // a state that nobody has been shown, if there is one; owned by Follow and Passed
 
 	mu       sync.RWMutex // guards the fields below; only Follow and Passed change them once the views are open
 	models   models
@@ -70,6 +71,7 @@ func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views,
 	}
 	v := newViews(file, loaded, log)
 	v.histories = origin.Log
+	v.snapshots = newSnapshots(path, origin.ID, seals)
 	return v, nil
 }
 
@@ -105,48 +107,57 @@ func (v *Views) Position() domain.Position {
 // Follow handles the next event of the log. One that was followed before is
 // ignored. One that its stream's history refuses puts that stream into
 // quarantine: from then on nothing is served from it and nothing more of it is
-// believed. What was appended together is shown together: an event behind which
-// more is due at its own time waits for what follows, and Position with it.
+// believed.
+//
+// What was appended together is shown together: an event behind which more is due at
+// its own time waits for what follows, and Position with it. So does what
+// participants do, of which many events may come at once: it is shown when another
+// stream is followed, when Passed or CaughtUp say that no more is at hand, and after
+// a few hundred events.
 func (v *Views) Follow(r *domain.Recorded) {
-	if !v.position.Before(r.Position) || !v.partial.position.Before(r.Position) {
+	if !v.position.Before(r.Position) || !v.held.position.Before(r.Position) {
 		return
 	}
-	if v.partial.state != nil && v.partial.state.stream() != r.Stream {
+	if v.held.state != nil && v.held.state.stream() != r.Stream {
 		// There was no more to it.
-		v.show(v.partial)
+		v.show(v.held)
 	}
-	next := shown{position: r.Position}
+	next := shown{position: r.Position, events: v.held.events + 1}
 	if !projected(r.Stream) {
 		v.show(next)
 		return
 	}
-	was := v.partial.state
-	if next.entry = v.partial.entry; next.entry == nil {
+	was, mine := v.held.state, true
+	if next.entry = v.held.entry; next.entry == nil {
 		next.entry = v.models.find(r.Stream)
-		was = next.entry.current
+		was, mine = next.entry.current, false
 	}
-	if next.state = was.after(r); next.state.broken != nil && next.state != was {
+	if next.state = was.after(r, mine); next.state.broken != nil && next.state != was {
 		v.log.Error().Str("stream", r.Stream).Int64("revision", int64(r.Revision)).Str("type", r.Type).
 			Str("rule", next.state.broken.Rule).Str("detail", next.state.broken.Detail).Msg("stream quarantined")
 	}
-	if next.state.partial() {
-		v.partial = next
+	if next.state.partial() || next.state.queueOf() != nil && !domain.ChangesObject(r.Event) && next.events < heldAtOnce {
+		v.held = next
 		return
 	}
 	v.show(next)
 }
 
-// shown is what the next event leads to: the state of an entry, unless the event
-// is not for the views.
+// heldAtOnce is how many events are held back for more to come.
+const heldAtOnce = 256
+
+// shown is what the next events lead to: the state of an entry, unless they are not
+// for the views.
 type shown struct {
 	entry    *entry
 	state    *state
 	position domain.Position
+	events   int
 }
 
 // show makes it what queries are answered from.
 func (v *Views) show(s shown) {
-	v.partial = shown{}
+	v.held = shown{}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.position = s.position
@@ -171,11 +182,11 @@ func projected(stream string) bool {
 // Follow is not for the views. It lets those go on who wait for p; following
 // does not resume there.
 func (v *Views) Passed(p domain.Position) {
-	if v.partial.state != nil {
-		if !v.partial.position.Before(p) {
+	if s := v.held.state; s != nil {
+		if !v.held.position.Before(p) && s.partial() {
 			return
 		}
-		v.show(v.partial)
+		v.show(v.held)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -186,8 +197,8 @@ func (v *Views) Passed(p domain.Position) {
 // follows is shown then, as the one that a crash between the parts of an outcome
 // left: its wake is due, and so a timer goes on with it.
 func (v *Views) CaughtUp() {
-	if v.partial.state != nil {
-		v.show(v.partial)
+	if v.held.state != nil {
+		v.show(v.held)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/domain/domaintest"
 )
 
 // world draws a log in which everything happens, the impossible included.
@@ -40,6 +41,7 @@ func world(t *rapid.T, l *testLog) {
 				l.try(id.Stream(), domain.Advance{})
 			}
 			l.try(orgs[pick("org", len(orgs))].Stream(), fields("name", `"renamed"`))
+			l.try(domain.SigningStream, domain.MakeSigningKey{Secret: [32]byte{byte(len(l.events))}, OnlyFirst: pick("only first", 2) == 0})
 		case op == 7:
 			l.try(ids[pick("id", len(ids))].Stream(), domain.Delete{})
 		case op == 8:
@@ -235,5 +237,64 @@ func TestViews_showWhatWasAppendedInPart(t *testing.T) {
 				t.Errorf("it is gone on with at %s", wake)
 			}
 		})
+	}
+}
+
+// What participants do may come in thousands. It is shown as soon as no more is at
+// hand, and what was shown does not change.
+func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	id := l.busy(t, org)
+	other := l.create(t, org, domain.KindQueue, nil)
+	l.must(t, id, domain.Enter{ConsumerID: "last"})
+	v := emptyViews()
+	type seen struct {
+		state *state
+		tally domain.Tally
+		at    int
+	}
+	var shown []seen
+	held := 0
+	for i, r := range l.events {
+		v.Follow(r)
+		current := v.models.find(id.Stream()).current
+		if v.Position() != r.Position {
+			held++
+		}
+		if held%7 == 3 || r.Stream == other.Stream() || i == len(l.events)-1 {
+			v.Passed(r.Position)
+			if current = v.models.find(id.Stream()).current; !current.partial() && v.Position() != r.Position {
+				t.Fatalf("%s@%d is not shown", r.Stream, r.Revision)
+			}
+		}
+		if q := current.queueOf(); q != nil && (len(shown) == 0 || shown[len(shown)-1].state != current) {
+			shown = append(shown, seen{current, q.Tally, i})
+		}
+	}
+	if held < 100 || len(shown) < 30 {
+		t.Fatalf("held back %d times, shown %d states", held, len(shown))
+	}
+	for _, s := range shown {
+		want := domain.NewHistory(id.Stream())
+		for _, r := range l.events[:s.at+1] {
+			if r.Stream == want.Stream && want.Head.Revision < s.state.history.Head.Revision {
+				if err := want.Apply(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if !domaintest.SameState(s.state.history, want) || s.state.queueOf().Tally != s.tally {
+			t.Fatalf("what was shown behind event %d has become another", s.at)
+		}
+	}
+	// Nobody waits for ever behind one queue that never rests.
+	v = emptyViews()
+	for _, r := range l.events[:heldAtOnce+10] {
+		v.Follow(r)
+	}
+	if q := v.models.find(id.Stream()).current.queueOf(); q == nil || q.Tally.Entries() < heldAtOnce-5 {
+		t.Errorf("shown is %+v", q)
 	}
 }

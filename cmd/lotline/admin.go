@@ -25,13 +25,14 @@ import (
 // operator is who the command line acts as.
 var operator = commands.Caller{Actor: domain.ActorOperator}
 
-// office administers organizations and keys through commands of its own, beside
+// office administers organizations, keys and signing keys through commands of its own, beside
 // whatever engines are running: they learn of it from the log.
 type office struct {
 	log     commands.Log
 	handler *commands.Handler
 	views   interface {
 		Organizations() []*domain.Organization
+		SigningKeys() (*domain.SigningKeys, error)
 	}
 }
 
@@ -80,12 +81,6 @@ func (o *office) makeDefaultOrganization(ctx context.Context) (*domain.Organizat
 		return nil, err
 	}
 	return made.History.Aggregate.(*domain.Organization), nil
-}
-
-// randomSecret is what nobody can guess.
-func randomSecret() (secret [32]byte) {
-	rand.Read(secret[:])
-	return secret
 }
 
 // newKey makes a live key that nobody can guess.
@@ -183,7 +178,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, views.Close()) }()
-	tail := eventstore.NewTail(l.Log, []domain.Kind{domain.KindOrganization}, l.head, zerolog.Nop(), views)
+	tail := eventstore.NewTail(l.Log, []domain.Kind{domain.KindOrganization, domain.KindSigning}, l.head, zerolog.Nop(), views)
 	defer start(tail.Run)()
 	select {
 	case <-tail.CaughtUp():
@@ -375,12 +370,6 @@ func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
 		}
 		table := tabwriter.NewWriter(to.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "KEY\tBEGINS\tLEVEL\tORGANIZATION\tNAME\tCREATED\tEXPIRES\tREVOKED")
-		when := func(t domain.Instant) string {
-			if t == 0 {
-				return "-"
-			}
-			return t.String()
-		}
 		for _, org := range organizations {
 			for _, k := range org.SortedKeys() {
 				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\t%s\n",
@@ -389,6 +378,14 @@ func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
 		}
 		return table.Flush()
 	})
+}
+
+// when is a time in a table.
+func when(t domain.Instant) string {
+	if t == 0 {
+		return "-"
+	}
+	return t.String()
 }
 
 type keysRevokeCmd struct {

@@ -42,6 +42,7 @@ type cli struct {
 	Backup  backupCmd  `cmd:"" help:"Copy the log of the data directory to a file, while it is in use."`
 	Org     orgCmd     `cmd:"" help:"Administer organizations."`
 	Keys    keysCmd    `cmd:"" help:"Administer keys."`
+	Signing signingCmd `cmd:"" help:"Administer the keys by which tokens are signed."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

@@ -145,12 +145,9 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer)
 	if !n.catchUp(ctx) {
 		return nil
 	}
-	if err := n.makeSigningKey(ctx); err != nil {
-		return unlessStopped(ctx, fmt.Errorf("make a key to sign tokens with: %w", err))
-	}
 	made, err := c.provision(ctx, n, out)
 	if err != nil {
-		return unlessStopped(ctx, fmt.Errorf("set up the organization %s: %w", defaultOrganization, err))
+		return unlessStopped(ctx, fmt.Errorf("set up keys and the organization %s: %w", defaultOrganization, err))
 	}
 	n.keepTime()
 	n.sendOut()
@@ -169,11 +166,14 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer)
 	}
 }
 
-// provision makes sure that the default organization has the keys that are
-// given, and a key of each level at all. It returns the keys that it made, which
+// provision makes sure that there is a key to sign tokens with, and that the default
+// organization has the keys that are given, and a key of each level at all. It returns the keys that it made, which
 // work by then. They are shown before they are stored, so that there is none in
 // the log that nobody has seen.
 func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[domain.KeyLevel]string, error) {
+	if err := n.makeSigningKey(ctx); err != nil {
+		return nil, err
+	}
 	o := &office{n.log, n.handler, n.views}
 	org, err := o.makeDefaultOrganization(ctx)
 	if err != nil {
@@ -227,9 +227,8 @@ func (n *node) makeSigningKey(ctx context.Context) error {
 	if _, err := n.views.SigningKeys(); !errors.Is(err, projections.ErrBehind) {
 		return nil // or its stream is in quarantine, and all else goes on
 	}
-	made, err := n.handler.Handle(ctx, commands.Request{
-		Stream: domain.SigningStream, Command: domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true}, Caller: operator,
-	})
+	o := &office{n.log, n.handler, n.views}
+	made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true})
 	if err != nil {
 		return err
 	}

@@ -137,6 +137,8 @@ type committer struct {
 	selectIDs     *sqlite3.Stmt
 	selectNewest  *sqlite3.Stmt
 	selectLogHead *sqlite3.Stmt
+	begin         *sqlite3.Stmt
+	end           *sqlite3.Stmt
 
 	// The fields below are owned by run.
 
@@ -149,6 +151,7 @@ type committer struct {
 	// What the present batch has touched, in case it has to be taken back.
 	touched []*head
 	added   []uuid.UUID
+	written []recorded
 }
 
 func openCommitter(s *store) (_ *committer, err error) {
@@ -173,6 +176,8 @@ func openCommitter(s *store) (_ *committer, err error) {
 		return nil, err
 	}
 	err = prepareAll(conn, map[**sqlite3.Stmt]string{
+		&c.begin:         `BEGIN IMMEDIATE`,
+		&c.end:           `COMMIT`,
 		&c.selectStream:  selectStream,
 		&c.insertStream:  `INSERT INTO streams (name) VALUES (?)`,
 		&c.updateStream:  `UPDATE streams SET truncate_before = nullif(?, 0), max_count = nullif(?, 0), max_age = nullif(?, 0) WHERE id = ?`,
@@ -247,9 +252,11 @@ func (c *committer) commit(batch []*write) {
 		}
 		c.takeBack()
 	} else if len(c.touched) > 0 {
+		c.store.news.add(c.written)
 		c.store.hub.wake(c.touched)
 	}
-	c.touched, c.added = c.touched[:0], c.added[:0]
+	clear(c.written)
+	c.touched, c.added, c.written = c.touched[:0], c.added[:0], c.written[:0]
 	for _, w := range batch {
 		close(w.done)
 	}
@@ -266,7 +273,7 @@ func (c *committer) takeBack() {
 }
 
 func (c *committer) transact(batch []*write) (err error) {
-	if err := c.conn.Exec(`BEGIN IMMEDIATE`); err != nil {
+	if err := c.begin.Exec(); err != nil {
 		return err
 	}
 	defer func() {
@@ -287,7 +294,7 @@ func (c *committer) transact(batch []*write) (err error) {
 			return err
 		}
 	}
-	return c.conn.Exec(`COMMIT`)
+	return c.end.Exec()
 }
 
 // apply does one write inside the transaction. A refusal is left in w and has
@@ -526,10 +533,15 @@ func (c *committer) insert(h *head, revision int64, events []proposed) (receipt,
 	}
 	c.touch(h)
 	for i := range events {
-		if err := c.insertOne(h.id, revision+int64(i), &events[i]); err != nil {
+		e := &events[i]
+		if err := c.insertOne(h.id, revision+int64(i), e); err != nil {
 			return receipt{}, fmt.Errorf("insert event: %w", err)
 		}
 		c.position++
+		c.written = append(c.written, recorded{
+			position: c.position, stream: h.name, revision: revision + int64(i), id: e.id,
+			kind: e.kind, json: e.json, created: c.created, data: e.data, metadata: e.metadata,
+		})
 	}
 	h.last = revision + int64(len(events)) - 1
 	return receipt{revision: h.last, position: c.position}, nil

@@ -83,6 +83,7 @@ type store struct {
 	readers chan *reader // nil for one that was not needed yet
 	uri     string
 	hub     hub
+	news    news
 	now     func() time.Time
 
 	mu     sync.RWMutex // guards closed and the sending to the writer's queue

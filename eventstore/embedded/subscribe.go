@@ -93,9 +93,13 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 	}
 	return c.follow(watcher, func() (bool, error) {
 		// A page ends where a checkpoint is due.
-		p, err := c.store.readAll(c.Context(), after(last), false, matching, math.MaxInt64, untilCheckpoint)
-		if err != nil {
-			return false, err
+		p, fresh := c.store.news.read(after(last), matching, untilCheckpoint)
+		if !fresh {
+			var err error
+			p, err = c.store.readAll(c.Context(), after(last), false, matching, math.MaxInt64, untilCheckpoint)
+			if err != nil {
+				return false, err
+			}
 		}
 		if err := c.sendEvents(p.events); err != nil {
 			return false, err

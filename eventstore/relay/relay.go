@@ -128,16 +128,14 @@ type Message struct {
 }
 
 // WithoutData is the message for a bus that does not take it as large as it is.
-func (m Message) WithoutData() (Message, error) {
+func (m Message) WithoutData() Message {
 	m.Event.Data = nil
-	return m, m.encode()
+	m.encode()
+	return m
 }
 
-func (m *Message) encode() (err error) {
-	if m.Payload, err = json.Marshal(m.Event); err != nil {
-		return fmt.Errorf("encode a message about %s: %w", m.Event.Subject, err)
-	}
-	return nil
+func (m *Message) encode() {
+	m.Payload = m.Event.AppendJSON(make([]byte, 0, 320+len(m.Event.Data)))
 }
 
 // Messages are what an event of a distribution is published as: itself, and what
@@ -164,9 +162,7 @@ func Messages(r *domain.Recorded) ([]Message, error) {
 		})
 	}
 	for i := range out {
-		if err := out[i].encode(); err != nil {
-			return nil, err
-		}
+		out[i].encode()
 	}
 	return out, nil
 }

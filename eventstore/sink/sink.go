@@ -409,9 +409,7 @@ func (s *Sink) send(ctx context.Context, e *domain.Recorded) error {
 		err := s.publish(m)
 		if errors.Is(err, ErrTooLarge) {
 			s.logger.Error().Err(err).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event is sent without its data")
-			if m, err = m.WithoutData(); err == nil {
-				err = s.publish(m)
-			}
+			err = s.publish(m.WithoutData())
 		}
 		if err != nil {
 			return fmt.Errorf("%w about %s@%d: %w", errBus, e.Stream, e.Revision, err)

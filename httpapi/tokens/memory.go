@@ -2,7 +2,7 @@ package tokens
 
 import "sync"
 
-// remembered is how many verified tokens are remembered, in some 120 MB when all
+// remembered is how many verified tokens are remembered, in some 90 MB when all
 // of them are.
 const remembered = 1 << 19
 

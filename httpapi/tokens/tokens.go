@@ -227,24 +227,38 @@ func (t *Tokens) Verify(token string, use Use, now domain.Instant) (Claims, erro
 			return Claims{}, err
 		}
 	}
-	switch k, ok := r.keys[v.key]; {
-	case !ok || !k.Signs(v.IssuedAt):
+	about := v.about.Value()
+	switch k, ok := r.keys[about.key]; {
+	case !ok || !k.Signs(v.issued):
 		return Claims{}, ErrInvalid
-	case v.Use != use:
+	case about.use != use:
 		return Claims{}, ErrUse
-	case v.ExpiresAt <= now:
+	case v.expires <= now:
 		return Claims{}, ErrExpired
 	}
 	if !known {
 		t.seen.add(id, v)
 	}
-	return v.Claims, nil
+	return Claims{
+		Use: use, Organization: about.organization, Consumer: v.consumer, Distribution: about.distribution, EventID: about.event,
+		IssuedAt: v.issued, ExpiresAt: v.expires,
+	}, nil
 }
 
-// verified is what a token says whose signature is right.
+// verified is what a token says whose signature is right, in little room: many are
+// remembered.
 type verified struct {
-	Claims
-	key string // the id of the key that signed it
+	consumer        string
+	issued, expires domain.Instant
+	about           unique.Handle[about]
+}
+
+// about is what the tokens of many consumers have in common.
+type about struct {
+	key                        string // the id of the key that signed it
+	use                        Use
+	organization, distribution domain.ID
+	event                      string
 }
 
 // maxToken is how long a token may be. Ours are shorter.
@@ -276,11 +290,7 @@ func (r *ring) read(token string) (verified, error) {
 		return verified{}, ErrInvalid
 	}
 	return verified{
-		Claims: Claims{
-			Use: Use(unique.Make(p.Audience).Value()), Organization: domain.ID(unique.Make(p.Organization).Value()),
-			Consumer: p.Subject, Distribution: domain.ID(unique.Make(p.Distribution).Value()), EventID: p.ID,
-			IssuedAt: domain.InstantOf(p.IssuedAt.Time), ExpiresAt: domain.InstantOf(p.ExpiresAt.Time),
-		},
-		key: r.keys[id].ID,
+		consumer: p.Subject, issued: domain.InstantOf(p.IssuedAt.Time), expires: domain.InstantOf(p.ExpiresAt.Time),
+		about: unique.Make(about{id, Use(p.Audience), domain.ID(p.Organization), domain.ID(p.Distribution), p.ID}),
 	}, nil
 }

@@ -1,0 +1,308 @@
+package commands
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// line makes an open queue in which consumers wait.
+func (b *bench) line(t testing.TB, consumers ...string) (stream string) {
+	t.Helper()
+	stream = b.queue(t)
+	if _, err := b.act(t, stream, domain.Step{To: domain.StatusOpen}, Key{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range consumers {
+		if _, err := b.act(t, stream, domain.Enter{ConsumerID: c}, Key{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return stream
+}
+
+func (b *bench) act(t testing.TB, stream string, c domain.Command, k Key) (Result, error) {
+	t.Helper()
+	return b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: c, Key: k})
+}
+
+// shows checks whom a result is about, as "a ADMITTED".
+func shows(t *testing.T, r Result, want ...string) {
+	t.Helper()
+	var got []string
+	for _, p := range r.Consumers {
+		got = append(got, p.ConsumerID+" "+p.Standing.String())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("shows %q, want %q", got, want)
+	}
+	if r.History != nil {
+		t.Error("it shows the history as well, which is to be copied for each")
+	}
+}
+
+// What is about a consumer shows where he stands behind it, whether or not it wrote
+// anything.
+func TestHandler_aResultShowsWhomItIsAbout(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.line(t, "a", "b", "c")
+	for _, step := range []struct {
+		command domain.Command
+		want    []string
+	}{
+		{domain.Enter{ConsumerID: "d"}, []string{"d QUEUED"}},
+		{domain.Enter{ConsumerID: "d"}, []string{"d QUEUED"}},
+		{domain.Leave{ConsumerID: "d"}, []string{"d LEFT"}},
+		{domain.Admit{ConsumerID: "c"}, []string{"c ADMITTED"}},
+		{domain.Admit{Count: 5}, []string{"a ADMITTED", "b ADMITTED"}},
+		{domain.Admit{Count: 5}, nil},
+		{domain.Complete{ConsumerID: "a"}, []string{"a COMPLETED"}},
+		{domain.Deny{ConsumerID: "b", Reason: domain.DenyFraud}, []string{"b DENIED"}},
+	} {
+		r, err := b.act(t, stream, step.command, Key{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shows(t, r, step.want...)
+	}
+	_, err := b.act(t, stream, domain.Leave{ConsumerID: "nobody"}, Key{})
+	refusedWith(t, err, domain.ConsumerNotInQueue)
+	b.log.verify(t)
+}
+
+// Commands that wait together are each answered as it was right behind them.
+func TestHandler_eachOfABatchShowsItsOwn(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.line(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	first := b.log.appends + 1
+	b.log.before = func(n int, _ string) error {
+		if n == first {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	const n = 50
+	results := make(chan Result, n)
+	send := func(i int) {
+		r, err := b.act(t, stream, domain.Enter{ConsumerID: fmt.Sprint(i)}, Key{})
+		if err != nil {
+			t.Error(err)
+		}
+		results <- r
+	}
+	go send(0)
+	<-held
+	for i := 1; i < n; i++ {
+		go send(i)
+	}
+	b.awaitWaiting(t, stream, n-1)
+	close(release)
+	places := map[int64]string{}
+	for range n {
+		p := (<-results).Consumers[0]
+		if other, taken := places[p.Position]; taken {
+			t.Errorf("%s and %s are both told %d", p.ConsumerID, other, p.Position)
+		}
+		places[p.Position] = p.ConsumerID
+	}
+	if got := b.log.appends - first; got != 1 {
+		t.Errorf("%d appends for those that waited", got)
+	}
+	b.log.verify(t)
+}
+
+// Admitting by count names the same when it is repeated, as they stand by then, and
+// admits nobody else.
+func TestHandler_admittingByCountIsRepeatable(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.line(t, "a", "b", "c", "d")
+	k := key("k", "body")
+	r, err := b.act(t, stream, domain.Admit{Count: 2}, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows(t, r, "a ADMITTED", "b ADMITTED")
+	if _, err := b.act(t, stream, domain.Complete{ConsumerID: "a"}, Key{}); err != nil {
+		t.Fatal(err)
+	}
+	written := len(b.log.types(stream))
+	for name, h := range map[string]*Handler{"same node": b.Handler, "after a restart": NewHandler(b.log, nil, b.clock.time)} {
+		again, err := h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 2}, Key: k})
+		if err != nil || !again.Replayed {
+			t.Errorf("%s: %+v, %v", name, again, err)
+		}
+		shows(t, again, "a COMPLETED", "b ADMITTED")
+		k := k
+		k.BodyHash = "other"
+		_, err = h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 3}, Key: k})
+		refusedWith(t, err, domain.IdempotencyReused)
+	}
+	if got := len(b.log.types(stream)); got != written {
+		t.Errorf("%d events more", got-written)
+	}
+	// What the log cannot tell is a fault, not another answer.
+	b.log.reading = func(int, string) error { return domain.ErrUnavailable }
+	if r, err := b.act(t, stream, domain.Admit{Count: 2}, k); err == nil {
+		t.Errorf("without the log: %+v", r)
+	}
+}
+
+// So it does within one batch.
+func TestHandler_admittingByCountIsRepeatableWithinABatch(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.line(t, "a", "b", "c", "d")
+	held, release := make(chan struct{}), make(chan struct{})
+	first := b.log.appends + 1
+	b.log.before = func(n int, _ string) error {
+		if n == first {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	go func() { _, _ = b.act(t, stream, domain.Enter{ConsumerID: "e"}, Key{}) }()
+	<-held
+	const n = 3
+	results := make(chan Result, n)
+	for range n {
+		go func() {
+			r, err := b.act(t, stream, domain.Admit{Count: 2}, key("k", "body"))
+			if err != nil {
+				t.Error(err)
+			}
+			results <- r
+		}()
+	}
+	b.awaitWaiting(t, stream, n)
+	close(release)
+	replayed := 0
+	for range n {
+		r := <-results
+		if shows(t, r, "a ADMITTED", "b ADMITTED"); r.Replayed {
+			replayed++
+		}
+	}
+	if replayed != n-1 {
+		t.Errorf("%d of %d were replayed", replayed, n)
+	}
+	b.log.verify(t)
+}
+
+// An append of which no answer came is looked for in the log, and whom it was about is
+// told from there: by hand only, and not who was admitted in turn because of it.
+func TestHandler_aLostAnswerShowsWhomItWasAbout(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		command domain.Command
+		key     Key
+		want    []string
+	}{
+		"by count":             {domain.Admit{Count: 2}, Key{}, []string{"a ADMITTED", "b ADMITTED"}},
+		"by count, with a key": {domain.Admit{Count: 2}, key("k", "body"), []string{"a ADMITTED", "b ADMITTED"}},
+		"by name":              {domain.Admit{ConsumerID: "b"}, Key{}, []string{"b ADMITTED"}},
+		"entering":             {domain.Enter{ConsumerID: "d"}, key("k", "body"), []string{"d QUEUED"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench()
+			stream := b.line(t, "a", "b", "c")
+			lost := b.log.appends + 1
+			b.log.after = func(n int, _ string) error {
+				if n == lost {
+					return domain.ErrOutcomeUnknown
+				}
+				return nil
+			}
+			written := len(b.log.types(stream))
+			r, err := b.act(t, stream, c.command, c.key)
+			if err != nil || r.Replayed {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			shows(t, r, c.want...)
+			if got := len(b.log.types(stream)) - written; got != len(c.want) {
+				t.Errorf("%d events", got)
+			}
+			b.log.verify(t)
+		})
+	}
+}
+
+// The most that may be admitted at once, with all that the metadata may hold, fits
+// into what the store takes, together with whatever waits beside it.
+func TestHandler_theLargestAdmissionFits(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 20 // of the store
+	b := newBench()
+	stream := b.line(t)
+	if err := b.update(t, stream, "sessionDurationSeconds", "60"); err != nil {
+		t.Fatal(err)
+	}
+	caller := Caller{
+		Actor: "key_01h455vb4pex5vsknk084sn02r", RequestID: strings.Repeat("r", 128),
+		Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+	}
+	enter := func(i int) error {
+		_, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Enter{ConsumerID: fmt.Sprintf("%0128d", i)}, Caller: caller})
+		return err
+	}
+	for i := range domain.MaxAdmit {
+		if err := enter(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, release := make(chan struct{}), make(chan struct{})
+	first := b.log.appends + 1
+	b.log.before = func(n int, _ string) error {
+		if n == first {
+			close(held)
+			<-release
+		}
+		return nil
+	}
+	done := make(chan error, 2000)
+	go func() { done <- enter(5000) }()
+	<-held
+	// Others before it and behind it.
+	const others = 400
+	for i := range others / 2 {
+		go func() { done <- enter(6000 + i) }()
+	}
+	b.awaitWaiting(t, stream, others/2)
+	admitted := make(chan Result, 1)
+	go func() {
+		r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Admit{Count: domain.MaxAdmit}, Caller: caller, Key: key("k", strings.Repeat("b", 64))})
+		if err != nil {
+			t.Error(err)
+		}
+		admitted <- r
+	}()
+	b.awaitWaiting(t, stream, others/2+1)
+	for i := range others / 2 {
+		go func() { done <- enter(7000 + i) }()
+	}
+	b.awaitWaiting(t, stream, others+1)
+	close(release)
+	for range others + 1 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if r := <-admitted; len(r.Consumers) != domain.MaxAdmit {
+		t.Errorf("%d were admitted", len(r.Consumers))
+	}
+	// Of the 256 bytes that Size reckons beside what is encoded, the hash and the second
+	// copy of the type that the store counts take less than 100.
+	if got := b.log.largest - domain.MaxAdmit*(256-100); got > limit {
+		t.Errorf("the largest append has %d bytes", got)
+	}
+	b.log.verify(t)
+}

@@ -1,0 +1,69 @@
+package embedded
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"testing"
+)
+
+// Whoever follows the log live is handed the same from memory as from the file.
+func TestNews_areWhatTheFileHolds(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	const commits = 400
+	for i := range commits {
+		events := proposals(1+i%25, 50+i*5)
+		events[0].metadata = []byte{0xff, byte(i)} // no text
+		if _, err := s.append(t.Context(), fmt.Sprintf("stream-%d", i%3), expectAny, events); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last, err := s.lastPosition(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := s.news.events[0].position
+	if held := len(s.news.events); held > newsEvents || s.news.bytes > newsBytes || first == 1 || int64(held) != last-first+1 {
+		t.Fatalf("of %d events %d are held, in %d bytes", last, held, s.news.bytes)
+	}
+	for _, f := range []*filter{nil, {prefixes: [][]byte{[]byte("stream-1"), []byte("stream-2")}}} {
+		for from := first - 2; from <= last+2; from += 7 {
+			for _, limit := range []int64{1, 5, math.MaxInt64} {
+				got, ok := s.news.read(from, f, limit)
+				if ok != (from >= first && from <= last) {
+					t.Fatalf("from %d of %d to %d: %t", from, first, last, ok)
+				}
+				if !ok {
+					continue
+				}
+				want, err := s.readAll(t.Context(), from, false, f, math.MaxInt64, limit)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// The file does not know that there is nothing behind a full page.
+				if got.last == last {
+					want.complete = true
+				}
+				if !reflect.DeepEqual(got, want) {
+					t.Fatalf("from %d, at most %d:\n got %+v\nwant %+v", from, limit, got, want)
+				}
+			}
+		}
+	}
+}
+
+// A commit of which it is not known whether it reached the file leaves a gap that
+// only the file can fill.
+func TestNews_haveNoGaps(t *testing.T) {
+	t.Parallel()
+	var n news
+	n.add([]recorded{{position: 1}, {position: 2}})
+	n.add([]recorded{{position: 5}})
+	if _, ok := n.read(2, nil, 10); ok {
+		t.Error("what lies behind is left out")
+	}
+	if p, ok := n.read(5, nil, 10); !ok || len(p.events) != 1 || n.bytes != 0 {
+		t.Errorf("got %+v, %t", p, ok)
+	}
+}

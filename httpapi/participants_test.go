@@ -1,0 +1,466 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// acting is a secret key that acts for a consumer.
+func acting(consumer string) option { return header("X-Consumer-Id", consumer) }
+
+func naming(consumer string) string { return `{"consumerId":"` + consumer + `"}` }
+
+func denying(consumer string) string {
+	return `{"consumerId":"` + consumer + `","reason":"FRAUD_DETECTED"}`
+}
+
+// openQueue makes a queue that is open.
+func (w *world) openQueue(more ...string) (path string) {
+	w.tb.Helper()
+	path, _ = w.create("queues", `{"sequenceId":"s"`+strings.Join(more, "")+"}")
+	w.do(http.MethodPost, path+"/open", "").is(http.StatusOK)
+	return path
+}
+
+func (w *world) enter(path string, consumers ...string) {
+	w.tb.Helper()
+	for _, c := range consumers {
+		w.do(http.MethodPost, path+"/enter", "", acting(c)).is(http.StatusOK).wants(map[string]any{"status": "QUEUED"})
+	}
+}
+
+// admitOne admits a consumer out of turn, and returns the token that shows it.
+func (w *world) admitOne(path, consumer string) (token string) {
+	w.tb.Helper()
+	w.do(http.MethodPost, path+"/admit", naming(consumer)).is(http.StatusOK)
+	return w.status(path, consumer)["admissionToken"].(string)
+}
+
+// status is where a consumer stands.
+func (w *world) status(path, consumer string) map[string]any {
+	w.tb.Helper()
+	return w.do(http.MethodGet, path+"/status", "", acting(consumer)).is(http.StatusOK).object()
+}
+
+// standings bring a consumer where he is to stand, in an open queue whose sessions
+// last a minute.
+var standings = map[string]func(w *world, path, c string){
+	"nobody": func(*world, string, string) {},
+	"QUEUED": func(w *world, path, c string) { w.enter(path, c) },
+	"ADMITTED": func(w *world, path, c string) {
+		w.enter(path, c)
+		w.admitOne(path, c)
+	},
+	"COMPLETED": func(w *world, path, c string) {
+		w.enter(path, c)
+		w.admitOne(path, c)
+		w.do(http.MethodPost, path+"/complete", naming(c)).is(http.StatusOK)
+	},
+	"EXPIRED": func(w *world, path, c string) {
+		w.enter(path, c)
+		w.admitOne(path, c)
+		w.advance(time.Minute)
+		w.at(path, domain.InstantOf(w.config.Clock()).String())
+	},
+	"DENIED": func(w *world, path, c string) {
+		w.enter(path, c)
+		w.do(http.MethodPost, path+"/deny", denying(c)).is(http.StatusOK)
+	},
+	"LEFT": func(w *world, path, c string) {
+		w.enter(path, c)
+		w.do(http.MethodPost, path+"/leave", "", acting(c)).is(http.StatusOK)
+	},
+}
+
+// furtherOn brings an open queue further. Somebody else is admitted, so that it is not
+// over when it closes.
+var furtherOn = map[string]func(w *world, path string){
+	"OPEN": func(*world, string) {},
+	"CLOSED": func(w *world, path string) {
+		w.enter(path, "another")
+		w.admitOne(path, "another")
+		w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "CLOSED"})
+	},
+	"COMPLETED": func(w *world, path string) {
+		w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "COMPLETED"})
+	},
+}
+
+// The table of a queue's calls: each from every standing, in every status in which
+// somebody can stand there.
+func TestContract_queueCalls(t *testing.T) {
+	t.Parallel()
+	const (
+		is      = iota // as it is, and nothing is written
+		becomes        // another, by one event
+		missing        // 404 Consumer not in queue
+		refused        // 409 Not possible in this state
+		tooLate        // 400 Queue is closed
+	)
+	type outcome struct {
+		what   int
+		status string // afterwards
+	}
+	as := func(s string) outcome { return outcome{is, s} }
+	to := func(s string) outcome { return outcome{becomes, s} }
+	no, gone, late := outcome{what: refused}, outcome{what: missing}, outcome{what: tooLate}
+	type row map[string]outcome // by standing
+	calls := map[string]struct {
+		do                      func(w *world, path string) *reply
+		open, closed, completed row
+	}{
+		"enter": {
+			func(w *world, path string) *reply {
+				return w.do(http.MethodPost, path+"/enter", "", acting("c"))
+			},
+			row{"nobody": to("QUEUED"), "QUEUED": as("QUEUED"), "ADMITTED": as("ADMITTED"), "COMPLETED": as("COMPLETED"), "DENIED": as("DENIED"), "EXPIRED": to("QUEUED"), "LEFT": to("QUEUED")},
+			row{"nobody": late, "QUEUED": as("QUEUED"), "ADMITTED": as("ADMITTED"), "COMPLETED": as("COMPLETED"), "DENIED": as("DENIED"), "EXPIRED": late, "LEFT": late},
+			row{"nobody": late, "QUEUED": as("DENIED"), "COMPLETED": as("COMPLETED"), "DENIED": as("DENIED"), "EXPIRED": late, "LEFT": late},
+		},
+		"leave": {
+			func(w *world, path string) *reply {
+				return w.do(http.MethodPost, path+"/leave", "", acting("c"))
+			},
+			row{"nobody": gone, "QUEUED": to("LEFT"), "ADMITTED": to("LEFT"), "COMPLETED": no, "DENIED": no, "EXPIRED": no, "LEFT": as("LEFT")},
+			row{"nobody": gone, "QUEUED": to("LEFT"), "ADMITTED": to("LEFT"), "COMPLETED": no, "DENIED": no, "EXPIRED": no, "LEFT": as("LEFT")},
+			row{"nobody": gone, "QUEUED": no, "COMPLETED": no, "DENIED": no, "EXPIRED": no, "LEFT": as("LEFT")},
+		},
+		"status": {
+			func(w *world, path string) *reply {
+				return w.do(http.MethodGet, path+"/status", "", acting("c"))
+			},
+			row{"nobody": gone, "QUEUED": as("QUEUED"), "ADMITTED": as("ADMITTED"), "COMPLETED": as("COMPLETED"), "DENIED": as("DENIED"), "EXPIRED": as("EXPIRED"), "LEFT": as("LEFT")},
+			row{"nobody": gone, "QUEUED": as("QUEUED"), "ADMITTED": as("ADMITTED"), "COMPLETED": as("COMPLETED"), "DENIED": as("DENIED"), "EXPIRED": as("EXPIRED"), "LEFT": as("LEFT")},
+			row{"nobody": gone, "QUEUED": as("DENIED"), "COMPLETED": as("COMPLETED"), "DENIED": as("DENIED"), "EXPIRED": as("EXPIRED"), "LEFT": as("LEFT")},
+		},
+		"admit": {
+			func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/admit", naming("c")) },
+			row{"nobody": gone, "QUEUED": to("ADMITTED"), "ADMITTED": as("ADMITTED"), "COMPLETED": no, "DENIED": no, "EXPIRED": no, "LEFT": no},
+			row{"nobody": gone, "QUEUED": to("ADMITTED"), "ADMITTED": as("ADMITTED"), "COMPLETED": no, "DENIED": no, "EXPIRED": no, "LEFT": no},
+			row{"nobody": gone, "QUEUED": no, "COMPLETED": no, "DENIED": no, "EXPIRED": no, "LEFT": no},
+		},
+		"complete": {
+			func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/complete", naming("c")) },
+			row{"nobody": gone, "QUEUED": no, "ADMITTED": to("COMPLETED"), "COMPLETED": as("COMPLETED"), "DENIED": no, "EXPIRED": no, "LEFT": no},
+			row{"nobody": gone, "QUEUED": no, "ADMITTED": to("COMPLETED"), "COMPLETED": as("COMPLETED"), "DENIED": no, "EXPIRED": no, "LEFT": no},
+			row{"nobody": gone, "QUEUED": no, "COMPLETED": as("COMPLETED"), "DENIED": no, "EXPIRED": no, "LEFT": no},
+		},
+		"deny": {
+			func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/deny", denying("c")) },
+			row{"nobody": gone, "QUEUED": to("DENIED"), "ADMITTED": to("DENIED"), "COMPLETED": no, "DENIED": as("DENIED"), "EXPIRED": no, "LEFT": no},
+			row{"nobody": gone, "QUEUED": to("DENIED"), "ADMITTED": to("DENIED"), "COMPLETED": no, "DENIED": as("DENIED"), "EXPIRED": no, "LEFT": no},
+			row{"nobody": gone, "QUEUED": as("DENIED"), "COMPLETED": no, "DENIED": as("DENIED"), "EXPIRED": no, "LEFT": no},
+		},
+	}
+	for name, call := range calls {
+		for status, outcomes := range map[string]row{"OPEN": call.open, "CLOSED": call.closed, "COMPLETED": call.completed} {
+			t.Run(name+" while "+status, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				for from, want := range outcomes {
+					path := w.openQueue(`,"sessionDurationSeconds":60`)
+					standings[from](w, path, "c")
+					furtherOn[status](w, path)
+					events := 0
+					if want.what == becomes {
+						events = 1
+					}
+					// Once, and then twice more, which does nothing.
+					for i := range 3 {
+						w.writes(events, func() {
+							w.tb.Helper()
+							switch a := call.do(w, path); want.what {
+							case missing:
+								a.refuses(http.StatusNotFound, "Consumer not in queue")
+							case refused:
+								a.refuses(http.StatusConflict, "Not possible in this state")
+							case tooLate:
+								a.refuses(http.StatusBadRequest, "Queue is closed")
+							default:
+								got := a.is(http.StatusOK).object()
+								if all, ok := got["data"].([]any); ok {
+									got = all[0].(map[string]any)
+								}
+								if got["status"] != want.status || got["consumerId"] != "c" {
+									t.Errorf("from %s, time %d: %v", from, i, got)
+								}
+							}
+						})
+						events = 0
+					}
+				}
+			})
+		}
+	}
+}
+
+// What the state says in each standing, field by field.
+func TestContract_queueState(t *testing.T) {
+	t.Parallel()
+	const entered = "2026-03-01T12:00:00.000Z"
+	for standing, want := range map[string]map[string]any{
+		"QUEUED":    {"position": 1.0, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": 1020.0, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": nil},
+		"ADMITTED":  {"position": 0.0, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": 5000.0, "admittedAt": entered, "expiresAt": "2026-03-01T12:01:00.000Z", "completedAt": nil, "denyReason": nil},
+		"COMPLETED": {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": entered, "expiresAt": "2026-03-01T12:01:00.000Z", "completedAt": entered, "denyReason": nil},
+		"EXPIRED":   {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": entered, "expiresAt": "2026-03-01T12:01:00.000Z", "completedAt": nil, "denyReason": nil},
+		"DENIED":    {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": "FRAUD_DETECTED"},
+		"LEFT":      {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": nil},
+	} {
+		t.Run(standing, func(t *testing.T) {
+			t.Parallel()
+			w := newWire(t)
+			path := w.openQueue(`,"sessionDurationSeconds":60`)
+			standings[standing](w, path, "c")
+			a := w.do(http.MethodGet, path+"/status", "", acting("c")).is(http.StatusOK)
+			want["queueId"], want["consumerId"], want["status"], want["enteredAt"] = path[strings.LastIndex(path, "/")+1:], "c", standing, entered
+			a.wants(want)
+			state := a.object()
+			if _, ok := state["admissionToken"].(string); ok != (standing == "ADMITTED") {
+				t.Errorf("the token of who is %s: %v", standing, state["admissionToken"])
+			}
+			// Whoever has the seed turns the ticket back.
+			seed := w.do(http.MethodGet, path, "").object()["encryptionSeed"].(string)
+			if n, ok := domain.EntryOfTicket(state["ticket"].(string), seed, domain.ID(state["queueId"].(string))); n != 1 || !ok {
+				t.Errorf("the ticket %v is of entry %d", state["ticket"], n)
+			}
+			if len(state) != len(want)+2 {
+				t.Errorf("other fields than are known: %v", state)
+			}
+		})
+	}
+}
+
+// Position, estimate and pause follow who waits and how fast.
+func TestContract_queuePosition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path := w.openQueue(`,"admissionRate":90`)
+	w.enter(path, "a", "b", "c", "d")
+	expect := func(want map[string][3]any) {
+		t.Helper()
+		for c, p := range want {
+			got := w.status(path, c)
+			if got["position"] != p[0] || got["estimatedWaitTimeInSeconds"] != p[1] || got["pollAfterMs"] != p[2] {
+				t.Errorf("%s: %v", c, got)
+			}
+		}
+	}
+	expect(map[string][3]any{"a": {1.0, 1.0, 1000.0}, "b": {2.0, 2.0, 1000.0}, "c": {3.0, 2.0, 1000.0}, "d": {4.0, 3.0, 1000.0}})
+	w.do(http.MethodPost, path+"/leave", "", acting("b")).is(http.StatusOK)
+	expect(map[string][3]any{"b": {nil, nil, nil}, "c": {2.0, 2.0, 1000.0}})
+	w.do(http.MethodPut, path, `{"admissionRate":1}`).is(http.StatusOK)
+	expect(map[string][3]any{"a": {1.0, 60.0, 6000.0}, "d": {3.0, 180.0, 18000.0}})
+	w.do(http.MethodPut, path, `{"admissionRate":null}`).is(http.StatusOK)
+	expect(map[string][3]any{"a": {1.0, nil, 1020.0}, "d": {3.0, nil, 1060.0}})
+	// Who comes back is at the end, with another ticket.
+	ticket := w.status(path, "b")["ticket"]
+	w.enter(path, "b")
+	expect(map[string][3]any{"b": {4.0, nil, 1080.0}})
+	if again := w.status(path, "b")["ticket"]; again == ticket {
+		t.Errorf("the ticket stays %v", ticket)
+	}
+}
+
+// What is told to who comes before the opening, after the close, to a full queue, or
+// to one that is not there.
+func TestContract_queueErrors(t *testing.T) {
+	t.Parallel()
+	enter := func(w *world, path, c string) *reply {
+		return w.do(http.MethodPost, path+"/enter", "", acting(c))
+	}
+	is := func(w *world, a *reply, headers map[string]string) {
+		w.tb.Helper()
+		for name, want := range headers {
+			if got := a.Header().Get(name); got != want {
+				w.tb.Errorf("%s: %s is %q, want %q", a.what, name, got, want)
+			}
+		}
+	}
+	runRows(t, []contractRow{
+		{"423 in DRAFT", func(w *world) {
+			path, _ := w.create("queues", `{"sequenceId":"s","closeAt":"`+closing+`"}`)
+			w.writes(0, func() {
+				a := enter(w, path, "c").refuses(http.StatusLocked, "Queue is not open yet")
+				is(w, a, map[string]string{"Retry-After": "", "X-Opens-At": ""})
+			})
+		}},
+		{"423 in SCHEDULED", func(w *world) {
+			path, _ := w.create("queues", `{"sequenceId":"s","openAt":"2026-03-01T12:00:10Z"}`)
+			w.advance(8501 * time.Millisecond)
+			a := enter(w, path, "c").refuses(http.StatusLocked, "Queue is not open yet")
+			is(w, a, map[string]string{"Retry-After": "2", "X-Opens-At": "2026-03-01T12:00:10.000Z"})
+			w.advance(1498 * time.Millisecond)
+			is(w, enter(w, path, "c").refuses(http.StatusLocked, "Queue is not open yet"), map[string]string{"Retry-After": "1"})
+			w.advance(time.Millisecond) // no timer fires
+			w.writes(2, func() { enter(w, path, "c").is(http.StatusOK).wants(map[string]any{"status": "QUEUED"}) })
+		}},
+		{"429 Queue is full", func(w *world) {
+			for rate, retry := range map[string]string{"null": "30", "1": "60", "7": "9", "60": "1", "100000": "1"} {
+				path := w.openQueue(`,"maxCapacity":2,"admissionRate":`, rate)
+				w.enter(path, "a", "b")
+				w.writes(0, func() {
+					is(w, enter(w, path, "c").refuses(http.StatusTooManyRequests, "Queue is full"), map[string]string{"Retry-After": retry})
+					enter(w, path, "a").is(http.StatusOK)
+				})
+				// Who leaves makes room at once, and so does who is admitted.
+				w.do(http.MethodPost, path+"/leave", "", acting("a")).is(http.StatusOK)
+				w.enter(path, "c")
+				w.admitOne(path, "b")
+				w.enter(path, "a")
+				enter(w, path, "d").refuses(http.StatusTooManyRequests, "Queue is full")
+			}
+		}},
+		{"429 Rate limit exceeded, by consumer", func(w *world) {
+			path := w.openQueue()
+			w.config.Limits.Consumer = 1
+			w.api = New(w.config)
+			a, b := w.session("a"), w.session("b")
+			w.do(http.MethodPost, path+"/enter", "", as(a)).is(http.StatusOK)
+			w.writes(0, func() {
+				is(w, w.do(http.MethodPost, path+"/leave", "", as(a)).refuses(http.StatusTooManyRequests, "Rate limit exceeded"), map[string]string{"Retry-After": "60", "X-RateLimit-Limit": "1"})
+			})
+			w.do(http.MethodPost, path+"/enter", "", as(b)).is(http.StatusOK)
+			enter(w, path, "a").is(http.StatusOK) // the organization's limit
+		}},
+		{"400 Queue is closed", func(w *world) {
+			path := w.openQueue()
+			furtherOn["CLOSED"](w, path)
+			w.writes(0, func() { enter(w, path, "c").refuses(http.StatusBadRequest, "Queue is closed") })
+		}},
+		{"400 Queue is closed, at the very millisecond of the close", func(w *world) {
+			path, _ := w.create("queues", `{"sequenceId":"s","openAt":"2026-03-01T12:00:00Z","closeAt":"2026-03-01T12:00:01Z"}`)
+			w.advance(999 * time.Millisecond)
+			w.enter(path, "a")
+			w.advance(time.Millisecond) // no timer fires
+			// What is due stands in the log, though the command is refused.
+			w.writes(2, func() { enter(w, path, "b").refuses(http.StatusBadRequest, "Queue is closed") })
+			if got := w.status(path, "a"); got["status"] != "DENIED" || got["denyReason"] != "QUEUE_CLOSED" {
+				w.tb.Errorf("who waits at the end: %v", got)
+			}
+		}},
+		{"400 Consumer ID is required", func(w *world) {
+			path := w.openQueue()
+			w.do(http.MethodPost, path+"/enter", "").refuses(http.StatusBadRequest, "Consumer ID is required")
+			w.do(http.MethodPost, path+"/leave", "").refuses(http.StatusBadRequest, "Consumer ID is required")
+			w.do(http.MethodGet, path+"/status", "").refuses(http.StatusBadRequest, "Consumer ID is required")
+		}},
+		{"400 for X-Consumer-Id beside a token", func(w *world) {
+			path := w.openQueue()
+			token := w.session("c")
+			w.writes(0, func() {
+				w.do(http.MethodPost, path+"/enter", "", as(token), acting("c")).blames("X-Consumer-Id")
+				for _, id := range []string{"", "a b", "ü", strings.Repeat("x", 129)} {
+					enter(w, path, id).blames("X-Consumer-Id")
+				}
+			})
+			enter(w, path, strings.Repeat("~", 128)).is(http.StatusOK)
+		}},
+		{"401", func(w *world) {
+			path := w.openQueue()
+			for call, method := range map[string]string{"/enter": http.MethodPost, "/leave": http.MethodPost, "/status": http.MethodGet} {
+				w.do(method, path+call, "", key("")).refuses(http.StatusUnauthorized, "Authentication required")
+				w.do(method, path+call, "", publishable(myPublic)).refuses(http.StatusUnauthorized, "Authentication required")
+			}
+			token := w.session("c")
+			w.enter(path, "c")
+			for call, body := range map[string]string{"/admit": naming("c"), "/complete": naming("c"), "/deny": denying("c"), "/validate": `{"consumerId":"c","token":"x"}`} {
+				w.do(http.MethodPost, path+call, body, publishable(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
+				w.do(http.MethodPost, path+call, body, as(token)).refuses(http.StatusUnauthorized, "Secret key required")
+			}
+		}},
+		{"404 Queue not found", func(w *world) {
+			mine := w.openQueue()
+			w.enter(mine, "c")
+			deleted, _ := w.create("queues", `{"sequenceId":"s"}`)
+			w.do(http.MethodDelete, deleted, "").is(http.StatusNoContent)
+			draw, _ := w.create("draws", kindCases[1].body)
+			w.writes(0, func() {
+				for path, o := range map[string]option{
+					mine: key(otherKey), deleted: key(myKey), queues + "/x": key(myKey),
+					queues + "/queue_01h455vb4pex5vsknk084sn02q": key(myKey), queues + draw[len(draws):]: key(myKey),
+				} {
+					w.do(http.MethodPost, path+"/enter", "", o, acting("c")).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodPost, path+"/leave", "", o, acting("c")).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodGet, path+"/status", "", o, acting("c")).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodPost, path+"/admit", naming("c"), o).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodPost, path+"/admit", `{"count":1}`, o).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodPost, path+"/complete", naming("c"), o).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodPost, path+"/deny", denying("c"), o).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodPost, path+"/validate", `{"consumerId":"c","token":"x"}`, o).refuses(http.StatusNotFound, "Queue not found")
+				}
+			})
+		}},
+		{"500 Distribution history is inconsistent", func(w *world) {
+			path := w.openQueue()
+			w.enter(path, "c")
+			w.log.corrupt(domain.ID(path[len(queues)+1:]).Stream())
+			w.handlerRestarts()
+			enter(w, path, "d").refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
+			w.do(http.MethodGet, path+"/status", "", acting("c")).refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
+			w.do(http.MethodPost, path+"/validate", `{"consumerId":"c","token":"x"}`).refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
+			enter(w, path, "d").refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
+			w.do(http.MethodPost, path+"/admit", `{"count":1}`, key(otherKey)).refuses(http.StatusNotFound, "Queue not found")
+		}},
+		{"503 Event store unavailable", func(w *world) {
+			path := w.openQueue()
+			w.log.fail(domain.ErrUnavailable)
+			w.writes(0, func() {
+				is(w, enter(w, path, "c").refuses(http.StatusServiceUnavailable, "Event store unavailable"), map[string]string{"Retry-After": "1"})
+			})
+			w.log.fail(nil)
+		}},
+	})
+}
+
+// By hand: the next ones in turn, while OPEN and CLOSED.
+func TestContract_admitByCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path := w.openQueue()
+	w.enter(path, "a", "b", "c", "d", "e")
+	w.do(http.MethodPost, path+"/leave", "", acting("b")).is(http.StatusOK)
+	admit := func(n int) []string {
+		t.Helper()
+		return admitted(w.do(http.MethodPost, path+"/admit", fmt.Sprintf(`{"count":%d}`, n)).is(http.StatusOK))
+	}
+	if got := admit(2); !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("admitted %q", got)
+	}
+	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "CLOSED"})
+	if got := admit(1000); !slices.Equal(got, []string{"d", "e"}) {
+		t.Errorf("admitted %q", got)
+	}
+	w.writes(0, func() {
+		if got := admit(3); len(got) != 0 {
+			t.Errorf("admitted %q", got)
+		}
+	})
+	draft, _ := w.create("queues", `{"sequenceId":"s"}`)
+	over := w.openQueue()
+	furtherOn["COMPLETED"](w, over)
+	w.writes(0, func() {
+		for _, p := range []string{draft, over} {
+			w.do(http.MethodPost, p+"/admit", `{"count":1}`).refuses(http.StatusConflict, "Not possible in this state")
+		}
+	})
+}
+
+// admitted are the consumers in a list of participations, all of whom are ADMITTED.
+func admitted(a *reply) []string {
+	a.tb.Helper()
+	all := []string{}
+	for _, p := range a.object()["data"].([]any) {
+		p := p.(map[string]any)
+		if p["status"] != "ADMITTED" || p["admissionToken"] == nil {
+			a.tb.Errorf("%s: %v", a.what, p)
+		}
+		all = append(all, p["consumerId"].(string))
+	}
+	return all
+}

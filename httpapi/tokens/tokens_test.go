@@ -1,0 +1,379 @@
+package tokens
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unique"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// held are signing keys in memory, or why there are none.
+type held struct {
+	mu   sync.Mutex
+	keys *domain.SigningKeys
+	err  error
+}
+
+func (h *held) SigningKeys() (*domain.SigningKeys, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.keys, h.err
+}
+
+// must decides a command and goes by what it leads to.
+func (h *held) must(tb testing.TB, now domain.Instant, c domain.Command) {
+	tb.Helper()
+	next := h.keys.Fork().(*domain.SigningKeys)
+	events, err := next.Decide(now, c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, e := range events {
+		if err := next.Evolve(e); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.keys = next
+}
+
+const start domain.Instant = 1_800_000_000_000
+
+func newHeld(tb testing.TB) *held {
+	h := &held{keys: &domain.SigningKeys{}}
+	h.must(tb, start, domain.MakeSigningKey{Secret: [32]byte{1}})
+	return h
+}
+
+// sign makes the token that says c.
+func sign(tb testing.TB, t *Tokens, c Claims) string {
+	tb.Helper()
+	token, err := t.Sign(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return token
+}
+
+func admission(at, ends domain.Instant) Claims {
+	return NewGrant(Admission, "evt_1", "org_1", "queue_1", "consumer-1", at, ends)
+}
+
+func TestSign_theSameEventMakesTheSameToken(t *testing.T) {
+	t.Parallel()
+	h := newHeld(t)
+	tokens, elsewhere := New(h), New(h)
+	c := admission(start.Add(time.Hour), start.Add(2*time.Hour))
+	first := sign(t, tokens, c)
+	if again := sign(t, elsewhere, c); again != first {
+		t.Errorf("elsewhere it is\n%s, here\n%s", again, first)
+	}
+	for range 3 {
+		h.must(t, start.Add(90*time.Minute), domain.MakeSigningKey{Secret: [32]byte{byte(len(h.keys.Keys) + 1)}})
+	}
+	if again := sign(t, tokens, c); again != first {
+		t.Errorf("after a rotation it is\n%s, before\n%s", again, first)
+	}
+	if got, err := elsewhere.Verify(first, Admission, start.Add(100*time.Minute)); err != nil || got != c {
+		t.Errorf("says %+v, %v", got, err)
+	}
+	h.must(t, start.Add(91*time.Minute), domain.RevokeSigningKey{KeyID: h.keys.Keys[0].ID})
+	if _, err := tokens.Verify(first, Admission, start.Add(100*time.Minute)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("signed by a revoked key: %v", err)
+	}
+	again := sign(t, tokens, c)
+	if got, err := tokens.Verify(again, Admission, start.Add(100*time.Minute)); err != nil || got != c || again == first {
+		t.Errorf("made again it says %+v, %v", got, err)
+	}
+}
+
+// What a token says, byte for byte: others read it.
+func TestSign_whatATokenSays(t *testing.T) {
+	t.Parallel()
+	tokens := New(newHeld(t))
+	for want, c := range map[string]Claims{
+		`{"iss":"lotline","sub":"consumer-1","exp":1800003600,"iat":1800000000,"aud":"lotline:access","org":"org_1"}`:                                           NewAccess("org_1", "consumer-1", start+999),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800000060,"iat":1800000000,"jti":"evt_1","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start+999, start+60_999),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"evt_1","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start, 0),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"evt_1","aud":"lotline:payment","org":"org_1","distribution":"auction_1"}`: NewGrant(Payment, "evt_1", "org_1", "auction_1", "consumer-1", start, 0),
+	} {
+		parts := strings.Split(sign(t, tokens, c), ".")
+		for i, want := range []string{`{"alg":"EdDSA","kid":"` + tokens.ring.Load().of.Keys[0].ID + `","typ":"JWT"}`, want} {
+			if got, err := base64.RawURLEncoding.DecodeString(parts[i]); err != nil || string(got) != want {
+				t.Errorf("part %d is %s, %v, want %s", i, got, err, want)
+			}
+		}
+	}
+}
+
+// Of a token's two ends the earlier counts, to the millisecond.
+func TestVerify_times(t *testing.T) {
+	t.Parallel()
+	tokens := New(newHeld(t))
+	token := sign(t, tokens, admission(start+500, start+60_500))
+	for now, want := range map[domain.Instant]error{start: nil, start + 59_999: nil, start + 60_000: ErrExpired, start + 60_500: ErrExpired} {
+		for range 2 { // remembered or not
+			if _, err := tokens.Verify(token, Admission, now); !errors.Is(err, want) {
+				t.Errorf("at %d: %v, want %v", now-start, err, want)
+			}
+		}
+	}
+	if _, err := tokens.Verify(token, Access, start); !errors.Is(err, ErrUse) {
+		t.Errorf("as another: %v", err)
+	}
+}
+
+// Whoever gets hold of a key that is retired can make no tokens of now. Those that say
+// that they are older end soon.
+func TestVerify_aRetiredKeySignsNothingNew(t *testing.T) {
+	t.Parallel()
+	h := newHeld(t)
+	stale := &held{keys: h.keys} // has not heard of the rotation
+	retired := start.Add(domain.SigningPeriod)
+	h.must(t, retired, domain.Advance{})
+	tokens, left := New(h), New(stale)
+	if len(h.keys.Keys) != 2 {
+		t.Fatalf("%d keys", len(h.keys.Keys))
+	}
+	for issued, want := range map[domain.Instant]error{
+		retired.Add(-time.Minute):                      nil,
+		retired.Add(domain.SigningGrace - time.Second): nil,
+		retired.Add(domain.SigningGrace):               ErrInvalid,
+	} {
+		if _, err := tokens.Verify(sign(t, left, NewAccess("org_1", "c", issued)), Access, issued); !errors.Is(err, want) {
+			t.Errorf("issued at %s: %v, want %v", issued, err, want)
+		}
+	}
+}
+
+// The longest session's token is good to its end, however often keys have changed.
+func TestVerify_theLongestTokenOutlivesTheRotations(t *testing.T) {
+	t.Parallel()
+	h := newHeld(t)
+	tokens := New(h)
+	at := start.Add(domain.SigningPeriod) - 1000 // at the end of the key's time
+	token := sign(t, tokens, admission(at, at.Add(domain.LongestToken)))
+	var now domain.Instant
+	for now = at; now < at.Add(domain.LongestToken); now = now.Add(24 * time.Hour) {
+		h.must(t, now, domain.Advance{})
+		if _, err := tokens.Verify(token, Admission, now); err != nil {
+			t.Fatalf("after %s: %v", now.Time().Sub(at.Time()), err)
+		}
+	}
+	for range 400 {
+		now = now.Add(24 * time.Hour)
+		h.must(t, now, domain.Advance{})
+	}
+	if n := len(h.keys.Keys); n != 14 {
+		t.Errorf("%d keys", n)
+	}
+}
+
+// The longest consumer's id, in the characters that take most, is no reason to refuse
+// what we made.
+func TestVerify_takesAllThatSignMakes(t *testing.T) {
+	t.Parallel()
+	tokens := New(newHeld(t))
+	for _, r := range []string{"<", `"`, `\`, "x", "~"} {
+		id := "_" + strings.Repeat("z", 26)
+		c := NewGrant(Admission, "evt"+id, domain.ID("org"+id), domain.ID("auction"+id), strings.Repeat(r, 128), start, 0)
+		token := sign(t, tokens, c)
+		if got, err := tokens.Verify(token, Admission, start); err != nil || got != c {
+			t.Errorf("%d bytes: %+v, %v", len(token), got, err)
+		}
+	}
+}
+
+func TestTokens_withoutKeys(t *testing.T) {
+	t.Parallel()
+	reason := errors.New("the keys cannot be read")
+	h := newHeld(t)
+	token := sign(t, New(h), NewAccess("org_1", "c", start))
+	h.err = reason
+	tokens := New(h)
+	_, signed := tokens.Sign(NewAccess("org_1", "c", start))
+	_, verified := tokens.Verify(token, Access, start)
+	_, shown := tokens.JWKS()
+	for _, err := range []error{signed, verified, shown} {
+		if !errors.Is(err, reason) {
+			t.Errorf("got %v", err)
+		}
+	}
+	empty := New(&held{keys: &domain.SigningKeys{}})
+	if _, err := empty.Sign(NewAccess("org_1", "c", start)); err == nil {
+		t.Error("signed with nothing")
+	}
+	if set, err := empty.JWKS(); err != nil || string(set) != `{"keys":[]}` {
+		t.Errorf("%s, %v", set, err)
+	}
+}
+
+// However many tokens come, so many are remembered, and those that come often are
+// among them.
+func TestMemory_isBounded(t *testing.T) {
+	t.Parallel()
+	m := &memory{room: 100}
+	id := func(i int) [16]byte { return [16]byte{byte(i), byte(i >> 8)} }
+	m.add(id(1), verified{consumer: "often"})
+	for i := 2; i < 10_000; i++ {
+		m.add(id(i), verified{})
+		if n := len(m.young) + len(m.old); n > m.room {
+			t.Fatalf("%d are remembered", n)
+		}
+		if v, ok := m.find(id(1)); i%10 == 0 && (!ok || v.consumer != "often") {
+			t.Fatalf("forgotten after %d others", i)
+		}
+	}
+	if _, ok := m.find(id(2)); ok {
+		t.Error("nothing is forgotten")
+	}
+}
+
+// What is said of memory in the documentation.
+func TestMemory_size(t *testing.T) {
+	const part = 8
+	m := &memory{room: remembered / part}
+	before := heap()
+	for i := range m.room - 1 {
+		v := verified{consumer: strconv.Itoa(1_000_000_000+i) + strings.Repeat("0", 20), about: unique.Make(about{key: "key"})}
+		m.add([16]byte{byte(i), byte(i >> 8), byte(i >> 16)}, v)
+	}
+	if got := (heap() - before) * part >> 20; got > 100 {
+		t.Errorf("%d MB", got)
+	}
+	runtime.KeepAlive(m)
+}
+
+func heap() int64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
+}
+
+// Several goroutines verify while keys come and go.
+func TestVerify_whileKeysChange(t *testing.T) {
+	t.Parallel()
+	h := newHeld(t)
+	tokens := New(h)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for i := range 50 {
+				token, err := tokens.Sign(NewAccess("org_1", strconv.Itoa(i), start))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if c, err := tokens.Verify(token, Access, start); err != nil || c.Consumer != strconv.Itoa(i) {
+					t.Errorf("%+v, %v", c, err)
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		h.must(t, start.Add(time.Hour), domain.MakeSigningKey{Secret: [32]byte{byte(i + 2)}})
+	}
+	all.Wait()
+}
+
+// FuzzVerify checks that nothing is accepted but what Sign made: for each token that
+// holds, its claims make the same token again.
+func FuzzVerify(f *testing.F) {
+	h := newHeld(f)
+	tokens := New(h)
+	token := sign(f, tokens, NewAccess("org_1", "c", start))
+	parts := strings.Split(token, ".")
+	private := h.keys.Keys[0].Private()
+	signed := func(header, payload string) string {
+		text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
+		return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(text)))
+	}
+	decoded := func(part string) string {
+		raw, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return string(raw)
+	}
+	f.Add(token, decoded(parts[0]), decoded(parts[1]))
+	f.Add(token, decoded(parts[0]), strings.Replace(decoded(parts[1]), `"sub":"c"`, `"sub":""`, 1))
+	f.Add(strings.Replace(token, ".", "\n.", 1), `{"alg":"none"}`, `{}`)
+	f.Add("eyJ.eyJ.", `{"alg":"HS256","kid":"x"}`, `{"exp":1e400,"iat":-1e308}`)
+	f.Add("..", `{"alg":"EdDSA","kid":["x"]}`, `{"aud":["lotline:access"],"exp":"1"}`)
+	f.Fuzz(func(t *testing.T, foreign, header, payload string) {
+		uses := []Use{Access, Admission, Payment}
+		for _, use := range uses {
+			c, err := tokens.Verify(foreign, use, start)
+			if err != nil {
+				continue
+			}
+			if again := sign(t, tokens, c); again != foreign {
+				t.Fatalf("%q is accepted as %+v, which is %q", foreign, c, again)
+			}
+		}
+		// Even with the right signature: what is accepted has what we go by.
+		var holds []Use
+		for _, use := range uses {
+			c, err := tokens.Verify(signed(header, payload), use, start)
+			if err == nil {
+				holds = append(holds, c.Use)
+				if c.Use != use || c.Consumer == "" || c.ExpiresAt <= start {
+					t.Fatalf("%s %s: %+v for %s", header, payload, c, use)
+				}
+			}
+		}
+		var h struct{ Alg, Kid any }
+		if len(holds) > 1 || len(holds) == 1 && (json.Unmarshal([]byte(header), &h) != nil || !slices.Contains([]any{"EdDSA"}, h.Alg)) {
+			t.Fatalf("%s %s: accepted for %q", header, payload, holds)
+		}
+	})
+}
+
+// BenchmarkVerify compares a token that was verified before to one that was not, with
+// all that counts each time.
+func BenchmarkVerify(b *testing.B) {
+	h := newHeld(b)
+	token := sign(b, New(h), NewAccess("org_1", "guest_5c2k7m8j5rfx8b4q0vhw3c6dtz", start))
+	verify := func(b *testing.B, t *Tokens) {
+		if _, err := t.Verify(token, Access, start); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("remembered", func(b *testing.B) {
+		tokens := New(h)
+		b.ReportAllocs()
+		for b.Loop() {
+			verify(b, tokens)
+		}
+	})
+	b.Run("new", func(b *testing.B) {
+		tokens := New(h)
+		b.ReportAllocs()
+		for b.Loop() {
+			tokens.seen = memory{room: remembered}
+			verify(b, tokens)
+		}
+	})
+}
+
+// BenchmarkSign is what a token costs that is made on demand.
+func BenchmarkSign(b *testing.B) {
+	tokens := New(newHeld(b))
+	c := admission(start, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		sign(b, tokens, c)
+	}
+}
