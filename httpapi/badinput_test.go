@@ -373,3 +373,13 @@ func TestBadInput_participation(t *testing.T) {
 		w.do(http.MethodPost, path+"/deny", ofLength(maxBody+1)).refuses(http.StatusRequestEntityTooLarge, "Content too large")
 	})
 }
+
+// The document says so: what fields mean may depend on the headers.
+func TestBadInput_aWrongHeaderIsToldBeforeTheFields(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path, _ := w.create("queues", `{"sequenceId":"s"}`)
+	w.do(http.MethodPost, "/api/v1/queues", `{"name":1}`, header("Idempotency-Key", "two words")).blames("Idempotency-Key")
+	w.do(http.MethodPost, "/api/v1/queues", `{`, header("Idempotency-Key", "two words")).blames("Idempotency-Key")
+	w.do(http.MethodPut, path, `{"name":1}`, header("If-Match", "3")).blames("If-Match")
+}

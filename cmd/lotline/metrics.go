@@ -94,7 +94,12 @@ func newMetrics() *metrics {
 
 // handler answers those who collect the figures.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		figures.ServeHTTP(w, r)
+	})
 }
 
 // maxScrapes is how many may collect at once. Everybody may, where the figures have

@@ -321,3 +321,14 @@ func BenchmarkObserver(b *testing.B) {
 		}
 	})
 }
+
+// A browser neither keeps the figures nor takes them for something else, whichever
+// address they are on.
+func TestMetrics_areNotKeptAndNotTakenForSomethingElse(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	newMetrics().handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	if h := w.Header(); w.Code != http.StatusOK || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cache-Control") != "no-store" {
+		t.Errorf("%d %v", w.Code, h)
+	}
+}

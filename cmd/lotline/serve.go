@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,10 +32,10 @@ type serveCmd struct {
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
 
-	RateLimitSecret   int            `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
-	RateLimitConsumer int            `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
-	RateLimitPublic   int            `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
-	TrustedProxies    []netip.Prefix `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
+	RateLimitSecret   int       `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
+	RateLimitConsumer int       `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
+	RateLimitPublic   int       `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
+	TrustedProxies    []network `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
 }
 
 func (c *serveCmd) validate() error {
@@ -52,6 +51,14 @@ func (c *serveCmd) validate() error {
 		return err
 	}
 	return provisioned("LOTLINE_PUBLISHABLE_KEY", c.PublishableKey, domain.PublishableKey)
+}
+
+func (c *serveCmd) limits() httpapi.Limits {
+	l := httpapi.Limits{Secret: c.RateLimitSecret, Consumer: c.RateLimitConsumer, Public: c.RateLimitPublic}
+	for _, n := range c.TrustedProxies {
+		l.TrustedProxies = append(l.TrustedProxies, n.Prefix)
+	}
+	return l
 }
 
 // Run serves until ctx ends, and then shuts down in order.
@@ -89,7 +96,7 @@ func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dat
 	}
 	d.foundLog.Store(true)
 	n, err := newNode(l, dir, nodeOptions{
-		limits:   httpapi.Limits{Secret: c.RateLimitSecret, Consumer: c.RateLimitConsumer, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies},
+		limits:   c.limits(),
 		broker:   c.Bus,
 		observer: d.observer,
 		apart:    d.metrics != nil,
