@@ -53,9 +53,10 @@ func (p *Pace) spend(rate Count, t Instant, n int64) {
 	p.Credit, p.Since, p.Last = p.credit(rate, t)-n*admissionCost, t, t
 }
 
-// change goes over to another rate at t.
+// change goes over to another rate at t. What that one's bucket does not hold of the
+// credit is lost when it is looked at next.
 func (p *Pace) change(from, to Count, t Instant) {
-	p.Credit, p.Since = min(p.credit(from, t), most(to)), t
+	p.Credit, p.Since = p.credit(from, t), t
 	if to == 0 {
 		p.Credit = 0
 	}

@@ -220,14 +220,11 @@ func TestQueue_whatAConsumerMayDo(t *testing.T) {
 	shut[enter] = row{none: tooLate, over: tooLate, gone: tooLate}
 	check("CLOSED", stands(true), "12:00", shut)
 
-	ended := stands(true)
-	for s, history := range ended {
-		if s == inside {
-			history = list(history, left("12:00", "a", 2, inside)) // nobody is inside at the end
-			delete(ended, s)
-			s = gone
+	ended := map[domain.Standing][]domain.Event{}
+	for s, history := range stands(true) {
+		if s != inside { // nobody is at the end
+			ended[s] = list(history, finished("12:00", "z", 1), completed("12:00"))
 		}
-		ended[s] = list(history, finished("12:00", "z", 1), completed("12:00"))
 	}
 	check("COMPLETED", ended, "13:00", map[domain.Command]row{
 		enter:    {none: tooLate, over: tooLate, gone: tooLate}, // who waited is DENIED, as it is
@@ -306,10 +303,10 @@ func TestQueue_refusalsSayWhenToComeAgain(t *testing.T) {
 	if r := refusal(t, list(created(queue, "08:00", nil)), "08:30", enter); r.OpensAt != 0 || r.RetryAfter != 0 {
 		t.Errorf("without an opening it says %s, %s", r.OpensAt, r.RetryAfter)
 	}
-	for rate, want := range map[domain.Count]time.Duration{
+	for rate, seconds := range map[domain.Count]int{
 		0: 30, 1: 60, 7: 9, 29: 3, 30: 2, 31: 2, 59: 2, 60: 1, 61: 1, 100: 1, 1<<31 - 1: 1,
 	} {
-		if r := refusal(t, list(queueOf(1, rate, 0), entered("09:00", "b", 1)), "09:00", enter); r.RetryAfter != want*time.Second {
+		if r := refusal(t, list(queueOf(1, rate, 0), entered("09:00", "b", 1)), "09:00", enter); r.RetryAfter != time.Duration(seconds)*time.Second {
 			t.Errorf("full at a rate of %d it says %s", rate, r.RetryAfter)
 		}
 	}
@@ -359,10 +356,10 @@ func TestQueue_denyWithoutAReason(t *testing.T) {
 	}
 }
 
-// waiting lets consumers "1", "2" and so on enter.
-func waiting(clock string, n int) (events []domain.Event) {
+// waiting lets consumers "1", "2" and so on enter at the opening.
+func waiting(n int) (events []domain.Event) {
 	for i := 1; i <= n; i++ {
-		events = append(events, entered(clock, fmt.Sprint(i), int64(i)))
+		events = append(events, entered("09:00", fmt.Sprint(i), int64(i)))
 	}
 	return events
 }
@@ -373,18 +370,18 @@ func TestQueue_admission(t *testing.T) {
 		return admitted(clock, fmt.Sprint(entry), int64(entry), "never")
 	}
 	run(t, map[string]domaintest.Scenario{
-		"100 a minute is one every 600 ms": {Kind: queue, Given: list(queueOf(0, 100, 0), waiting("09:00", 3)), Now: at("09:00:00.599")},
+		"100 a minute is one every 600 ms": {Kind: queue, Given: list(queueOf(0, 100, 0), waiting(3)), Now: at("09:00:00.599")},
 		"the first one is 600 ms after the opening": {
-			Kind: queue, Given: list(queueOf(0, 100, 0), waiting("09:00", 3)), Now: at("09:00:00.600"), Then: list(auto("09:00:00.600", 1)),
+			Kind: queue, Given: list(queueOf(0, 100, 0), waiting(3)), Now: at("09:00:00.600"), Then: list(auto("09:00:00.600", 1)),
 		},
 		"the second is 600 ms later": {
-			Kind: queue, Given: list(queueOf(0, 100, 0), waiting("09:00", 3), auto("09:00:00.600", 1)), Now: at("09:00:01.200"), Then: list(auto("09:00:01.200", 2)),
+			Kind: queue, Given: list(queueOf(0, 100, 0), waiting(3), auto("09:00:00.600", 1)), Now: at("09:00:01.200"), Then: list(auto("09:00:01.200", 2)),
 		},
 		"a timer that is late makes up for it": {
-			Kind: queue, Given: list(queueOf(0, 100, 0), waiting("09:00", 3), auto("09:00:00.700", 1)), Now: at("09:00:01.200"), Then: list(auto("09:00:01.200", 2)),
+			Kind: queue, Given: list(queueOf(0, 100, 0), waiting(3), auto("09:00:00.700", 1)), Now: at("09:00:01.200"), Then: list(auto("09:00:01.200", 2)),
 		},
 		"a fast rate admits several at one wake": {
-			Kind: queue, Given: list(queueOf(0, 3000, 0), waiting("09:00", 9), auto("09:00:00.020", 1)), Now: at("09:00:00.070"),
+			Kind: queue, Given: list(queueOf(0, 3000, 0), waiting(9), auto("09:00:00.020", 1)), Now: at("09:00:00.070"),
 			Then: list(auto("09:00:00.070", 2), auto("09:00:00.070", 3)),
 		},
 		"who comes while nobody waits is admitted at once": {
@@ -395,27 +392,27 @@ func TestQueue_admission(t *testing.T) {
 			Now: at("10:00"), When: domain.Enter{ConsumerID: "3"}, Then: list(entered("10:00", "3", 3)),
 		},
 		"admissions are not caught up after an outage": {
-			Kind: queue, Given: list(queueOf(0, 180, 0), waiting("09:00", 9)), Now: at("10:00"),
+			Kind: queue, Given: list(queueOf(0, 180, 0), waiting(9)), Now: at("10:00"),
 			Then: list(auto("10:00", 1), auto("10:00", 2), auto("10:00", 3)),
 		},
 		"nobody is admitted at the close": {
-			Kind: queue, Given: list(queueOf(0, 60, 0), waiting("09:00", 1)), Now: at("11:00"), Then: list(closed(queue, "11:00"), completed("11:00")),
+			Kind: queue, Given: list(queueOf(0, 60, 0), waiting(1)), Now: at("11:00"), Then: list(closed(queue, "11:00"), completed("11:00")),
 		},
-		"without a rate nobody is": {Kind: queue, Given: list(queueOf(0, 0, 0), waiting("09:00", 9)), Now: at("10:59")},
+		"without a rate nobody is": {Kind: queue, Given: list(queueOf(0, 0, 0), waiting(9)), Now: at("10:59")},
 		"who leaves is passed over, and blocks nobody": {
-			Kind: queue, Given: list(queueOf(0, 60, 0), waiting("09:00", 2)), Now: at("09:00:01"), When: domain.Leave{ConsumerID: "2"},
+			Kind: queue, Given: list(queueOf(0, 60, 0), waiting(2)), Now: at("09:00:01"), When: domain.Leave{ConsumerID: "2"},
 			Then: list(auto("09:00:01", 1), left("09:00:01", "2", 2, domain.StandingQueued)),
 		},
 		"who leaves while being admitted was admitted": {
-			Kind: queue, Given: list(queueOf(0, 60, 0), waiting("09:00", 1)), Now: at("09:00:01"), When: domain.Leave{ConsumerID: "1"},
+			Kind: queue, Given: list(queueOf(0, 60, 0), waiting(1)), Now: at("09:00:01"), When: domain.Leave{ConsumerID: "1"},
 			Then: list(auto("09:00:01", 1), left("09:00:01", "1", 1, domain.StandingAdmitted)),
 		},
 		"a changed rate counts from its event": {
-			Kind: queue, Given: list(queueOf(0, 1, 0), waiting("09:00", 9)), Now: at("09:00:30"), When: update(`{"admissionRate": 60}`),
+			Kind: queue, Given: list(queueOf(0, 1, 0), waiting(9)), Now: at("09:00:30"), When: update(`{"admissionRate": 60}`),
 			Then: list(updated("09:00:30", domain.CauseUpdate, `admissionRate 1 60`)),
 		},
 		"what was earned before it is kept": { // half an admission, and half a second at 60 a minute
-			Kind: queue, Given: list(queueOf(0, 1, 0), waiting("09:00", 9), updated("09:00:30", domain.CauseUpdate, `admissionRate 1 60`)), Now: at("09:00:30.500"),
+			Kind: queue, Given: list(queueOf(0, 1, 0), waiting(9), updated("09:00:30", domain.CauseUpdate, `admissionRate 1 60`)), Now: at("09:00:30.500"),
 			Then: list(auto("09:00:30.500", 1)),
 		},
 		"what was saved for a fast rate is not for a slow one": {
@@ -423,14 +420,18 @@ func TestQueue_admission(t *testing.T) {
 			Now: at("09:10"), When: domain.Enter{ConsumerID: "2"}, Then: list(entered("09:10", "2", 2)),
 		},
 		"a rate that comes later starts with nothing": {
-			Kind: queue, Given: list(queueOf(0, 0, 0), waiting("09:00", 9), updated("09:10", domain.CauseUpdate, `admissionRate null 60`)), Now: at("09:10:00.999"),
+			Kind: queue, Given: list(queueOf(0, 0, 0), waiting(9), updated("09:10", domain.CauseUpdate, `admissionRate null 60`)), Now: at("09:10:00.999"),
+		},
+		"what was saved is lost without a rate": {
+			Kind: queue, Given: list(queueOf(0, 60, 0), updated("09:10", domain.CauseUpdate, `admissionRate 60 null`), updated("09:11", domain.CauseUpdate, `admissionRate null 60`)),
+			Now: at("09:11"), When: domain.Enter{ConsumerID: "1"}, Then: list(entered("09:11", "1", 1)),
 		},
 		"a close that is moved lets admission go on": {
-			Kind: queue, Given: list(queueOf(0, 1, 0), waiting("09:00", 1), updated("09:00:30", domain.CauseUpdate, `closeAt "@11:00" "@12:00"`)), Now: at("11:30"),
+			Kind: queue, Given: list(queueOf(0, 1, 0), waiting(1), updated("09:00:30", domain.CauseUpdate, `closeAt "@11:00" "@12:00"`)), Now: at("11:30"),
 			Then: list(auto("11:30", 1)),
 		},
 		"a close that is moved to now ends it": {
-			Kind: queue, Given: list(queueOf(0, 1, 0), waiting("09:00", 2)), Now: at("09:00:30"), When: domain.Step{To: domain.StatusClosed},
+			Kind: queue, Given: list(queueOf(0, 1, 0), waiting(2)), Now: at("09:00:30"), When: domain.Step{To: domain.StatusClosed},
 			Then: list(domain.Updated{Stamp: stamp("09:00:30"), Cause: domain.CauseHand, Changed: map[string]domain.Change{
 				"closeAt": {Old: []byte(`"2026-12-15T11:00:00.000Z"`), New: []byte(`"2026-12-15T09:00:30.000Z"`)},
 			}}, closed(queue, "09:00:30"), completed("09:00:30")),
@@ -441,7 +442,7 @@ func TestQueue_admission(t *testing.T) {
 // TestQueue_manyAdmissionsComeInParts: an append has room for so many.
 func TestQueue_manyAdmissionsComeInParts(t *testing.T) {
 	t.Parallel()
-	h := domaintest.Fold(t, queue, list(queueOf(0, 1<<31-1, 0), waiting("09:00", 2500)))
+	h := domaintest.Fold(t, queue, list(queueOf(0, 1<<31-1, 0), waiting(2500)))
 	parts, all := 0, 0
 	for events, err := range h.Advance(at("09:10")) {
 		if err != nil || len(events) > 1000 {
@@ -479,6 +480,9 @@ func TestQueue_sessions(t *testing.T) {
 		"whose end is over are outside, and may enter again": {
 			Kind: queue, Given: in, Now: at("09:01:10"), When: domain.Enter{ConsumerID: "b"}, Then: list(expired("09:01:10", "b", 2), entered("09:01:10", "b", 3)),
 		},
+		"that end after the close come behind it": {
+			Kind: queue, Given: late, Now: at("13:00"), Then: list(closed(queue, "11:00"), expired("12:00", "a", 1), completed("12:00")),
+		},
 		"outlast the close": {Kind: queue, Given: late, Now: at("11:59:59.999"), Then: list(closed(queue, "11:00"))},
 		"that are the last end the queue, and who waits is thereby denied": {
 			Kind: queue, Given: list(late, closed(queue, "11:00")), Now: at("13:00"), Then: list(expired("12:00", "a", 1), completed("12:00")),
@@ -496,7 +500,7 @@ func TestQueue_sessions(t *testing.T) {
 
 func TestQueue_whoStillWaitsAtTheEndIsDenied(t *testing.T) {
 	t.Parallel()
-	h := domaintest.Fold(t, queue, list(queueOf(0, 0, 0), waiting("09:00", 3)))
+	h := domaintest.Fold(t, queue, list(queueOf(0, 0, 0), waiting(3)))
 	due, err := domaintest.Advance(h, at("11:00"))
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 // ticketsOf are the tickets of the first n entries of a queue.
 func ticketsOf(t *testing.T, n int) []string {
 	t.Helper()
-	h := domaintest.Fold(t, queue, list(queueOf(0, 0, 0), waiting("09:00", n)))
+	h := domaintest.Fold(t, queue, list(queueOf(0, 0, 0), waiting(n)))
 	var all []string
 	for p := range h.Aggregate.(*domain.Queue).Participants() {
 		all = append(all, p.Ticket)

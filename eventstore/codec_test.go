@@ -38,7 +38,7 @@ func samples() map[schema]domain.Event {
 		{"queue.consumer.expired", 1}:   domain.ConsumerExpired{Stamp: at, Participant: who},
 		{"queue.consumer.left", 1}:      domain.ConsumerLeft{Stamp: at, Participant: who, From: domain.StandingQueued},
 		{"queue.consumer.denied", 1}:    domain.ConsumerDenied{Stamp: at, Participant: who, From: domain.StandingAdmitted, Reason: domain.DenyFraud},
-		{"queue.created", 1}: &domain.QueueCreated{Stamp: at, Identity: id(domain.KindQueue), Common: common, QueueSettings: domain.QueueSettings{MaxCapacity: 500, AdmissionRate: 100, SessionDurationSeconds: 600}},
+		{"queue.created", 1}:            &domain.QueueCreated{Stamp: at, Identity: id(domain.KindQueue), Common: common, QueueSettings: domain.QueueSettings{MaxCapacity: 500, AdmissionRate: 100, SessionDurationSeconds: 600}},
 		{"draw.created", 1}: &domain.DrawCreated{
 			Stamp: at, Identity: id(domain.KindDraw), Common: common,
 			DrawSettings:   domain.DrawSettings{DrawAt: 1_795_000_300_000, WinnerCount: 3, MaxEntries: 1000, ClaimWindowSeconds: 3600, Backfill: true, EntropySource: new("drand quicknet round 1000")},

@@ -44,6 +44,7 @@ Every event of a distribution is published as a CloudEvent (` + "`specversion`" 
 ` + "`queue`" + `, ` + "`draw`" + ` or ` + "`auction`" + `. When the schedule is set or changed, a message of the type ` + "`distribution.updated`" + ` follows on the
 topic of that name, whose id is the UUIDv5 of the event's id and the type. On NATS the subjects are these topics behind
 ` + "`lotline.`" + `, ` + "`Nats-Msg-Id`" + ` is the id, and a message that is too large for the broker comes without ` + "`data`" + `.
+[asyncapi.yaml](../httpapi/asyncapi.yaml), which an engine serves at ` + "`/asyncapi.yaml`" + `, has the schema of each.
 
 ` + "```json" + `
 `)

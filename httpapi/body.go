@@ -249,8 +249,9 @@ func (p *params) read(name string, v any) (there, ok bool) {
 	return true, string(raw) != "null" && json.Unmarshal(raw, v) == nil
 }
 
-// consumer is a consumer's id.
-func (p *params) consumer(name string) (id string) {
+// consumer is the consumer's id.
+func (p *params) consumer() (id string) {
+	const name = "consumerId"
 	if there, ok := p.read(name, &id); there && !(ok && domain.VisibleASCII(id, maxConsumerID)) {
 		p.blame(name, "must be 1 to 128 visible ASCII characters")
 	}
@@ -281,8 +282,8 @@ func (p *params) count(name string, most int64) (n int64) {
 
 // refusal names all that is wrong, and whatever is beside the members that are known.
 func (p *params) refusal(names ...string) error {
-	if wrong := append(p.wrong, unknownFields(p.fields, names...)...); len(wrong) > 0 {
-		return invalid(wrong...)
+	if p.wrong = append(p.wrong, unknownFields(p.fields, names...)...); len(p.wrong) > 0 {
+		return invalid(p.wrong...)
 	}
 	return nil
 }

@@ -183,10 +183,10 @@ func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands
 	result, err := s.Commands.Handle(ctx, c)
 	// A refusal may rest on steps that came due and stand in the log now.
 	s.acknowledge(x, result.Position)
-	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
+	id, _ := domain.StreamID(c.Stream)
+	if _, broken := errors.AsType[*domain.HistoryError](err); broken && id.Kind().Distribution() {
 		// A history that cannot be read does not say whose it is. The read model
 		// knows, and what is another's must not be told from what is not there.
-		id, _ := domain.StreamID(c.Stream)
 		if _, known := s.Views.Get(c.Organization, id); errors.Is(known, projections.ErrNotFound) {
 			return commands.Result{}, domain.Refuse(domain.NotFound(id.Kind()), "")
 		}

@@ -100,7 +100,7 @@ func noAnswerWithin(d time.Duration) error {
 }
 
 // explain makes of any error what the client is told, and whether we are to
-// blame. reads says that nothing was to be changed.
+// blame. A request that reads has no outcome that could be in doubt.
 func explain(err error, reads bool) (refusal *domain.Error, identifier string, fault bool) {
 	if refusal, ok := errors.AsType[*domain.Error](err); ok {
 		if _, known := answers[refusal.Code]; known {
@@ -109,22 +109,21 @@ func explain(err error, reads bool) (refusal *domain.Error, identifier string, f
 	}
 	refusal = &domain.Error{Code: internalError}
 	broken, isBroken := errors.AsType[*domain.HistoryError](err)
-	outOfTime := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	away := errors.Is(err, domain.ErrUnavailable)
+	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	switch {
 	case isBroken:
 		refusal.Code = domain.HistoryInconsistent
 		refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
-	case reads && (outOfTime || errors.Is(err, domain.ErrUnavailable)):
-		refusal.Code = domain.EventStoreUnavailable
-		refusal.Message = "it could not be read"
-	case errors.Is(err, domain.ErrOutcomeUnknown), // may be wrapped with ErrUnavailable, when looking into the doubt failed as well
-		outOfTime && !errors.Is(err, domain.ErrUnavailable):
+	case !reads && (late && !away || errors.Is(err, domain.ErrOutcomeUnknown)): // the latter also when looking into the doubt failed
 		refusal.Code = domain.EventStoreUnavailable
 		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"
 		return refusal, outcomeUnknown, true
-	case errors.Is(err, domain.ErrUnavailable), errors.Is(err, commands.ErrClosed):
+	case late, away, errors.Is(err, commands.ErrClosed):
 		refusal.Code = domain.EventStoreUnavailable
-		refusal.Message = "nothing was written"
+		if !reads {
+			refusal.Message = "nothing was written"
+		}
 	case errors.Is(err, projections.ErrBehind):
 		refusal.Code = readModelBehind
 	}

@@ -158,6 +158,40 @@ func TestFaults_anUnknownOutcomeNamesTheStoreAndTheStream(t *testing.T) {
 	}
 }
 
+// A read has no outcome, so that nothing of it is in doubt, however it fails.
+func TestReadThatTimesOutIsNotInDoubt(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{
+		context.DeadlineExceeded,
+		fmt.Errorf("read: %w: %w", domain.ErrUnavailable, context.DeadlineExceeded),
+		domain.ErrUnavailable,
+	} {
+		w := newWorld(t)
+		_, id := w.create("queues", kindCases[0].body)
+		w.config.Histories = &longHistory{err: err}
+		w.api = New(w.config)
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			a := w.do(method, eventsPath(id), "").is(http.StatusServiceUnavailable)
+			if a.Header().Get("Retry-After") != "1" {
+				t.Errorf("%v: %v", err, a.Header())
+			}
+		}
+		a := w.do(http.MethodGet, eventsPath(id), "").refuses(http.StatusServiceUnavailable, "Event store unavailable")
+		if m := a.failure().Message; m != "" {
+			t.Errorf("%v: it says %q", err, m)
+		}
+		w.config.Views = behind{w.views}
+		w.api = New(w.config)
+		w.do(http.MethodGet, eventsPath(id), "", header("X-Position", w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`).Header().Get("X-Position"))).
+			refuses(http.StatusServiceUnavailable, "Read model is behind")
+	}
+}
+
+// behind are read models that reach nothing in time.
+type behind struct{ *projections.Views }
+
+func (behind) WaitFor(context.Context, domain.Position) error { return projections.ErrBehind }
+
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Commands = failing{panic: "oh"} })

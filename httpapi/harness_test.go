@@ -207,7 +207,8 @@ type world struct {
 	api     http.Handler
 	now     atomic.Int64 // milliseconds
 
-	undocumented bool // the API is made to answer what it never does
+	undocumented bool   // the API is made to answer what it never does
+	accept       string // what do accepts where its options say nothing, "" for not saying
 
 	mine, other domain.ID // organizations
 	myKeyID     domain.ID
@@ -342,12 +343,18 @@ func (w *world) do(method, path, body string, options ...option) *reply {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	r.Header.Set("Authorization", "Bearer "+myKey)
+	if w.accept != "" {
+		r.Header.Set("Accept", w.accept)
+	}
 	for _, o := range options {
 		o(r)
 	}
 	recorder := httptest.NewRecorder()
 	w.api.ServeHTTP(recorder, r)
 	a := &reply{tb: w.tb, ResponseRecorder: recorder, what: method + " " + path + " " + body}
+	if w.accept != "" && r.Header.Get("Accept") == w.accept && a.Code >= 400 && !strings.HasPrefix(a.Header().Get("Content-Type"), w.accept) {
+		w.tb.Errorf("%s: an error is %s to who accepts %s", a.what, a.Header().Get("Content-Type"), w.accept)
+	}
 	if !w.undocumented && !ofTheConsole(path) {
 		if err := contract().Check(apitest.Exchange{
 			Request: r, Sent: []byte(body), Status: recorder.Code, Header: recorder.Header(), Answer: recorder.Body.Bytes(),

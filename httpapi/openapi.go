@@ -18,6 +18,12 @@ import (
 //go:embed openapi.yaml
 var openAPISource []byte
 
+// asyncAPISource describes what is published on a message bus, as AsyncAPI 3.0. The
+// tests check every stored event and what a broker gets against it.
+//
+//go:embed asyncapi.yaml
+var asyncAPISource []byte
+
 // served is a text that only a new version of the program changes.
 type served struct {
 	contentType []string
@@ -35,7 +41,7 @@ func newServed(contentType string, body []byte) served {
 	}
 }
 
-// The document in its three forms. The source is the program's own, so that one
+// The OpenAPI document in its three forms, and the AsyncAPI document. Their source is the program's own, so that one
 // which cannot be read is a mistake in the program.
 var (
 	openAPIYAML = sync.OnceValue(func() served { return newServed("application/yaml", openAPISource) })
@@ -49,6 +55,10 @@ var (
 		return page
 	})
 
+	asyncAPIYAML = sync.OnceValue(func() served {
+		return newServed("application/vnd.aai.asyncapi+yaml;version=3.0.0", asyncAPISource)
+	})
+
 	openAPIRoot = sync.OnceValue(func() *yaml.Node {
 		var document yaml.Node
 		if err := yaml.Load(openAPISource, &document); err != nil {
@@ -60,7 +70,7 @@ var (
 
 var revalidate = []string{"no-cache"}
 
-// document answers with one form of the document. It may be kept, and asked for
+// document answers with a document in one form. It may be kept, and asked for
 // again with If-None-Match.
 func document(form func() served) handler {
 	return func(x *exchange, r *http.Request) error {

@@ -458,9 +458,10 @@ func TestOpenAPI_isServedToAnybody(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CaughtUp = func() bool { return false } })
 	without := header("Authorization")
 	for path, contentType := range map[string]string{
-		"/openapi.yaml": "application/yaml",
-		"/openapi.json": "application/json; charset=utf-8",
-		"/docs":         "text/html; charset=utf-8",
+		"/openapi.yaml":  "application/yaml",
+		"/openapi.json":  "application/json; charset=utf-8",
+		"/asyncapi.yaml": "application/vnd.aai.asyncapi+yaml;version=3.0.0",
+		"/docs":          "text/html; charset=utf-8",
 	} {
 		a := w.do(http.MethodGet, path, "", without, header("Accept", "text/html")).is(http.StatusOK)
 		tag := a.Header().Get("Etag")
@@ -543,7 +544,7 @@ func TestDocs_needNothingElse(t *testing.T) {
 		ids[m[1]] = true
 	}
 	for _, m := range regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(page, -1) {
-		if anchor, ok := strings.CutPrefix(m[1], "#"); ok && !ids[anchor] || !ok && m[1] != "/openapi.yaml" && m[1] != "/openapi.json" {
+		if anchor, ok := strings.CutPrefix(m[1], "#"); ok && !ids[anchor] || !ok && !slices.Contains([]string{"/openapi.yaml", "/openapi.json", "/asyncapi.yaml"}, m[1]) {
 			t.Errorf("a link to %s", m[1])
 		}
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/lotline/lotline/commands"
@@ -47,8 +48,13 @@ func (s *server) account(x *exchange, r *http.Request) (projections.Account, err
 	}
 	account, ok := s.Views.Account(x.organization.ID)
 	if !ok {
-		// It came into quarantine since the key was looked at.
-		return projections.Account{}, domain.Refuse(authenticationRequired, "")
+		// It came into quarantine since the key was looked at. From now on its keys
+		// hold no more.
+		broken, _ := s.Views.Owned(x.organization.ID, x.organization.ID)
+		if broken == nil {
+			return projections.Account{}, errors.New("the organization of a key is not there")
+		}
+		return projections.Account{}, broken
 	}
 	return account, nil
 }

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
 )
 
 const organizationAt = "/api/v1/organization"
@@ -133,4 +136,47 @@ func TestAnswerWaitsForItsEffect(t *testing.T) {
 		}
 		w.log.release()
 	})
+}
+
+// An organization whose own history is inconsistent is there all the same: whoever
+// was let in is told what is wrong. Afterwards nobody is let in, because it may be
+// the end of a key that was lost.
+func TestOrganizationWithAnInconsistentHistoryIsNotAnsweredAsMissing(t *testing.T) {
+	t.Parallel()
+	const text = "Distribution history is inconsistent"
+	w := newWorld(t)
+	w.log.hold()
+	w.log.corrupt(w.mine.Stream())
+	// The writer finds out when it has to read the stream, before the read models do.
+	w.handlerRestarts()
+	for _, call := range []struct{ method, path, body string }{
+		{http.MethodPut, organizationAt, `{"name":"x"}`},
+		{http.MethodPost, keysAt, `{"level":"secret"}`},
+		{http.MethodDelete, keysAt + "/" + string(w.revokedID), ""},
+	} {
+		w.do(call.method, call.path, call.body).refuses(http.StatusInternalServerError, text)
+	}
+	for _, path := range []string{organizationAt, keysAt, keysAt + "/key_01h455vb4pex5vsknk084sn02s"} {
+		w := newWorld(t)
+		w.log.hold()
+		w.log.corrupt(w.mine.Stream())
+		w.config.Views = lateNews{w.views, w.log.release}
+		w.api = New(w.config)
+		w.do(http.MethodGet, path, "").refuses(http.StatusInternalServerError, text)
+		w.do(http.MethodGet, path, "").refuses(http.StatusUnauthorized, "Authentication required")
+		w.do(http.MethodGet, organizationAt, "", key(otherKey)).is(http.StatusOK)
+	}
+}
+
+// lateNews are read models that hear of something between the look at a key and at
+// what is asked for.
+type lateNews struct {
+	*projections.Views
+	hear func()
+}
+
+func (l lateNews) Organization(id domain.ID) (*domain.Organization, bool) {
+	o, ok := l.Views.Organization(id)
+	l.hear()
+	return o, ok
 }

@@ -67,7 +67,7 @@ func (s *server) treat(further []string, command func(p *params, consumer string
 			return err
 		}
 		p := &params{fields: fields}
-		c := command(p, p.consumer("consumerId"))
+		c := command(p, p.consumer())
 		if err := p.refusal(names...); err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (s *server) admitConsumers(x *exchange, r *http.Request) error {
 	_, named := fields["consumerId"]
 	_, counted := fields["count"]
 	if named {
-		c.ConsumerID = p.consumer("consumerId")
+		c.ConsumerID = p.consumer()
 	}
 	if counted {
 		c.Count = p.count("count", domain.MaxAdmit)
@@ -218,7 +218,7 @@ func (s *server) validate(x *exchange, r *http.Request) error {
 		return err
 	}
 	p := &params{fields: fields}
-	consumer, token := p.consumer("consumerId"), p.text("token")
+	consumer, token := p.consumer(), p.text("token")
 	if err := p.refusal("consumerId", "token"); err != nil {
 		return err
 	}

@@ -194,6 +194,7 @@ func (s *server) handleOwn() {
 	}
 	s.handle("/openapi.yaml", methods{http.MethodGet: document(openAPIYAML)})
 	s.handle("/openapi.json", methods{http.MethodGet: document(openAPIJSON)})
+	s.handle("/asyncapi.yaml", methods{http.MethodGet: document(asyncAPIYAML)})
 	s.handle("/docs", methods{http.MethodGet: document(openAPIPage)})
 	for _, template := range []string{consolePath, consolePath + "/", consolePath + "/{file}"} {
 		s.handle(template, methods{http.MethodGet: s.serveConsole})

@@ -28,7 +28,7 @@ func (s *server) openConsumerSession(x *exchange, r *http.Request) error {
 		return err
 	}
 	p := &params{fields: fields}
-	id := p.consumer("consumerId")
+	id := p.consumer()
 	if err := p.refusal("consumerId"); err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (v *Views) Get(organization, id domain.ID) (Row, error) {
 }
 
 // Owned reports whether a distribution is an organization's, or was until it was
-// deleted, and why its stream is in quarantine if it is.
+// deleted, or is the organization itself, and why its stream is in quarantine if it is.
 func (v *Views) Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

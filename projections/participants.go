@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -73,7 +74,10 @@ type folds struct {
 	order []string // the least recently asked for first
 }
 
-// folding folds a stream up to a revision, or all of it for a negative one.
+// all is the revision up to which a whole stream is folded.
+const all domain.Revision = math.MaxInt64
+
+// folding folds a stream up to a revision.
 type folding func(ctx context.Context, stream string, last domain.Revision) (*domain.History, error)
 
 // foldedQueue is one queue, or one on its way.
@@ -138,7 +142,7 @@ func (f *folds) make(by folding, stream string, d *foldedQueue) {
 	defer func() { <-f.slots }()
 	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
 	defer cancel()
-	h, err := by(ctx, stream, -1)
+	h, err := by(ctx, stream, all)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer close(d.done)
@@ -172,11 +176,10 @@ func (f *folds) drop(stream string) {
 	f.order = without(f.order, stream)
 }
 
-// fold folds a stream up to a revision, or all of it for a negative one, on from a
-// snapshot if there is one.
+// fold folds a stream up to a revision, on from a snapshot if there is one.
 func (v *Views) fold(ctx context.Context, stream string, last domain.Revision) (*domain.History, error) {
 	h := v.snapshots.load(stream)
-	if h == nil || last >= 0 && h.Head.Revision > last {
+	if h == nil || h.Head.Revision > last {
 		h = domain.NewHistory(stream)
 	}
 	from := h.Head.Revision

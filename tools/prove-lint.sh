@@ -85,23 +85,33 @@ stub() {
 printf 'module %s\n\ngo 1.26.0\n\n' "$ours" >"$module/go.mod"
 stub github.com/EventStore/EventStore-Client-Go/v4 v4.0.0 esdb
 stub github.com/anishathalye/porcupine v1.0.0 .
+stub github.com/asyncapi/spec-json-schemas/v6 v6.0.0 .
 stub github.com/chromedp/chromedp v0.1.0 .
 stub github.com/nats-io/nats-server/v2 v2.0.0 server
+stub github.com/prometheus/client_golang v1.0.0 prometheus
 stub github.com/rogpeppe/go-internal v1.0.0 testscript
 stub github.com/rs/zerolog v1.0.0 . log
 stub github.com/santhosh-tekuri/jsonschema/v6 v6.0.0 .
 stub github.com/stretchr/testify v1.0.0 require
+stub go.opentelemetry.io/otel v1.0.0 . trace
 stub go.uber.org/goleak v1.0.0 .
 stub pgregory.net/rapid v1.0.0 .
 
 testonly=(
 	github.com/anishathalye/porcupine
+	github.com/asyncapi/spec-json-schemas/v6
 	github.com/chromedp/chromedp
 	github.com/nats-io/nats-server/v2/server
 	github.com/rogpeppe/go-internal/testscript
 	github.com/santhosh-tekuri/jsonschema/v6
 	go.uber.org/goleak
 	pgregory.net/rapid
+)
+
+telemetry=(
+	github.com/prometheus/client_golang/prometheus
+	go.opentelemetry.io/otel
+	go.opentelemetry.io/otel/trace
 )
 
 # --- Layers -------------------------------------------------------------------
@@ -167,6 +177,19 @@ for layer in "${layers[@]}" cmd; do
 	import "$top/testify.go" "$package" "$want" github.com/stretchr/testify/require require
 	import "$top/testify_test.go" "${package}_test" "$tests" github.com/stretchr/testify/require require
 
+	# Prometheus and OpenTelemetry: in cmd.
+	for library in "${telemetry[@]}"; do
+		name=$(basename "$library")
+		want=depguard/telemetry tests=$want
+		case $layer in
+		domain) want="$want depguard/domain" tests="$tests depguard/domain-tests" ;;
+		cmd) want='' tests='' ;;
+		esac
+		import "$top/lib_$name.go" "$package" "$want" "$library" "$name"
+		import "$layer/deep/lib_$name.go" deep "$want" "$library" "$name"
+		import "$top/lib_${name}_test.go" "${package}_test" "$tests" "$library" "$name"
+	done
+
 	# Libraries for tests: in tests.
 	for library in "${testonly[@]}"; do
 		name=$(basename "$library")
@@ -175,8 +198,9 @@ for layer in "${layers[@]}" cmd; do
 			want="$want depguard/domain"
 			case $name in porcupine | chromedp | server | v6) tests=depguard/domain-tests ;; esac
 		fi
-		import "$top/lib_$name.go" "$package" "$want" "$library" "$name"
-		import "$top/lib_${name}_test.go" "${package}_test" "$tests" "$library" "$name"
+		base=lib_${library//[^a-z0-9]/_}
+		import "$top/$base.go" "$package" "$want" "$library" "$name"
+		import "$top/${base}_test.go" "${package}_test" "$tests" "$library" "$name"
 	done
 done
 

@@ -358,7 +358,7 @@ func manyTimers(b *testing.B, timers int, lead time.Duration) bool {
 // each took.
 func readOften(b *testing.B, n *clusterNode, streams []string) (stop func(), took *[]time.Duration) {
 	b.Helper()
-	caller := newCaller(b)
+	caller := newCaller(b).unheld()
 	took = &[]time.Duration{}
 	stop = start(func(ctx context.Context) {
 		for i := 0; ctx.Err() == nil; i++ {

@@ -101,9 +101,9 @@ func (b *broker) signal(s syscall.Signal) {
 	}
 }
 
-// stored is what the broker has, in order: subjects with payloads, without repeats,
-// and how many repeats there were.
-func (b *broker) stored() (messages []string, repeats int) {
+// stored is what the broker has, in order, without repeats, and how many repeats
+// there were.
+func (b *broker) stored() (messages []*nats.Msg, repeats int) {
 	b.t.Helper()
 	conn, err := nats.Connect(b.url())
 	if err != nil {
@@ -134,7 +134,7 @@ func (b *broker) stored() (messages []string, repeats int) {
 			continue
 		}
 		seen[id] = true
-		messages = append(messages, m.Subject+" "+string(m.Data))
+		messages = append(messages, m)
 	}
 	return messages, repeats
 }
@@ -160,15 +160,15 @@ func (b *broker) hasAll(l *eventstore.Log) (n int) {
 			want = append(want, natsbus.SubjectPrefix+m.Topic+" "+string(m.Payload))
 		}
 	}
-	var got []string
+	var got []*nats.Msg
 	var repeats int
 	eventually(b.t, "the broker has everything", func() bool {
 		got, repeats = b.stored()
 		return len(got) >= len(want)
 	})
 	for i := range want {
-		if got[i] != want[i] {
-			b.t.Fatalf("message %d is %s, want %s", i, got[i], want[i])
+		if got := got[i].Subject + " " + string(got[i].Data); got != want[i] {
+			b.t.Fatalf("message %d is %s, want %s", i, got, want[i])
 		}
 	}
 	b.t.Logf("%d messages, %d of them twice", len(want), repeats)

@@ -26,8 +26,11 @@ type cluster struct {
 	keys  *eventstore.Keyring
 	store *embeddedStore
 	nodes []*clusterNode
-	// broker is the address of a bus that nodes are started with, if any.
-	broker string
+	// fronted says that what answers is not the API alone.
+	fronted bool
+	// options and logger are what nodes are started with.
+	options nodeOptions
+	logger  zerolog.Logger
 }
 
 type clusterNode struct {
@@ -47,6 +50,7 @@ type front func(http.Handler) http.Handler
 func newCluster(t testing.TB, nodes int, fronts ...front) *cluster {
 	t.Helper()
 	c := newClusterStore(t)
+	c.fronted = len(fronts) > 0
 	for range nodes {
 		c.startNode(t, fronts...)
 	}
@@ -55,7 +59,7 @@ func newCluster(t testing.TB, nodes int, fronts ...front) *cluster {
 
 func newClusterStore(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{dir: lockedDir(t)}
+	c := &cluster{dir: lockedDir(t), logger: zerolog.Nop()}
 	var err error
 	if c.keys, err = eventstore.NewKeyring(make([]byte, eventstore.MasterKeySize)); err != nil {
 		t.Fatal(err)
@@ -117,7 +121,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	if err := n.log.check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n.node, err = newNode(n.log, dir, nodeOptions{broker: c.broker}, zerolog.Nop()); err != nil {
+	if n.node, err = newNode(n.log, dir, c.options, c.logger); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -252,13 +256,17 @@ func (l *link) mend() {
 }
 
 // caller makes HTTP calls to the nodes of a cluster over connections of its own.
-type caller struct{ http.Client }
+type caller struct{ *http.Client }
 
 func newCaller(t testing.TB) *caller {
 	t.Helper()
-	transport := &http.Transport{MaxIdleConnsPerHost: 256}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &caller{http.Client{Transport: transport}}
+	return &caller{newHTTPClient(t)}
+}
+
+// unheld is a caller for what does not answer as the document says, or is not to be
+// slowed down.
+func (c *caller) unheld() *caller {
+	return &caller{&http.Client{Transport: c.Transport.(*held).RoundTripper}}
 }
 
 // call is like engine.call, but gives an error where that ends the test.

@@ -60,11 +60,11 @@ func (d *deed) String() string {
 	return s
 }
 
-// newHTTPClient is one for many requests at once.
+// newHTTPClient is one for many requests at once, of which some are held to the document.
 func newHTTPClient(t testing.TB) *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
+	return &http.Client{Transport: &held{t: t, RoundTripper: transport, oneIn: 4}}
 }
 
 // send makes another attempt.

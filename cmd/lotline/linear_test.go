@@ -147,6 +147,9 @@ func runWorkload(t testing.TB, c *cluster, w workload) *recording {
 		w.operations = linearOperations
 	}
 	r := &recording{workload: w, t: t, cluster: c, caller: newCaller(t), started: time.Now(), underway: make(chan struct{})}
+	if c.fronted {
+		r.caller = r.caller.unheld()
+	}
 	random := rand.New(rand.NewPCG(w.seed, 0))
 	for i, k := range w.kinds {
 		r.subjects = append(r.subjects, newSubject(random, k, i, len(c.nodes)))

@@ -44,7 +44,10 @@ type cli struct {
 	Org     orgCmd     `cmd:"" help:"Administer organizations."`
 	Keys    keysCmd    `cmd:"" help:"Administer keys."`
 	Signing signingCmd `cmd:"" help:"Administer the keys by which tokens are signed."`
+	Bench   benchCmd   `cmd:"" help:"Measure an engine under load, and check what it says afterwards."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	BenchServer benchServerCmd `cmd:"" hidden:"" help:"Serve what bench measures."`
 }
 
 func main() {

@@ -243,6 +243,9 @@ var (
 	waitingDesc       = prometheus.NewDesc("lotline_commands_waiting", "Commands that no writer has taken up yet.", nil, nil)
 	relayWaitingDesc  = prometheus.NewDesc("lotline_relay_waiting_events", "Events that wait for the message bus.", nil, nil)
 	relayDroppedDesc  = prometheus.NewDesc("lotline_relay_dropped_events_total", "Events that the message bus was too slow for.", nil, nil)
+	busSendingDesc    = prometheus.NewDesc("lotline_bus_sending", "1 when it is this node that sends to the message bus outside, else 0.", nil, nil)
+	busMessagesDesc   = prometheus.NewDesc("lotline_bus_messages_total", "Messages that this node has sent to the message bus outside.", nil, nil)
+	busLagDesc        = prometheus.NewDesc("lotline_bus_lag_seconds", "Since when the oldest event that is not sent to the message bus outside is in the log, as far as this node knows.", nil, nil)
 	writeFailuresDesc = prometheus.NewDesc("lotline_views_write_failures_total", "How often the read models could not be written to their file.", nil, nil)
 )
 
@@ -250,7 +253,7 @@ var (
 func (c *nodeCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		readyDesc, lagEventsDesc, lagSecondsDesc, overdueDesc, quarantinedDesc, writersDesc, waitingDesc,
-		relayWaitingDesc, relayDroppedDesc, writeFailuresDesc,
+		relayWaitingDesc, relayDroppedDesc, busSendingDesc, busMessagesDesc, busLagDesc, writeFailuresDesc,
 	} {
 		to <- d
 	}
@@ -313,6 +316,19 @@ func (n *node) measure() (all []prometheus.Metric) {
 	gauge(waitingDesc, float64(held.Waiting))
 	gauge(relayWaitingDesc, float64(n.relay.Waiting()))
 	counter(relayDroppedDesc, n.relay.Dropped())
+	if n.sink != nil {
+		s := n.sink.State()
+		sending, lag := 0.0, 0.0
+		if s.Sending {
+			sending = 1
+		}
+		if !s.Oldest.IsZero() {
+			lag = max(0, time.Since(s.Oldest).Seconds())
+		}
+		gauge(busSendingDesc, sending)
+		counter(busMessagesDesc, int64(s.Messages)) //nolint:gosec // a node does not send as many
+		gauge(busLagDesc, lag)
+	}
 	counter(writeFailuresDesc, n.views.WriteFailures())
 	return all
 }

@@ -220,6 +220,40 @@ func TestMetrics_tellOfAStoreThatIsGone(t *testing.T) {
 	})
 }
 
+func TestMetrics_tellHowSendingToTheBusGoes(t *testing.T) {
+	t.Parallel()
+	e, bus := withBroker(t)
+	e.must(201, "POST", "/api/v1/queues", testSecretKey, `{"sequenceId":"s","openAt":"2198-01-01T00:00:00Z"}`)
+	var f figures
+	reaches := func(what string, reached func() bool) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			f = scrape(t, e.url+"/metrics")
+			return reached()
+		})
+	}
+	sent := func(messages float64) func() bool {
+		return func() bool {
+			return f.value("lotline_bus_messages_total") == messages && f.value("lotline_bus_lag_seconds") == 0 &&
+				f.value("lotline_bus_sending") == 1 && f.value("lotline_ready", "part", "bus") == 1
+		}
+	}
+	reaches("all three are sent", sent(3))
+	bus.kill()
+	e.must(201, "POST", "/api/v1/queues", testSecretKey, `{"sequenceId":"s"}`)
+	reaches("one waits", func() bool {
+		return f.value("lotline_bus_lag_seconds") > 0 && f.value("lotline_ready", "part", "bus") == 0
+	})
+	if got := f.value("lotline_bus_messages_total"); got != 3 {
+		t.Errorf("%v messages are sent to nobody", got)
+	}
+	bus.start()
+	reaches("it is sent", sent(4))
+	if got := scrape(t, newCluster(t, 1).nodes[0].url+"/metrics").value("lotline_bus_sending"); got != -1 {
+		t.Errorf("without a bus it is %v", got)
+	}
+}
+
 var metricsAddress = regexp.MustCompile(`"address":"([^"]+)"[^\n]*"message":"the metrics are served"`)
 
 func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
@@ -245,7 +279,9 @@ func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
 // metricNames are the metrics that there are. Histograms have three series each.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
-	n := newCluster(t, 1).nodes[0]
+	c := newClusterStore(t)
+	c.options.broker = "nats://" + freeAddress(t) // nobody is there
+	n := c.startNode(t)
 	n.engine(t).must(200, "GET", "/livez", "", "")
 	families, err := n.observer.metrics.registry.Gather()
 	if err != nil {

@@ -81,11 +81,11 @@ type Sink struct {
 	window *window
 
 	// owned by Run
-	sent  domain.Position // up to here all is sent, as far as this node knows
 	lease lease
 	wrote time.Time // when this node last began to write, whatever became of it
 
-	mu    sync.Mutex // guards state
+	mu    sync.Mutex      // guards the fields below
+	sent  domain.Position // up to here all is sent, as far as this node knows; only Run changes it
 	state State
 }
 
@@ -106,6 +106,9 @@ type State struct {
 	Sending  bool      // it is this node that sends
 	Messages uint64    // sent by this node since its start
 	UpTo     time.Time // when the last event sent by this node was recorded
+	// Oldest is when the oldest event was recorded of which this node does not know
+	// that it is sent, among the newest few thousand; zero when there is none.
+	Oldest time.Time
 }
 
 // New returns a sink called name, which sends nothing until Run. head is where the
@@ -122,7 +125,9 @@ func New(name string, log Log, bus Bus, head domain.Position, now func() time.Ti
 func (s *Sink) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state
+	state := s.state
+	state.Oldest = s.window.oldest(s.sent)
+	return state
 }
 
 // Position is the last event taken.
@@ -267,6 +272,8 @@ func (s *Sink) look(ctx context.Context) error {
 
 // done says that up to p all is sent.
 func (s *Sink) done(p domain.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.sent.Before(p) {
 		s.sent = p
 	}
@@ -491,11 +498,27 @@ func (w *window) after(p domain.Position) ([]*domain.Recorded, bool) {
 	if p.Before(w.floor) {
 		return nil, false
 	}
+	from := w.find(p)
+	return slices.Clone(w.events[from:min(from+chunk, len(w.events))]), true
+}
+
+// oldest is when the first event here behind p was recorded, or zero.
+func (w *window) oldest(p domain.Position) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if from := w.find(p); from < len(w.events) {
+		return w.events[from].RecordedAt
+	}
+	return time.Time{}
+}
+
+// find is where the events behind p begin. The lock is held.
+func (w *window) find(p domain.Position) int {
 	from, _ := slices.BinarySearchFunc(w.events, p, func(e *domain.Recorded, p domain.Position) int {
 		if p.Before(e.Position) {
 			return 1
 		}
 		return -1
 	})
-	return slices.Clone(w.events[from:min(from+chunk, len(w.events))]), true
+	return from
 }

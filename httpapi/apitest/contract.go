@@ -20,19 +20,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 // Contract is what an OpenAPI document says. Safe for concurrent use.
 type Contract struct {
-	document map[string]any
-	paths    []path
-
-	mu       sync.Mutex // guards the fields below
-	compiler *jsonschema.Compiler
-	schemas  map[string]*jsonschema.Schema // by JSON pointer
+	*document
+	paths []path
 }
 
 type path struct {
@@ -40,28 +35,15 @@ type path struct {
 	segments []string
 }
 
-// base is where the schemas are, for the validator.
-const base = "https://api.invalid/openapi.json"
-
 // New reads a document in JSON, whose references all have to lead to places in
 // itself.
-func New(document []byte) (*Contract, error) {
-	open, err := readObject(document)
+func New(text []byte) (*Contract, error) {
+	d, err := newDocument(text)
 	if err != nil {
 		return nil, err
 	}
-	closed, err := readObject(document)
-	if err != nil {
-		return nil, err
-	}
-	closeSchemas(closed)
-	c := &Contract{document: open, compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}}
-	c.compiler.DefaultDraft(jsonschema.Draft2020)
-	c.compiler.AssertFormat()
-	if err := c.compiler.AddResource(base, closed); err != nil {
-		return nil, err
-	}
-	for template := range object(open["paths"]) {
+	c := &Contract{document: d}
+	for template := range object(d.root["paths"]) {
 		c.paths = append(c.paths, path{template, strings.Split(template, "/")})
 	}
 	if len(c.paths) == 0 {
@@ -73,53 +55,6 @@ func New(document []byte) (*Contract, error) {
 		return strings.Count(a.template, "{") - strings.Count(b.template, "{")
 	})
 	return c, nil
-}
-
-func readObject(document []byte) (map[string]any, error) {
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
-	if err != nil {
-		return nil, err
-	}
-	o, ok := v.(map[string]any)
-	if !ok {
-		return nil, errors.New("the document is not an object")
-	}
-	return o, nil
-}
-
-// closeSchemas makes every object of the document's schemas refuse fields that
-// are not described. A document leaves answers open, so that fields can be added
-// without breaking clients; a test wants to know of each.
-func closeSchemas(node any) {
-	shut := func(schema any) {
-		s, ok := schema.(map[string]any)
-		if !ok {
-			return
-		}
-		if _, open := s["additionalProperties"]; !open {
-			s["unevaluatedProperties"] = false
-		}
-	}
-	switch node := node.(type) {
-	case []any:
-		for _, v := range node {
-			closeSchemas(v)
-		}
-	case map[string]any:
-		for name, v := range node {
-			switch name {
-			case "example", "examples", "default", "const", "enum":
-				continue
-			case "properties":
-				for _, p := range object(v) {
-					shut(p)
-				}
-			case "schema", "items", "additionalProperties":
-				shut(v)
-			}
-			closeSchemas(v)
-		}
-	}
 }
 
 // Exchange is a request and its answer.
@@ -179,7 +114,7 @@ next:
 				continue next
 			}
 		}
-		return object(object(c.document["paths"])[p.template]), p.template, variables
+		return object(object(c.root["paths"])[p.template]), p.template, variables
 	}
 	return nil, "", nil
 }
@@ -225,7 +160,7 @@ func (c *Contract) request(x Exchange, at string, operation map[string]any, vari
 	}
 	security, own := operation["security"].([]any)
 	if !own {
-		security, _ = c.document["security"].([]any)
+		security, _ = c.root["security"].([]any)
 	}
 	if len(security) > 0 && !slices.ContainsFunc(security, func(s any) bool { return c.shown(x.Request, object(s)) }) {
 		wrong = append(wrong, errors.New("the credentials are not there"))
@@ -390,85 +325,4 @@ func scalar(schemaType any, s string) any {
 		}
 	}
 	return s
-}
-
-// Validate judges a value, as jsonschema.UnmarshalJSON reads it, by the schema at
-// a JSON pointer of the document. Fields that the schema does not describe are
-// refused.
-func (c *Contract) Validate(at string, v any) error {
-	s, err := c.schema(at)
-	if err != nil {
-		return err
-	}
-	return s.Validate(v)
-}
-
-func (c *Contract) schema(at string) (*jsonschema.Schema, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s, ok := c.schemas[at]; ok {
-		return s, nil
-	}
-	// The pointer is part of a URL here.
-	s, err := c.compiler.Compile(base + "#" + (&url.URL{Path: at}).EscapedPath())
-	if err != nil {
-		return nil, err
-	}
-	c.schemas[at] = s
-	return s, nil
-}
-
-// Look returns what is at a JSON pointer of the document, or nil.
-func (c *Contract) Look(at string) any { return c.look(at) }
-
-func (c *Contract) look(at string) any {
-	var v any = c.document
-	for key := range strings.SplitSeq(strings.TrimPrefix(at, "/"), "/") {
-		key = unescape.Replace(key)
-		switch node := v.(type) {
-		case map[string]any:
-			v = node[key]
-		case []any:
-			i, err := strconv.Atoi(key)
-			if err != nil || i < 0 || i >= len(node) {
-				return nil
-			}
-			v = node[i]
-		default:
-			return nil
-		}
-	}
-	return v
-}
-
-// resolve follows the references at a place to the object that is meant, and
-// returns where it is.
-func (c *Contract) resolve(at string) (string, map[string]any) {
-	for {
-		o := object(c.look(at))
-		ref, ok := o["$ref"].(string)
-		if !ok {
-			return at, o
-		}
-		at = strings.TrimPrefix(ref, "#")
-	}
-}
-
-var (
-	escape   = strings.NewReplacer("~", "~0", "/", "~1")
-	unescape = strings.NewReplacer("~1", "/", "~0", "~")
-)
-
-// pointer is the JSON pointer of a place below another.
-func pointer(at string, keys ...string) string {
-	for _, k := range keys {
-		at += "/" + escape.Replace(k)
-	}
-	return at
-}
-
-// object is v as an object, or an empty one.
-func object(v any) map[string]any {
-	o, _ := v.(map[string]any)
-	return o
 }
