@@ -107,7 +107,13 @@ func (l *memoryLog) deliver(r *domain.Recorded) {
 		l.held = append(l.held, r)
 		return
 	}
+	l.show(r)
+}
+
+// show is how the log is followed when no more is at hand.
+func (l *memoryLog) show(r *domain.Recorded) {
 	l.views.Follow(r)
+	l.views.Passed(r.Position)
 }
 
 func (l *memoryLog) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
@@ -144,7 +150,7 @@ func (l *memoryLog) release() {
 	defer l.mu.Unlock()
 	l.holding = false
 	for _, r := range l.held {
-		l.views.Follow(r)
+		l.show(r)
 	}
 	l.held = nil
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/projections"
 )
@@ -292,7 +291,7 @@ func (k *killed) compareDigests() {
 			k.t.Fatal(err)
 		}
 		defer views.Close()
-		tail := eventstore.NewTail(l.Log, append(domain.Kinds(), domain.KindOrganization), l.head, zerolog.Nop(), views)
+		tail := eventstore.NewTail(l.Log, followedKinds(), l.head, zerolog.Nop(), views)
 		stop := start(tail.Run)
 		defer stop()
 		<-tail.CaughtUp()

@@ -48,7 +48,7 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 		}, "acknowledged, and the log has [{{queue-"},
 		"an update is done twice": {func(e *evidence) {
 			e.updateAgain("n-3/1")
-		}, "queue.updated 9}] and []: n-3 "},
+		}, "queue.updated 10}] and []: n-3 "},
 		"a repeat is carried out again": {func(e *evidence) {
 			d := e.deed("n-3")
 			d.attempts, d.again = 2, []reply{*d.reply}
@@ -58,10 +58,10 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 			e.drop("n-8/1", "queue.created")
 			e.drop("n-9/1", "queue.deleted")
 			e.change("n-8/1", "claim.made", `"requestId":"n-8/1"`, `"requestId":"n-1/1"`)
-		}, "claim.made 16}]: n-1 "},
+		}, "claim.made 17}]: n-1 "},
 		"an update is claimed": {func(e *evidence) {
 			e.change("n-8/1", "claim.made", `"requestId":"n-8/1"`, `"requestId":"n-3/1"`)
-		}, "claim.made 16}]: n-3 "},
+		}, "claim.made 17}]: n-3 "},
 		"an event of a request that was not made": {func(e *evidence) {
 			e.updateAgain("n-3/2")
 		}, "nobody asked n-3/2, which caused "},
@@ -144,7 +144,7 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 				log[i-1], log[i] = log[i], log[i-1]
 				return log
 			}
-		}, ": position 9 follows 10"},
+		}, ": position 10 follows 11"},
 		"an event is in the log and not in its stream": {func(e *evidence) {
 			e.asRead = func(log []*esdb.RecordedEvent) []*esdb.RecordedEvent {
 				ghost := *log[len(log)-1]

@@ -178,8 +178,8 @@ func TestMetrics_showHowFarCatchingUpIs(t *testing.T) {
 	c.nodes[0].engine(t).must(201, "POST", "/api/v1/queues", clusterKey, `{"sequenceId":"s"}`)
 	late := c.openNode(t, lockedDir(t))
 	f := scrape(t, late.url+"/metrics")
-	// The organization, its two keys and the queue.
-	f.wants(t, map[string]float64{"lotline_projection_lag_events": 4, "lotline_ready part=projections": 0, "lotline_ready part=eventStore": 1})
+	// The key that signs tokens, the organization, its two keys and the queue.
+	f.wants(t, map[string]float64{"lotline_projection_lag_events": 5, "lotline_ready part=projections": 0, "lotline_ready part=eventStore": 1})
 	if seconds := f.value("lotline_projection_lag_seconds"); seconds <= 0 {
 		t.Errorf("it is %v s behind", seconds)
 	}

@@ -46,17 +46,17 @@ type Claims struct {
 	Use          Use
 	Organization domain.ID
 	Consumer     string
-	Distribution domain.ID // "" for Access
-	EventID      string    // of the event that grants it, "" for Access
-	IssuedAt     domain.Instant
-	ExpiresAt    domain.Instant
+	Distribution domain.ID      // "" for Access
+	EventID      string         // of the event that grants it, "" for Access
+	IssuedAt     domain.Instant // a token tells whole seconds of it
+	ExpiresAt    domain.Instant // in whole seconds
 }
 
 // NewAccess lets a consumer of an organization act from now on, for an hour.
 func NewAccess(organization domain.ID, consumer string, now domain.Instant) Claims {
 	return Claims{
 		Use: Access, Organization: organization, Consumer: consumer,
-		IssuedAt: wholeSecond(now), ExpiresAt: wholeSecond(now.Add(accessLife)),
+		IssuedAt: now, ExpiresAt: wholeSecond(now.Add(accessLife)),
 	}
 }
 
@@ -69,7 +69,7 @@ func NewGrant(use Use, eventID string, organization, distribution domain.ID, con
 	}
 	return Claims{
 		Use: use, Organization: organization, Consumer: consumer, Distribution: distribution, EventID: eventID,
-		IssuedAt: wholeSecond(at), ExpiresAt: wholeSecond(ends),
+		IssuedAt: at, ExpiresAt: wholeSecond(ends),
 	}
 }
 

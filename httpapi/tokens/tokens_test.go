@@ -98,6 +98,26 @@ func TestSign_theSameEventMakesTheSameToken(t *testing.T) {
 	}
 }
 
+// The key that signs is told to the millisecond, although tokens tell seconds: what
+// was issued in the second of a rotation is signed as it was at first, and what
+// comes right behind the rotation not by the old key.
+func TestSign_inTheSecondOfARotation(t *testing.T) {
+	t.Parallel()
+	h := newHeld(t)
+	tokens := New(h)
+	before := admission(start+5_300, 0)
+	token := sign(t, tokens, before)
+	h.must(t, start+5_700, domain.MakeSigningKey{Secret: [32]byte{2}})
+	if again := sign(t, tokens, before); again != token {
+		t.Error("the same event made another token")
+	}
+	behind := sign(t, tokens, NewAccess("org_1", "c", start+5_800))
+	h.must(t, start+5_900, domain.RevokeSigningKey{KeyID: h.keys.Keys[0].ID})
+	if _, err := tokens.Verify(behind, Access, start+6_000); err != nil {
+		t.Errorf("signed by the old key: %v", err)
+	}
+}
+
 // What a token says, byte for byte: others read it.
 func TestSign_whatATokenSays(t *testing.T) {
 	t.Parallel()
