@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -229,7 +230,7 @@ func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
 	case <-p.done:
 		return p.result, p.err
 	case <-ctx.Done():
-		return Result{}, ctx.Err()
+		return Result{}, fmt.Errorf("a command for %s: %w", p.Stream, context.Cause(ctx))
 	}
 }
 

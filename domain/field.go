@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -80,10 +81,12 @@ func parseString(raw json.RawMessage) (string, error) {
 		return "", fmt.Errorf("must be a string")
 	}
 	if loneSurrogate(raw) {
-		return "", fmt.Errorf("must be Unicode: half of a surrogate pair is no character")
+		return "", errLoneSurrogate
 	}
 	return s, nil
 }
+
+var errLoneSurrogate = errors.New("must be Unicode: half of a surrogate pair is no character")
 
 // loneSurrogate finds an escape of half a character, which would be read as
 // another character.
@@ -405,7 +408,22 @@ type object struct {
 	max int
 }
 
+// maxNesting is how many objects and arrays may be open at once in an object.
+// Readers of JSON that many use give up at some hundred.
+const maxNesting = 64
+
 func (v object) parse(raw json.RawMessage) error {
+	if loneSurrogate(raw) {
+		return errLoneSurrogate
+	}
+	if nesting(raw) > maxNesting {
+		return fmt.Errorf("must be nested at most %d levels deep", maxNesting)
+	}
+	return v.replay(raw)
+}
+
+// replay takes what parse took in any version.
+func (v object) replay(raw json.RawMessage) error {
 	var b bytes.Buffer
 	if err := json.Compact(&b, raw); err != nil || b.Len() == 0 || b.Bytes()[0] != '{' || !utf8.Valid(raw) {
 		return fmt.Errorf("must be a JSON object")
@@ -415,6 +433,26 @@ func (v object) parse(raw json.RawMessage) error {
 	}
 	*v.p = b.Bytes()
 	return nil
+}
+
+// nesting is how many objects and arrays are open at once, at most, in a JSON text.
+func nesting(raw json.RawMessage) int {
+	deepest, depth, inString := 0, 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case c == '"':
+			inString = !inString
+		case inString && c == '\\':
+			i++
+		case inString:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
 }
 
 func (v object) clear() { *v.p = nil }

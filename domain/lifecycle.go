@@ -381,8 +381,19 @@ func (f field) read(raw json.RawMessage) error {
 	return nil
 }
 
+// replay reads what an event holds, which may have been taken when less was asked
+// of it.
+func (f field) replay(raw json.RawMessage) error {
+	if o, ok := f.value.(object); ok && !isNull(raw) {
+		return o.replay(raw)
+	}
+	return f.read(raw)
+}
+
 // sameJSON reports whether two JSON texts mean the same, however strings are
-// escaped and members ordered. Numbers are compared as they are written.
+// escaped and members ordered. Numbers are compared as they are written. Half of a
+// character, which events of earlier versions may hold, is not what it is decoded
+// to.
 func sameJSON(a, b json.RawMessage) bool {
 	canonical := func(raw json.RawMessage) []byte {
 		var v any
@@ -394,7 +405,7 @@ func sameJSON(a, b json.RawMessage) bool {
 		out, _ := json.Marshal(v)
 		return out
 	}
-	return bytes.Equal(a, b) || bytes.Equal(canonical(a), canonical(b))
+	return bytes.Equal(a, b) || loneSurrogate(a) == loneSurrogate(b) && bytes.Equal(canonical(a), canonical(b))
 }
 
 // step sets the time of the next status to now. The step itself follows because
@@ -646,7 +657,7 @@ func (u Updated) apply(fields []field, allow func(field) error) error {
 	}
 	for _, f := range fields {
 		if change, ok := u.Changed[f.name]; ok {
-			if err := f.read(change.New); err != nil {
+			if err := f.replay(change.New); err != nil {
 				return ruleError(ruleUpdate, "%s %s", f.name, err)
 			}
 		}

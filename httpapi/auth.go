@@ -218,5 +218,6 @@ func bearer(r *http.Request) (shown string, ok bool) {
 		return "", false
 	}
 	scheme, shown, _ := strings.Cut(headers[0], " ")
+	shown = strings.TrimLeft(shown, " ")
 	return shown, shown != "" && strings.EqualFold(scheme, "Bearer")
 }

@@ -94,3 +94,15 @@ func TestKeyThatIsRevokedMeanwhile(t *testing.T) {
 	w.api = New(w.config)
 	w.do(http.MethodGet, "/api/v1/queues", "", key(myRevoked)).refuses(http.StatusUnauthorized, "Authentication required")
 }
+
+// RFC 6750 has one or more blanks there.
+func TestAuthentication_blanksBeforeTheKeyAreNotPartOfIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, shown := range []string{"Bearer  " + myKey, "bearer   " + myKey} {
+		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", shown)).is(http.StatusOK)
+	}
+	for _, shown := range []string{"Bearer ", "Bearer   ", "Bearer"} {
+		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", shown)).refuses(http.StatusUnauthorized, "Authentication required")
+	}
+}

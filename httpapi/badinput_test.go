@@ -410,6 +410,16 @@ func TestBadInput_participation(t *testing.T) {
 	})
 }
 
+// The document says so: what fields mean may depend on the headers.
+func TestBadInput_aWrongHeaderIsToldBeforeTheFields(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path, _ := w.create("queues", `{"sequenceId":"s"}`)
+	w.do(http.MethodPost, "/api/v1/queues", `{"name":1}`, header("Idempotency-Key", "two words")).blames("Idempotency-Key")
+	w.do(http.MethodPost, "/api/v1/queues", `{`, header("Idempotency-Key", "two words")).blames("Idempotency-Key")
+	w.do(http.MethodPut, path, `{"name":1}`, header("If-Match", "3")).blames("If-Match")
+}
+
 // Every field of the document that a request may give has its edges tried, and no
 // other has.
 func TestFieldEdges_areTriedOfEveryField(t *testing.T) {

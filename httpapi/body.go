@@ -36,8 +36,9 @@ func readBody(x *exchange, r *http.Request) (body, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
-	if err := checkContentType(r.Header); err != nil {
-		return nil, err
+	wrongType := checkContentType(r.Header)
+	if r.ContentLength > 0 && wrongType != nil {
+		return nil, wrongType
 	}
 	tooLarge := domain.Refuse(contentTooLarge, "a body may have at most %d bytes", maxBody)
 	if r.ContentLength > maxBody {
@@ -52,7 +53,10 @@ func readBody(x *exchange, r *http.Request) (body, error) {
 	if err != nil {
 		return nil, domain.Refuse(invalidJSON, "the body ended after %d bytes, before it was complete", len(b))
 	}
-	return b, nil
+	if len(b) == 0 {
+		return nil, nil // it was sent in pieces, of which there were none
+	}
+	return b, wrongType
 }
 
 func checkContentType(h http.Header) error {

@@ -244,3 +244,17 @@ func countNames(b []byte) (written, left int) {
 	count(whole)
 	return written, left
 }
+
+// Whoever sends in pieces does not know at the head that there is nothing to send.
+func TestBody_nothingInPiecesIsNoBody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	inPieces := func(r *http.Request) {
+		r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
+		r.Header.Del("Content-Type")
+	}
+	path, _ := w.create("queues", `{"sequenceId":"s"}`)
+	w.do(http.MethodPost, path+"/open", "", inPieces).is(http.StatusOK)
+	w.do(http.MethodPost, path+"/close", "{}", inPieces).refuses(http.StatusUnsupportedMediaType, "Unsupported media type")
+	w.do(http.MethodPost, path+"/close", "{}", func(r *http.Request) { r.ContentLength = -1 }).is(http.StatusOK)
+}

@@ -141,6 +141,23 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// Whoever finds such a line in the log sees what was waited for, and where.
+func TestFaults_anUnknownOutcomeNamesTheStoreAndTheStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path, id := w.create("queues", `{"sequenceId":"s"}`)
+	release := w.log.silent()
+	defer release()
+	a := w.do(http.MethodPut, path, `{"name":"x"}`).is(http.StatusServiceUnavailable)
+	if a.failure().Code != outcomeUnknown {
+		t.Errorf("told %s", a.Body)
+	}
+	want := "a command for " + strings.Replace(id, "_", "-", 1) + ": the store did not answer within 5s"
+	if line := w.logged.String(); !strings.Contains(line, want) {
+		t.Errorf("logged %s", line)
+	}
+}
+
 // A read has no outcome, so that nothing of it is in doubt, however it fails.
 func TestReadThatTimesOutIsNotInDoubt(t *testing.T) {
 	t.Parallel()

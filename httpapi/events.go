@@ -17,8 +17,9 @@ import (
 const (
 	defaultEvents = 100
 	maxEvents     = 1000
-	// eventsTimeout is how long reading a page may take.
-	eventsTimeout = 5 * time.Second
+	// eventsTimeout is how long reading a page may take, and the first event of a
+	// whole history.
+	eventsTimeout = commandTimeout
 	// readerPatience is how long a reader of the whole history may take none of
 	// it. One that is merely slow takes as long as it needs.
 	readerPatience = 30 * time.Second
@@ -51,12 +52,15 @@ func (s *server) events(x *exchange, r *http.Request) error {
 	if !owned {
 		return domain.Refuse(domain.DistributionNotFound, "")
 	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	overdue := time.AfterFunc(eventsTimeout, func() { cancel(errNoAnswer) })
+	defer overdue.Stop()
+	history := s.history(ctx, id.Stream(), q.after, broken)
 	if lines {
-		return s.eventLines(x, r, s.history(r.Context(), id.Stream(), q.after, broken))
+		return s.eventLines(x, r, history, overdue)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), eventsTimeout)
-	defer cancel()
-	page, err := s.eventPage(s.history(ctx, id.Stream(), q.after, broken), q)
+	page, err := s.eventPage(history, q)
 	if err != nil {
 		return err
 	}
@@ -94,8 +98,8 @@ func (s *server) eventPage(history iter.Seq2[shownEvent, error], q eventsRequest
 
 // eventLines sends the history while it is read, so that it may be longer than
 // memory. What cannot be read to its end is cut short without the end that
-// HTTP gives a whole answer.
-func (s *server) eventLines(x *exchange, r *http.Request, history iter.Seq2[shownEvent, error]) error {
+// HTTP gives a whole answer. overdue ends the wait for the first event.
+func (s *server) eventLines(x *exchange, r *http.Request, history iter.Seq2[shownEvent, error], overdue *time.Timer) error {
 	begin := func() {
 		x.prepare()["Content-Type"] = typeLines
 		x.WriteHeader(http.StatusOK)
@@ -111,6 +115,7 @@ func (s *server) eventLines(x *exchange, r *http.Request, history iter.Seq2[show
 			return err
 		}
 		if x.status == 0 {
+			overdue.Stop()
 			begin()
 		}
 		line = append(s.appendEvent(line[:0], e), '\n')

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -478,6 +479,74 @@ func within(t *testing.T, what string, reached func() bool) {
 		case <-deadline:
 			t.Fatalf("it did not happen that %s", what)
 		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// silence is a store that does not answer.
+type silence struct{}
+
+func (silence) Read(ctx context.Context, stream string, _ domain.Revision) iter.Seq2[*domain.Recorded, error] {
+	return func(yield func(*domain.Recorded, error) bool) {
+		<-ctx.Done()
+		yield(nil, fmt.Errorf("read %s: %w: %w", stream, domain.ErrUnavailable, context.Cause(ctx)))
+	}
+}
+
+// However the history is asked for, a store that says nothing is not waited for.
+func TestEvents_aStoreThatIsSilentIsGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, id := w.create("queues", kindCases[0].body)
+	w.config.Histories = silence{}
+	w.api = New(w.config)
+	for _, media := range []string{mediaJSON, mediaLines} {
+		synctest.Test(t, func(*testing.T) {
+			began := time.Now()
+			a := w.do(http.MethodGet, eventsPath(id), "", accepting(media)).refuses(http.StatusServiceUnavailable, "Event store unavailable")
+			if took := time.Since(began); took != 5*time.Second {
+				t.Errorf("%s: it is given up after %s", media, took)
+			}
+			if got := a.failure().Message; got != "" {
+				t.Errorf("%s: it is told %q", media, got)
+			}
+		})
+	}
+	if line := w.logged.String(); strings.Count(line, "the store did not answer within 5s") != 2 {
+		t.Errorf("logged %s", line)
+	}
+}
+
+// Lines that come slowly are not cut off by that.
+func TestEventLines_goOnForAsLongAsTheyTake(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, id := w.create("queues", kindCases[0].body)
+	w.config.Histories = slowly{&longHistory{events: 4, size: 1}}
+	w.api = New(w.config)
+	synctest.Test(t, func(*testing.T) {
+		a := w.do(http.MethodGet, eventsPath(id), "", accepting(mediaLines)).is(http.StatusOK)
+		if n := strings.Count(a.Body.String(), "\n"); n != 4 {
+			t.Errorf("%d lines", n)
+		}
+	})
+}
+
+// slowly yields an event every four seconds.
+type slowly struct{ *longHistory }
+
+func (h slowly) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+	return func(yield func(*domain.Recorded, error) bool) {
+		for r, err := range h.longHistory.Read(ctx, stream, after) {
+			select {
+			case <-time.After(4 * time.Second):
+			case <-ctx.Done():
+				yield(nil, ctx.Err())
+				return
+			}
+			if !yield(r, err) {
+				return
+			}
 		}
 	}
 }

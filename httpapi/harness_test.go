@@ -39,9 +39,19 @@ type memoryLog struct {
 	views   *projections.Views
 	held    []*domain.Recorded // what the views do not know yet, while holding
 	holding bool
-	failing error // the answer to every append
+	failing error         // the answer to every append
+	silence chan struct{} // until it is closed no append is answered; nil for at once
 	// stuck, when it is not nil, keeps every read back until it is closed.
 	stuck chan struct{}
+}
+
+// silent makes appends wait until release.
+func (l *memoryLog) silent() (release func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	silence := make(chan struct{})
+	l.silence = silence
+	return func() { close(silence) }
 }
 
 func (l *memoryLog) Encode(_ string, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
@@ -58,6 +68,12 @@ func (l *memoryLog) Encode(_ string, e domain.Event, m domain.Metadata) (domain.
 }
 
 func (l *memoryLog) Append(_ context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+	l.mu.Lock()
+	silence := l.silence
+	l.mu.Unlock()
+	if silence != nil {
+		<-silence
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.failing != nil {

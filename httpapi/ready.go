@@ -53,7 +53,10 @@ func (s *server) ready(x *exchange, r *http.Request) error {
 		}
 		a.Checks[c.Name] = state
 	}
-	a.Checks["histories"] = historyState(s.Views.Quarantined())
+	a.Checks["histories"] = checkState{Error: "nothing is known of them yet"}
+	if s.Views != nil { // or the node is starting
+		a.Checks["histories"] = historyState(s.Views.Quarantined())
+	}
 	x.json(r, status, typeJSON, encode(a))
 	return nil
 }

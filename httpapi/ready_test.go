@@ -99,3 +99,30 @@ func TestNothingIsServedBeforeTheNodeHasCaughtUp(t *testing.T) {
 	caughtUp = true
 	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK)
 }
+
+// A node that has no log yet answers what needs none, and says so of all else.
+func TestStarting_answersTheProbesAndNothingElse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.config.Ready = func(context.Context) []Check {
+		return []Check{{Name: "eventStore", Err: errors.New("it has not answered yet")}}
+	}
+	w.config.Views, w.config.Commands, w.config.Histories, w.config.CaughtUp = nil, nil, nil, nil
+	w.config.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_, _ = w.Write([]byte("figures 1\n"))
+	})
+	w.api = Starting(w.config)
+	for _, path := range []string{"/livez", "/metrics", "/openapi.yaml", "/docs", "/console"} {
+		w.do(http.MethodGet, path, "", header("Authorization")).is(http.StatusOK)
+	}
+	a := w.do(http.MethodGet, "/readyz", "", header("Authorization")).is(http.StatusServiceUnavailable)
+	want := `{"status":"not ready","checks":{"eventStore":{"ok":false,"error":"it has not answered yet"},` +
+		`"histories":{"ok":false,"error":"nothing is known of them yet"}}}`
+	if a.Body.String() != want {
+		t.Errorf("got  %s\nwant %s", a.Body, want)
+	}
+	for method, body := range map[string]string{http.MethodGet: "", http.MethodPost: `{"sequenceId":"s"}`} {
+		w.do(method, "/api/v1/queues", body).refuses(http.StatusServiceUnavailable, "Read model is behind")
+	}
+}

@@ -167,6 +167,26 @@ func newServer(c Config) *server {
 	s.handle(basePath+"/auth/guest", s.public(methods{http.MethodPost: noQuery(s.openGuestSession)}))
 	s.handle(basePath+"/auth/consumer", methods{http.MethodPost: s.secret(noQuery(s.openConsumerSession))})
 	s.handle("/.well-known/jwks.json", methods{http.MethodGet: s.keySet})
+	s.handleOwn()
+	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
+		return domain.Refuse(notFound, "there is nothing at this path")
+	})
+	return s
+}
+
+// Starting returns the handler of a node that has no log yet. It answers what needs
+// none; for all else the read models are behind. Of c it needs Ready, Clock, Log
+// and what may be left out.
+func Starting(c Config) http.Handler {
+	s := &server{Config: c, router: mux.NewRouter(), console: consoleFiles()}
+	s.router.SkipClean(true)
+	s.handleOwn()
+	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error { return projections.ErrBehind })
+	return s
+}
+
+// handleOwn handles the paths that are about the node and its API, and need no log.
+func (s *server) handleOwn() {
 	s.handle("/livez", methods{http.MethodGet: s.live})
 	s.handle("/readyz", methods{http.MethodGet: s.ready})
 	if s.Metrics != nil {
@@ -179,10 +199,6 @@ func newServer(c Config) *server {
 	for _, template := range []string{consolePath, consolePath + "/", consolePath + "/{file}"} {
 		s.handle(template, methods{http.MethodGet: s.serveConsole})
 	}
-	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
-		return domain.Refuse(notFound, "there is nothing at this path")
-	})
-	return s
 }
 
 func (s *server) handleStep(k domain.Kind, name string, to domain.Status) {

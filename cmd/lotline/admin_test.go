@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -135,6 +136,43 @@ func TestServe_takesTheKeysItIsGiven(t *testing.T) {
 	if list := admin(t, dir, "keys", "list"); strings.Count(list, "provisioned") != 2 {
 		t.Errorf("each key once:\n%s", list)
 	}
+}
+
+// A start with a key that does not work would leave whoever gave it locked out
+// without a word.
+func TestServe_aGivenKeyThatDoesNotWorkEndsTheStart(t *testing.T) {
+	t.Parallel()
+	const key, publishable, revoked = "sk_live_provisioned-key-0001", "pk_live_provisioned-key-0001", "sk_live_provisioned-key-0002"
+	lotline, dir := testBinary(t), dataDirectory(t)
+	lotline.serve(t, dir, "LOTLINE_SECRET_KEY="+revoked).terminate()
+	admin(t, dir, "keys", "revoke", keyID(t, admin(t, dir, "keys", "list"), "secret"))
+	lotline.serve(t, dir, "LOTLINE_SECRET_KEY="+key, "LOTLINE_PUBLISHABLE_KEY="+publishable).terminate()
+	expired := admin(t, dir, "keys", "create", "--name=short", "--expires-at="+in(2000))
+	admin(t, dir, "org", "create", "--name=Other")
+	others := admin(t, dir, "keys", "create", "--org=Other", "--name=others")
+	othersPublic := admin(t, dir, "keys", "create", "--org=Other", "--level=publishable", "--name=others")
+	end := time.Now().Add(2 * time.Second)
+	eventually(t, "the key has expired", func() bool { return time.Now().After(end) })
+	before := admin(t, dir, "keys", "list")
+	for name, c := range map[string]struct{ variable, key, says string }{
+		"revoked":            {"LOTLINE_SECRET_KEY", revoked, "was revoked or has expired"},
+		"expired":            {"LOTLINE_SECRET_KEY", expired, "was revoked or has expired"},
+		"another's":          {"LOTLINE_SECRET_KEY", others, "belongs to another organization"},
+		"another's, for all": {"LOTLINE_PUBLISHABLE_KEY", othersPublic, "belongs to another organization"},
+	} {
+		env := []string{"LOTLINE_DATA_DIR=" + dir, "LOTLINE_LISTEN=127.0.0.1:0", "LOTLINE_SECRET_KEY=" + key, c.variable + "=" + c.key}
+		stdout, stderr, code := lotline.run(t, env, "serve")
+		if code != exitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, c.variable+": ") || !strings.Contains(stderr, c.says) {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q", name, code, stdout, stderr)
+		}
+		if strings.Contains(stderr, c.key) {
+			t.Errorf("%s: it shows the key: %s", name, stderr)
+		}
+	}
+	if after := admin(t, dir, "keys", "list"); after != before {
+		t.Errorf("the keys were\n%s\nand are\n%s", before, after)
+	}
+	lotline.serve(t, dir, "LOTLINE_SECRET_KEY="+key).must(200, "GET", "/api/v1/queues", key, "")
 }
 
 // A key that is not the log's is not made up beside it.

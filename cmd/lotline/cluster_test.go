@@ -129,15 +129,21 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 			t.Error(err)
 		}
 	})
-	for _, f := range fronts {
-		n.server.Handler = f(n.server.Handler)
-	}
-	l, err := listen(t.Context(), "tcp", "127.0.0.1:0")
+	d, err := (&serveCmd{Listen: "127.0.0.1:0"}).openDoor(t.Context(), n.observer, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.url = "http://" + l.Addr().String()
-	n.serve(l)
+	t.Cleanup(func() {
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h := n.api
+	for _, f := range fronts {
+		h = f(h)
+	}
+	d.leadTo(h)
+	n.url = "http://" + d.address.String()
 	c.nodes = append(c.nodes, n)
 	return n
 }

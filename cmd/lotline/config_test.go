@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,8 +63,11 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"bad bus":                   {env: []string{"LOTLINE_BUS=carrier-pigeon://loft"}, says: "LOTLINE_BUS"},
 		"negative limit":            {env: []string{"LOTLINE_RATE_LIMIT_PUBLIC=-1"}, says: "LOTLINE_RATE_LIMIT_SECRET, LOTLINE_RATE_LIMIT_CONSUMER and LOTLINE_RATE_LIMIT_PUBLIC may not be negative"},
 		"negative consumer limit":   {env: []string{"LOTLINE_RATE_LIMIT_CONSUMER=-1"}, says: "LOTLINE_RATE_LIMIT_CONSUMER"},
+		"negative limit, no sign":   {args: []string{"--rate-limit-secret", "-1"}, says: `--rate-limit-secret: expected int value but got "-1"; perhaps try --rate-limit-secret="-1"?`},
 		"limit without number":      {env: []string{"LOTLINE_RATE_LIMIT_SECRET=many"}, says: "rate-limit-secret"},
-		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "10.0.0.1"},
+		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "--trusted-proxies: 10.0.0.1 is no network: write 10.0.0.1/32"},
+		"IPv6 without prefix":       {env: []string{"LOTLINE_TRUSTED_PROXIES=fd00::1"}, says: "--trusted-proxies: fd00::1 is no network: write fd00::1/128"},
+		"proxy is a name":           {env: []string{"LOTLINE_TRUSTED_PROXIES=proxy.example"}, says: "--trusted-proxies: proxy.example is no network: write one such as 10.0.0.0/8"},
 		"bus, unescaped password":   {env: []string{"LOTLINE_BUS=nats://lotline:horse/battery@localhost:4222"}, says: "LOTLINE_BUS"},
 		"bad log format":            {env: []string{"LOTLINE_LOG_FORMAT=xml"}, says: "log-format"},
 		"bad listen address":        {env: []string{"LOTLINE_LISTEN=nowhere:http:80"}, says: "LOTLINE_LISTEN"},
@@ -188,10 +192,11 @@ func TestLogs_neverShowAKey(t *testing.T) {
 			t.Errorf("the log shows %q", secret)
 		}
 	}
-	// A line for each request and one for the start, and not one for each message
-	// on the bus.
+	// A line for each request and those about the start and the end, and not one for
+	// each message on the bus.
 	for line := range strings.Lines(logged) {
-		if message := (answer{body: []byte(line)}).object(t)["message"]; message != "request" && message != "ready" {
+		message, _ := (answer{body: []byte(line)}).object(t)["message"].(string)
+		if !slices.Contains([]string{"ready", "request", "stopping", "stopped"}, message) {
 			t.Errorf("logged %s", line)
 		}
 	}

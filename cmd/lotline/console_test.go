@@ -534,6 +534,79 @@ func TestConsole_anOutageIsSaidAndEndsByItself(t *testing.T) {
 	b.sees("Kept is now Open.")
 }
 
+// answerWith makes the engine's answers be others in the page, until it is undone.
+func (b *browser) answerWith(text string) (undo func()) {
+	b.t.Helper()
+	js[bool](b, `(window.engineFetch ??= window.fetch, window.fetch = async () => new Response(`+text+`, { status: 200 }), true)`)
+	return func() { js[bool](b, `(window.fetch = window.engineFetch, true)`) }
+}
+
+func TestConsole_anAnswerThatCannotBeReadOrShownIsSaidAndEndsByItself(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	id := b.create("queues", `{"sequenceId":"s","name":"Kept"}`)
+	stale := func(want string) {
+		t.Helper()
+		b.becomes(`document.querySelector('.live.stale')?.innerText.includes(` + strconv.Quote(want) + `)`)
+		b.sees("Kept")
+	}
+	for _, hash := range []string{"#/", "#/" + id} {
+		b.goTo(hash)
+		b.sees("Kept", "Live")
+		for text, want := range map[string]string{
+			// JSON that is nested deeper than the page can go.
+			`'{"data":' + '['.repeat(50000) + ']'.repeat(50000) + '}'`: "cannot be read",
+			`'<html>'`:         "cannot be read",
+			`''`:               "cannot be read",
+			`'{"other":true}'`: "cannot be shown",
+		} {
+			undo := b.answerWith(text)
+			stale(want)
+			undo()
+			b.becomes(`document.querySelector('.live:not(.stale)')?.innerText === 'Live'`)
+		}
+	}
+	b.e.must(200, "POST", "/api/v1/queues/"+id+"/open", b.key, "")
+	b.sees("Kept is now Open.")
+}
+
+func TestConsole_aCreationWhoseAnswerCannotBeReadIsNotTakenForASuccess(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	b.goTo("#/new/queue")
+	b.enter("field-sequenceId", "s")
+	undo := b.answerWith(`'<html>'`)
+	b.clickText("Create queue")
+	b.sees("cannot be read")
+	undo()
+	b.clickText("Create queue")
+	b.sees("Queue created.")
+}
+
+func TestConsole_anAddressThatCannotBeReadIsNotFound(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	b.create("queues", `{"sequenceId":"s","name":"Kept"}`)
+	b.sees("Kept", "Live")
+	for _, hash := range []string{"#/%", "#/new/%ff", "#/%e0%a4/edit"} {
+		b.goTo(hash)
+		b.sees("The console has no such page.")
+		if strings.Contains(b.text(), "Live") {
+			t.Errorf("%s: what is shown is said to be live", hash)
+		}
+		b.goTo("#/")
+		b.sees("Kept", "Live")
+	}
+	// What is an address's own sign elsewhere is part of an id here.
+	b.goTo("#/queue_%3Ffirst=1")
+	b.sees("There is no such queue.")
+	b.goTo("#/queue_%23/edit")
+	b.sees("Queue not found")
+}
+
 // What is checked at the end of each test would be reported.
 func TestConsole_aViolationOfThePolicyIsSeen(t *testing.T) {
 	t.Parallel()

@@ -68,7 +68,7 @@ func BenchmarkGet(b *testing.B) {
 	path := e.must(201, "POST", "/api/v1/queues", clusterKey,
 		`{"sequenceId":"spring","name":"Spring sale","openAt":"2199-05-01T00:00:00Z","maxCapacity":10000,"admissionRate":600}`).header.Get("Location")
 	body := e.must(200, "GET", path, clusterKey, "").body
-	handlers := [2]http.Handler{bare(b, e, body), n.server.Handler}
+	handlers := [2]http.Handler{bare(b, e, body), n.api}
 
 	b.Run("handler", func(b *testing.B) {
 		r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, path, http.NoBody)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,5 +118,41 @@ func TestHTTPServer_refusesFloodsOfHeaders(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// The API's document says so: what cannot be read as HTTP is answered before there
+// is a request, by the library, in plain text and without a request id.
+func TestHTTPServer_whatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sends  string
+		status int
+	}{
+		"a head that is too large": {"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 80<<10) + "\r\n\r\n", http.StatusRequestHeaderFieldsTooLarge},
+		"no host":                  {"GET / HTTP/1.1\r\n\r\n", http.StatusBadRequest},
+		"a NUL in the target":      {"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n", http.StatusBadRequest},
+		"no version":               {"GET /\r\n\r\n", http.StatusBadRequest},
+	} {
+		server := httptest.NewUnstartedServer(nil)
+		server.Config = httpServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: it became a request", name) }))
+		server.Start()
+		t.Cleanup(server.Close)
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := io.WriteString(conn, c.sends); err != nil {
+			t.Fatal(err)
+		}
+		a, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		_ = a.Body.Close()
+		if a.StatusCode != c.status || !strings.HasPrefix(a.Header.Get("Content-Type"), "text/plain") || a.Header.Get("X-Request-Id") != "" {
+			t.Errorf("%s: %d %v", name, a.StatusCode, a.Header)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -77,7 +78,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "lotline:", err)
+		// What the parser took a value for helps nobody.
+		fmt.Fprintln(stderr, "lotline:", strings.ReplaceAll(err.Error(), " (short flag)", ""))
 		return exitConfig
 	}
 	command.BindTo(ctx, (*context.Context)(nil))

@@ -23,6 +23,7 @@ import (
 // are from sets that are bounded by the program: no id and no path of a client.
 type metrics struct {
 	registry *prometheus.Registry
+	node     *nodeCollector
 	requests *children[requestKey, counted]
 	commands *children[commandKey, counted]
 	appends  *children[string, prometheus.Counter]
@@ -56,10 +57,10 @@ var (
 	sizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000}
 )
 
-func newMetrics(n *node) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+func newMetrics() *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), node: &nodeCollector{}}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &nodeCollector{node: n})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.node)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -93,7 +94,12 @@ func newMetrics(n *node) *metrics {
 
 // handler answers those who collect the figures.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		figures.ServeHTTP(w, r)
+	})
 }
 
 // maxScrapes is how many may collect at once. Everybody may, where the figures have
@@ -122,7 +128,10 @@ func (m *metrics) appended(a commands.Append) {
 // followed counts an event that the read models show since now.
 func (m *metrics) followed(r *domain.Recorded, now time.Time) {
 	m.projectionDelay.Observe(max(0, now.Sub(r.RecordedAt).Seconds()))
-	if r.Metadata.Actor == domain.ActorClock && r.Event != nil {
+	// An admission happens when it happens: counted with the others, thousands of
+	// them would hide an opening that is late.
+	_, admission := r.Event.(domain.ConsumerAdmitted)
+	if r.Metadata.Actor == domain.ActorClock && r.Event != nil && !admission {
 		// Such an event is dated when it was due.
 		m.wakeLateness.Observe(max(0, r.RecordedAt.Sub(r.Event.When().Time()).Seconds()))
 	}
@@ -204,12 +213,18 @@ func (c *children[K, M]) of(k K) M {
 	return m
 }
 
+// measure has n measured from now on. Until then none of its parts is ready.
+func (m *metrics) measure(n *node) {
+	m.node.mu.Lock()
+	defer m.node.mu.Unlock()
+	m.node.node = n
+}
+
 // nodeCollector measures the parts of a node when somebody collects, and not more
 // often than once a second, whoever asks.
 type nodeCollector struct {
-	node *node
-
 	mu   sync.Mutex // guards the fields below; held while measuring
+	node *node      // nil while the start waits for the log
 	at   time.Time
 	last []prometheus.Metric
 }
@@ -251,6 +266,12 @@ func (c *nodeCollector) Describe(to chan<- *prometheus.Desc) {
 func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.node == nil {
+		for _, part := range []string{partEventStore, partProjections, partTimers} {
+			to <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, 0, part)
+		}
+		return
+	}
 	if time.Since(c.at) >= measureEvery {
 		c.last = c.node.measure()
 		c.at = time.Now()
@@ -313,30 +334,4 @@ func (n *node) measure() (all []prometheus.Metric) {
 	}
 	counter(writeFailuresDesc, n.views.WriteFailures())
 	return all
-}
-
-// serveMetrics serves the figures on an address of their own, if there is one, until
-// the node is shut down.
-func (n *node) serveMetrics(ctx context.Context, at string) error {
-	if at == "" {
-		return nil
-	}
-	l, err := listen(ctx, "tcp", at)
-	if err != nil {
-		return badConfig("LOTLINE_METRICS_LISTEN: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", n.observer.metrics.handler())
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	wait := start(func(context.Context) {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			n.logger.Error().Err(err).Msg("the metrics are not served")
-		}
-	})
-	n.stopMetrics = func() {
-		_ = server.Close() // whoever collects just now goes without
-		wait()
-	}
-	n.logger.Info().Stringer("address", l.Addr()).Msg("the metrics are served")
-	return nil
 }

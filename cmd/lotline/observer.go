@@ -20,6 +20,9 @@ type observer struct {
 	spans   spans
 }
 
+// newObserver makes spans with tracer, which is nil when nobody takes them.
+func newObserver(tracer trace.Tracer) *observer { return &observer{newMetrics(), spans{tracer}} }
+
 func (o *observer) Received(r *http.Request) *http.Request { return o.spans.received(r) }
 
 func (o *observer) Finished(r *http.Request, a httpapi.Answer) {
@@ -58,11 +61,4 @@ func (v observedViews) Follow(r *domain.Recorded) {
 	now := time.Now()
 	v.node.observer.metrics.followed(r, now)
 	v.node.observer.spans.followed(r, started, now)
-}
-
-// telemetry is where a node's figures and spans go.
-type telemetry struct {
-	tracer trace.Tracer // nil when nobody takes spans
-	// apart says that the figures have a listener of their own.
-	apart bool
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,10 +32,10 @@ type serveCmd struct {
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
 
-	RateLimitSecret   int            `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
-	RateLimitConsumer int            `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
-	RateLimitPublic   int            `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
-	TrustedProxies    []netip.Prefix `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
+	RateLimitSecret   int       `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
+	RateLimitConsumer int       `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
+	RateLimitPublic   int       `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
+	TrustedProxies    []network `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
 }
 
 func (c *serveCmd) validate() error {
@@ -53,6 +51,14 @@ func (c *serveCmd) validate() error {
 		return err
 	}
 	return provisioned("LOTLINE_PUBLISHABLE_KEY", c.PublishableKey, domain.PublishableKey)
+}
+
+func (c *serveCmd) limits() httpapi.Limits {
+	l := httpapi.Limits{Secret: c.RateLimitSecret, Consumer: c.RateLimitConsumer, Public: c.RateLimitPublic}
+	for _, n := range c.TrustedProxies {
+		l.TrustedProxies = append(l.TrustedProxies, n.Prefix)
+	}
+	return l
 }
 
 // Run serves until ctx ends, and then shuts down in order.
@@ -72,27 +78,62 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	listener, err := listen(ctx, "tcp", c.Listen)
+	d, err := c.openDoor(ctx, newObserver(spans.tracer()), logger)
 	if err != nil {
-		return badConfig("LOTLINE_LISTEN: %w", err)
+		return err
 	}
-	l, err := openLog(ctx, s, dir, logger)
+	return c.runBehind(ctx, d, s, dir, to.out)
+}
+
+// runBehind brings up, behind an open door, all that it leads to, and shuts it
+// down in order when ctx ends.
+func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dataDir, out io.Writer) error {
+	found := reportWaiting(d.logger)
+	l, err := openLog(ctx, s, dir, d.logger)
+	found()
 	if err != nil {
-		return errors.Join(unlessStopped(ctx, err), listener.Close())
+		return errors.Join(unlessStopped(ctx, err), d.close())
 	}
+	d.foundLog.Store(true)
 	n, err := newNode(l, dir, nodeOptions{
-		limits:    httpapi.Limits{Secret: c.RateLimitSecret, Consumer: c.RateLimitConsumer, Public: c.RateLimitPublic, TrustedProxies: c.TrustedProxies},
-		broker:    c.Bus,
-		telemetry: telemetry{spans.tracer(), c.MetricsListen != ""},
-	}, logger)
+		limits:   c.limits(),
+		broker:   c.Bus,
+		observer: d.observer,
+		apart:    d.metrics != nil,
+	}, d.logger)
 	if err != nil {
-		return errors.Join(err, listener.Close(), l.Close())
+		return errors.Join(err, d.close(), l.Close())
 	}
-	served := n.serve(listener)
-	if err = n.serveMetrics(ctx, c.MetricsListen); err == nil {
-		err = c.runNode(ctx, n, listener.Addr(), to.out, served)
+	d.leadTo(n.api)
+	err = c.runNode(ctx, n, d, out)
+	asked := ctx.Err() != nil
+	if asked {
+		d.logger.Info().Msg("stopping")
 	}
-	return errors.Join(err, n.shutDown(), l.Close())
+	err = errors.Join(err, d.close(), n.shutDown(), l.Close())
+	if asked && err == nil {
+		d.logger.Info().Msg("stopped")
+	}
+	return err
+}
+
+// firstReport is after how long a start that waits for the store says so.
+const firstReport = time.Second
+
+// reportWaiting says now and again that the start waits for the event store, until
+// what it returns is called.
+func reportWaiting(logger zerolog.Logger) func() {
+	began := time.Now()
+	return start(func(ctx context.Context) {
+		for pause := firstReport; ; pause = progressEvery {
+			select {
+			case <-time.After(pause):
+				logger.Warn().Int("seconds", int(time.Since(began).Seconds())).Msg("waiting for the event store")
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 }
 
 // unlessStopped is err, or nil when the start ended because ctx did: whoever asks
@@ -107,7 +148,7 @@ func unlessStopped(ctx context.Context, err error) error {
 }
 
 // runNode brings the node up and waits for the end.
-func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Writer, served <-chan error) error {
+func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer) error {
 	if !n.catchUp(ctx) {
 		return nil
 	}
@@ -120,12 +161,12 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, at net.Addr, out io.Wri
 	if n.log.embedded != nil {
 		n.log.embedded.announce(out)
 	}
-	greet(out, at, made)
-	n.logger.Info().Str("address", at.String()).Msg("ready")
+	greet(out, d.address, made)
+	n.logger.Info().Stringer("address", d.address).Msg("ready")
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-served:
+	case err := <-d.failed:
 		return fmt.Errorf("serve HTTP: %w", err)
 	case err := <-n.log.failed():
 		return err
@@ -160,15 +201,31 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 		if made[level] != "" {
 			name = "first start"
 		}
-		position, err := o.addKey(ctx, org.ID, level, name, key)
-		if err != nil {
-			return nil, err
-		}
-		if err := n.views.WaitFor(ctx, position); err != nil {
+		if err := n.giveKey(ctx, o, org.ID, level, name, key); err != nil {
 			return nil, err
 		}
 	}
 	return made, nil
+}
+
+// giveKey makes sure that a key works, and is an organization's.
+func (n *node) giveKey(ctx context.Context, o *office, organization domain.ID, level domain.KeyLevel, name, key string) error {
+	variable := map[domain.KeyLevel]string{domain.SecretKey: "LOTLINE_SECRET_KEY", domain.PublishableKey: "LOTLINE_PUBLISHABLE_KEY"}[level]
+	hash := domain.KeyHash(key)
+	if other, works := n.views.Credential(hash); works && other.OrganizationID != organization {
+		return badConfig("%s: the key belongs to another organization: give another one", variable)
+	}
+	position, err := o.addKey(ctx, organization, level, name, key)
+	if err != nil {
+		return err
+	}
+	if err := n.views.WaitFor(ctx, position); err != nil {
+		return err
+	}
+	if _, works := n.views.Credential(hash); !works {
+		return badConfig("%s: the key was revoked or has expired: give another one", variable)
+	}
+	return nil
 }
 
 // makeSigningKey makes the first key to sign tokens with, when the log has none. Of
@@ -197,12 +254,12 @@ type node struct {
 	sink      *sink.Sink   // what sends to it
 	tail      *eventstore.Tail
 	scheduler *scheduler.Scheduler
-	server    *http.Server
+	api       http.Handler
 	observer  *observer
 	caughtUp  atomic.Bool
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopRelay, stopTail, stopScheduler, stopSink, stopMetrics func()
+	stopViews, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
@@ -220,9 +277,10 @@ func followedKinds() []domain.Kind {
 // nodeOptions are what a node is told beside its log and its directory. The zero
 // value limits nobody and tells nobody.
 type nodeOptions struct {
-	limits    httpapi.Limits
-	broker    string // the URL of the bus that is outside, "" for none
-	telemetry telemetry
+	limits   httpapi.Limits
+	broker   string    // the URL of the bus that is outside, "" for none
+	observer *observer // nil for one that nobody asks
+	apart    bool      // the figures have a listener of their own
 }
 
 func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node, error) {
@@ -230,8 +288,10 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
-	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock)}
-	n.observer = &observer{newMetrics(n), spans{o.telemetry.tracer}}
+	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock), observer: o.observer}
+	if n.observer == nil {
+		n.observer = newObserver(nil)
+	}
 	n.handler.Observe(n.observer)
 	n.bus = gochannel.NewGoChannel(gochannel.Config{
 		// Without it messages overtake each other.
@@ -257,37 +317,12 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey,
 		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer,
 	}
-	if !o.telemetry.apart {
+	if !o.apart {
 		api.Metrics = n.observer.metrics.handler()
 	}
-	n.server = httpServer(httpapi.New(api))
+	n.api = httpapi.New(api)
+	n.observer.metrics.measure(n)
 	return n, nil
-}
-
-// httpServer serves h to clients of whom none can hold a connection by being slow.
-// An answer that goes on for longer than the write timeout has to move its own
-// deadline.
-func httpServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-	}
-}
-
-// serve answers HTTP from now on; what it needs may still be catching up.
-func (n *node) serve(l net.Listener) <-chan error {
-	done := make(chan error, 1)
-	go func() {
-		err := n.server.Serve(l)
-		if !errors.Is(err, http.ErrServerClosed) {
-			done <- err
-		}
-	}()
-	return done
 }
 
 // catchUp follows the log and returns when the read models have reached the end
@@ -375,13 +410,22 @@ func (n *node) sendOut() {
 	}
 }
 
+// What a ready engine needs.
+const (
+	partEventStore  = "eventStore"
+	partProjections = "projections"
+	partTimers      = "timers"
+)
+
+var errOverdue = errors.New("what was overdue at the start is not done")
+
 // ready names the parts that a ready engine needs, and what is wrong with them.
 func (n *node) ready(ctx context.Context) []httpapi.Check {
 	_, store := n.log.Head(ctx)
 	if store == nil {
 		store = n.handler.Health()
 	}
-	views := httpapi.Check{Name: "projections"}
+	views := httpapi.Check{Name: partProjections}
 	switch {
 	case !n.caughtUp.Load():
 		p := n.tail.Progress()
@@ -390,14 +434,14 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	case !n.tail.Connected():
 		views.Err = errors.New("the log is not followed")
 	}
-	timers := errors.New("what was overdue at the start is not done")
+	timers := errOverdue
 	if n.scheduler.CaughtUp() {
 		timers = nil
 	}
 	checks := []httpapi.Check{
-		{Name: "eventStore", Err: store},
+		{Name: partEventStore, Err: store},
 		views,
-		{Name: "timers", Err: timers},
+		{Name: partTimers, Err: timers},
 	}
 	if n.sink != nil {
 		s := n.sink.State()
@@ -414,26 +458,16 @@ type sending struct {
 	UpTo     time.Time `json:"upTo,omitzero"`
 }
 
-// How long requests, and then commands, may take at the end.
-const (
-	requestsTimeout = 5 * time.Second
-	commandsTimeout = 15 * time.Second
-)
+// commandsTimeout is how long commands may take at the end.
+const commandsTimeout = 15 * time.Second
 
-// shutDown stops the parts in the order in which they need each other: nothing
-// new comes in before what is under way has gone through.
+// shutDown stops the parts in the order in which they need each other, once
+// nothing new comes in.
 func (n *node) shutDown() error {
-	ctx, cancel := context.WithTimeout(context.Background(), requestsTimeout)
-	defer cancel()
-	err := n.server.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		n.logger.Warn().Msg("requests that did not come to an end are cut off")
-		err = n.server.Close()
-	}
 	stop(n.stopScheduler)
-	ctx, cancel = context.WithTimeout(context.Background(), commandsTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), commandsTimeout)
 	defer cancel()
-	err = errors.Join(err, n.handler.Close(ctx))
+	err := n.handler.Close(ctx)
 	stop(n.stopTail)
 	stop(n.stopRelay)
 	stop(n.stopSink)
@@ -442,7 +476,6 @@ func (n *node) shutDown() error {
 		err = errors.Join(err, n.broker.Close())
 	}
 	stop(n.stopViews)
-	stop(n.stopMetrics)
 	return errors.Join(err, n.views.Close())
 }
 

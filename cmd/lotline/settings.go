@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/netip"
 	"regexp"
@@ -79,6 +80,20 @@ func (s *settings) embeddedAccess(log zerolog.Logger) (*embedded.Access, error) 
 		return nil, badConfig("LOTLINE_EMBEDDED_TLS_CERT: %w", err)
 	}
 	return access, nil
+}
+
+// network is a range of addresses.
+type network struct{ netip.Prefix }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (n *network) UnmarshalText(text []byte) (err error) {
+	if n.Prefix, err = netip.ParsePrefix(string(text)); err == nil {
+		return nil
+	}
+	if one, err := netip.ParseAddr(string(text)); err == nil {
+		return fmt.Errorf("%s is no network: write %s/%d", text, one, one.BitLen())
+	}
+	return fmt.Errorf("%s is no network: write one such as 10.0.0.0/8", text)
 }
 
 var keyPattern = regexp.MustCompile(`^(sk|pk)_(live|test)_[0-9A-Za-z_-]{16,128}$`)

@@ -9,7 +9,8 @@ let position = null; // of our latest write, so that another node does not answe
 let skew = 0; // milliseconds that the engine's clock is ahead of ours
 let whenRefused = () => {};
 
-// ApiError is an answer that is not a success, or none at all (status 0).
+// ApiError is an answer that is not a success, one that cannot be read, or none at
+// all (status 0).
 export class ApiError extends Error {
   constructor(status, body) {
     super(body.message ? `${body.error}: ${body.message}` : body.error);
@@ -98,11 +99,15 @@ export async function call(method, path, { body, ifMatch, ifNoneMatch, repeat, s
     }
     throw refusal;
   }
+  if (object === null && answer.status !== 204 && answer.status !== 304) {
+    throw new ApiError(answer.status, { error: `The engine answered ${answer.status}, but what it said cannot be read` });
+  }
   return { object, etag: answer.headers.get('ETag') };
 }
 
 // read reads JSON and keeps numbers that a float would change as they are
-// written, where the browser can.
+// written, where the browser can. What cannot be read, such as what is nested too
+// deep, is null.
 function read(text) {
   try {
     return JSON.parse(text, (_, value, context) =>

@@ -15,17 +15,15 @@ export function formPage({ signal, go }, kind, id) {
   }
   const wrong = h('p', { role: 'status' }, 'Reading it…');
   body.append(wrong);
-  api.call('GET', `${collection(kind)}/${id}`, { signal }).then(
-    ({ object, etag }) => {
-      heading.textContent = `Edit ${called(object)}`;
-      body.replaceChildren(makeForm(kind, object, etag, { signal, go }));
-    },
-    (e) => {
-      if (!signal.aborted) {
-        wrong.className = 'error';
-        wrong.textContent = e.message;
-      }
-    });
+  api.call('GET', `${collection(kind)}/${encodeURIComponent(id)}`, { signal }).then(({ object, etag }) => {
+    heading.textContent = `Edit ${called(object)}`;
+    body.replaceChildren(makeForm(kind, object, etag, { signal, go }));
+  }).catch((e) => {
+    if (!signal.aborted) {
+      wrong.className = 'error';
+      wrong.textContent = e.message;
+    }
+  });
   return page;
 }
 

@@ -22,7 +22,7 @@ export function historySection(id, signal) {
 
   async function read() {
     const after = last === null ? '' : `?after=${last.revision}`;
-    const { object } = await api.call('GET', `/distributions/${id}/events${after}`, { signal });
+    const { object } = await api.call('GET', `/distributions/${encodeURIComponent(id)}/events${after}`, { signal });
     for (const e of object.data) {
       body.append(row(e));
       last = e;

@@ -22,7 +22,12 @@ function route() {
     return signInPage;
   }
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?');
-  const [first, second] = path.split('/').map(decodeURIComponent);
+  let first, second;
+  try {
+    [first, second] = path.split('/').map(decodeURIComponent);
+  } catch {
+    return notFoundPage; // such as "#/%"
+  }
   if (first === '') {
     return (context) => listPage(context, new URLSearchParams(query));
   }
@@ -36,7 +41,11 @@ function route() {
   if (kinds.includes(kind) && second === 'edit') {
     return (context) => formPage(context, kind, first);
   }
-  return () => ({ title: 'Not found', element: h('div', {}, h('h1', { tabindex: '-1' }, 'Not found'), h('p', {}, 'The console has no such page. ', h('a', { href: '#/' }, 'To the list'))) });
+  return notFoundPage;
+}
+
+function notFoundPage() {
+  return { title: 'Not found', element: h('div', {}, h('h1', { tabindex: '-1' }, 'Not found'), h('p', {}, 'The console has no such page. ', h('a', { href: '#/' }, 'To the list'))) };
 }
 
 function show() {
@@ -73,7 +82,7 @@ function go(hash, text = '') {
 }
 
 // follow looks at the engine again and again while the page is shown and can be
-// seen.
+// seen, whatever comes of a look: the next one may be better.
 async function follow(p) {
   const { signal } = p.ends;
   while (!signal.aborted) {
@@ -85,10 +94,11 @@ async function follow(p) {
         if (signal.aborted) {
           return;
         }
-        if (!(e instanceof api.ApiError)) {
-          throw e;
+        const ofTheEngine = e instanceof api.ApiError;
+        if (!ofTheEngine) {
+          console.error(e);
         }
-        setText(state, e.message);
+        setText(state, ofTheEngine ? e.message : 'What the engine answers cannot be shown');
         state.classList.add('stale');
       }
     }

@@ -51,7 +51,7 @@ export function objectPage({ signal, go }, id) {
   async function refresh() {
     let changed = object === null;
     try {
-      const answer = await api.call('GET', `/distributions/${id}`, { signal, ifNoneMatch: etag });
+      const answer = await api.call('GET', `/distributions/${encodeURIComponent(id)}`, { signal, ifNoneMatch: etag });
       if (answer.object) {
         ({ object, etag } = answer);
         changed = true;

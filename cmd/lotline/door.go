@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/httpapi"
+)
+
+// door is where HTTP is answered. It opens before there is a node behind it, and
+// tells those who knock how far the start is.
+type door struct {
+	logger   zerolog.Logger
+	observer *observer
+	address  net.Addr
+	server   *http.Server
+	metrics  *http.Server // nil without an address of its own
+	failed   chan error   // has why HTTP is not served any more, unless it was closed
+	foundLog atomic.Bool
+	behind   atomic.Pointer[http.Handler]
+	stop     func() // ends the serving of metrics, nil when they have no address
+}
+
+// openDoor takes the addresses, all before anything is answered, and answers.
+func (c *serveCmd) openDoor(ctx context.Context, o *observer, logger zerolog.Logger) (*door, error) {
+	listener, err := listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return nil, badConfig("LOTLINE_LISTEN: %w", err)
+	}
+	d := &door{logger: logger, observer: o, address: listener.Addr(), failed: make(chan error, 1)}
+	starting := httpapi.Config{Ready: d.starting, Clock: clock, Log: logger, Observer: o}
+	if c.MetricsListen == "" {
+		starting.Metrics = o.metrics.handler()
+	} else if err := d.serveMetrics(ctx, c.MetricsListen); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	d.leadTo(httpapi.Starting(starting))
+	d.server = httpServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.behind.Load()).ServeHTTP(w, r) }))
+	go func() {
+		if err := d.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			d.failed <- err
+		}
+	}()
+	return d, nil
+}
+
+// leadTo has h answer from now on.
+func (d *door) leadTo(h http.Handler) { d.behind.Store(&h) }
+
+// starting is how the parts are before there is a node that knows.
+func (d *door) starting(context.Context) []httpapi.Check {
+	store := errors.New("it has not answered yet")
+	if d.foundLog.Load() {
+		store = nil
+	}
+	return []httpapi.Check{
+		{Name: partEventStore, Err: store},
+		{Name: partProjections, Err: errors.New("they are not loaded yet")},
+		{Name: partTimers, Err: errOverdue},
+	}
+}
+
+// requestsTimeout is how long requests may take at the end.
+const requestsTimeout = 5 * time.Second
+
+// close lets nothing in any more and waits for what is under way.
+func (d *door) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestsTimeout)
+	defer cancel()
+	err := d.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		d.logger.Warn().Msg("requests that did not come to an end are cut off")
+		err = d.server.Close()
+	}
+	stop(d.stop)
+	return err
+}
+
+// httpServer serves h to clients of whom none can hold a connection by being slow.
+// An answer that goes on for longer than the write timeout has to move its own
+// deadline.
+func httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+}
+
+// serveMetrics serves the figures on an address of their own.
+func (d *door) serveMetrics(ctx context.Context, at string) error {
+	l, err := listen(ctx, "tcp", at)
+	if err != nil {
+		return badConfig("LOTLINE_METRICS_LISTEN: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", d.observer.metrics.handler())
+	d.metrics = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	wait := start(func(context.Context) {
+		if err := d.metrics.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			d.logger.Error().Err(err).Msg("the metrics are not served")
+		}
+	})
+	d.stop = func() {
+		_ = d.metrics.Close() // whoever collects just now goes without
+		wait()
+	}
+	d.logger.Info().Stringer("address", l.Addr()).Msg("the metrics are served")
+	return nil
+}
