@@ -438,12 +438,62 @@ func TestConsole_aQueuesLineIsSeenToMove(t *testing.T) {
 		}
 	}
 	b.e.must(200, "POST", path+"/complete", b.key, `{"consumerId":"b"}`)
+	b.figures(0, 0, 2, 1, 1, 1)
+
+	// A screen reader is not told each second. Nothing is drawn over a time in which
+	// nobody looked, and what is older than ten minutes is forgotten.
+	if got := js[string](b, `document.querySelector('.line [role=status]').innerText`); got != "" {
+		t.Errorf("a screen reader was told %q", got)
+	}
+	pass := func(seconds int) {
+		t.Helper()
+		js[bool](b, fmt.Sprintf(`(window.clock ??= performance.now.bind(performance), window.passed = (window.passed ?? 0) + %d, performance.now = () => clock() + passed * 1000, true)`, seconds))
+	}
+	strokes := `document.querySelector('.chart .course').getAttribute('d').match(/M/g).length === `
+	b.becomes(strokes + `1`)
+	pass(31)
+	b.becomes(`document.querySelector('.line [role=status]').textContent === 'Waiting 0, Admitted 0, Finished 2, Expired 1, Left 1, Denied 1'`)
+	b.becomes(strokes + `2`)
+	pass(610)
+	b.becomes(strokes + `1`)
+	if got, want := label(0), "Waiting, over the last minute: 0 now, 0 at least, 0 at most"; got != want {
+		t.Errorf("after ten minutes it says %q", got)
+	}
+
 	b.e.must(200, "POST", path+"/close", b.key, "")
 	b.sees("Drop is now Completed.", "queue.completed")
 	b.figures(0, 0, 2, 1, 1, 1)
 	b.becomes(`document.querySelector('.hand').hidden`)
 	if loads := js[int](b, `performance.getEntriesByType('navigation').length`); loads != 1 {
 		t.Errorf("the page was loaded %d times", loads)
+	}
+}
+
+// A busy queue's history does not fill the page by itself.
+func TestConsole_aLongHistoryIsShownAsFarAsItIsAskedFor(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	path := b.line("")
+	rows := `document.querySelectorAll('.history tbody tr').length`
+	const entered, all = 320, 320 + 4 // created, updated, scheduled and opened
+	for i := range entered {
+		b.enters(path, fmt.Sprintf("c%d", i))
+	}
+	b.figures(entered, 0, 0, 0, 0, 0)
+	b.becomes(`!document.querySelector('.history button').hidden`)
+	shown := js[int](b, rows)
+	if shown > 300 {
+		t.Errorf("%d events are shown", shown)
+	}
+	for js[bool](b, `!document.querySelector('.history button').hidden`) {
+		b.clickText("Show more")
+		b.becomes(fmt.Sprintf(`%s > %d`, rows, shown))
+		shown = js[int](b, rows)
+	}
+	revisions := js[[]int](b, `[...document.querySelectorAll('.history tbody tr')].map((r) => Number(r.dataset.revision))`)
+	if len(revisions) != all || !slices.IsSorted(revisions) {
+		t.Errorf("%d events: %v", len(revisions), revisions)
 	}
 }
 

@@ -77,7 +77,7 @@ export function lineSection(id, signal, moved) {
 function byHand(path, signal, moved) {
   const count = h('input', { id: 'admit-count', type: 'number', min: '1', max: '1000', value: '1' });
   const next = form(path, signal, moved, { count },
-    h('div', { class: 'field' }, h('label', { for: 'admit-count' }, 'How many of the next'), count));
+    h('div', { class: 'field' }, h('label', { for: 'admit-count' }, 'How many to admit'), count));
   next.button('Admit next', 'admit', () => ({ count: Number.isNaN(count.valueAsNumber) ? null : count.valueAsNumber }),
     ({ data }) => data.length === 0 ? 'Nobody waits.' : `Admitted ${figure(data.length)}: ${some(data.map((p) => p.consumerId))}.`);
 
