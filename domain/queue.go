@@ -58,16 +58,18 @@ func (q *Queue) AppendJSON(dst []byte) []byte { return appendFields(dst, q.field
 func (q *Queue) AppendPublicJSON(dst []byte) []byte {
 	return appendFields(dst, q.publicFields(
 		field{"capacity", count(&q.MaxCapacity), 0},
-		field{"consumerCount", shown(Count(q.stillWaiting()).appendCardinal), computed},
+		field{"consumerCount", shown(Count(q.Counts().Waiting).appendCardinal), computed},
 	))
 }
 
-// stillWaiting is how many wait for anything.
-func (q *Queue) stillWaiting() int64 {
+// Counts are the queue's entries as their consumers are told where these stand:
+// who still waits at the end of the queue is denied thereby.
+func (q *Queue) Counts() Tally {
+	t := q.Tally
 	if q.Status == StatusCompleted {
-		return 0
+		t.Denied, t.Waiting = t.Denied+t.Waiting, 0
 	}
-	return q.Tally.Waiting
+	return t
 }
 
 // Secrets names the queue's secrets.

@@ -14,9 +14,10 @@ func etag(changed domain.Revision) string {
 	return `"` + strconv.FormatInt(int64(changed), 10) + `"`
 }
 
-// publicETag is the entity tag of what everybody may see of an object whose stream
-// ends at a revision. It is no admin object's, so it matches none in If-Match.
-func publicETag(end domain.Revision) string {
+// participationETag is the entity tag of a view in which participation shows, and
+// which so changes with every event of a stream that ends at a revision. It is no
+// admin object's, so it matches none in If-Match.
+func participationETag(end domain.Revision) string {
 	return `"p` + strconv.FormatInt(int64(end), 10) + `"`
 }
 

@@ -20,35 +20,45 @@ const commandTimeout = 5 * time.Second
 // with a publishable key, as everybody may.
 func (s *server) get(k domain.Kind) handler {
 	return func(x *exchange, r *http.Request) error {
-		id, err := pathID(r, k)
-		if err != nil {
-			return err
-		}
-		if err := s.awaitWrites(x, r); err != nil {
-			return err
-		}
-		row, err := s.Views.Get(x.organization.ID, id)
-		if errors.Is(err, projections.ErrNotFound) {
-			return domain.Refuse(domain.NotFound(k), "")
-		}
+		row, err := s.row(x, r, k)
 		if err != nil {
 			return err
 		}
 		tag, render := etag(row.Changed), row.JSON
 		if x.level == domain.PublishableKey {
-			// Another body needs another tag. Participation shows in it, so the tag
-			// changes with every event.
-			tag = publicETag(row.Head.Revision)
+			// Another body needs another tag.
+			tag = participationETag(row.Head.Revision)
 			render = func() []byte { return row.Distribution.AppendPublicJSON(nil) }
 		}
-		x.set("Etag", tag)
-		if unchanged(r, tag) {
-			x.empty(http.StatusNotModified)
-			return nil
-		}
-		x.json(r, http.StatusOK, typeJSON, render())
+		x.version(r, tag, render)
 		return nil
 	}
+}
+
+// row is the distribution in the path, of a kind or of any.
+func (s *server) row(x *exchange, r *http.Request, k domain.Kind) (projections.Row, error) {
+	id, err := pathID(r, k)
+	if err != nil {
+		return projections.Row{}, err
+	}
+	if err := s.awaitWrites(x, r); err != nil {
+		return projections.Row{}, err
+	}
+	row, err := s.Views.Get(x.organization.ID, id)
+	if errors.Is(err, projections.ErrNotFound) {
+		return projections.Row{}, domain.Refuse(domain.NotFound(k), "")
+	}
+	return row, err
+}
+
+// version answers with an object, or that the client has this version of it.
+func (x *exchange) version(r *http.Request, tag string, render func() []byte) {
+	x.set("Etag", tag)
+	if unchanged(r, tag) {
+		x.empty(http.StatusNotModified)
+		return
+	}
+	x.json(r, http.StatusOK, typeJSON, render())
 }
 
 // create makes a distribution of a kind.

@@ -16,13 +16,7 @@ func (s *server) getOrganization(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	tag := etag(account.Changed)
-	x.set("Etag", tag)
-	if unchanged(r, tag) {
-		x.empty(http.StatusNotModified)
-		return nil
-	}
-	x.json(r, http.StatusOK, typeJSON, account.Organization.AppendJSON(nil))
+	x.version(r, etag(account.Changed), func() []byte { return account.Organization.AppendJSON(nil) })
 	return nil
 }
 

@@ -27,6 +27,7 @@ func (s *server) handleQueues() {
 	s.handle(one+"/deny", methods{http.MethodPost: s.secret(noQuery(s.treat([]string{"reason"}, func(p *params, consumer string) domain.Command {
 		return domain.Deny{ConsumerID: consumer, Reason: p.reason("reason")}
 	})))})
+	s.handle(one+"/stats", methods{http.MethodGet: s.secret(noQuery(s.queueStats))})
 	s.handle(one+"/validate", methods{http.MethodPost: s.secret(noQuery(s.validate))})
 }
 
@@ -193,6 +194,31 @@ func (s *server) queue(x *exchange, r *http.Request) (*domain.Queue, error) {
 		return nil, domain.Refuse(domain.NotFound(domain.KindQueue), "")
 	}
 	return q, err
+}
+
+// stats are how many stand where in a queue.
+type stats struct {
+	QueueID domain.ID     `json:"queueId"`
+	Status  domain.Status `json:"status"`
+	domain.Tally
+	AdmissionRate domain.Count `json:"admissionRate"`
+}
+
+// queueStats counts the entries of a queue by where they stand. It needs to know
+// nobody's name, so that a queue that is over is no slower than another.
+func (s *server) queueStats(x *exchange, r *http.Request) error {
+	row, err := s.row(x, r, domain.KindQueue)
+	if err != nil {
+		return err
+	}
+	q, ok := row.Distribution.(*domain.Queue)
+	if !ok {
+		return errors.New("what has a queue's id is no queue")
+	}
+	x.version(r, participationETag(row.Head.Revision), func() []byte {
+		return encode(stats{q.ID, q.Status, q.Counts(), q.AdmissionRate})
+	})
+	return nil
 }
 
 // verdict is what there is to say of an admission token.

@@ -267,6 +267,80 @@ func TestContract_queuePosition(t *testing.T) {
 	}
 }
 
+// Everybody who ever entered is counted where he stands, after each thing that happens.
+func TestContract_queueStats(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	path := w.openQueue(`,"sessionDurationSeconds":60,"admissionRate":null`)
+	fields := []string{"waiting", "admitted", "completed", "expired", "denied", "left"}
+	expect := func(status string, rate any, counts ...int) *reply {
+		t.Helper()
+		a := w.do(http.MethodGet, path+"/stats", "").is(http.StatusOK)
+		want := map[string]any{"queueId": path[strings.LastIndex(path, "/")+1:], "status": status, "admissionRate": rate}
+		for i, n := range counts {
+			want[fields[i]] = float64(n)
+		}
+		a.wants(want)
+		if got := a.object(); len(got) != len(want) {
+			t.Errorf("other fields than are known: %v", got)
+		}
+		return a
+	}
+	expect("OPEN", nil, 0, 0, 0, 0, 0, 0)
+	w.enter(path, "a", "b", "c", "d", "e", "f", "g")
+	expect("OPEN", nil, 7, 0, 0, 0, 0, 0)
+	w.do(http.MethodPost, path+"/leave", "", acting("a")).is(http.StatusOK)
+	w.enter(path, "a") // another entry
+	expect("OPEN", nil, 7, 0, 0, 0, 0, 1)
+	w.do(http.MethodPost, path+"/admit", `{"count":3}`).is(http.StatusOK)
+	expect("OPEN", nil, 4, 3, 0, 0, 0, 1)
+	w.do(http.MethodPost, path+"/complete", naming("b")).is(http.StatusOK)
+	expect("OPEN", nil, 4, 2, 1, 0, 0, 1)
+	w.do(http.MethodPost, path+"/deny", denying("c")).is(http.StatusOK)
+	w.do(http.MethodPost, path+"/deny", denying("e")).is(http.StatusOK)
+	expect("OPEN", nil, 3, 1, 1, 0, 2, 1)
+	w.advance(time.Minute)
+	w.at(path, domain.InstantOf(w.config.Clock()).String())
+	expect("OPEN", nil, 3, 0, 1, 1, 2, 1)
+	w.do(http.MethodPut, path, `{"admissionRate":1}`).is(http.StatusOK)
+	expect("OPEN", 1.0, 3, 0, 1, 1, 2, 1)
+	w.admitOne(path, "g")
+	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
+	expect("CLOSED", 1.0, 2, 1, 1, 1, 2, 1)
+	// Who waits at the end is denied thereby.
+	w.do(http.MethodPost, path+"/complete", naming("g")).is(http.StatusOK)
+	expect("COMPLETED", 1.0, 0, 0, 2, 1, 4, 1)
+	w.do(http.MethodGet, path+"/stats?first=1", "").blames("first")
+}
+
+// The tag is another after everything that happens, and no other time.
+func TestContract_queueStatsETag(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path := w.openQueue()
+	get := func(known string) *reply {
+		return w.do(http.MethodGet, path+"/stats", "", header("If-None-Match", known))
+	}
+	tag := get(`"none"`).is(http.StatusOK).Header().Get("Etag")
+	for _, happens := range []func(){
+		func() { w.enter(path, "a", "b") },
+		func() { w.admitOne(path, "a") },
+		func() { w.do(http.MethodPut, path, `{"admissionRate":1}`).is(http.StatusOK) },
+	} {
+		if a := get(tag).is(http.StatusNotModified); a.Body.Len() > 0 || a.Header().Get("Etag") != tag {
+			t.Errorf("unchanged: %v %s", a.Header(), a.Body)
+		}
+		happens()
+		if next := get(tag).is(http.StatusOK).Header().Get("Etag"); next == tag {
+			t.Errorf("the tag stays %s", tag)
+		} else {
+			tag = next
+		}
+	}
+	// It is not the queue's, and changes nothing of that.
+	w.do(http.MethodPut, path, `{"name":"x"}`, header("If-Match", tag)).refuses(http.StatusPreconditionFailed, "Precondition failed")
+}
+
 // What is told to who comes before the opening, after the close, to a full queue, or
 // to one that is not there.
 func TestContract_queueErrors(t *testing.T) {
@@ -363,12 +437,15 @@ func TestContract_queueErrors(t *testing.T) {
 		}},
 		{"401", func(w *world) {
 			path := w.openQueue()
+			w.do(http.MethodGet, path+"/stats", "", key("")).refuses(http.StatusUnauthorized, "Authentication required")
 			for call, method := range map[string]string{"/enter": http.MethodPost, "/leave": http.MethodPost, "/status": http.MethodGet} {
 				w.do(method, path+call, "", key("")).refuses(http.StatusUnauthorized, "Authentication required")
 				w.do(method, path+call, "", publishable(myPublic)).refuses(http.StatusUnauthorized, "Authentication required")
 			}
 			token := w.session("c")
 			w.enter(path, "c")
+			w.do(http.MethodGet, path+"/stats", "", publishable(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
+			w.do(http.MethodGet, path+"/stats", "", as(token)).refuses(http.StatusUnauthorized, "Secret key required")
 			for call, body := range map[string]string{"/admit": naming("c"), "/complete": naming("c"), "/deny": denying("c"), "/validate": `{"consumerId":"c","token":"x"}`} {
 				w.do(http.MethodPost, path+call, body, publishable(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
 				w.do(http.MethodPost, path+call, body, as(token)).refuses(http.StatusUnauthorized, "Secret key required")
@@ -388,6 +465,7 @@ func TestContract_queueErrors(t *testing.T) {
 					w.do(http.MethodPost, path+"/enter", "", o, acting("c")).refuses(http.StatusNotFound, "Queue not found")
 					w.do(http.MethodPost, path+"/leave", "", o, acting("c")).refuses(http.StatusNotFound, "Queue not found")
 					w.do(http.MethodGet, path+"/status", "", o, acting("c")).refuses(http.StatusNotFound, "Queue not found")
+					w.do(http.MethodGet, path+"/stats", "", o).refuses(http.StatusNotFound, "Queue not found")
 					w.do(http.MethodPost, path+"/admit", naming("c"), o).refuses(http.StatusNotFound, "Queue not found")
 					w.do(http.MethodPost, path+"/admit", `{"count":1}`, o).refuses(http.StatusNotFound, "Queue not found")
 					w.do(http.MethodPost, path+"/complete", naming("c"), o).refuses(http.StatusNotFound, "Queue not found")
@@ -403,6 +481,7 @@ func TestContract_queueErrors(t *testing.T) {
 			w.handlerRestarts()
 			enter(w, path, "d").refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
 			w.do(http.MethodGet, path+"/status", "", acting("c")).refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
+			w.do(http.MethodGet, path+"/stats", "").refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
 			w.do(http.MethodPost, path+"/validate", `{"consumerId":"c","token":"x"}`).refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
 			enter(w, path, "d").refuses(http.StatusInternalServerError, "Distribution history is inconsistent")
 			w.do(http.MethodPost, path+"/admit", `{"count":1}`, key(otherKey)).refuses(http.StatusNotFound, "Queue not found")

@@ -17,7 +17,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
+	cdpnetwork "github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -62,7 +62,7 @@ func openConsole(t *testing.T) *browser {
 	if err := chromedp.Listen(ctx, b.listen); err != nil {
 		t.Fatal(err)
 	}
-	command(b, network.Enable, network.EnableParams{})
+	command(b, cdpnetwork.Enable, cdpnetwork.EnableParams{})
 	command(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
 		window.violations = [];
 		addEventListener('securitypolicyviolation', (e) => violations.push(e.effectiveDirective + ' ' + e.blockedURI));
@@ -76,7 +76,7 @@ func (b *browser) listen(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch e := event.(type) {
-	case *network.EventRequestWillBeSent:
+	case *cdpnetwork.EventRequestWillBeSent:
 		b.requests = append(b.requests, e.Request.URL)
 	case *runtime.EventExceptionThrown:
 		b.trouble = append(b.trouble, fmt.Sprintf("%s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
@@ -377,6 +377,194 @@ func TestConsole_stepsByHandAreConfirmed(t *testing.T) {
 	b.sees("There is no such draw.")
 }
 
+// line is a queue's page that is shown, with the path of its calls.
+func (b *browser) line(more string) (path string) {
+	b.t.Helper()
+	id := b.create("queues", body(`{"sequenceId":"s","name":"Drop"%s}`, more))
+	path = "/api/v1/queues/" + id
+	b.e.must(200, "POST", path+"/open", b.key, "")
+	b.goTo("#/" + id)
+	b.sees("The line")
+	return path
+}
+
+func (b *browser) enters(path string, consumers ...string) {
+	b.t.Helper()
+	for _, c := range consumers {
+		b.e.must(200, "POST", path+"/enter", b.key, "", "X-Consumer-Id", c)
+	}
+}
+
+// figures waits until the page shows these numbers of a queue's line.
+func (b *browser) figures(waiting, admitted, completed, expired, left, denied int) {
+	b.t.Helper()
+	b.becomes(fmt.Sprintf(`[...document.querySelectorAll('.figures dd')].slice(0, 6).map((d) => d.innerText).join(' ') === '%d %d %d %d %d %d'`,
+		waiting, admitted, completed, expired, left, denied))
+}
+
+func TestConsole_aQueuesLineIsSeenToMove(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	path := b.line("")
+	b.figures(0, 0, 0, 0, 0, 0)
+	b.enters(path, "a", "b", "c", "d", "e")
+	b.figures(5, 0, 0, 0, 0, 0)
+	b.e.must(200, "POST", path+"/admit", b.key, `{"count":2}`)
+	b.figures(3, 2, 0, 0, 0, 0)
+	b.e.must(200, "POST", path+"/complete", b.key, `{"consumerId":"a"}`)
+	b.figures(3, 1, 1, 0, 0, 0)
+	b.e.must(200, "POST", path+"/leave", b.key, "", "X-Consumer-Id", "c")
+	b.e.must(200, "POST", path+"/deny", b.key, `{"consumerId":"d","reason":"ADMIN_ACTION"}`)
+	b.figures(1, 1, 1, 0, 1, 1)
+	b.e.must(200, "PUT", path, b.key, `{"sessionDurationSeconds":1}`)
+	b.e.must(200, "POST", path+"/admit", b.key, `{"consumerId":"e"}`)
+	b.figures(0, 1, 1, 1, 1, 1)
+	b.e.must(200, "PUT", path, b.key, `{"admissionRate":1200}`)
+	b.becomes(`document.querySelector('[data-figure=rate]').innerText === '1,200 a minute'`)
+
+	// The charts went along: what they say, and a course that is not flat.
+	label := func(i int) string {
+		return js[string](b, fmt.Sprintf(`document.querySelectorAll('.chart')[%d].getAttribute('aria-label')`, i))
+	}
+	for i, want := range []string{"Waiting, over the last minute: 0 now, 0 at least, 5 at most", "Admitted, over the last minute: 1 now, 0 at least, 2 at most",
+		"Finished in a minute, over the last minute: 1 now, 0 at least, 1 at most"} {
+		if got := label(i); got != want {
+			t.Errorf("chart %d says %q, not %q", i, got, want)
+		}
+		heights := js[int](b, fmt.Sprintf(`new Set(document.querySelectorAll('.chart .course')[%d].getAttribute('d').match(/V[0-9.]+/g)).size`, i))
+		if heights < 2 {
+			t.Errorf("chart %d has %d heights", i, heights)
+		}
+	}
+	b.e.must(200, "POST", path+"/complete", b.key, `{"consumerId":"b"}`)
+	b.figures(0, 0, 2, 1, 1, 1)
+
+	// A screen reader is not told each second. Nothing is drawn over a time in which
+	// nobody looked, and what is older than ten minutes is forgotten.
+	if got := js[string](b, `document.querySelector('.line [role=status]').innerText`); got != "" {
+		t.Errorf("a screen reader was told %q", got)
+	}
+	pass := func(seconds int) {
+		t.Helper()
+		js[bool](b, fmt.Sprintf(`(window.clock ??= performance.now.bind(performance), window.passed = (window.passed ?? 0) + %d, performance.now = () => clock() + passed * 1000, true)`, seconds))
+	}
+	strokes := `document.querySelector('.chart .course').getAttribute('d').match(/M/g).length === `
+	b.becomes(strokes + `1`)
+	pass(31)
+	b.becomes(`document.querySelector('.line [role=status]').textContent === 'Waiting 0, Admitted 0, Finished 2, Expired 1, Left 1, Denied 1'`)
+	b.becomes(strokes + `2`)
+	pass(610)
+	b.becomes(strokes + `1`)
+	if got, want := label(0), "Waiting, over the last minute: 0 now, 0 at least, 0 at most"; got != want {
+		t.Errorf("after ten minutes it says %q", got)
+	}
+
+	b.e.must(200, "POST", path+"/close", b.key, "")
+	b.sees("Drop is now Completed.", "queue.completed")
+	b.figures(0, 0, 2, 1, 1, 1)
+	b.becomes(`document.querySelector('.hand').hidden`)
+	if loads := js[int](b, `performance.getEntriesByType('navigation').length`); loads != 1 {
+		t.Errorf("the page was loaded %d times", loads)
+	}
+}
+
+// A busy queue's history does not fill the page by itself.
+func TestConsole_aLongHistoryIsShownAsFarAsItIsAskedFor(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	path := b.line("")
+	rows := `document.querySelectorAll('.history tbody tr').length`
+	const entered, all = 320, 320 + 4 // created, updated, scheduled and opened
+	for i := range entered {
+		b.enters(path, fmt.Sprintf("c%d", i))
+	}
+	b.figures(entered, 0, 0, 0, 0, 0)
+	b.becomes(`!document.querySelector('.history button').hidden`)
+	shown := js[int](b, rows)
+	if shown > 300 {
+		t.Errorf("%d events are shown", shown)
+	}
+	for js[bool](b, `!document.querySelector('.history button').hidden`) {
+		b.clickText("Show more")
+		b.becomes(fmt.Sprintf(`%s > %d`, rows, shown))
+		shown = js[int](b, rows)
+	}
+	revisions := js[[]int](b, `[...document.querySelectorAll('.history tbody tr')].map((r) => Number(r.dataset.revision))`)
+	if len(revisions) != all || !slices.IsSorted(revisions) {
+		t.Errorf("%d events: %v", len(revisions), revisions)
+	}
+}
+
+func TestConsole_consumersAreMovedByHandAndByKeyboard(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	b.signIn()
+	path := b.line("")
+	b.enters(path, "a", "b", "c", "d")
+	b.figures(4, 0, 0, 0, 0, 0)
+	press := func(label string) {
+		t.Helper()
+		for range 60 {
+			b.keys(kb.Tab)
+			if js[string](b, `document.activeElement.innerText ?? ''`) == label {
+				b.keys(kb.Enter)
+				return
+			}
+		}
+		t.Fatalf("Tab does not lead to %s", label)
+	}
+	fill := func(field, text string) {
+		t.Helper()
+		js[bool](b, `(window.scrollTo(0, 0), document.querySelector('h1').focus(), true)`)
+		b.pressTabTo("#" + field)
+		js[bool](b, `(document.activeElement.select(), true)`)
+		b.keys(text)
+	}
+	says := func(want string) {
+		t.Helper()
+		b.becomes(`[...document.querySelectorAll('.hand p')].some((p) => p.innerText === ` + strconv.Quote(want) + `)`)
+	}
+	fill("admit-count", "2")
+	press("Admit next")
+	says("Admitted 2: a, b.")
+	b.figures(2, 2, 0, 0, 0, 0)
+	b.becomes(`document.activeElement.innerText === 'Admit next'`)
+	// The same once more is another attempt.
+	b.keys(kb.Enter)
+	says("Admitted 2: c, d.")
+	b.keys(kb.Enter)
+	says("Nobody waits.")
+	fill("admit-count", "0")
+	press("Admit next")
+	b.sees("Validation failed. count must be a whole number from 1 to 1000")
+	b.becomes(`document.getElementById('admit-count').getAttribute('aria-invalid') === 'true'`)
+
+	fill("consumer", "a")
+	b.keys(kb.Enter) // does nothing by itself
+	press("Complete")
+	says("a is Completed.")
+	b.becomes(`document.querySelector('.history')?.innerText.includes('queue.consumer.completed')`)
+	press("Deny")
+	b.sees("Validation failed. reason must be")
+	fill("consumer", "b")
+	b.pressTabTo("#deny-reason")
+	b.keys("F")
+	press("Deny")
+	says("b is Denied.")
+	b.figures(0, 2, 1, 0, 0, 1)
+	fill("consumer", "nobody")
+	press("Admit")
+	b.sees("Consumer not in queue")
+	// What somebody calls himself is text.
+	b.enters(path, "<b>e</b>")
+	fill("consumer", "<b>e</b>")
+	press("Admit")
+	says("<b>e</b> is Admitted.")
+	b.becomes(`document.querySelector('.history').innerText.includes('<b>e</b>') && !document.querySelector('main b')`)
+}
+
 func TestConsole_whatClientsWroteIsTextEverywhere(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
@@ -674,6 +862,10 @@ func TestConsole_isAccessible(t *testing.T) {
 	look("list")
 	b.goTo("#/" + queue)
 	b.sees("queue.opened", "Closes in")
+	for i := range 30 {
+		b.enters("/api/v1/queues/"+queue, fmt.Sprintf("customer-%d", 4711+i))
+	}
+	b.becomes(`document.querySelectorAll('.history tbody tr').length > 33 && /: [1-9]/.test(document.querySelectorAll('.chart')[1].getAttribute('aria-label'))`)
 	look("queue")
 	b.click("[data-step=close]")
 	look("confirm")

@@ -18,6 +18,11 @@ export class ApiError extends Error {
     this.details = body.details ?? [];
     this.requestId = body.requestId;
   }
+
+  // inFull is what was said, with what is wrong with each field.
+  get inFull() {
+    return [this.message, ...this.details.map((d) => `${d.field} ${d.message}`)].join('. ');
+  }
 }
 
 export function signIn(secret) {

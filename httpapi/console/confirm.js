@@ -35,7 +35,7 @@ export function confirmStep(step, object, etag, signal) {
       go.disabled = false;
       wrong.textContent = e.status === 412
         ? 'Nothing was done: it was changed meanwhile. Cancel, look at what it is now, and try again.'
-        : [e.message, ...(e.details ?? []).map((d) => `${d.field} ${d.message}`)].join('. ');
+        : e.inFull ?? e.message;
     }
   }
 

@@ -3,6 +3,8 @@ import { h, scroller } from './dom.js';
 import { label, plain } from './schema.js';
 import { utc, zoned } from './time.js';
 
+const enough = 200; // events
+
 // historySection shows a stream's events, oldest first: what happened, when, by
 // whom, why, and the hash that binds each event to the one before.
 export function historySection(id, signal) {
@@ -39,6 +41,7 @@ export function historySection(id, signal) {
       h('td', { class: 'num' }, String(e.revision)),
       h('td', {},
         h('strong', {}, e.type),
+        e.data?.consumerId && h('span', { class: 'sub' }, h('code', {}, e.data.consumerId)),
         changes(e),
         e.problem && h('p', { class: 'error' }, `The history breaks a rule here: ${e.problem.rule}. ${e.problem.detail}`),
         m.hash && !follows && h('p', { class: 'error' }, 'It does not follow the event before it.'),
@@ -73,10 +76,17 @@ export function historySection(id, signal) {
     zone(z) {
       timeZone = z;
     },
-    // refresh reads what is new, unless what is shown does not go so far yet.
+    // refresh reads what is new, unless what is shown does not go so far yet or is
+    // as much as is read without being asked for.
     async refresh(changed) {
-      if (changed && !rest) {
+      if (!changed || rest) {
+        return;
+      }
+      if (body.rows.length < enough) {
         await load();
+      } else {
+        rest = true;
+        more.hidden = false;
       }
     },
     deleted: () => last?.type.endsWith('.deleted') ?? false,
@@ -88,7 +98,7 @@ function fact(name, value) {
 }
 
 function who(m) {
-  const actor = { clock: 'The clock', operator: 'The operator' }[m.actor] ?? h('code', { title: m.actor }, short(m.actor));
+  const actor = { clock: 'The clock', operator: 'The operator', consumer: 'The consumer' }[m.actor] ?? h('code', { title: m.actor }, short(m.actor));
   return m.onBehalfOf ? [actor, ' for ', h('code', {}, m.onBehalfOf)] : actor;
 }
 

@@ -8,12 +8,12 @@ import { formPage } from './form.js';
 import { signInPage } from './signin.js';
 import { kinds } from './schema.js';
 
-const interval = 2000; // milliseconds between two looks at the engine
+const interval = 2000; // milliseconds between two looks at the engine, where a page wants no other
 const main = document.getElementById('main');
 const state = h('span', { class: 'live' });
 
-// A page has a title, an element, and may have refresh, which looks at the engine,
-// and tick, which is called each second. What it started ends with its signal.
+// A page has a title, an element, and may have refresh, which looks at the engine
+// every interval milliseconds, and tick, which is called each second. What it started ends with its signal.
 let page = null;
 let news = ''; // to be told on the next page
 
@@ -115,14 +115,15 @@ function live(p) {
 
 // pause ends after the interval, or when the page is shown again after it was
 // hidden, or left.
-function pause({ ends: { signal } }) {
+function pause(p) {
+  const { signal } = p.ends;
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
       document.removeEventListener('visibilitychange', done);
       resolve();
     };
-    const timer = setTimeout(done, interval);
+    const timer = setTimeout(done, p.interval ?? interval);
     document.addEventListener('visibilitychange', done, { signal });
     signal.addEventListener('abort', done, { once: true });
   });

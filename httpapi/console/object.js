@@ -3,6 +3,7 @@ import { announce, h, region, setText, statusMark, title } from './dom.js';
 import { called, fields, life, mayEdit, nextDue, plain, schedule, steps } from './schema.js';
 import { confirmStep } from './confirm.js';
 import { historySection } from './history.js';
+import { lineSection } from './line.js';
 import { distance, until, utc, zoned } from './time.js';
 
 // objectPage shows one distribution, what can be done with it, and its history,
@@ -13,6 +14,7 @@ export function objectPage({ signal, go }, id) {
   const wrong = h('p', { class: 'error', role: 'alert' });
   const countdown = h('p', { class: 'countdown', role: 'timer', 'aria-live': 'off' });
   const history = historySection(id, signal);
+  const line = kind === 'queue' ? lineSection(id, signal, () => refresh().catch(() => {})) : null;
   let object = null;
   let etag = null;
   let known = null; // the status that was told
@@ -42,6 +44,7 @@ export function objectPage({ signal, go }, id) {
   const zone = h('th', { scope: 'col' });
   const values = region(h('dl', { class: 'fields' }), valueList);
   const whole = h('div', { hidden: true },
+    line?.element ?? [],
     h('section', { 'aria-labelledby': 'schedule' }, h('h2', { id: 'schedule' }, 'Schedule'),
       h('table', { class: 'schedule' },
         h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Step'), zone, h('th', { scope: 'col', class: 'utc' }, 'UTC'), h('th', { scope: 'col' }, 'From now'))),
@@ -58,6 +61,9 @@ export function objectPage({ signal, go }, id) {
         show();
       }
       setText(wrong, '');
+      if (await line?.refresh()) {
+        changed = true;
+      }
     } catch (e) {
       if (e.status !== 404 && e.status !== 500) {
         throw e;
@@ -124,6 +130,7 @@ export function objectPage({ signal, go }, id) {
       h('div', { class: 'head' }, heading, actions.element),
       head.element, wrong, countdown, whole, history.element),
     refresh,
+    interval: line ? 1000 : null,
     tick,
   };
 }
