@@ -71,12 +71,12 @@ func (e *crowdEvent) due() bool {
 
 // crowdEntry is an entry at some time. It is not changed any more.
 type crowdEntry struct {
-	number                             int64
-	status                             domain.Standing
-	enteredAt, admittedAt, expiresAt   domain.Instant
-	completedAt                        domain.Instant
-	reason                             domain.DenyReason
-	admission                          string // the event's id
+	number                           int64
+	status                           domain.Standing
+	enteredAt, admittedAt, expiresAt domain.Instant
+	completedAt                      domain.Instant
+	reason                           domain.DenyReason
+	admission                        string // the event's id
 }
 
 // crowdState is the queue behind one event.
@@ -237,11 +237,11 @@ type crowdEvidence struct {
 	calls  []*crowdCall
 	events []*crowdEvent
 
-	states []*crowdState         // behind each event
-	caused map[string][]int      // by request, the events that it asked for
-	acks   map[int][]crowdAck    // by node; those of all under -1
-	entry  map[int64]string      // the ticket of each entry
-	ticket map[string]int64      // the entry of each ticket
+	states []*crowdState      // behind each event
+	caused map[string][]int   // by request, the events that it asked for
+	acks   map[int][]crowdAck // by node; those of all under -1
+	entry  map[int64]string   // the ticket of each entry
+	ticket map[string]int64   // the entry of each ticket
 }
 
 // crowdAck is when it was known from outside that the history has an event.
@@ -447,7 +447,6 @@ func (c *crowdEvidence) attribute(v *benchVerdicts) {
 	}
 }
 
-
 // known is the latest event that a node, or all of them, had acknowledged to anybody
 // before a time.
 func (c *crowdEvidence) known(node int, before time.Time) int {
@@ -590,7 +589,9 @@ func (s *crowdState) explains(call *crowdCall, made []int) bool {
 		return ok
 	}
 	e, is := s.entryOf(call.consumer)
-	refused := func(status int, code domain.Code) bool { return call.status == status && call.code == code.Identifier() }
+	refused := func(status int, code domain.Code) bool {
+		return call.status == status && call.code == code.Identifier()
+	}
 	unknown := e == nil && refused(http.StatusNotFound, domain.ConsumerNotInQueue)
 	stays := func(as domain.Standing, from ...domain.Standing) bool {
 		switch {

@@ -119,17 +119,17 @@ func mustHold(t *testing.T, c *crowdEvidence) {
 
 // crowd is a queue, and clients who act for many.
 type crowd struct {
-	t         testing.TB
-	seed      uint64
-	secret    string
-	public    string
-	urls      []string // of the nodes
-	http      *caller
-	queue     string // its path
-	calls     int64
-	crew      []*crowdClient
-	begun     atomic.Int64
-	closing   atomic.Bool
+	t       testing.TB
+	seed    uint64
+	secret  string
+	public  string
+	urls    []string // of the nodes
+	http    *caller
+	queue   string // its path
+	calls   int64
+	crew    []*crowdClient
+	begun   atomic.Int64
+	closing atomic.Bool
 
 	mu     sync.Mutex // guards the field below
 	access map[string]string
@@ -424,4 +424,3 @@ func (c *crowdClient) understand(call *crowdCall, a answer) {
 		}
 	}
 }
-
