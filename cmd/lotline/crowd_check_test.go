@@ -34,21 +34,24 @@ type crowdEvent struct {
 	benchEvent `json:"-"`
 	ID         string         `json:"id"`
 	RecordedAt domain.Instant `json:"recordedAt"`
-	More       struct {
-		From                   domain.Standing   `json:"from"`
-		Reason                 domain.DenyReason `json:"reason"`
-		ExpiresAt              domain.Instant    `json:"expiresAt"`
-		CloseAt                domain.Instant    `json:"closeAt"`
-		MaxCapacity            int64             `json:"maxCapacity"`
-		AdmissionRate          int64             `json:"admissionRate"`
-		SessionDurationSeconds int64             `json:"sessionDurationSeconds"`
-		Changed                map[string]struct {
-			New json.RawMessage `json:"new"`
-		} `json:"changed"`
-	} `json:"data"`
-	Cause struct {
+	More       crowdData      `json:"data"`
+	Cause      struct {
 		RequestID string `json:"requestId"`
 	} `json:"metadata"`
+}
+
+// crowdData is what the load generator does not look at in an event's data.
+type crowdData struct {
+	From                   domain.Standing   `json:"from"`
+	Reason                 domain.DenyReason `json:"reason"`
+	ExpiresAt              domain.Instant    `json:"expiresAt"`
+	CloseAt                domain.Instant    `json:"closeAt"`
+	MaxCapacity            int64             `json:"maxCapacity"`
+	AdmissionRate          int64             `json:"admissionRate"`
+	SessionDurationSeconds int64             `json:"sessionDurationSeconds"`
+	Changed                map[string]struct {
+		New json.RawMessage `json:"new"`
+	} `json:"changed"`
 }
 
 func (e *crowdEvent) UnmarshalJSON(line []byte) error {

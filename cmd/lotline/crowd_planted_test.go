@@ -65,13 +65,10 @@ func TestCrowd_findsWhatIsPlanted(t *testing.T) {
 			})].Data.ByHand = false
 		}, []string{claimTurn}},
 		"more are admitted than the rate allows": {func(e *crowdEvidence) {
-			e.events[0].More.AdmissionRate = 1
-			for _, o := range e.events {
-				o.More.Changed = nil
-			}
+			e.neverChanged().AdmissionRate = 1
 		}, []string{claimPace}},
 		"more wait than there is room for": {func(e *crowdEvidence) {
-			e.events[0].More.MaxCapacity = 1
+			e.neverChanged().MaxCapacity = 1
 		}, []string{claimCapacity}},
 		"an empty queue is said to be full": {func(e *crowdEvidence) {
 			at := e.calls[0].called
@@ -191,6 +188,15 @@ func (c *crowdEvidence) relink() {
 		e.benchEvent.Metadata.PrevHash, e.benchEvent.Metadata.Hash = before, strconv.Itoa(i)
 		before = strconv.Itoa(i)
 	}
+}
+
+// neverChanged makes the queue one whose fields stay what they were when it was made,
+// and returns these.
+func (c *crowdEvidence) neverChanged() *crowdData {
+	for _, e := range c.events {
+		e.More.Changed = nil
+	}
+	return &c.events[0].More
 }
 
 func (e *crowdEvent) automatic() bool { return e.Type == "queue.consumer.admitted" && e.due() }

@@ -21,7 +21,7 @@ const (
 	crowdClients = 6
 	crowdCalls   = 600 // of all clients together
 	crowdSeeds   = 2
-	crowdKills   = 4
+	crowdKills   = 3 // of each queue
 	// crowdAtOnce is how many consumers are acted for at any time; then come others,
 	// because who has completed or was denied stays that.
 	crowdAtOnce = 12
@@ -56,20 +56,22 @@ func TestCrowd_inTrouble(t *testing.T) {
 // The same while the engine is killed in the middle of admission, again and again.
 func TestCrowd_killed(t *testing.T) {
 	t.Parallel()
-	seed := number(t, seedVariable, rand.Uint64())
-	t.Logf("%s=%d plans the same again", seedVariable, seed)
+	eachSeed(t, 1, func(t *testing.T, seed uint64) { mustHold(t, killCrowd(t, seed)) })
+}
+
+func killCrowd(t *testing.T, seed uint64) *crowdEvidence {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 0))
-	kills := int(number(t, roundsVariable, crowdKills))
 	dir := dataDirectory(t)
 	serve := func(env ...string) *engine {
 		return testBinary(t).serve(t, dir, append(env, "LOTLINE_MASTER_KEY="+testMasterKey, "LOTLINE_SECRET_KEY="+testSecretKey)...)
 	}
 	e := serve()
 	c := newCrowd(t, seed, testSecretKey, e.url)
-	c.calls = crowdCalls * int64(kills) / 3
 	c.make()
-	e.kill()
-	for range kills {
+	for range crowdKills {
+		e.kill()
+		c.http.CloseIdleConnections()
 		at := pick(rng, beforeAppend, afterAppend)
 		e = serve(fmt.Sprintf("%s=%s:%d", faultAt, at, 1+rng.IntN(60)))
 		c.urls = []string{e.url}
@@ -85,12 +87,12 @@ func TestCrowd_killed(t *testing.T) {
 		// Every client goes on until it gets no answer.
 		c.work()
 		arm()
-		e.kill()
-		c.http.CloseIdleConnections()
 	}
+	e.kill()
+	c.http.CloseIdleConnections()
 	c.urls = []string{serve().url}
 	c.work()
-	mustHold(t, c.evidence())
+	return c.evidence()
 }
 
 // mustHold fails unless every claim was looked at, and holds.
@@ -151,8 +153,9 @@ func runCrowd(t testing.TB, cl *cluster, seed uint64, trouble bool) *crowdEviden
 	}
 	c := newCrowd(t, seed, clusterKey, urls...)
 	c.make()
+	stopTrouble := func() {}
 	if trouble {
-		defer start(func(ctx context.Context) {
+		stopTrouble = start(func(ctx context.Context) {
 			random := rand.New(rand.NewPCG(seed, 1<<32))
 			for ctx.Err() == nil {
 				n := cl.nodes[random.IntN(len(cl.nodes))]
@@ -161,9 +164,10 @@ func runCrowd(t testing.TB, cl *cluster, seed uint64, trouble bool) *crowdEviden
 				c.pause(ctx, time.Duration(random.Int64N(int64(60*time.Millisecond))))
 				n.link.mend()
 			}
-		})()
+		})
 	}
 	c.work()
+	stopTrouble()
 	return c.evidence()
 }
 
