@@ -80,8 +80,8 @@ outage: ## Take the store away from two engines for OUTAGE
 	LOTLINE_TEST_OUTAGE=$(OUTAGE) go test -run '^TestOutage_' -count=1 -timeout=0 -v ./cmd/lotline
 
 .PHONY: linear
-linear: ## Check SEEDS concurrent histories of each kind for an order that explains them
-	LOTLINE_TEST_SEEDS=$(SEEDS) go test -count=1 -timeout=0 -run '^TestLinear_' ./cmd/lotline
+linear: ## Check SEEDS concurrent histories of each kind, and what explains them
+	LOTLINE_TEST_SEEDS=$(SEEDS) go test -count=1 -timeout=0 -run '^Test(Linear|Crowd)_' ./cmd/lotline
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME, one after another

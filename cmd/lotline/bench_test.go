@@ -507,22 +507,44 @@ func prepareRestart(b *testing.B, path string) {
 	}
 }
 
-// Two nodes write to one hot stream.
+// Two nodes write to one hot stream, against one.
 func BenchmarkTwoNodes(b *testing.B) {
+	b.Run("updates", func(b *testing.B) { benchTwoNodes(b, never, changeOften) })
+	b.Run("entries", func(b *testing.B) { benchTwoNodes(b, now, enterOften) })
+}
+
+func now(int) domain.Instant { return domain.InstantOf(time.Now()) }
+
+func benchTwoNodes(b *testing.B, openAt func(i int) domain.Instant, write func(b *testing.B, h *commands.Handler, stream string, caller, times int) error) {
+	b.Helper()
 	const callers, each = 64, 20
 	c := newClusterStore(b)
 	logs := []*eventstore.Log{c.connect(b), c.connect(b)}
 	var one, two time.Duration
 	for b.Loop() {
 		for nodes, took := range map[int]*time.Duration{1: &one, 2: &two} {
-			stream := fill(b, logs[0], "org_01h455vb4pex5vsknk084sn02r", 1, never)[0]
+			stream := fill(b, logs[0], "org_01h455vb4pex5vsknk084sn02r", 1, openAt)[0]
 			handlers := []*commands.Handler{commands.NewHandler(logs[0], nil, time.Now), commands.NewHandler(logs[1], nil, time.Now)}
 			*took += inTurn(b, callers, func(caller int) error {
-				return changeOften(b, handlers[caller%nodes], stream, caller, each)
+				return write(b, handlers[caller%nodes], stream, caller, each)
 			})
 		}
 	}
 	b.ReportMetric(float64(b.N*callers*each)/one.Seconds(), "one-node/s")
 	b.ReportMetric(float64(b.N*callers*each)/two.Seconds(), "two-nodes/s")
 	target(b, one.Seconds()/two.Seconds(), "of-one-node", 0.5)
+}
+
+func enterOften(b *testing.B, h *commands.Handler, stream string, caller, times int) error {
+	b.Helper()
+	for i := range times {
+		_, err := h.Handle(b.Context(), commands.Request{
+			Stream: stream, Caller: commands.Caller{Actor: domain.ActorConsumer},
+			Command: domain.Enter{ConsumerID: fmt.Sprintf("consumer-%d-%d", caller, i)},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
