@@ -101,12 +101,13 @@ bench-smoke: ## Run each benchmark once, so that none rots
 	go test -run '^$$' -bench . -benchtime=1x ./...
 
 .PHONY: bench-large
-bench-large: ## Run the benchmarks of the whole engine at the sizes that count (10 minutes, 8 GB)
+bench-large: ## Run the benchmarks of the whole engine at the sizes that count (20 minutes, 8 GB)
 	go test -run '^$$' -bench 'CatchUp|TwoNodes|Writer|Append_client' -benchtime=3s ./cmd/lotline -events=400000
 	go test -run '^$$' -bench 'Timers_single' -benchtime=1x ./cmd/lotline -singletimers=300
 	go test -run '^$$' -bench 'Timers$$' -benchtime=1x ./cmd/lotline -timers=10000
 	go test -run '^$$' -bench 'Timers$$' -benchtime=1x ./cmd/lotline -timers=100000
 	go test -run '^$$' -bench 'Restart' -benchtime=1x -timeout=30m ./cmd/lotline -distributions=1000000
+	go test -run '^$$' -bench 'Queue_' -benchtime=1x -timeout=30m ./cmd/lotline -entries=1000000
 
 .PHONY: cover
 cover: ## Run the tests and show what they cover

@@ -68,7 +68,7 @@ func (s *server) create(k domain.Kind) handler {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, noAnswerWithin(commandTimeout))
+		ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, errNoAnswer)
 		defer cancel()
 		result, err := s.Commands.Create(ctx, commands.Creation{
 			Kind:         k,
@@ -187,7 +187,7 @@ func (s *server) runIfMatch(x *exchange, r *http.Request, c commands.Request) (c
 
 // run carries out a command for whoever is authenticated.
 func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, noAnswerWithin(commandTimeout))
+	ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, errNoAnswer)
 	defer cancel()
 	c.Organization, c.Caller = x.organization.ID, x.caller()
 	result, err := s.Commands.Handle(ctx, c)

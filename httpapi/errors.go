@@ -94,10 +94,8 @@ func invalid(details ...domain.Detail) error {
 	return &domain.Error{Code: domain.ValidationFailed, Details: details}
 }
 
-// noAnswerWithin is why what a store was asked for is not waited for any longer.
-func noAnswerWithin(d time.Duration) error {
-	return fmt.Errorf("the store did not answer within %s: %w", d, context.DeadlineExceeded)
-}
+// errNoAnswer is why what the store was asked for is not waited for any longer.
+var errNoAnswer = fmt.Errorf("the store did not answer within %s: %w", commandTimeout, context.DeadlineExceeded)
 
 // explain makes of any error what the client is told, and whether we are to
 // blame. A request that reads has no outcome that could be in doubt.

@@ -19,7 +19,7 @@ const (
 	maxEvents     = 1000
 	// eventsTimeout is how long reading a page may take, and the first event of a
 	// whole history.
-	eventsTimeout = 5 * time.Second
+	eventsTimeout = commandTimeout
 	// readerPatience is how long a reader of the whole history may take none of
 	// it. One that is merely slow takes as long as it needs.
 	readerPatience = 30 * time.Second
@@ -54,7 +54,7 @@ func (s *server) events(x *exchange, r *http.Request) error {
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	overdue := time.AfterFunc(eventsTimeout, func() { cancel(noAnswerWithin(eventsTimeout)) })
+	overdue := time.AfterFunc(eventsTimeout, func() { cancel(errNoAnswer) })
 	defer overdue.Stop()
 	history := s.history(ctx, id.Stream(), q.after, broken)
 	if lines {

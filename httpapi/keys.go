@@ -22,7 +22,7 @@ func (s *server) createKey(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, noAnswerWithin(commandTimeout))
+	ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, errNoAnswer)
 	defer cancel()
 	issued, err := s.Commands.CreateKey(ctx, commands.KeyCreation{
 		Organization: x.organization.ID, Fields: fields, Caller: x.caller(), Key: key,

@@ -21,6 +21,7 @@ func TestServe_answersTheProbesWhileItWaitsForTheStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Header.Set("Authorization", "Bearer "+testSecretKey) // which nobody knows yet
 		resp, err := client.Do(req)
 		if err != nil {
 			return 0, ""

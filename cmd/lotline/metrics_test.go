@@ -172,6 +172,50 @@ func TestMetrics_tellWhatHappened(t *testing.T) {
 	}
 }
 
+// Each thing that is done in a queue is counted under its own name, by the clock as
+// well. An admission is not due at a time, so it is neither late nor early.
+func TestMetrics_countWhatIsDoneInAQueue(t *testing.T) {
+	t.Parallel()
+	n := newCluster(t, 1).nodes[0]
+	e := n.engine(t)
+	path := e.must(201, "POST", "/api/v1/queues", clusterKey, body(`{"sequenceId":"s","openAt":%q,"admissionRate":6000}`, in(-1000))).header.Get("Location")
+	as := func(consumer string) (name, id string) { return "X-Consumer-Id", consumer }
+	status := func(consumer string) any {
+		name, id := as(consumer)
+		return e.must(200, "GET", path+"/status", clusterKey, "", name, id).object(t)["status"]
+	}
+	for _, consumer := range []string{"a", "b"} {
+		name, id := as(consumer)
+		e.must(200, "POST", path+"/enter", clusterKey, "", name, id)
+		eventually(t, "the clock admits "+consumer, func() bool { return status(consumer) == "ADMITTED" })
+	}
+	e.must(200, "POST", path+"/admit", clusterKey, `{"consumerId":"a"}`)
+	e.must(404, "POST", path+"/admit", clusterKey, `{"consumerId":"nobody"}`)
+	e.must(200, "POST", path+"/complete", clusterKey, `{"consumerId":"a"}`)
+	e.must(409, "POST", path+"/deny", clusterKey, `{"consumerId":"a","reason":"ADMIN_ACTION"}`)
+	name, id := as("b")
+	e.must(200, "POST", path+"/leave", clusterKey, "", name, id)
+	var f figures
+	eventually(t, "all is shown", func() bool {
+		f = scrape(t, n.url+"/metrics")
+		return f.value("lotline_projection_lag_events") == 0
+	})
+	f.wants(t, map[string]float64{
+		"lotline_commands_total kind=queue command=Enter outcome=accepted":                   2,
+		"lotline_commands_total kind=queue command=Admit outcome=accepted":                   1,
+		"lotline_commands_total kind=queue command=Admit outcome=refused":                    1,
+		"lotline_commands_total kind=queue command=Complete outcome=accepted":                1,
+		"lotline_commands_total kind=queue command=Deny outcome=refused":                     1,
+		"lotline_commands_total kind=queue command=Leave outcome=accepted":                   1,
+		"lotline_http_requests_total route=/api/v1/queues/{id}/enter method=POST status=200": 2,
+		"lotline_http_requests_total route=/api/v1/queues/{id}/admit method=POST status=404": 1,
+		"lotline_wake_lateness_seconds":                                                      0,
+	})
+	if steps := f.value("lotline_commands_total", "kind", "queue", "command", "Advance", "outcome", "accepted"); steps < 1 {
+		t.Errorf("the clock is counted %v times", steps)
+	}
+}
+
 func TestMetrics_showHowFarCatchingUpIs(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1)

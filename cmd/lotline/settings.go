@@ -82,12 +82,12 @@ func (s *settings) embeddedAccess(log zerolog.Logger) (*embedded.Access, error) 
 	return access, nil
 }
 
-// network is a range of addresses.
-type network struct{ netip.Prefix }
+// proxies is a range of addresses.
+type proxies struct{ netip.Prefix }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (n *network) UnmarshalText(text []byte) (err error) {
-	if n.Prefix, err = netip.ParsePrefix(string(text)); err == nil {
+func (p *proxies) UnmarshalText(text []byte) (err error) {
+	if p.Prefix, err = netip.ParsePrefix(string(text)); err == nil {
 		return nil
 	}
 	if one, err := netip.ParseAddr(string(text)); err == nil {
