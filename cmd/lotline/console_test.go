@@ -479,19 +479,19 @@ func TestConsole_aLongHistoryIsShownAsFarAsItIsAskedFor(t *testing.T) {
 	path := b.line("")
 	rows := `document.querySelectorAll('.history tbody tr').length`
 	const before, all = 4, 4 + 4*80 // created, updated, scheduled and opened
-	shown := before
+	asks := `!document.querySelector('.history button').hidden`
 	for i := range all - before {
 		b.enters(path, fmt.Sprintf("c%d", i))
-		if n := i + 1; n%80 == 0 && n <= 240 {
-			shown = before + n
-			b.becomes(fmt.Sprintf(`%s === %d`, rows, shown))
+		if n := i + 1; n%80 == 0 { // less than what one look brings
+			b.becomes(fmt.Sprintf(`%s === %d || %s`, rows, before+n, asks))
 		}
 	}
-	b.becomes(`!document.querySelector('.history button').hidden`)
-	if got := js[int](b, rows); got != shown {
-		t.Errorf("%d events are shown, not %d", got, shown)
+	b.becomes(asks)
+	shown := js[int](b, rows)
+	if shown < 200 || shown >= 300 {
+		t.Errorf("%d events are shown", shown)
 	}
-	for js[bool](b, `!document.querySelector('.history button').hidden`) {
+	for js[bool](b, asks) {
 		b.clickText("Show more")
 		b.becomes(fmt.Sprintf(`%s > %d`, rows, shown))
 		shown = js[int](b, rows)
