@@ -145,7 +145,7 @@ func BenchmarkQueue_restart(b *testing.B) {
 			}
 		}
 		stop()
-		queue := crowd(b, dir, organization, *benchEntries)
+		queue := waitingQueue(b, dir, organization, *benchEntries)
 		n := 0
 		again := func() float64 {
 			n++
@@ -182,8 +182,8 @@ func BenchmarkQueue_restart(b *testing.B) {
 	}
 }
 
-// crowd appends a queue in which many wait to the log of a data directory.
-func crowd(b *testing.B, path string, organization domain.ID, entries int) domain.ID {
+// waitingQueue appends a queue in which many wait to the log of a data directory.
+func waitingQueue(b *testing.B, path string, organization domain.ID, entries int) domain.ID {
 	b.Helper()
 	dir, err := openDataDir(path)
 	if err != nil {
