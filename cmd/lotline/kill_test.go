@@ -53,13 +53,13 @@ func number(t testing.TB, variable string, otherwise uint64) uint64 {
 // what it did not acknowledge at most once, and whoever asks again is told which.
 func TestKill_nothingAcknowledgedIsLostAndNothingHappensTwice(t *testing.T) {
 	t.Parallel()
-	rounds := 100
+	rounds := 50
 	switch {
 	case testing.Short():
 		rounds = 20
 	case raceDetector:
 		// It costs six times as much, and what it looks for is there every time.
-		rounds = 40
+		rounds = 20
 	}
 	rounds = int(number(t, roundsVariable, uint64(rounds)))
 	seed := number(t, seedVariable, rand.Uint64())
