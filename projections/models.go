@@ -125,9 +125,9 @@ func (m *models) publish(e *entry, next *state) {
 
 // announced reports whether the bus tells of the step from a state to another. It
 // does of what changes a distribution itself, but not of what its participants do,
-// nor of organizations.
+// nor of organizations, nor of what a crash has left to be done.
 func announced(was, next *state) bool {
-	return next.live() != nil && (was.history == nil || was.history.Changed != next.history.Changed)
+	return next.live() != nil && !next.partial() && (was.history == nil || was.history.Changed != next.history.Changed)
 }
 
 // build makes the models of all states. Sorting them first is several times as

@@ -570,3 +570,31 @@ func TestViews_concurrency(t *testing.T) {
 	wg.Wait()
 	closeViews(t, v)
 }
+
+// An engine that starts on what a crash has cut in two may know what is overdue before
+// it is shown the part: then whoever keeps time is told of it.
+func TestCaughtUp_whatACrashCutInTwoIsDueAtOnce(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindQueue, nil)
+	l.must(t, id, domain.Step{To: domain.StatusOpen})
+	l.must(t, id, domain.Step{To: domain.StatusClosed})
+	if last := l.events[len(l.events)-1]; last.Type != "queue.domain.Completed" {
+		t.Fatalf("the last event is %s", last.Type)
+	}
+	l.events = l.events[:len(l.events)-1]
+	follow(v, l)
+	if got := v.Earlier(); len(got) > 0 || v.Wake(id.Stream()) != 0 {
+		t.Errorf("before the log is known to end, %s wake", got)
+	}
+	v.CaughtUp()
+	select {
+	case <-v.Rearmed():
+	default:
+		t.Error("nobody is told")
+	}
+	if got := v.Earlier(); !slices.Equal(got, []string{id.Stream()}) || v.Wake(id.Stream()) == 0 {
+		t.Errorf("%s wake, this one at %s", got, v.Wake(id.Stream()))
+	}
+}
