@@ -69,9 +69,10 @@ type folds struct {
 	slots   chan struct{} // one for each that is under way
 	max     int64         // maxFolded, but for tests
 
-	mu    sync.Mutex // guards the fields below
-	known map[string]*foldedQueue
-	order []string // the least recently asked for first
+	mu     sync.Mutex // guards the fields below
+	closed bool
+	known  map[string]*foldedQueue
+	order  []string // the least recently asked for first
 }
 
 // all is the revision up to which a whole stream is folded.
@@ -96,6 +97,9 @@ func newFolds() *folds {
 // close ends what is under way.
 func (f *folds) close() {
 	f.cancel()
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
 	f.working.Wait()
 }
 
@@ -118,6 +122,11 @@ func (f *folds) ask(by folding, stream string) *foldedQueue {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, ok := f.known[stream]
+	if !ok && f.closed {
+		d = &foldedQueue{done: make(chan struct{}), err: context.Canceled}
+		close(d.done)
+		return d
+	}
 	if !ok {
 		d = &foldedQueue{done: make(chan struct{})}
 		f.known[stream] = d
