@@ -257,6 +257,9 @@ func (m *model) change(now domain.Instant, cmd domain.Command) []domain.Event {
 			field = &m.capacity
 		case "admissionRate":
 			field = &m.rate
+			if to == m.rate {
+				break // nothing happens, and the clock may be put back behind it
+			}
 			m.credit, m.earned = min(m.saved(now), bucket(to)), now
 			if to == 0 {
 				m.credit = 0
