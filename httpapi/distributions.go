@@ -131,6 +131,17 @@ func (s *server) remove(k domain.Kind) handler {
 
 // step takes the next step of the lifecycle by hand.
 func (s *server) step(k domain.Kind, to domain.Status) handler {
+	return s.bodiless(k, func(*exchange) domain.Command { return domain.Step{To: to} },
+		func(x *exchange, r *http.Request, result commands.Result) error {
+			return s.written(x, r, http.StatusOK, result)
+		})
+}
+
+// answering tells what a command has led to.
+type answering func(x *exchange, r *http.Request, result commands.Result) error
+
+// bodiless carries out a command for a distribution that needs no body.
+func (s *server) bodiless(k domain.Kind, command func(x *exchange) domain.Command, answer answering) handler {
 	return func(x *exchange, r *http.Request) error {
 		id, err := pathID(r, k)
 		if err != nil {
@@ -144,13 +155,11 @@ func (s *server) step(k domain.Kind, to domain.Status) handler {
 		if err != nil {
 			return err
 		}
-		result, err := s.run(x, r, commands.Request{
-			Stream: id.Stream(), Command: domain.Step{To: to}, Key: commandKey(key, b),
-		})
+		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command(x), Key: commandKey(key, b)})
 		if err != nil {
 			return err
 		}
-		return s.written(x, r, http.StatusOK, result)
+		return answer(x, r, result)
 	}
 }
 

@@ -14,50 +14,26 @@ import (
 func (s *server) handleQueues() {
 	one := basePath + collections[domain.KindQueue] + "/{id}"
 	s.handle(one+"/status", s.consumer(methods{http.MethodGet: noQuery(s.queueStatus)}))
-	s.handle(one+"/enter", s.consumer(methods{http.MethodPost: noQuery(s.act(func(consumer string) domain.Command {
-		return domain.Enter{ConsumerID: consumer}
-	}))}))
-	s.handle(one+"/leave", s.consumer(methods{http.MethodPost: noQuery(s.act(func(consumer string) domain.Command {
-		return domain.Leave{ConsumerID: consumer}
-	}))}))
-	s.handle(one+"/admit", methods{http.MethodPost: s.secret(noQuery(s.admitConsumers))})
-	s.handle(one+"/complete", methods{http.MethodPost: s.secret(noQuery(s.treat(nil, func(_ *params, consumer string) domain.Command {
-		return domain.Complete{ConsumerID: consumer}
-	})))})
-	s.handle(one+"/deny", methods{http.MethodPost: s.secret(noQuery(s.treat([]string{"reason"}, func(p *params, consumer string) domain.Command {
-		return domain.Deny{ConsumerID: consumer, Reason: p.reason("reason")}
-	})))})
+	s.handle(one+"/enter", s.consumer(methods{http.MethodPost: noQuery(s.bodiless(domain.KindQueue, func(x *exchange) domain.Command {
+		return domain.Enter{ConsumerID: x.consumer}
+	}, s.stands))}))
+	s.handle(one+"/leave", s.consumer(methods{http.MethodPost: noQuery(s.bodiless(domain.KindQueue, func(x *exchange) domain.Command {
+		return domain.Leave{ConsumerID: x.consumer}
+	}, s.stands))}))
+	s.handle(one+"/admit", methods{http.MethodPost: s.secret(noQuery(s.treat(admit, s.allStand, "consumerId", "count")))})
+	s.handle(one+"/complete", methods{http.MethodPost: s.secret(noQuery(s.treat(func(p *params) domain.Command {
+		return domain.Complete{ConsumerID: p.consumer()}
+	}, s.stands, "consumerId")))})
+	s.handle(one+"/deny", methods{http.MethodPost: s.secret(noQuery(s.treat(func(p *params) domain.Command {
+		return domain.Deny{ConsumerID: p.consumer(), Reason: p.reason("reason")}
+	}, s.stands, "consumerId", "reason")))})
 	s.handle(one+"/stats", methods{http.MethodGet: s.secret(noQuery(s.queueStats))})
 	s.handle(one+"/validate", methods{http.MethodPost: s.secret(noQuery(s.validate))})
 }
 
-// act is what consumers do themselves.
-func (s *server) act(command func(consumer string) domain.Command) handler {
-	return func(x *exchange, r *http.Request) error {
-		id, err := pathID(r, domain.KindQueue)
-		if err != nil {
-			return err
-		}
-		key, err := idempotencyKey(x, r)
-		if err != nil {
-			return err
-		}
-		b, err := readNothing(x, r)
-		if err != nil {
-			return err
-		}
-		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command(x.consumer), Key: commandKey(key, b)})
-		if err != nil {
-			return err
-		}
-		return s.stands(x, r, result)
-	}
-}
-
-// treat is what is done to a consumer. The command takes further members of the
-// body, which are named.
-func (s *server) treat(further []string, command func(p *params, consumer string) domain.Command) handler {
-	names := append([]string{"consumerId"}, further...)
+// treat is what is done to consumers. The command is read from a body that may have
+// the members that are named.
+func (s *server) treat(command func(p *params) domain.Command, answer answering, members ...string) handler {
 	return func(x *exchange, r *http.Request) error {
 		id, err := pathID(r, domain.KindQueue)
 		if err != nil {
@@ -68,32 +44,23 @@ func (s *server) treat(further []string, command func(p *params, consumer string
 			return err
 		}
 		p := &params{fields: fields}
-		c := command(p, p.consumer())
-		if err := p.refusal(names...); err != nil {
+		c := command(p)
+		if err := p.refusal(members...); err != nil {
 			return err
 		}
 		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: c, Key: key})
 		if err != nil {
 			return err
 		}
-		return s.stands(x, r, result)
+		return answer(x, r, result)
 	}
 }
 
-// admitConsumers admits by hand: one out of turn, or the next ones.
-func (s *server) admitConsumers(x *exchange, r *http.Request) error {
-	id, err := pathID(r, domain.KindQueue)
-	if err != nil {
-		return err
-	}
-	fields, key, err := readRepeatable(x, r)
-	if err != nil {
-		return err
-	}
-	p := &params{fields: fields}
+// admit is to admit by hand: one out of turn, or the next ones.
+func admit(p *params) domain.Command {
 	var c domain.Admit
-	_, named := fields["consumerId"]
-	_, counted := fields["count"]
+	_, named := p.fields["consumerId"]
+	_, counted := p.fields["count"]
 	if named {
 		c.ConsumerID = p.consumer()
 	}
@@ -103,18 +70,17 @@ func (s *server) admitConsumers(x *exchange, r *http.Request) error {
 	if named == counted {
 		p.blame("count", "must be given, or consumerId, and not both")
 	}
-	if err := p.refusal("consumerId", "count"); err != nil {
-		return err
-	}
-	result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: c, Key: key})
-	if err != nil {
-		return err
-	}
+	return c
+}
+
+// allStand answers with where all stand whom a command was about.
+func (s *server) allStand(x *exchange, r *http.Request, result commands.Result) error {
 	out := []byte(`{"data":[`)
 	for i := range result.Consumers {
 		if i > 0 {
 			out = append(out, ',')
 		}
+		var err error
 		if out, err = s.appendParticipation(out, x.organization.ID, &result.Consumers[i]); err != nil {
 			return err
 		}

@@ -423,3 +423,15 @@ func TestBenchClient_refusesWhatItCannotRead(t *testing.T) {
 		t.Errorf("%d %s, %v", status, body, err)
 	}
 }
+
+// The longest wait is the one that must not be missing.
+func TestBench_countsWhatTakesLongerThanItsScale(t *testing.T) {
+	t.Parallel()
+	h := newLatencies()
+	for _, d := range []time.Duration{0, time.Millisecond, time.Hour} {
+		record(h, d)
+	}
+	if h.TotalCount() != 3 || h.Max() < (10*time.Minute).Microseconds() {
+		t.Errorf("%d are counted, the longest as %d µs", h.TotalCount(), h.Max())
+	}
+}

@@ -129,7 +129,7 @@ func (l *benchLaunch) run(ctx context.Context, clients []*benchClient) (deeds [l
 				if err != nil {
 					m.faults[err.Error()]++
 				} else {
-					_ = m.latencies.RecordValue(max(1, time.Since(step.due).Microseconds()))
+					record(m.latencies, time.Since(step.due))
 				}
 				done <- launchOutcome{next, over}
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -130,6 +131,54 @@ func TestNode_isReadyOnceItSaysWhereItListens(t *testing.T) {
 	for _, check := range n.ready(t.Context()) {
 		if check.Err != nil {
 			t.Errorf("%s: %v", check.Name, check.Err)
+		}
+	}
+}
+
+// Whoever enters a queue on two nodes at once has one place in it, and both nodes say
+// which.
+func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2)
+	caller := newCaller(t)
+	header := http.Header{"Authorization": {"Bearer " + clusterKey}, "Content-Type": {"application/json"}}
+	ask := func(node int, method, path, body, consumer string) answer {
+		h := header.Clone()
+		if consumer != "" {
+			h.Set("X-Consumer-Id", consumer)
+		}
+		a, err := caller.call(t.Context(), method, c.nodes[node].url+path, body, h)
+		if err != nil {
+			t.Error(err)
+		}
+		return a
+	}
+	made := ask(0, http.MethodPost, "/api/v1/queues", `{"sequenceId":"drop"}`, "")
+	path := made.header.Get("Location")
+	ask(0, http.MethodPost, path+"/open", "", "")
+	const consumers = 40
+	var all sync.WaitGroup
+	tickets := make([][2]string, consumers)
+	for i := range consumers {
+		for node := range c.nodes {
+			all.Go(func() {
+				a := ask(node, http.MethodPost, path+"/enter", "", fmt.Sprint("c-", i))
+				if a.status != http.StatusOK {
+					t.Errorf("%d: %s", a.status, a.body)
+					return
+				}
+				tickets[i][node] = a.object(t)["ticket"].(string)
+			})
+		}
+	}
+	all.Wait()
+	h := inTheLog(t, c.nodes[0].log, domain.ID(made.object(t)["id"].(string)).Stream())
+	if q := h.Aggregate.(*domain.Queue); q.Tally != (domain.Tally{Waiting: consumers}) {
+		t.Errorf("in the history are %+v", q.Tally)
+	}
+	for i, both := range tickets {
+		if both[0] != both[1] || both[0] == "" {
+			t.Errorf("consumer %d has the tickets %q", i, both)
 		}
 	}
 }
