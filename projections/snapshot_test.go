@@ -264,3 +264,44 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	check(v)
 	closeViews(t, v)
 }
+
+// A snapshot is made of a queue under way when it lacks enough, and of no other.
+func TestSnapshots_areMadeOfQueuesThatWentOn(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	busy, over, quiet := l.busy(t, org), l.past(t, org, 30), l.open(t, org, nil)
+	v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), newReadable(l))
+	defer closeViews(t, v)
+	current := func() (all []*state) {
+		for _, id := range []domain.ID{busy, over, quiet} {
+			all = append(all, v.models.find(id.Stream()).current)
+		}
+		return append(all, v.models.find(org.Stream()).current)
+	}
+	kept := func() (of domain.Revision) {
+		t.Helper()
+		if files, err := os.ReadDir(v.snapshots.dir); err != nil || len(files) != 1 {
+			t.Fatalf("there are %v, %v", files, err)
+		}
+		return v.snapshots.load(busy.Stream()).Head.Revision
+	}
+	v.snapshot(current(), 20)
+	first := kept()
+	for range 19 {
+		l.must(t, busy, domain.Leave{ConsumerID: "c-250"})
+		l.must(t, busy, domain.Enter{ConsumerID: "c-250"})
+		follow(v, l)
+		if h := current()[0].history; h.Head.Revision-first >= 20 {
+			break
+		}
+		v.snapshot(current(), 20)
+		if kept() != first {
+			t.Fatalf("it is made anew after %d events", kept()-first)
+		}
+	}
+	v.snapshot(current(), 20)
+	if kept() < first+20 {
+		t.Errorf("it is as old as before, by %d events", current()[0].history.Head.Revision-kept())
+	}
+}

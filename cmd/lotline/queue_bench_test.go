@@ -175,6 +175,9 @@ func BenchmarkQueue_restart(b *testing.B) {
 		}
 		b.ReportMetric(again(), "s-catching-up")
 		target(b, again(), "s-until-entered", 10)
+		if _, err := os.Stat(filepath.Join(dir, "views.db.participants")); err != nil && *benchEntries >= 20_000 {
+			b.Fatalf("the end of the process has kept nobody: %v", err)
+		}
 		forget("views.db.participants*")
 		target(b, again(), "s-without-snapshot", 10)
 		forget("views.db*")
