@@ -44,24 +44,8 @@ func openConsole(t *testing.T) *browser {
 	t.Helper()
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir)
-	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.ExecPath("chromium"),
-		chromedp.NoSandbox,
-		chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true),
-		chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("lang", "en-US"),
-		chromedp.UserDataDir(t.TempDir()),
-	)
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(stop)
-	ctx, closeTab := chromedp.NewContext(allocator)
-	t.Cleanup(closeTab)
-	b := &browser{t: t, e: e, dir: dir, key: e.secretKey(), ctx: ctx}
-	// The first context that is used owns the browser, so it has no deadline.
-	if err := chromedp.Listen(ctx, b.listen); err != nil {
-		t.Fatal(err)
-	}
+	b := &browser{t: t, e: e, dir: dir, key: e.secretKey()}
+	b.start()
 	command(b, cdpnetwork.Enable, cdpnetwork.EnableParams{})
 	command(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
 		window.violations = [];
@@ -70,6 +54,38 @@ func openConsole(t *testing.T) *browser {
 	b.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(e.url+"/console"))
 	t.Cleanup(b.checkQuiet)
 	return b
+}
+
+// start starts the browser. Chromium falls, about once in a hundred starts, before
+// it listens, whatever it is to show, so a start that fails is made again.
+func (b *browser) start() {
+	b.t.Helper()
+	const starts = 4
+	for n := 1; ; n++ {
+		options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+			chromedp.ExecPath("chromium"),
+			chromedp.NoSandbox,
+			chromedp.DisableGPU,
+			chromedp.Flag("disable-quic", true),
+			chromedp.Flag("disable-component-update", true),
+			chromedp.Flag("lang", "en-US"),
+			chromedp.UserDataDir(b.t.TempDir()),
+		)
+		allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+		b.t.Cleanup(stop)
+		ctx, closeTab := chromedp.NewContext(allocator)
+		b.t.Cleanup(closeTab)
+		// The first context that is used owns the browser, so it has no deadline.
+		err := chromedp.Listen(ctx, b.listen)
+		if err == nil {
+			b.ctx = ctx
+			return
+		}
+		if n == starts {
+			b.t.Fatalf("the browser did not start in %d tries: %v", starts, err)
+		}
+		b.t.Logf("start %d of the browser: %v", n, err)
+	}
 }
 
 func (b *browser) listen(event any) {
