@@ -3,11 +3,9 @@ package embedded
 import (
 	"encoding/binary"
 	"math"
-	"strconv"
 	"unicode/utf8"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -99,31 +97,10 @@ func stringUUID(id uuid.UUID) *shared.UUID {
 	return &shared.UUID{Value: &shared.UUID_String_{String_: id.String()}}
 }
 
-func eventResponse(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *streamspb.ReadResp {
-	return &streamspb.ReadResp{Content: &streamspb.ReadResp_Event{Event: &streamspb.ReadResp_ReadEvent{
-		Event: &streamspb.ReadResp_ReadEvent_RecordedEvent{
-			Id:               asUUID(e.id),
-			StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(e.stream)},
-			StreamRevision:   uint64(e.revision),
-			PreparePosition:  uint64(e.position),
-			CommitPosition:   uint64(e.position),
-			Metadata:         systemMetadata(e),
-			CustomMetadata:   e.metadata,
-			Data:             e.data,
-		},
-		Position: &streamspb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(e.position)},
-	}}}
-}
-
 func systemMetadata(e *recorded) map[string]string {
-	contentType := contentTypeBytes
-	if e.json {
-		contentType = contentTypeJSON
-	}
 	return map[string]string{
 		metadataKeyType:        e.kind,
-		metadataKeyContentType: contentType,
-		// Clients end their process when this is not a decimal number.
-		metadataKeyCreated: strconv.FormatInt(e.created, 10),
+		metadataKeyContentType: e.contentType(),
+		metadataKeyCreated:     e.createdText(),
 	}
 }

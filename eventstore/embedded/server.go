@@ -84,6 +84,7 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 		log:      log,
 		grpc: grpc.NewServer(
 			grpc.Creds(entrance),
+			grpc.ForceServerCodecV2(newCodec()),
 			grpc.ConnectionTimeout(entranceTimeout),
 			grpc.MaxRecvMsgSize(receiveLimit),
 			// Clients ping every ten seconds, idle or not; by default that would

@@ -8,7 +8,6 @@ import (
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
-	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -211,15 +210,13 @@ func expectedOf(option any) (expectation, error) {
 type readCall struct {
 	*streams
 	streamspb.Streams_ReadServer
-	asUUID func(uuid.UUID) *shared.UUID
+	eventEncoder
 }
 
 func (s *streams) Read(request *streamspb.ReadReq, server streamspb.Streams_ReadServer) error {
 	options := request.GetOptions()
-	call := &readCall{streams: s, Streams_ReadServer: server, asUUID: structuredUUID}
-	if _, asText := options.GetUuidOption().GetContent().(*streamspb.ReadReq_Options_UUIDOption_String_); asText {
-		call.asUUID = stringUUID
-	}
+	call := &readCall{streams: s, Streams_ReadServer: server}
+	_, call.uuidAsText = options.GetUuidOption().GetContent().(*streamspb.ReadReq_Options_UUIDOption_String_)
 	return toStatus(call.dispatch(options))
 }
 
@@ -342,7 +339,7 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 // sendEvents blocks as long as the client does not take them.
 func (c *readCall) sendEvents(events []recorded) error {
 	for i := range events {
-		if err := c.Send(eventResponse(&events[i], c.asUUID)); err != nil {
+		if err := c.SendMsg(c.encode(&events[i])); err != nil {
 			return err
 		}
 	}

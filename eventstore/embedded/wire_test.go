@@ -1,0 +1,80 @@
+package embedded
+
+import (
+	"testing"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+)
+
+// What is sent for an event is what the protocol's own code reads as that event.
+func TestEncode_isReadAsTheEvent(t *testing.T) {
+	t.Parallel()
+	var encoder eventEncoder // of all cases: nothing is left of the one before
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`\PM{1,300}`)
+		number := rapid.OneOf(rapid.Just[int64](0), rapid.Int64Min(0))
+		content := rapid.SliceOf(rapid.Byte())
+		e := &recorded{
+			position: number.Draw(t, "position"),
+			stream:   text.Draw(t, "stream"),
+			revision: number.Draw(t, "revision"),
+			id:       uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
+			kind:     text.Draw(t, "kind"),
+			json:     rapid.Bool().Draw(t, "json"),
+			created:  number.Draw(t, "created"),
+			data:     content.Draw(t, "data"),
+			metadata: content.Draw(t, "metadata"),
+		}
+		encoder.uuidAsText = rapid.Bool().Draw(t, "uuidAsText")
+		id := structuredUUID(e.id)
+		if encoder.uuidAsText {
+			id = stringUUID(e.id)
+		}
+		want := &streamspb.ReadResp{Content: &streamspb.ReadResp_Event{Event: &streamspb.ReadResp_ReadEvent{
+			Event: &streamspb.ReadResp_ReadEvent_RecordedEvent{
+				Id:               id,
+				StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(e.stream)},
+				StreamRevision:   uint64(e.revision),
+				PreparePosition:  uint64(e.position),
+				CommitPosition:   uint64(e.position),
+				Metadata:         systemMetadata(e),
+				CustomMetadata:   e.metadata,
+				Data:             e.data,
+			},
+			Position: &streamspb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(e.position)},
+		}}}
+		encoded := encoder.encode(e)
+		buffers, err := newCodec().Marshal(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := &streamspb.ReadResp{}
+		if err := proto.Unmarshal(buffers.Materialize(), got); err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(got, want) {
+			t.Errorf("%v\nis read as\n%v", want, got)
+		}
+		if cap(encoded) != len(encoded) {
+			t.Errorf("%d bytes were made room for, for %d", cap(encoded), len(encoded))
+		}
+	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	e := &recorded{
+		position: 1 << 40, stream: "queue-01h455vb4pex5vsknk084sn02r", revision: 1000, id: uuid.New(), kind: "consumer.entered", json: true,
+		created: 17956549945329542, data: make([]byte, 200), metadata: make([]byte, 350),
+	}
+	var encoder eventEncoder
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := newCodec().Marshal(encoder.encode(e)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
