@@ -53,7 +53,7 @@ func number(t testing.TB, variable string, otherwise uint64) uint64 {
 // what it did not acknowledge at most once, and whoever asks again is told which.
 func TestKill_nothingAcknowledgedIsLostAndNothingHappensTwice(t *testing.T) {
 	t.Parallel()
-	rounds := 50
+	rounds := 100
 	switch {
 	case testing.Short():
 		rounds = 20
