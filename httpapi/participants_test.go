@@ -496,6 +496,79 @@ func TestContract_queueErrors(t *testing.T) {
 	})
 }
 
+// At the very millisecond at which something is due it comes first, though no timer
+// has fired, and what is asked for counts behind it.
+func TestContract_queueAtTheVeryMillisecond(t *testing.T) {
+	t.Parallel()
+	const due = "2026-03-01T12:00:01.000Z" // an admission, or the end of a session
+	waits := func(w *world) string {
+		path := w.openQueue(`,"admissionRate":60`)
+		w.enter(path, "a", "b")
+		return path
+	}
+	inside := func(w *world) string {
+		path := w.openQueue(`,"sessionDurationSeconds":1`)
+		w.enter(path, "a", "b")
+		w.admitOne(path, "a")
+		return path
+	}
+	enter := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/enter", "", acting("a")) }
+	leave := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/leave", "", acting("a")) }
+	complete := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/complete", naming("a")) }
+	deny := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/deny", denying("a")) }
+	admit := func(body string) func(w *world, path string) *reply {
+		return func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/admit", body) }
+	}
+	for name, c := range map[string]struct {
+		given func(w *world) string
+		do    func(w *world, path string) *reply
+		want  string   // "" for 409
+		then  []string // what is recorded
+	}{
+		"who leaves was admitted":                          {waits, leave, "LEFT", []string{"ConsumerAdmitted", "ConsumerLeft"}},
+		"who completes was admitted":                       {waits, complete, "COMPLETED", []string{"ConsumerAdmitted", "ConsumerCompleted"}},
+		"who is denied was admitted":                       {waits, deny, "DENIED", []string{"ConsumerAdmitted", "ConsumerDenied"}},
+		"who enters again was admitted":                    {waits, enter, "ADMITTED", []string{"ConsumerAdmitted"}},
+		"who is admitted by hand was admitted in turn":     {waits, admit(naming("a")), "ADMITTED", []string{"ConsumerAdmitted"}},
+		"who is next by hand is the one behind":            {waits, admit(`{"count":1}`), "b", []string{"ConsumerAdmitted", "ConsumerAdmitted"}},
+		"who completes has no session any more":            {inside, complete, "", []string{"ConsumerExpired"}},
+		"who leaves has no session any more":               {inside, leave, "", []string{"ConsumerExpired"}},
+		"who is denied has no session any more":            {inside, deny, "", []string{"ConsumerExpired"}},
+		"who is admitted by hand has none either":          {inside, admit(naming("a")), "", []string{"ConsumerExpired"}},
+		"who enters has a new entry behind all the others": {inside, enter, "QUEUED", []string{"ConsumerExpired", "ConsumerEntered"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWire(t)
+			path := c.given(w)
+			before := len(w.recorded(path))
+			w.advance(time.Second)
+			switch a := c.do(w, path); c.want {
+			case "":
+				a.refuses(http.StatusConflict, "Not possible in this state")
+			case "b":
+				if got := admitted(a.is(http.StatusOK)); !slices.Equal(got, []string{"b"}) {
+					t.Errorf("admitted %q", got)
+				}
+			default:
+				got := a.is(http.StatusOK).object()
+				if all, ok := got["data"].([]any); ok {
+					got = all[0].(map[string]any)
+				}
+				if got["status"] != c.want || c.want == "QUEUED" && got["position"] != 2.0 {
+					t.Errorf("%v", got)
+				}
+			}
+			for i := range c.then {
+				c.then[i] += " " + due
+			}
+			if got := w.recorded(path)[before:]; !slices.Equal(got, c.then) {
+				t.Errorf("recorded %q, want %q", got, c.then)
+			}
+		})
+	}
+}
+
 // By hand: the next ones in turn, while OPEN and CLOSED.
 func TestContract_admitByCount(t *testing.T) {
 	t.Parallel()
