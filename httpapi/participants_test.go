@@ -265,6 +265,30 @@ func TestContract_queuePosition(t *testing.T) {
 	if again := w.status(path, "b")["ticket"]; again == ticket {
 		t.Errorf("the ticket stays %v", ticket)
 	}
+	// Who is admitted has nothing to wait for; in a queue that is closed nobody knows
+	// how long it takes.
+	w.do(http.MethodPut, path, `{"admissionRate":60}`).is(http.StatusOK)
+	w.admitOne(path, "c")
+	expect(map[string][3]any{"a": {1.0, 1.0, 1000.0}, "c": {0.0, 0.0, 5000.0}, "b": {3.0, 3.0, 1000.0}})
+	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
+	expect(map[string][3]any{"a": {1.0, nil, 1020.0}, "c": {0.0, 0.0, 5000.0}, "b": {3.0, nil, 1060.0}})
+}
+
+// Who is denied is told the first reason that was given, for good.
+func TestContract_denyReasons(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	path := w.openQueue()
+	w.enter(path, "ORDER_LIMIT_EXCEEDED", "FRAUD_DETECTED", "ADMIN_ACTION")
+	w.admitOne(path, "FRAUD_DETECTED")
+	for _, first := range domain.DenyReasons() {
+		for _, reason := range append([]domain.DenyReason{first}, domain.DenyReasons()...) {
+			w.do(http.MethodPost, path+"/deny", fmt.Sprintf(`{"consumerId":%q,"reason":%q}`, first, reason)).is(http.StatusOK).
+				wants(map[string]any{"status": "DENIED", "denyReason": string(first)})
+		}
+		w.do(http.MethodPost, path+"/enter", "", acting(string(first))).is(http.StatusOK).
+			wants(map[string]any{"status": "DENIED", "denyReason": string(first), "position": nil, "admissionToken": nil})
+	}
 }
 
 // Everybody who ever entered is counted where he stands, after each thing that happens.
