@@ -520,6 +520,96 @@ func TestContract_queueErrors(t *testing.T) {
 	})
 }
 
+// Admission by the clock: evenly, from the opening to the close, with at most one
+// second's worth saved up, and whatever is done by hand meanwhile.
+func TestContract_queueAdmission(t *testing.T) {
+	t.Parallel()
+	all := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
+	type tick struct {
+		after time.Duration
+		do    func(w *world, path string) // before the time passes
+		want  int                         // how many are admitted by the clock by then
+	}
+	nothing := func(*world, string) {}
+	enter := func(w *world, path string) {
+		for _, consumer := range all { // of whom the first may be admitted at once
+			w.do(http.MethodPost, path+"/enter", "", acting(consumer)).is(http.StatusOK)
+		}
+	}
+	byHand := func(consumer string) func(w *world, path string) {
+		return func(w *world, path string) { w.admitOne(path, consumer) }
+	}
+	set := func(body string) func(w *world, path string) {
+		return func(w *world, path string) { w.do(http.MethodPut, path, body).is(http.StatusOK) }
+	}
+	const ms = time.Millisecond
+	for name, c := range map[string]struct {
+		settings string
+		ticks    []tick
+	}{
+		"100 a minute is one every 600 ms": {`,"admissionRate":100`, []tick{
+			{599 * ms, enter, 0}, {ms, nothing, 1}, {599 * ms, nothing, 1}, {ms, nothing, 2}, {600 * ms, nothing, 3},
+		}},
+		"by hand neither counts nor slows": {`,"admissionRate":100`, []tick{
+			{600 * ms, enter, 1}, {300 * ms, byHand("j"), 1}, {299 * ms, byHand("i"), 1}, {ms, byHand("h"), 2}, {600 * ms, nothing, 3},
+		}},
+		"one second's worth is saved up": {`,"admissionRate":100`, []tick{
+			{time.Hour, nothing, 0}, {199 * ms, enter, 1}, {ms, nothing, 2}, {599 * ms, nothing, 2}, {ms, nothing, 3},
+		}},
+		"what was missed is not caught up": {`,"admissionRate":100`, []tick{{time.Hour, enter, 1}, {200 * ms, nothing, 2}}},
+		"a fast rate admits several at once": {`,"admissionRate":6000`, []tick{
+			{10 * ms, enter, 1}, {49 * ms, nothing, 1}, {ms, nothing, 6}, {50 * ms, nothing, 10},
+		}},
+		"another rate counts from then on": {`,"admissionRate":60`, []tick{
+			{500 * ms, enter, 0}, {49 * ms, set(`{"admissionRate":600}`), 0}, {ms, nothing, 1}, {100 * ms, nothing, 2}, {time.Hour, set(`{"admissionRate":null}`), 2},
+		}},
+		"none when it is closed": {`,"admissionRate":60`, []tick{
+			{time.Second, enter, 1}, {999 * ms, nothing, 1}, {time.Hour, func(w *world, path string) { w.do(http.MethodPost, path+"/close", "").is(http.StatusOK) }, 1},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			path := w.openQueue(c.settings)
+			for i, tick := range c.ticks {
+				tick.do(w, path)
+				w.advance(tick.after)
+				w.at(path, domain.InstantOf(w.config.Clock()).String())
+				for n, consumer := range all[:7] { // by hand are others
+					admitted := w.do(http.MethodGet, path+"/status", "", acting(consumer)).object()["status"] == "ADMITTED"
+					if admitted != (n < tick.want) {
+						t.Errorf("tick %d: %s is admitted: %t, want the first %d", i, consumer, admitted, tick.want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A queue that is closed goes on until the last session has ended by itself.
+func TestContract_queueEndsWithTheLastSession(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	path := w.openQueue(`,"sessionDurationSeconds":60`)
+	w.enter(path, "a", "b", "c")
+	w.admitOne(path, "a")
+	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "CLOSED"})
+	w.advance(time.Second)
+	w.admitOne(path, "b")
+	before := len(w.recorded(path))
+	w.advance(time.Hour)
+	w.at(path, domain.InstantOf(w.config.Clock()).String())
+	want := []string{"ConsumerExpired 2026-03-01T12:01:00.000Z", "ConsumerExpired 2026-03-01T12:01:01.000Z", "Completed 2026-03-01T12:01:01.000Z"}
+	if got := w.recorded(path)[before:]; !slices.Equal(got, want) {
+		t.Errorf("recorded %q, want %q", got, want)
+	}
+	for c, want := range map[string]string{"a": "EXPIRED", "b": "EXPIRED", "c": "DENIED"} {
+		if got := w.status(path, c)["status"]; got != want {
+			t.Errorf("%s is %v, want %s", c, got, want)
+		}
+	}
+}
+
 // At the very millisecond at which something is due it comes first, though no timer
 // has fired, and what is asked for counts behind it.
 func TestContract_queueAtTheVeryMillisecond(t *testing.T) {
