@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"crypto/ed25519"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -175,6 +176,37 @@ func TestParticipation_consumersAreTheirOrganizations(t *testing.T) {
 	})
 }
 
+// Another organization's queue is as if it were not, to the byte, whatever is done to
+// it and whatever is due in it.
+func TestParticipation_anotherOrganizationsQueueIsAsIfItWereNot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path, id := w.create("queues", `{"sequenceId":"s","openAt":"2026-03-01T12:00:00Z","closeAt":"2026-03-01T13:00:00Z","admissionRate":60}`)
+	w.enter(path, "c")
+	token := w.admitOne(path, "c")
+	missing := strings.Replace(path, id[len(id)-20:], "00000000000000000000", 1)
+	for _, due := range []time.Duration{0, time.Hour} {
+		w.advance(due)
+		for call, body := range map[string]string{
+			"/status": "", "/stats": "", "/enter": "", "/leave": "", "/complete": naming("c"), "/deny": denying("c"), "/admit": naming("c"),
+			"/validate": `{"consumerId":"c","token":"` + token + `"}`,
+		} {
+			method := http.MethodPost
+			if call == "/status" || call == "/stats" {
+				method = http.MethodGet
+			}
+			for _, o := range []option{header("X-Request-Id", "r"), header("Idempotency-Key", "k")} {
+				ask := func(path string) *reply {
+					return w.do(method, path+call, body, key(otherKey), acting("c"), header("X-Request-Id", "r"), o).refuses(http.StatusNotFound, "Queue not found")
+				}
+				if foreign, unknown := ask(path), ask(missing); foreign.Body.String() != unknown.Body.String() || asJSON(t, foreign.Header()) != asJSON(t, unknown.Header()) {
+					t.Errorf("%s:\n%v %s\nbut what is not there:\n%v %s", foreign.what, foreign.Header(), foreign.Body, unknown.Header(), unknown.Body)
+				}
+			}
+		}
+	}
+}
+
 // badTokens are tokens by which nobody may act as c.
 func (w *world) badTokens(path string) map[string]string {
 	w.tb.Helper()
@@ -228,7 +260,7 @@ func (w *world) verdict(path, consumer, token string) string {
 	w.tb.Helper()
 	a := w.do(http.MethodPost, path+"/validate", `{"consumerId":"`+consumer+`","token":"`+token+`"}`).is(http.StatusOK)
 	reason, _ := a.object()["error"].(string)
-	if valid := a.object()["valid"]; valid != (reason == "") {
+	if valid := a.object()["valid"]; valid != (reason == "") || reason == "" && a.Body.String() != `{"valid":true}` {
 		w.tb.Errorf("%s: %s", a.what, a.Body)
 	}
 	return reason
@@ -542,21 +574,33 @@ func TestParticipation_aRestartInTheMiddleOfAdmission(t *testing.T) {
 	}
 }
 
-// What is changed while many wait counts from then on, and removes nobody.
-func TestParticipation_changesWhileManyWait(t *testing.T) {
+// What is changed while thousands wait counts from then on, removes nobody and moves
+// nobody.
+func TestParticipation_changesWhileThousandsWait(t *testing.T) {
 	t.Parallel()
+	const thousands = 2000
+	name := func(i int) string { return fmt.Sprintf("c-%04d", i) }
 	many := func(t *testing.T, more string) (w *world, path string) {
 		t.Helper()
 		w = newWorld(t)
 		path = w.openQueue(more)
-		for i := range 100 {
-			w.enter(path, "c"+string(rune('a'+i/26))+string(rune('a'+i%26)))
+		for i := range thousands {
+			w.enter(path, name(i))
 		}
 		return w, path
 	}
-	counts := func(w *world, path string, want float64) {
+	// waiting holds when n wait, and these are the last of those who entered, in order.
+	waiting := func(w *world, path string, n int) {
 		w.tb.Helper()
-		w.do(http.MethodGet, path, "", publishable(myPublic)).is(http.StatusOK).wants(map[string]any{"consumerCount": want})
+		w.do(http.MethodGet, path, "", publishable(myPublic)).is(http.StatusOK).wants(map[string]any{"consumerCount": float64(n)})
+		for _, position := range []int{1, 2, n / 2, n - 1, n} {
+			if got := w.status(path, name(thousands-n+position-1))["position"]; got != float64(position) {
+				w.tb.Errorf("%s has the position %v, want %d", name(thousands-n+position-1), got, position)
+			}
+		}
+		if n < thousands && w.status(path, name(thousands-n-1))["status"] == "QUEUED" {
+			w.tb.Errorf("%s still waits", name(thousands-n-1))
+		}
 	}
 	tick := func(w *world, path string, d time.Duration) {
 		w.advance(d)
@@ -566,37 +610,70 @@ func TestParticipation_changesWhileManyWait(t *testing.T) {
 		t.Parallel()
 		w, path := many(t, `,"admissionRate":60`)
 		tick(w, path, time.Second)
-		counts(w, path, 99)
+		waiting(w, path, 1999)
 		w.do(http.MethodPut, path, `{"admissionRate":600}`).is(http.StatusOK)
-		tick(w, path, time.Second)
-		counts(w, path, 89)
+		tick(w, path, time.Second/2) // so that what is saved up hides nothing
+		waiting(w, path, 1994)
+		tick(w, path, time.Second/2)
+		waiting(w, path, 1989)
 		w.do(http.MethodPut, path, `{"admissionRate":null}`).is(http.StatusOK)
 		tick(w, path, time.Hour)
-		counts(w, path, 89)
+		waiting(w, path, 1989)
+		w.do(http.MethodPut, path, `{"admissionRate":60000}`).is(http.StatusOK)
+		tick(w, path, time.Minute) // nothing of which is caught up but a second's worth
+		waiting(w, path, 989)
 	})
 	t.Run("the capacity", func(t *testing.T) {
 		t.Parallel()
-		w, path := many(t, `,"maxCapacity":200`)
-		w.do(http.MethodPut, path, `{"maxCapacity":50}`).is(http.StatusOK)
-		counts(w, path, 100)
+		w, path := many(t, `,"maxCapacity":3000`)
+		w.do(http.MethodPut, path, `{"maxCapacity":1950}`).is(http.StatusOK)
+		waiting(w, path, 2000)
 		w.do(http.MethodPost, path+"/enter", "", acting("late")).refuses(http.StatusTooManyRequests, "Queue is full")
 		w.do(http.MethodPost, path+"/admit", `{"count":50}`).is(http.StatusOK)
 		w.do(http.MethodPost, path+"/enter", "", acting("late")).refuses(http.StatusTooManyRequests, "Queue is full")
 		w.do(http.MethodPost, path+"/admit", `{"count":1}`).is(http.StatusOK)
+		waiting(w, path, 1949)
 		w.enter(path, "late")
+	})
+	t.Run("the sessions", func(t *testing.T) {
+		t.Parallel()
+		w, path := many(t, `,"sessionDurationSeconds":60`)
+		ends := func(want any) {
+			t.Helper()
+			for _, p := range w.do(http.MethodPost, path+"/admit", `{"count":2}`).is(http.StatusOK).object()["data"].([]any) {
+				if got := p.(map[string]any)["expiresAt"]; got != want {
+					t.Errorf("the session ends at %v, want %v", got, want)
+				}
+			}
+		}
+		ends("2026-03-01T12:01:00.000Z")
+		w.do(http.MethodPut, path, `{"sessionDurationSeconds":1}`).is(http.StatusOK)
+		ends("2026-03-01T12:00:01.000Z")
+		w.do(http.MethodPut, path, `{"sessionDurationSeconds":null}`).is(http.StatusOK)
+		ends(nil)
+		waiting(w, path, 1994)
+		tick(w, path, time.Minute-time.Millisecond)
+		for i, want := range []string{"ADMITTED", "ADMITTED", "EXPIRED", "EXPIRED", "ADMITTED", "ADMITTED"} {
+			if got := w.status(path, name(i))["status"]; got != want {
+				t.Errorf("%s is %v, want %s", name(i), got, want)
+			}
+		}
 	})
 	t.Run("the close", func(t *testing.T) {
 		t.Parallel()
 		w, path := many(t, "")
 		w.do(http.MethodPut, path, `{"closeAt":"2026-03-01T13:00:00Z"}`).is(http.StatusOK)
 		w.do(http.MethodPut, path, `{"closeAt":"2026-03-01T12:00:30Z"}`).is(http.StatusOK)
+		waiting(w, path, 2000)
 		w.advance(30*time.Second - time.Millisecond)
 		w.enter(path, "last")
 		w.advance(time.Millisecond)
 		w.do(http.MethodPost, path+"/enter", "", acting("late")).refuses(http.StatusBadRequest, "Queue is closed")
-		counts(w, path, 0)
-		if got := w.status(path, "caa"); got["denyReason"] != "QUEUE_CLOSED" {
-			t.Errorf("%v", got)
+		w.do(http.MethodGet, path, "", publishable(myPublic)).is(http.StatusOK).wants(map[string]any{"consumerCount": 0.0, "status": "CLOSED"})
+		for _, c := range []string{name(0), name(1000), "last"} {
+			if got := w.status(path, c); got["status"] != "DENIED" || got["denyReason"] != "QUEUE_CLOSED" {
+				t.Errorf("%v", got)
+			}
 		}
 	})
 }

@@ -265,6 +265,30 @@ func TestContract_queuePosition(t *testing.T) {
 	if again := w.status(path, "b")["ticket"]; again == ticket {
 		t.Errorf("the ticket stays %v", ticket)
 	}
+	// Who is admitted has nothing to wait for; in a queue that is closed nobody knows
+	// how long it takes.
+	w.do(http.MethodPut, path, `{"admissionRate":60}`).is(http.StatusOK)
+	w.admitOne(path, "c")
+	expect(map[string][3]any{"a": {1.0, 1.0, 1000.0}, "c": {0.0, 0.0, 5000.0}, "b": {3.0, 3.0, 1000.0}})
+	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
+	expect(map[string][3]any{"a": {1.0, nil, 1020.0}, "c": {0.0, 0.0, 5000.0}, "b": {3.0, nil, 1060.0}})
+}
+
+// Who is denied is told the first reason that was given, for good.
+func TestContract_denyReasons(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	path := w.openQueue()
+	w.enter(path, "ORDER_LIMIT_EXCEEDED", "FRAUD_DETECTED", "ADMIN_ACTION")
+	w.admitOne(path, "FRAUD_DETECTED")
+	for _, first := range domain.DenyReasons() {
+		for _, reason := range append([]domain.DenyReason{first}, domain.DenyReasons()...) {
+			w.do(http.MethodPost, path+"/deny", fmt.Sprintf(`{"consumerId":%q,"reason":%q}`, first, reason)).is(http.StatusOK).
+				wants(map[string]any{"status": "DENIED", "denyReason": string(first)})
+		}
+		w.do(http.MethodPost, path+"/enter", "", acting(string(first))).is(http.StatusOK).
+			wants(map[string]any{"status": "DENIED", "denyReason": string(first), "position": nil, "admissionToken": nil})
+	}
 }
 
 // Everybody who ever entered is counted where he stands, after each thing that happens.
@@ -494,6 +518,169 @@ func TestContract_queueErrors(t *testing.T) {
 			w.log.fail(nil)
 		}},
 	})
+}
+
+// Admission by the clock: evenly, from the opening to the close, with at most one
+// second's worth saved up, and whatever is done by hand meanwhile.
+func TestContract_queueAdmission(t *testing.T) {
+	t.Parallel()
+	all := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
+	type tick struct {
+		after time.Duration
+		do    func(w *world, path string) // before the time passes
+		want  int                         // how many are admitted by the clock by then
+	}
+	nothing := func(*world, string) {}
+	enter := func(w *world, path string) {
+		for _, consumer := range all { // of whom the first may be admitted at once
+			w.do(http.MethodPost, path+"/enter", "", acting(consumer)).is(http.StatusOK)
+		}
+	}
+	byHand := func(consumer string) func(w *world, path string) {
+		return func(w *world, path string) { w.admitOne(path, consumer) }
+	}
+	set := func(body string) func(w *world, path string) {
+		return func(w *world, path string) { w.do(http.MethodPut, path, body).is(http.StatusOK) }
+	}
+	const ms = time.Millisecond
+	for name, c := range map[string]struct {
+		settings string
+		ticks    []tick
+	}{
+		"100 a minute is one every 600 ms": {`,"admissionRate":100`, []tick{
+			{599 * ms, enter, 0}, {ms, nothing, 1}, {599 * ms, nothing, 1}, {ms, nothing, 2}, {600 * ms, nothing, 3},
+		}},
+		"by hand neither counts nor slows": {`,"admissionRate":100`, []tick{
+			{600 * ms, enter, 1}, {300 * ms, byHand("j"), 1}, {299 * ms, byHand("i"), 1}, {ms, byHand("h"), 2}, {600 * ms, nothing, 3},
+		}},
+		"one second's worth is saved up": {`,"admissionRate":100`, []tick{
+			{time.Hour, nothing, 0}, {199 * ms, enter, 1}, {ms, nothing, 2}, {599 * ms, nothing, 2}, {ms, nothing, 3},
+		}},
+		"what was missed is not caught up": {`,"admissionRate":100`, []tick{{time.Hour, enter, 1}, {200 * ms, nothing, 2}}},
+		"a fast rate admits several at once": {`,"admissionRate":6000`, []tick{
+			{10 * ms, enter, 1}, {49 * ms, nothing, 1}, {ms, nothing, 6}, {50 * ms, nothing, 10},
+		}},
+		"another rate counts from then on": {`,"admissionRate":60`, []tick{
+			{500 * ms, enter, 0}, {49 * ms, set(`{"admissionRate":600}`), 0}, {ms, nothing, 1}, {100 * ms, nothing, 2}, {time.Hour, set(`{"admissionRate":null}`), 2},
+		}},
+		"none when it is closed": {`,"admissionRate":60`, []tick{
+			{time.Second, enter, 1}, {999 * ms, nothing, 1}, {time.Hour, func(w *world, path string) { w.do(http.MethodPost, path+"/close", "").is(http.StatusOK) }, 1},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			path := w.openQueue(c.settings)
+			for i, tick := range c.ticks {
+				tick.do(w, path)
+				w.advance(tick.after)
+				w.at(path, domain.InstantOf(w.config.Clock()).String())
+				for n, consumer := range all[:7] { // by hand are others
+					admitted := w.do(http.MethodGet, path+"/status", "", acting(consumer)).object()["status"] == "ADMITTED"
+					if admitted != (n < tick.want) {
+						t.Errorf("tick %d: %s is admitted: %t, want the first %d", i, consumer, admitted, tick.want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A queue that is closed goes on until the last session has ended by itself.
+func TestContract_queueEndsWithTheLastSession(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	path := w.openQueue(`,"sessionDurationSeconds":60`)
+	w.enter(path, "a", "b", "c")
+	w.admitOne(path, "a")
+	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "CLOSED"})
+	w.advance(time.Second)
+	w.admitOne(path, "b")
+	before := len(w.recorded(path))
+	w.advance(time.Hour)
+	w.at(path, domain.InstantOf(w.config.Clock()).String())
+	want := []string{"ConsumerExpired 2026-03-01T12:01:00.000Z", "ConsumerExpired 2026-03-01T12:01:01.000Z", "Completed 2026-03-01T12:01:01.000Z"}
+	if got := w.recorded(path)[before:]; !slices.Equal(got, want) {
+		t.Errorf("recorded %q, want %q", got, want)
+	}
+	for c, want := range map[string]string{"a": "EXPIRED", "b": "EXPIRED", "c": "DENIED"} {
+		if got := w.status(path, c)["status"]; got != want {
+			t.Errorf("%s is %v, want %s", c, got, want)
+		}
+	}
+}
+
+// At the very millisecond at which something is due it comes first, though no timer
+// has fired, and what is asked for counts behind it.
+func TestContract_queueAtTheVeryMillisecond(t *testing.T) {
+	t.Parallel()
+	const due = "2026-03-01T12:00:01.000Z" // an admission, or the end of a session
+	waits := func(w *world) string {
+		path := w.openQueue(`,"admissionRate":60`)
+		w.enter(path, "a", "b")
+		return path
+	}
+	inside := func(w *world) string {
+		path := w.openQueue(`,"sessionDurationSeconds":1`)
+		w.enter(path, "a", "b")
+		w.admitOne(path, "a")
+		return path
+	}
+	enter := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/enter", "", acting("a")) }
+	leave := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/leave", "", acting("a")) }
+	complete := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/complete", naming("a")) }
+	deny := func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/deny", denying("a")) }
+	admit := func(body string) func(w *world, path string) *reply {
+		return func(w *world, path string) *reply { return w.do(http.MethodPost, path+"/admit", body) }
+	}
+	for name, c := range map[string]struct {
+		given func(w *world) string
+		do    func(w *world, path string) *reply
+		want  string   // "" for 409
+		then  []string // what is recorded
+	}{
+		"who leaves was admitted":                          {waits, leave, "LEFT", []string{"ConsumerAdmitted", "ConsumerLeft"}},
+		"who completes was admitted":                       {waits, complete, "COMPLETED", []string{"ConsumerAdmitted", "ConsumerCompleted"}},
+		"who is denied was admitted":                       {waits, deny, "DENIED", []string{"ConsumerAdmitted", "ConsumerDenied"}},
+		"who enters again was admitted":                    {waits, enter, "ADMITTED", []string{"ConsumerAdmitted"}},
+		"who is admitted by hand was admitted in turn":     {waits, admit(naming("a")), "ADMITTED", []string{"ConsumerAdmitted"}},
+		"who is next by hand is the one behind":            {waits, admit(`{"count":1}`), "b", []string{"ConsumerAdmitted", "ConsumerAdmitted"}},
+		"who completes has no session any more":            {inside, complete, "", []string{"ConsumerExpired"}},
+		"who leaves has no session any more":               {inside, leave, "", []string{"ConsumerExpired"}},
+		"who is denied has no session any more":            {inside, deny, "", []string{"ConsumerExpired"}},
+		"who is admitted by hand has none either":          {inside, admit(naming("a")), "", []string{"ConsumerExpired"}},
+		"who enters has a new entry behind all the others": {inside, enter, "QUEUED", []string{"ConsumerExpired", "ConsumerEntered"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWire(t)
+			path := c.given(w)
+			before := len(w.recorded(path))
+			w.advance(time.Second)
+			switch a := c.do(w, path); c.want {
+			case "":
+				a.refuses(http.StatusConflict, "Not possible in this state")
+			case "b":
+				if got := admitted(a.is(http.StatusOK)); !slices.Equal(got, []string{"b"}) {
+					t.Errorf("admitted %q", got)
+				}
+			default:
+				got := a.is(http.StatusOK).object()
+				if all, ok := got["data"].([]any); ok {
+					got = all[0].(map[string]any)
+				}
+				if got["status"] != c.want || c.want == "QUEUED" && got["position"] != 2.0 {
+					t.Errorf("%v", got)
+				}
+			}
+			for i := range c.then {
+				c.then[i] += " " + due
+			}
+			if got := w.recorded(path)[before:]; !slices.Equal(got, c.then) {
+				t.Errorf("recorded %q, want %q", got, c.then)
+			}
+		})
+	}
 }
 
 // By hand: the next ones in turn, while OPEN and CLOSED.

@@ -135,14 +135,12 @@ func TestNode_isReadyOnceItSaysWhereItListens(t *testing.T) {
 	}
 }
 
-// Whoever enters a queue on two nodes at once has one place in it, and both nodes say
-// which.
-func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, 2)
+// asking asks the nodes of a cluster, for a consumer or for nobody.
+func asking(t *testing.T, c *cluster) func(node int, method, path, body, consumer string) answer {
+	t.Helper()
 	caller := newCaller(t)
 	header := http.Header{"Authorization": {"Bearer " + clusterKey}, "Content-Type": {"application/json"}}
-	ask := func(node int, method, path, body, consumer string) answer {
+	return func(node int, method, path, body, consumer string) answer {
 		h := header.Clone()
 		if consumer != "" {
 			h.Set("X-Consumer-Id", consumer)
@@ -153,6 +151,14 @@ func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
 		}
 		return a
 	}
+}
+
+// Whoever enters a queue on two nodes at once has one place in it, and both nodes say
+// which.
+func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2)
+	ask := asking(t, c)
 	made := ask(0, http.MethodPost, "/api/v1/queues", `{"sequenceId":"drop"}`, "")
 	path := made.header.Get("Location")
 	ask(0, http.MethodPost, path+"/open", "", "")
@@ -179,6 +185,47 @@ func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
 	for i, both := range tickets {
 		if both[0] != both[1] || both[0] == "" {
 			t.Errorf("consumer %d has the tickets %q", i, both)
+		}
+	}
+}
+
+// Who waits is admitted, and a session ends, on time and once, though nobody asks and
+// two nodes keep the time.
+func TestNodes_whatIsDueInAQueueHappensThoughNobodyAsks(t *testing.T) {
+	t.Parallel()
+	// How late it may be: well before the next sweep, so that the timers were told.
+	const latest = 10 * time.Second
+	c := newCluster(t, 2)
+	ask := asking(t, c)
+	made := ask(0, http.MethodPost, "/api/v1/queues", `{"sequenceId":"drop","admissionRate":600,"sessionDurationSeconds":1}`, "")
+	path := made.header.Get("Location")
+	ask(0, http.MethodPost, path+"/open", "", "")
+	const consumers = 6
+	for i := range consumers {
+		if a := ask(0, http.MethodPost, path+"/enter", "", fmt.Sprint("c-", i)); a.status != http.StatusOK {
+			t.Fatalf("%d: %s", a.status, a.body)
+		}
+	}
+	l, stream := c.nodes[0].log, domain.ID(made.object(t)["id"].(string)).Stream()
+	within(t, latest, "all sessions have ended", func() bool {
+		return inTheLog(t, l, stream).Aggregate.(*domain.Queue).Tally == domain.Tally{Expired: consumers}
+	})
+	var turn int64
+	ends := map[int64]domain.Instant{}
+	for r, err := range l.Read(t.Context(), stream, domain.NoStream) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e := r.Event.(type) {
+		case domain.ConsumerAdmitted:
+			if turn++; e.Entry != turn || e.ByHand {
+				t.Errorf("entry %d is admitted in the place of %d, by hand: %t", e.Entry, turn, e.ByHand)
+			}
+			ends[e.Entry] = e.ExpiresAt
+		case domain.ConsumerExpired:
+			if e.At != ends[e.Entry] {
+				t.Errorf("the session of entry %d ended at %s, due %s", e.Entry, e.At, ends[e.Entry])
+			}
 		}
 	}
 }
