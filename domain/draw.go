@@ -47,7 +47,7 @@ func (d *Draw) fields() []field {
 
 func (d *Draw) preset(Defaults) { d.Backfill = true }
 
-func (d *Draw) check(wrong *problems) { d.checkOrder(wrong, "drawAt", d.DrawAt) }
+func (d *Draw) check(wrong *clashes) { d.checkOrder(wrong, "drawAt", d.DrawAt) }
 
 func (d *Draw) created(s Stamp, c Create) Event {
 	commitment := sha256.Sum256(c.Secret[:])

@@ -216,9 +216,14 @@ func TestAuction_prices(t *testing.T) {
 			Kind: k, Given: domaintest.Play(t, k, domaintest.Asked{Now: at("08:00"), Command: create(k, `{"startingBid": 1.5}`)}),
 			Now: at("08:10"), When: update(`{"currencyCode": "JPY"}`), Refused: domain.ValidationFailed, Details: []domain.Detail{finer("startingBid", "JPY")},
 		},
-		"an update that breaks the order": {
+		"an update that breaks the order is told of what it changes": {
 			Kind: k, Given: domaintest.Play(t, k, domaintest.Asked{Now: at("08:00"), Command: create(k, `{"reservePrice": 5}`)}),
-			Now: at("08:10"), When: update(`{"startingBid": 6}`), Refused: domain.ValidationFailed,
+			Now: at("08:10"), When: update(`{"startingBid": 6, "reservePrice": 5}`), Refused: domain.ValidationFailed,
+			Details: []domain.Detail{problem("startingBid", "must not be above reservePrice")},
+		},
+		"an update of both that breaks the order": {
+			Kind: k, Given: domaintest.Play(t, k, domaintest.Asked{Now: at("08:00"), Command: create(k, `{"reservePrice": 5}`)}),
+			Now: at("08:10"), When: update(`{"startingBid": 6, "reservePrice": 4}`), Refused: domain.ValidationFailed,
 			Details: []domain.Detail{problem("reservePrice", "must not be below startingBid")},
 		},
 	})

@@ -61,7 +61,7 @@ func TestBadInput(t *testing.T) {
 		"a time that happens twice":    {body: member("openAt", `"2026-10-25T02:30:00"`), fields: []string{"openAt"}},
 		"close before open":            {body: `{"openAt":"2026-05-02T00:00:00Z","closeAt":"2026-05-01T00:00:00Z"}`, fields: []string{"closeAt"}},
 		"close when it opens":          {body: `{"openAt":"2026-05-01T00:00:00Z","closeAt":"2026-05-01T02:00:00+02:00"}`, fields: []string{"closeAt"}},
-		"settle before close":          {body: `{"closeAt":"2026-07-01T00:00:00Z"}`, fields: []string{"settleAt"}},
+		"settle before close":          {body: `{"settleAt":"2026-06-02T00:00:00Z","closeAt":"2026-07-01T00:00:00Z"}`, fields: []string{"settleAt"}},
 		"the reserve below the start":  {body: `{"startingBid":2,"reservePrice":1}`, fields: []string{"reservePrice"}},
 		"dutch fields where english":   {body: `{"startPrice":9,"floorPrice":1}`, fields: []string{"startPrice", "floorPrice"}},
 		"finer than the currency":      {body: `{"currencyCode":"JPY","startingBid":1.5,"reservePrice":"2.01"}`, fields: []string{"startingBid", "reservePrice"}},
