@@ -113,7 +113,7 @@ func TestClock_firstEventIsNotCreation(t *testing.T) {
 			"update of nothing": update(`{}`),
 			"delete":            domain.Delete{},
 			"step":              domain.Step{To: domain.StatusOpen},
-			"entropy":           domain.SupplyEntropy{Value: "x"},
+			"entropy":           supply("x"),
 		} {
 			s[name+" before the creation"] = domaintest.Scenario{Kind: k, Now: at("09:00"), When: cmd, Refused: notFound}
 			s[name+" after the deletion"] = domaintest.Scenario{Kind: k, Given: gone, Now: at("09:00"), When: cmd, Refused: notFound}
@@ -476,7 +476,7 @@ func TestOtherCommands(t *testing.T) {
 		}
 		if k != domain.KindDraw {
 			s["entropy"] = domaintest.Scenario{
-				Kind: k, Given: list(created(k, "08:00", nil)), Now: at("08:10"), When: domain.SupplyEntropy{Value: "x"},
+				Kind: k, Given: list(created(k, "08:00", nil)), Now: at("08:10"), When: supply("x"),
 				Refused: domain.InvalidTransition,
 			}
 		}
