@@ -287,7 +287,9 @@ func TestContract_errors(t *testing.T) {
 			}
 		}},
 		{"Authentication required", func(w *world) {
-			for _, k := range []string{unknownKey, myRevoked, ""} {
+			_, _, expired := w.newKey(`{"level":"secret","expiresAt":"2026-03-01T12:00:00.001Z"}`)
+			w.advance(time.Millisecond)
+			for _, k := range []string{unknownKey, myRevoked, expired, ""} {
 				w.do(http.MethodGet, queues, "", key(k)).refuses(http.StatusUnauthorized, "Authentication required")
 			}
 		}},
@@ -645,7 +647,14 @@ func TestContract_frozenFields(t *testing.T) {
 		if status == "OPEN" {
 			w.writes(0, func() {
 				w.do(http.MethodPut, path, `{"closeAt":null}`).blames("closeAt")
-				w.do(http.MethodPut, path, `{"closeAt":"2026-04-30T23:59:59.999Z"}`).blames("closeAt")
+				for _, moves := range []string{"closeAt", "drawAt", "settleAt"} {
+					if _, ok := own[moves]; ok {
+						a := w.do(http.MethodPut, path, `{"`+moves+`":"2026-04-30T23:59:59.999Z"}`)
+						if a.refuses(http.StatusBadRequest, "Validation failed"); a.failure().Details[0].Field != moves {
+							w.tb.Errorf("%s: %s", a.what, a.Body)
+						}
+					}
+				}
 			})
 		}
 	})
@@ -847,6 +856,10 @@ func TestContract_lifecycle(t *testing.T) {
 				w.advance(time.Hour)
 				w.at(path, domain.InstantOf(w.config.Clock()).String())
 				w.do(http.MethodPost, path+"/enter", "", acting("d")).refuses(http.StatusBadRequest, "Queue is closed")
+			})
+			w.writes(0, func() {
+				w.do(http.MethodPut, path, `{"admissionRate":null}`).refuses(http.StatusConflict, "Cannot update closed distribution")
+				w.do(http.MethodDelete, path, "").refuses(http.StatusConflict, "Cannot delete active distribution")
 			})
 			w.admitOne(path, "b")
 			w.do(http.MethodPost, path+"/complete", naming("a")).is(http.StatusOK).wants(map[string]any{"status": "COMPLETED"})
