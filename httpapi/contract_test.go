@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -433,7 +434,8 @@ func TestContract_errorsInTime(t *testing.T) {
 			}
 		})
 		in("OUTCOME_UNKNOWN", func(w *world) {
-			release := w.log.silent()
+			release := sync.OnceFunc(w.log.silent())
+			defer release()
 			again := header("Idempotency-Key", "k")
 			a := w.do(http.MethodPost, queues, kindCases[0].body, again).is(http.StatusServiceUnavailable)
 			f := a.failure()
