@@ -60,7 +60,7 @@ func (a *Auction) preset(d Defaults) {
 	a.CurrencyCode, a.WinnerCount, a.AuctionType = d.CurrencyCode, 1, English
 }
 
-func (a *Auction) check(wrong *problems) {
+func (a *Auction) check(wrong *clashes) {
 	a.checkOrder(wrong, "settleAt", a.SettleAt)
 	a.checkType(wrong)
 	for _, f := range a.fields() {
@@ -77,8 +77,9 @@ func (a *Auction) check(wrong *problems) {
 }
 
 // checkType finds fields of the other type of auction, and what a falling price
-// cannot do without.
-func (a *Auction) checkType(wrong *problems) {
+// cannot do without. These are blamed also when only the type changes: they have to
+// be given along with it.
+func (a *Auction) checkType(wrong *clashes) {
 	type own struct {
 		name   string
 		set    bool
@@ -116,9 +117,9 @@ func (a *Auction) checkType(wrong *problems) {
 
 // ascending finds a price that is below the one it may not be below. Prices that
 // are not set are in order.
-func ascending(wrong *problems, name string, price Amount, belowName string, below Amount) {
+func ascending(wrong *clashes, name string, price Amount, belowName string, below Amount) {
 	if price != 0 && below != 0 && price < below {
-		wrong.add(name, "must not be below %s", belowName)
+		wrong.between(name, "must not be below", belowName, "must not be above")
 	}
 }
 

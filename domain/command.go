@@ -38,8 +38,8 @@ type Delete struct{}
 // belongs to the status to now, and Advance does the rest.
 type Step struct{ To Status }
 
-// SupplyEntropy gives a draw what its entropy source published.
-type SupplyEntropy struct{ Value string }
+// SupplyEntropy gives a draw what its entropy source published, as the field value.
+type SupplyEntropy struct{ Fields Fields }
 
 // Enter gives a consumer a place at the back of the line, unless there is one
 // already.

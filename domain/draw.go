@@ -47,7 +47,7 @@ func (d *Draw) fields() []field {
 
 func (d *Draw) preset(Defaults) { d.Backfill = true }
 
-func (d *Draw) check(wrong *problems) { d.checkOrder(wrong, "drawAt", d.DrawAt) }
+func (d *Draw) check(wrong *clashes) { d.checkOrder(wrong, "drawAt", d.DrawAt) }
 
 func (d *Draw) created(s Stamp, c Create) Event {
 	commitment := sha256.Sum256(c.Secret[:])
@@ -104,15 +104,14 @@ func (d *Draw) Decide(now Instant, cmd Command) ([]Event, error) {
 // supply takes the source's value once, while CLOSED. The same value again is
 // nothing new.
 func (d *Draw) supply(now Instant, c SupplyEntropy) ([]Event, error) {
+	var value string
 	var wrong problems
-	if err := checkText(c.Value, 1, 256); err != nil {
-		wrong.add("value", "%s", err)
-	}
+	wrong.readNew(c.Fields, []field{{"value", label{&value, 1, 256}, required}})
 	if err := wrong.refusal(ValidationFailed); err != nil {
 		return nil, err
 	}
 	switch {
-	case d.Entropy != nil && *d.Entropy == c.Value:
+	case d.Entropy != nil && *d.Entropy == value:
 		return nil, nil
 	case d.Entropy != nil:
 		return nil, Refuse(InvalidTransition, "the entropy was supplied already")
@@ -121,7 +120,7 @@ func (d *Draw) supply(now Instant, c SupplyEntropy) ([]Event, error) {
 	case d.Status != StatusClosed:
 		return nil, Refuse(InvalidTransition, "entropy is taken while CLOSED, and it is %s", d.Status)
 	}
-	return []Event{EntropySupplied{Stamp{now}, c.Value}}, nil
+	return []Event{EntropySupplied{Stamp{now}, value}}, nil
 }
 
 // closesAt is when entering ends: at drawAt when there is no closeAt.

@@ -85,6 +85,10 @@ func create(k domain.Kind, body string) domain.Create {
 
 func update(body string) domain.Update { return domain.Update{Fields: fields(body)} }
 
+func supply(value string) domain.SupplyEntropy {
+	return domain.SupplyEntropy{Fields: fields(`{"value": "` + value + `"}`)}
+}
+
 // created is the event of a creation with the required fields only, as set
 // changes it.
 func created(k domain.Kind, clock string, set func(*domain.Common)) domain.Event {

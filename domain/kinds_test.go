@@ -22,7 +22,7 @@ func TestDraw_entropy(t *testing.T) {
 	supplied := func(clock string) domain.Event {
 		return domain.EntropySupplied{Stamp: stamp(clock), Value: "beef"}
 	}
-	supply := domain.SupplyEntropy{Value: "beef"}
+	beef := supply("beef")
 	without, _ := reach(k, domain.StatusClosed)
 	done, _ := reach(k, domain.StatusCompleted)
 	run(t, map[string]domaintest.Scenario{
@@ -41,7 +41,7 @@ func TestDraw_entropy(t *testing.T) {
 		"drawAt passes without it":            {Kind: k, Given: waiting, Now: at("18:00")},
 		"the draw by hand is refused without": {Kind: k, Given: waiting, Now: at("11:30"), When: domain.Step{To: domain.StatusDrawn}, Refused: domain.InvalidTransition},
 		"it comes before drawAt, and the draw waits for drawAt": {
-			Kind: k, Given: waiting, Now: at("11:30"), When: supply, Then: list(supplied("11:30")),
+			Kind: k, Given: waiting, Now: at("11:30"), When: beef, Then: list(supplied("11:30")),
 		},
 		"it came before drawAt, and the draw is at drawAt": {
 			Kind: k, Given: list(waiting, supplied("11:30")), Now: at("18:00"), Then: list(drawn("12:00", "beef"), completed("12:00")),
@@ -51,34 +51,42 @@ func TestDraw_entropy(t *testing.T) {
 			Then: list(updated("11:40", domain.CauseHand, `drawAt "@12:00" "@11:40"`), drawn("11:40", "beef"), completed("11:40")),
 		},
 		"it comes after drawAt, and the draw follows at once": {
-			Kind: k, Given: waiting, Now: at("12:30"), When: supply, Then: list(supplied("12:30"), drawn("12:30", "beef"), completed("12:30")),
+			Kind: k, Given: waiting, Now: at("12:30"), When: beef, Then: list(supplied("12:30"), drawn("12:30", "beef"), completed("12:30")),
 		},
 		"the same again is nothing": {
-			Kind: k, Given: list(waiting, supplied("11:30")), Now: at("11:40"), When: supply,
+			Kind: k, Given: list(waiting, supplied("11:30")), Now: at("11:40"), When: beef,
 		},
 		"the same again after the draw is nothing": {
-			Kind: k, Given: list(waiting, supplied("11:30"), drawn("12:00", "beef"), completed("12:00")), Now: at("12:40"), When: supply,
+			Kind: k, Given: list(waiting, supplied("11:30"), drawn("12:00", "beef"), completed("12:00")), Now: at("12:40"), When: beef,
 		},
 		"another value is refused": {
-			Kind: k, Given: list(waiting, supplied("11:30")), Now: at("11:40"), When: domain.SupplyEntropy{Value: "dead"},
+			Kind: k, Given: list(waiting, supplied("11:30")), Now: at("11:40"), When: supply("dead"),
 			Refused: domain.InvalidTransition,
 		},
-		"too early in DRAFT":     {Kind: k, Given: draft, Now: at("08:10"), When: supply, Refused: domain.InvalidTransition},
-		"too early in SCHEDULED": {Kind: k, Given: planned, Now: at("08:10"), When: supply, Refused: domain.InvalidTransition},
-		"too early in OPEN":      {Kind: k, Given: list(planned, opened("09:00")), Now: at("09:10"), When: supply, Refused: domain.InvalidTransition},
-		"no source was named":    {Kind: k, Given: without, Now: at("11:30"), When: supply, Refused: domain.InvalidTransition},
-		"all is over":            {Kind: k, Given: done, Now: at("12:30"), When: supply, Refused: domain.InvalidTransition},
+		"too early in DRAFT":     {Kind: k, Given: draft, Now: at("08:10"), When: beef, Refused: domain.InvalidTransition},
+		"too early in SCHEDULED": {Kind: k, Given: planned, Now: at("08:10"), When: beef, Refused: domain.InvalidTransition},
+		"too early in OPEN":      {Kind: k, Given: list(planned, opened("09:00")), Now: at("09:10"), When: beef, Refused: domain.InvalidTransition},
+		"no source was named":    {Kind: k, Given: without, Now: at("11:30"), When: beef, Refused: domain.InvalidTransition},
+		"all is over":            {Kind: k, Given: done, Now: at("12:30"), When: beef, Refused: domain.InvalidTransition},
 		"an empty value": {
-			Kind: k, Given: waiting, Now: at("11:30"), When: domain.SupplyEntropy{},
+			Kind: k, Given: waiting, Now: at("11:30"), When: supply(""),
 			Refused: domain.ValidationFailed, Details: []domain.Detail{problem("value", "must have 1 to 256 characters")},
 		},
 		"a value that is too long": {
-			Kind: k, Given: waiting, Now: at("11:30"), When: domain.SupplyEntropy{Value: strings.Repeat("é", 257)},
+			Kind: k, Given: waiting, Now: at("11:30"), When: supply(strings.Repeat("é", 257)),
 			Refused: domain.ValidationFailed, Details: []domain.Detail{problem("value", "must have 1 to 256 characters")},
 		},
 		"a value with control characters": {
-			Kind: k, Given: waiting, Now: at("11:30"), When: domain.SupplyEntropy{Value: "a\tb"},
+			Kind: k, Given: waiting, Now: at("11:30"), When: supply(`a\tb`),
 			Refused: domain.ValidationFailed, Details: []domain.Detail{problem("value", "must not have control characters")},
+		},
+		"half a character": {
+			Kind: k, Given: waiting, Now: at("11:30"), When: supply(`\ud800`),
+			Refused: domain.ValidationFailed, Details: []domain.Detail{problem("value", "must be Unicode: half of a surrogate pair is no character")},
+		},
+		"no value, and what is none": {
+			Kind: k, Given: waiting, Now: at("11:30"), When: domain.SupplyEntropy{Fields: fields(`{"value": null, "x": 1}`)},
+			Refused: domain.ValidationFailed, Details: []domain.Detail{problem("x", "is not a field of this object"), problem("value", "is required")},
 		},
 	})
 }
@@ -216,9 +224,14 @@ func TestAuction_prices(t *testing.T) {
 			Kind: k, Given: domaintest.Play(t, k, domaintest.Asked{Now: at("08:00"), Command: create(k, `{"startingBid": 1.5}`)}),
 			Now: at("08:10"), When: update(`{"currencyCode": "JPY"}`), Refused: domain.ValidationFailed, Details: []domain.Detail{finer("startingBid", "JPY")},
 		},
-		"an update that breaks the order": {
+		"an update that breaks the order is told of what it changes": {
 			Kind: k, Given: domaintest.Play(t, k, domaintest.Asked{Now: at("08:00"), Command: create(k, `{"reservePrice": 5}`)}),
-			Now: at("08:10"), When: update(`{"startingBid": 6}`), Refused: domain.ValidationFailed,
+			Now: at("08:10"), When: update(`{"startingBid": 6, "reservePrice": 5}`), Refused: domain.ValidationFailed,
+			Details: []domain.Detail{problem("startingBid", "must not be above reservePrice")},
+		},
+		"an update of both that breaks the order": {
+			Kind: k, Given: domaintest.Play(t, k, domaintest.Asked{Now: at("08:00"), Command: create(k, `{"reservePrice": 5}`)}),
+			Now: at("08:10"), When: update(`{"startingBid": 6, "reservePrice": 4}`), Refused: domain.ValidationFailed,
 			Details: []domain.Detail{problem("reservePrice", "must not be below startingBid")},
 		},
 	})

@@ -406,7 +406,7 @@ func randomCommand(t *rapid.T, k domain.Kind) domain.Command {
 	case 2, 3, 4:
 		return domain.Step{To: rapid.SampledFrom(slices.Concat(domain.Statuses(), []domain.Status{domain.StatusOpen, domain.StatusOpen, domain.StatusClosed})).Draw(t, "to")}
 	case 5:
-		return domain.SupplyEntropy{Value: rapid.SampledFrom([]string{"beef", "dead", ""}).Draw(t, "value")}
+		return supply(rapid.SampledFrom([]string{"beef", "dead", ""}).Draw(t, "value"))
 	case 6:
 		return domain.Advance{}
 	case 7, 8, 9, 10, 11:

@@ -87,7 +87,7 @@ type Distribution interface {
 	// preset fills in what a creation may leave out.
 	preset(Defaults)
 	// check finds what is wrong with the settings as a whole.
-	check(*problems)
+	check(*clashes)
 	// created is the event that makes a distribution with these settings.
 	created(Stamp, Create) Event
 	// entered reports whether somebody entered or bid.
@@ -118,10 +118,26 @@ func (p *problems) add(field, format string, args ...any) {
 	*p = append(*p, Detail{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
+// clash is that a field does not go with the others: what is wrong with it and, when
+// it is about two alike, what is then wrong with the other.
+type clash struct{ field, other Detail }
+
+type clashes []clash
+
+func (c *clashes) add(field, format string, args ...any) {
+	*c = append(*c, clash{field: Detail{field, fmt.Sprintf(format, args...)}})
+}
+
+// between adds a clash that can be told of either field.
+func (c *clashes) between(field, message, other, otherMessage string) {
+	*c = append(*c, clash{Detail{field, message + " " + other}, Detail{other, otherMessage + " " + field}})
+}
+
 // whole adds what is wrong with d as a whole. It says no more of a field that
 // was complained of already, and nothing when such a field decides what the
-// others mean.
-func (p *problems) whole(d Distribution) {
+// others mean. Of two fields that clash it blames the one that the request
+// changes, as changes tells.
+func (p *problems) whole(d Distribution, changes func(field string) bool) {
 	told := map[string]bool{}
 	for _, w := range *p {
 		told[w.Field] = true
@@ -129,11 +145,15 @@ func (p *problems) whole(d Distribution) {
 	if told["timeZone"] || told["currencyCode"] || told["auctionType"] {
 		return
 	}
-	var more problems
-	d.check(&more)
-	for _, m := range more {
-		if !told[m.Field] {
-			*p = append(*p, m)
+	var found clashes
+	d.check(&found)
+	for _, c := range found {
+		blamed := c.field
+		if c.other.Field != "" && !changes(c.field.Field) && changes(c.other.Field) {
+			blamed = c.other
+		}
+		if !told[blamed.Field] {
+			*p = append(*p, blamed)
 		}
 	}
 }
@@ -251,7 +271,7 @@ func (l *Lifecycle) create(now Instant, c Create, self Distribution) ([]Event, e
 	made.preset(c.Defaults)
 	var wrong problems
 	wrong.readNew(c.Fields, made.fields())
-	wrong.whole(made)
+	wrong.whole(made, func(field string) bool { _, given := c.Fields[field]; return given })
 	if err := wrong.refusal(ValidationFailed); err != nil {
 		return nil, err
 	}
@@ -352,7 +372,7 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 		}
 	})
 	if len(changed) > 0 && len(frozen) == 0 {
-		wrong.whole(next)
+		wrong.whole(next, func(field string) bool { _, differs := changed[field]; return differs })
 	}
 	if err := wrong.refusal(ValidationFailed); err != nil {
 		return nil, err
@@ -418,7 +438,7 @@ func (l *Lifecycle) step(now Instant, c Step, self Distribution) ([]Event, error
 	*next.stepTime(c.To) = now
 	if c.To == StatusOpen {
 		var wrong problems
-		next.check(&wrong)
+		wrong.whole(next, func(string) bool { return false }) // the request names no field
 		if err := wrong.refusal(ValidationFailed); err != nil {
 			return nil, err
 		}
@@ -485,18 +505,18 @@ func earlier(a, b Instant) Instant {
 
 // checkOrder finds a schedule that is out of order: openAt < closeAt ≤ end. end
 // is 0 for a kind without one.
-func (l *Lifecycle) checkOrder(wrong *problems, endName string, end Instant) {
+func (l *Lifecycle) checkOrder(wrong *clashes, endName string, end Instant) {
 	if l.OpenAt != 0 && l.CloseAt != 0 && l.CloseAt <= l.OpenAt {
-		wrong.add("closeAt", "must be after openAt")
+		wrong.between("closeAt", "must be after", "openAt", "must be before")
 	}
 	if end == 0 {
 		return
 	}
 	if l.CloseAt != 0 && end < l.CloseAt {
-		wrong.add(endName, "must not be before closeAt")
+		wrong.between(endName, "must not be before", "closeAt", "must not be after")
 	}
 	if l.OpenAt != 0 && end <= l.OpenAt {
-		wrong.add(endName, "must be after openAt")
+		wrong.between(endName, "must be after", "openAt", "must be before")
 	}
 }
 

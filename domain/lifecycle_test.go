@@ -113,7 +113,7 @@ func TestClock_firstEventIsNotCreation(t *testing.T) {
 			"update of nothing": update(`{}`),
 			"delete":            domain.Delete{},
 			"step":              domain.Step{To: domain.StatusOpen},
-			"entropy":           domain.SupplyEntropy{Value: "x"},
+			"entropy":           supply("x"),
 		} {
 			s[name+" before the creation"] = domaintest.Scenario{Kind: k, Now: at("09:00"), When: cmd, Refused: notFound}
 			s[name+" after the deletion"] = domaintest.Scenario{Kind: k, Given: gone, Now: at("09:00"), When: cmd, Refused: notFound}
@@ -367,6 +367,14 @@ func TestOrderOfTimes(t *testing.T) {
 			},
 			"an update that puts openAt behind closeAt": {
 				Kind: k, Given: list(created(k, "08:00", times("", "11:00"))), Now: at("08:10"), When: update(`{"openAt": "@11:00"}`),
+				Refused: domain.ValidationFailed, Details: []domain.Detail{problem("openAt", "must be before closeAt")},
+			},
+			"an update of both that puts closeAt before openAt": {
+				Kind: k, Given: list(created(k, "08:00", times("", "11:00"))), Now: at("08:10"), When: update(`{"openAt": "@11:00", "closeAt": "@10:00"}`),
+				Refused: domain.ValidationFailed, Details: []domain.Detail{closeAfterOpen},
+			},
+			"a step by hand that would open it behind closeAt": {
+				Kind: k, Given: list(created(k, "08:00", times("", "09:00"))), Now: at("09:00"), When: domain.Step{To: domain.StatusOpen},
 				Refused: domain.ValidationFailed, Details: []domain.Detail{closeAfterOpen},
 			},
 		}
@@ -385,6 +393,19 @@ func TestOrderOfTimes(t *testing.T) {
 		s["without closeAt the end is after openAt"] = domaintest.Scenario{
 			Kind: k, Now: at("08:00"), When: create(k, `{"openAt": "@12:00"}`),
 			Refused: domain.ValidationFailed, Details: []domain.Detail{problem(name, "must be after openAt")},
+		}
+		draft := list(created(k, "08:00", times("", "11:00")))
+		s["an update that moves closeAt behind the end"] = domaintest.Scenario{
+			Kind: k, Given: draft, Now: at("08:10"), When: update(`{"closeAt": "@12:01", "` + name + `": "@12:00"}`),
+			Refused: domain.ValidationFailed, Details: []domain.Detail{problem("closeAt", "must not be after "+name)},
+		}
+		s["an update that moves the end before closeAt"] = domaintest.Scenario{
+			Kind: k, Given: draft, Now: at("08:10"), When: update(`{"` + name + `": "@10:59"}`),
+			Refused: domain.ValidationFailed, Details: []domain.Detail{problem(name, "must not be before closeAt")},
+		}
+		s["an update that moves openAt behind all"] = domaintest.Scenario{
+			Kind: k, Given: draft, Now: at("08:10"), When: update(`{"openAt": "@12:00"}`),
+			Refused: domain.ValidationFailed, Details: []domain.Detail{problem("openAt", "must be before closeAt"), problem("openAt", "must be before "+name)},
 		}
 		s["the end is required"] = domaintest.Scenario{
 			Kind: k, Now: at("08:00"), When: create(k, `{"`+name+`": null}`),
@@ -455,7 +476,7 @@ func TestOtherCommands(t *testing.T) {
 		}
 		if k != domain.KindDraw {
 			s["entropy"] = domaintest.Scenario{
-				Kind: k, Given: list(created(k, "08:00", nil)), Now: at("08:10"), When: domain.SupplyEntropy{Value: "x"},
+				Kind: k, Given: list(created(k, "08:00", nil)), Now: at("08:10"), When: supply("x"),
 				Refused: domain.InvalidTransition,
 			}
 		}

@@ -43,7 +43,7 @@ func (q *Queue) fields() []field {
 
 func (q *Queue) preset(Defaults) {}
 
-func (q *Queue) check(wrong *problems) { q.checkOrder(wrong, "", 0) }
+func (q *Queue) check(wrong *clashes) { q.checkOrder(wrong, "", 0) }
 
 func (q *Queue) created(s Stamp, _ Create) Event {
 	return &QueueCreated{s, q.Identity, q.Common, q.QueueSettings}

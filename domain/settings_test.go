@@ -261,7 +261,7 @@ func TestUpdate_writesWhatChanges(t *testing.T) {
 				Kind: k, Given: given, Now: at("08:10"), When: update(`{"type": 7, "x": 1, "name": 7, "sequenceId": "other", "openAt": "@11:00"}`),
 				Refused: domain.ValidationFailed, Details: []domain.Detail{
 					problem("x", "is not a field of this object"), problem("type", "cannot be changed"), problem("sequenceId", "cannot be changed"),
-					problem("name", "must be a string"), problem("closeAt", "must be after openAt"),
+					problem("name", "must be a string"), problem("openAt", "must be before closeAt"),
 				},
 			},
 			"a time that cannot be read is not measured by what it was": {

@@ -112,7 +112,8 @@ func (s *server) admit(x *exchange, r *http.Request) error {
 }
 
 // authenticateConsumer finds out whose token is shown beside a publishable key. The
-// token is of use beside a key of its own organization only.
+// token is of use beside a key of its own organization only. It says for whom, so
+// nothing else may.
 func (s *server) authenticateConsumer(x *exchange, r *http.Request) error {
 	token, ok := bearer(r)
 	if !ok {
@@ -130,6 +131,9 @@ func (s *server) authenticateConsumer(x *exchange, r *http.Request) error {
 		return domain.Refuse(authenticationRequired, "the access token is not valid")
 	}
 	x.consumer = c.Consumer
+	if _, given := r.Header[onBehalfOf]; given {
+		return invalid(domain.Detail{Field: onBehalfOf, Message: "is for secret keys: the access token says which consumer it is"})
+	}
 	return nil
 }
 
@@ -145,8 +149,6 @@ func (s *server) admitConsumer(x *exchange, r *http.Request) error {
 	switch {
 	case x.level == domain.PublishableKey && x.consumer == "":
 		return domain.Refuse(authenticationRequired, "an access token is needed beside the publishable key")
-	case x.level == domain.PublishableKey && given:
-		return invalid(domain.Detail{Field: onBehalfOf, Message: "is for secret keys: the access token says which consumer it is"})
 	case x.level == domain.PublishableKey:
 		return nil
 	case !given:

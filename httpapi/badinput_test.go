@@ -61,7 +61,7 @@ func TestBadInput(t *testing.T) {
 		"a time that happens twice":    {body: member("openAt", `"2026-10-25T02:30:00"`), fields: []string{"openAt"}},
 		"close before open":            {body: `{"openAt":"2026-05-02T00:00:00Z","closeAt":"2026-05-01T00:00:00Z"}`, fields: []string{"closeAt"}},
 		"close when it opens":          {body: `{"openAt":"2026-05-01T00:00:00Z","closeAt":"2026-05-01T02:00:00+02:00"}`, fields: []string{"closeAt"}},
-		"settle before close":          {body: `{"closeAt":"2026-07-01T00:00:00Z"}`, fields: []string{"settleAt"}},
+		"settle before close":          {body: `{"settleAt":"2026-06-02T00:00:00Z","closeAt":"2026-07-01T00:00:00Z"}`, fields: []string{"settleAt"}},
 		"the reserve below the start":  {body: `{"startingBid":2,"reservePrice":1}`, fields: []string{"reservePrice"}},
 		"dutch fields where english":   {body: `{"startPrice":9,"floorPrice":1}`, fields: []string{"startPrice", "floorPrice"}},
 		"finer than the currency":      {body: `{"currencyCode":"JPY","startingBid":1.5,"reservePrice":"2.01"}`, fields: []string{"startingBid", "reservePrice"}},
@@ -94,6 +94,49 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two fields that do not go together are told of the one that a PUT changes, also when
+// the object is sent back whole.
+func TestBadInput_aClashIsToldOfTheFieldThatIsChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	paths := map[string]string{}
+	for _, c := range kindCases {
+		paths[c.kind], _ = w.create(c.collection, scheduleOf(c.kind, withOpening))
+	}
+	priced, _ := w.create("auctions", scheduleOf("auction", `,"startingBid":2,"reservePrice":3,"buyNowPrice":4`))
+	const early, late = "2026-04-01T00:00:00.000Z", "2026-06-01T00:00:00.000Z"
+	for _, c := range []struct {
+		path, field, value string // JSON
+		other              string
+	}{
+		{paths["queue"], "openAt", `"` + closing + `"`, "closeAt"},
+		{paths["queue"], "closeAt", `"` + opening + `"`, "openAt"},
+		{paths["draw"], "closeAt", `"` + late + `"`, "drawAt"},
+		{paths["draw"], "drawAt", `"` + opening + `"`, "closeAt"},
+		{paths["auction"], "closeAt", `"` + late + `"`, "settleAt"},
+		{paths["auction"], "settleAt", `"` + opening + `"`, "closeAt"},
+		{priced, "startingBid", "5", "reservePrice"},
+		{priced, "reservePrice", "1", "startingBid"},
+		{priced, "reservePrice", "9", "buyNowPrice"},
+		{priced, "buyNowPrice", "1", "reservePrice"},
+	} {
+		object := w.do(http.MethodGet, c.path, "").object()
+		object[c.field] = json.RawMessage(c.value)
+		for _, body := range []string{`{"` + c.field + `":` + c.value + `}`, asJSON(t, object)} {
+			w.writes(0, func() {
+				a := w.do(http.MethodPut, c.path, body).refuses(http.StatusBadRequest, "Validation failed")
+				for i, d := range a.failure().Details {
+					if d.Field != c.field || i == 0 && !strings.HasSuffix(d.Message, " "+c.other) {
+						t.Errorf("%s: %s", a.what, a.Body)
+					}
+				}
+			})
+		}
+	}
+	// Of both, the later one.
+	w.do(http.MethodPut, paths["draw"], `{"closeAt":"`+late+`","drawAt":"`+early+`"}`).blames("drawAt", "drawAt")
 }
 
 // Tokens that were given out and then changed are as good as made up.

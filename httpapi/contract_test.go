@@ -6,8 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/lotline/lotline/domain"
 )
@@ -21,6 +25,24 @@ func runRows(t *testing.T, rows []contractRow) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			r.test(newWire(t))
+		})
+	}
+}
+
+// inBothMedia runs rows about errors once for each media type in which errors are told.
+func inBothMedia(t *testing.T, rows []contractRow) {
+	t.Helper()
+	for _, media := range []string{mediaJSON, mediaProblem} {
+		t.Run(media, func(t *testing.T) {
+			t.Parallel()
+			told := make([]contractRow, len(rows))
+			for i, r := range rows {
+				told[i] = contractRow{r.name, func(w *world) {
+					w.accept = media
+					r.test(w)
+				}}
+			}
+			runRows(t, told)
 		})
 	}
 }
@@ -52,14 +74,24 @@ func TestContract_commonRules(t *testing.T) {
 			w.do(http.MethodPost, queues, ofLength(maxBody+1)).refuses(http.StatusRequestEntityTooLarge, "Content too large")
 		}},
 		{"IDs", func(w *world) {
-			last := ""
-			for range 20 {
-				path, id := w.create("queues", kindCases[0].body)
-				if _, ok := domain.ParseID("queue", id); !ok || id <= last || !strings.HasSuffix(path, id) {
-					w.tb.Errorf("%s after %s", id, last)
+			for _, c := range kindCases {
+				last := ""
+				for range 20 {
+					path, id := w.create(c.collection, c.body)
+					if _, ok := domain.ParseID(c.kind, id); !ok || id <= last || !strings.HasSuffix(path, id) {
+						w.tb.Errorf("%s after %s", id, last)
+					}
+					last = id
+					w.advance(time.Millisecond)
 				}
-				last = id
-				w.advance(time.Millisecond)
+				organization := w.do(http.MethodGet, "/api/v1/distributions/"+last, "").object()["organizationId"].(string)
+				if _, ok := domain.ParseID("org", organization); !ok {
+					w.tb.Errorf("the organization %s", organization)
+				}
+				stored := w.log.streams[domain.ID(last).Stream()][0].ID
+				if events := w.do(http.MethodGet, eventsPath(last), "").is(http.StatusOK); !strings.Contains(events.Body.String(), `"id":"evt_`+domain.Base32(stored)+`"`) {
+					w.tb.Errorf("the event %s is in %s", stored, events.Body)
+				}
 			}
 			w.do(http.MethodPost, queues, `{"sequenceId":"a b"}`).blames("sequenceId")
 			w.do(http.MethodPost, queues, fmt.Sprintf(`{"sequenceId":%q}`, strings.Repeat("~", 128))).is(http.StatusCreated)
@@ -174,6 +206,13 @@ func TestContract_commonRules(t *testing.T) {
 				}
 				w.do(http.MethodPost, queues, `{"sequenceId":"t"}`, k).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
 			})
+			// The events say which command it was, and of which body.
+			for _, r := range w.log.streams[domain.ID(first.id()).Stream()] {
+				command, err := uuid.Parse(r.Metadata.CommandID)
+				if err != nil || command.Version() != 5 || r.Metadata.BodyHash != body(kindCases[0].body).hash() {
+					w.tb.Errorf("%s by %+v", r.Type, r.Metadata)
+				}
+			}
 		}},
 	})
 }
@@ -199,12 +238,27 @@ func TestContract_credentials(t *testing.T) {
 			path, _ := w.create("queues", kindCases[0].body)
 			w.do(http.MethodGet, path, "", publishable(myPublic)).is(http.StatusOK).wants(map[string]any{"status": "PENDING"})
 			w.do(http.MethodPut, path, `{}`, publishable(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
+			w.do(http.MethodPost, "/api/v1/auth/guest", "", publishable(myPublic)).is(http.StatusCreated)
+		}},
+		{"consumer", func(w *world) {
+			path := w.openQueue()
+			guest := w.do(http.MethodPost, "/api/v1/auth/guest", "", publishable(myPublic)).object()
+			for consumer, token := range map[string]string{guest["consumerId"].(string): guest["accessToken"].(string), "c": w.session("c")} {
+				w.do(http.MethodPost, path+"/enter", "", as(token)).is(http.StatusOK).wants(map[string]any{"consumerId": consumer, "status": "QUEUED"})
+				// He is the same whom a secret key acts for.
+				w.do(http.MethodGet, path+"/status", "", acting(consumer)).is(http.StatusOK).wants(map[string]any{"status": "QUEUED"})
+				w.do(http.MethodGet, path+"/status", "", key(token)).refuses(http.StatusUnauthorized, "Authentication required")
+				w.do(http.MethodGet, queues, "", as(token)).refuses(http.StatusUnauthorized, "Secret key required")
+				for _, call := range []string{"", "/status"} {
+					w.do(http.MethodGet, path+call, "", as(token), acting(consumer)).blames("X-Consumer-Id")
+				}
+			}
 		}},
 	})
 }
 
 // Each text is told in both media types. Rows about queues' consumers are in
-// TestContract_queueErrors; those about entering draws and bidding are not here,
+// TestContract_queueErrors, those that take time in TestContract_errorsInTime; those about entering draws and bidding are not here,
 // because that is not served yet.
 func TestContract_errors(t *testing.T) {
 	t.Parallel()
@@ -212,9 +266,14 @@ func TestContract_errors(t *testing.T) {
 		path, _ := w.create(kindCases[i].collection, kindCases[i].body)
 		return path
 	}
-	notFound := func(collection, text string) contractRow {
+	notFound := func(i int, text string) contractRow {
 		return contractRow{text, func(w *world) {
-			w.do(http.MethodGet, "/api/v1/"+collection+"/x", "").refuses(http.StatusNotFound, text)
+			mine, deleted, unknown := made(w, i), made(w, i), "/api/v1/"+kindCases[i].collection+"/x"
+			w.do(http.MethodDelete, deleted, "").is(http.StatusNoContent)
+			for path, o := range map[string]option{mine: key(otherKey), deleted: key(myKey), unknown: key(myKey)} {
+				w.do(http.MethodGet, path, "", o).refuses(http.StatusNotFound, text)
+				w.do(http.MethodPost, path+"/open", "", o).refuses(http.StatusNotFound, text)
+			}
 		}}
 	}
 	rows := []contractRow{
@@ -229,14 +288,26 @@ func TestContract_errors(t *testing.T) {
 			}
 		}},
 		{"Authentication required", func(w *world) {
-			for _, k := range []string{unknownKey, myRevoked, ""} {
+			_, _, expired := w.newKey(`{"level":"secret","expiresAt":"2026-03-01T12:00:00.001Z"}`)
+			w.advance(time.Millisecond)
+			for _, k := range []string{unknownKey, myRevoked, expired, ""} {
 				w.do(http.MethodGet, queues, "", key(k)).refuses(http.StatusUnauthorized, "Authentication required")
 			}
 		}},
 		{"Secret key required", func(w *world) {
 			w.do(http.MethodGet, queues, "", publishable(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
 		}},
-		notFound("queues", "Queue not found"), notFound("draws", "Draw not found"), notFound("auctions", "Auction not found"),
+		notFound(0, "Queue not found"), notFound(1, "Draw not found"), notFound(2, "Auction not found"),
+		{"Not found", func(w *world) {
+			w.do(http.MethodGet, "/api/v1/nothing", "").refuses(http.StatusNotFound, "Not found")
+			w.do(http.MethodGet, "/api/v1/distributions/x", "").refuses(http.StatusNotFound, "Distribution not found")
+			w.do(http.MethodGet, "/api/v1/keys/x", "").refuses(http.StatusNotFound, "Key not found")
+		}},
+		{"413", func(w *world) {
+			w.writes(0, func() {
+				w.do(http.MethodPost, queues, ofLength(maxBody+1)).refuses(http.StatusRequestEntityTooLarge, "Content too large")
+			})
+		}},
 		{"405", func(w *world) {
 			if got := w.do(http.MethodPatch, queues, "").refuses(http.StatusMethodNotAllowed, "Method not allowed").Header().Get("Allow"); got != "GET, HEAD, POST" {
 				w.tb.Errorf("Allow %q", got)
@@ -327,17 +398,56 @@ func TestContract_errors(t *testing.T) {
 			w.log.fail(nil)
 		}},
 	}
+	inBothMedia(t, rows)
+}
+
+// The rows of what takes its time, which passes at once here.
+func TestContract_errorsInTime(t *testing.T) {
+	t.Parallel()
 	for _, media := range []string{mediaJSON, mediaProblem} {
-		t.Run(media, func(t *testing.T) {
-			t.Parallel()
-			told := make([]contractRow, len(rows))
-			for i, r := range rows {
-				told[i] = contractRow{r.name, func(w *world) {
+		in := func(name string, test func(w *world)) {
+			t.Run(media+" "+name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
 					w.accept = media
-					r.test(w)
-				}}
+					test(w)
+				})
+			})
+		}
+		in("Read model is behind", func(w *world) {
+			elsewhere, here := w.api, New(w.config)
+			path, _ := w.create("queues", kindCases[0].body)
+			w.log.hold()
+			written := w.do(http.MethodPut, path, `{"name":"new"}`).is(http.StatusOK)
+			w.api = here
+			position, before := header("X-Position", written.Header().Get("X-Position")), time.Now()
+			a := w.do(http.MethodGet, path, "", position).refuses(http.StatusServiceUnavailable, "Read model is behind")
+			if waited := time.Since(before); waited != 2*time.Second || a.Header().Get("Retry-After") != "1" {
+				w.tb.Errorf("after %s: %v", waited, a.Header())
 			}
-			runRows(t, told)
+			// Where it was written, and without the position, an old answer is better.
+			w.do(http.MethodGet, path, "").is(http.StatusOK).wants(map[string]any{"name": nil})
+			w.log.release()
+			for _, w.api = range []http.Handler{here, elsewhere} {
+				w.do(http.MethodGet, path, "", position).is(http.StatusOK).wants(map[string]any{"name": "new"})
+			}
+		})
+		in("OUTCOME_UNKNOWN", func(w *world) {
+			release := sync.OnceFunc(w.log.silent())
+			defer release()
+			again := header("Idempotency-Key", "k")
+			a := w.do(http.MethodPost, queues, kindCases[0].body, again).is(http.StatusServiceUnavailable)
+			f := a.failure()
+			if f.Error != "Event store unavailable" || f.Code != "OUTCOME_UNKNOWN" || a.Header().Get("Retry-After") != "1" || !strings.Contains(f.Message, "Idempotency-Key") {
+				w.tb.Errorf("%s %v", a.Body, a.Header())
+			}
+			release()
+			// Repeating is safe: it is made once.
+			id := w.do(http.MethodPost, queues, kindCases[0].body, again).is(http.StatusCreated).id()
+			if all := w.do(http.MethodGet, queues, "").page().ids; len(all) != 1 || all[0] != id {
+				w.tb.Errorf("there are %v, made %s", all, id)
+			}
 		})
 	}
 }
@@ -539,7 +649,14 @@ func TestContract_frozenFields(t *testing.T) {
 		if status == "OPEN" {
 			w.writes(0, func() {
 				w.do(http.MethodPut, path, `{"closeAt":null}`).blames("closeAt")
-				w.do(http.MethodPut, path, `{"closeAt":"2026-04-30T23:59:59.999Z"}`).blames("closeAt")
+				for _, moves := range []string{"closeAt", "drawAt", "settleAt"} {
+					if _, ok := own[moves]; ok {
+						a := w.do(http.MethodPut, path, `{"`+moves+`":"2026-04-30T23:59:59.999Z"}`)
+						if a.refuses(http.StatusBadRequest, "Validation failed"); a.failure().Details[0].Field != moves {
+							w.tb.Errorf("%s: %s", a.what, a.Body)
+						}
+					}
+				}
 			})
 		}
 	})
@@ -722,6 +839,44 @@ func TestContract_lifecycle(t *testing.T) {
 			w.at(path, "2026-05-01T03:00:00Z")
 			is(w, path, "CLOSED")
 			w.do(http.MethodPut, path+"/entropy", `{"value":"v"}`).is(http.StatusOK).wants(map[string]any{"status": "COMPLETED"})
+		}},
+		{"OPEN queue: entering, admitting", func(w *world) {
+			path := w.openQueue(`,"admissionRate":60`)
+			w.enter(path, "a", "b")
+			w.advance(time.Second)
+			w.at(path, domain.InstantOf(w.config.Clock()).String())
+			if a, b := w.status(path, "a")["status"], w.status(path, "b")["status"]; a != "ADMITTED" || b != "QUEUED" {
+				w.tb.Errorf("a is %s, b is %s", a, b)
+			}
+		}},
+		{"CLOSED queue: no entries, no automatic admission; who is admitted may finish, by hand goes on", func(w *world) {
+			path := w.openQueue(`,"admissionRate":60`)
+			w.enter(path, "a", "b", "c")
+			w.admitOne(path, "a")
+			w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "CLOSED"})
+			w.writes(0, func() {
+				w.advance(time.Hour)
+				w.at(path, domain.InstantOf(w.config.Clock()).String())
+				w.do(http.MethodPost, path+"/enter", "", acting("d")).refuses(http.StatusBadRequest, "Queue is closed")
+			})
+			w.writes(0, func() {
+				w.do(http.MethodPut, path, `{"admissionRate":null}`).refuses(http.StatusConflict, "Cannot update closed distribution")
+				w.do(http.MethodDelete, path, "").refuses(http.StatusConflict, "Cannot delete active distribution")
+			})
+			w.admitOne(path, "b")
+			w.do(http.MethodPost, path+"/complete", naming("a")).is(http.StatusOK).wants(map[string]any{"status": "COMPLETED"})
+			is(w, path, "CLOSED")
+		}},
+		{"COMPLETED queue: nobody admitted is unfinished, and who still waits is DENIED", func(w *world) {
+			path := w.openQueue()
+			w.enter(path, "a", "b")
+			w.admitOne(path, "a")
+			w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
+			w.writes(2, func() { w.do(http.MethodPost, path+"/complete", naming("a")).is(http.StatusOK) }) // one for all who wait
+			is(w, path, "COMPLETED")
+			if got := w.status(path, "b"); got["status"] != "DENIED" || got["denyReason"] != "QUEUE_CLOSED" {
+				w.tb.Errorf("who waited: %v", got)
+			}
 		}},
 		{"DRAWN draw: COMPLETED follows at once without entrants", func(w *world) {
 			path := w.reach("draw", "COMPLETED")

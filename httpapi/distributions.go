@@ -173,12 +173,7 @@ func (s *server) supplyEntropy(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := &params{fields: fields}
-	value := p.text("value")
-	if err := p.refusal("value"); err != nil {
-		return err
-	}
-	result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.SupplyEntropy{Value: value}})
+	result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.SupplyEntropy{Fields: fields}})
 	if err != nil {
 		return err
 	}

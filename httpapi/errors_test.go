@@ -347,6 +347,7 @@ func TestMethodsAndPaths(t *testing.T) {
 	} {
 		w.do(http.MethodPost, path, "").refuses(http.StatusNotFound, "Not found")
 	}
+	w.do(http.MethodOptions, "*", "").refuses(http.StatusNotFound, "Not found")
 }
 
 func TestHeadersOfEveryAnswer(t *testing.T) {

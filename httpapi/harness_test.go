@@ -422,6 +422,12 @@ func (a *reply) failure() failure {
 	if f.RequestID == "" || f.RequestID != a.Header().Get("X-Request-Id") {
 		a.tb.Fatalf("%s: requestId %q, header %q", a.what, f.RequestID, a.Header().Get("X-Request-Id"))
 	}
+	if a.Header().Get("Content-Type") == mediaProblem {
+		p := problem{failure: f}
+		if err := json.Unmarshal(a.Body.Bytes(), &p); err != nil || p.Title != f.Error || p.Status != a.Code || p.Detail != f.Message || !strings.Contains(a.what, p.Instance) || p.Instance == "" {
+			a.tb.Fatalf("%s: no problem of RFC 9457: %s", a.what, a.Body)
+		}
+	}
 	return f
 }
 

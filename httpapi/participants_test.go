@@ -379,7 +379,7 @@ func TestContract_queueErrors(t *testing.T) {
 			}
 		}
 	}
-	runRows(t, []contractRow{
+	inBothMedia(t, []contractRow{
 		{"423 in DRAFT", func(w *world) {
 			path, _ := w.create("queues", `{"sequenceId":"s","closeAt":"`+closing+`"}`)
 			w.writes(0, func() {
@@ -495,6 +495,23 @@ func TestContract_queueErrors(t *testing.T) {
 					w.do(http.MethodPost, path+"/deny", denying("c"), o).refuses(http.StatusNotFound, "Queue not found")
 					w.do(http.MethodPost, path+"/validate", `{"consumerId":"c","token":"x"}`, o).refuses(http.StatusNotFound, "Queue not found")
 				}
+			})
+		}},
+		{"404 Consumer not in queue", func(w *world) {
+			path := w.openQueue()
+			w.writes(0, func() {
+				w.do(http.MethodPost, path+"/leave", "", acting("c")).refuses(http.StatusNotFound, "Consumer not in queue")
+				w.do(http.MethodGet, path+"/status", "", acting("c")).refuses(http.StatusNotFound, "Consumer not in queue")
+				w.do(http.MethodPost, path+"/admit", naming("c")).refuses(http.StatusNotFound, "Consumer not in queue")
+				w.do(http.MethodPost, path+"/complete", naming("c")).refuses(http.StatusNotFound, "Consumer not in queue")
+				w.do(http.MethodPost, path+"/deny", denying("c")).refuses(http.StatusNotFound, "Consumer not in queue")
+			})
+		}},
+		{"409 Not possible in this state", func(w *world) {
+			path := w.openQueue()
+			w.enter(path, "c")
+			w.writes(0, func() {
+				w.do(http.MethodPost, path+"/complete", naming("c")).refuses(http.StatusConflict, "Not possible in this state")
 			})
 		}},
 		{"500 Distribution history is inconsistent", func(w *world) {

@@ -93,6 +93,8 @@ func httpServer(h http.Handler) *http.Server {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		// "OPTIONS *" is for h, which has no such path.
+		DisableGeneralOptionsHandler: true,
 	}
 }
 

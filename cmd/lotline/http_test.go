@@ -121,6 +121,23 @@ func TestHTTPServer_refusesFloodsOfHeaders(t *testing.T) {
 	}
 }
 
+// The library would answer for the server as a whole, without the API's headers.
+func TestHTTPServer_askingOfNoPathIsARequestLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		overPipe(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+		}, func(client io.Writer) {
+			_, _ = io.WriteString(client, "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		}, func(client net.Conn) {
+			answer, err := io.ReadAll(client)
+			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 404 ") {
+				t.Errorf("%q, %v", answer, err)
+			}
+		})
+	})
+}
+
 // The API's document says so: what cannot be read as HTTP is answered before there
 // is a request, by the library, in plain text and without a request id.
 func TestHTTPServer_whatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {

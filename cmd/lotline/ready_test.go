@@ -1,7 +1,14 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -61,4 +68,51 @@ func TestServe_saysHowFarItIsWhileItCatchesUp(t *testing.T) {
 	}
 	n.caughtUp.Store(true)
 	eventually(t, "it is ready", func() bool { c := projections(); return c.Err == nil && c.Detail == nil })
+}
+
+// Each part is named, and the node is not ready before the last of them is.
+func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
+	t.Parallel()
+	c := newClusterStore(t)
+	n := c.openNode(t, lockedDir(t))
+	client := newHTTPClient(t)
+	told := func() string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+"/readyz", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Body.Close()
+		var body struct{ Checks map[string]struct{ OK bool } }
+		if err := json.NewDecoder(a.Body).Decode(&body); err != nil {
+			t.Fatal(err)
+		}
+		parts := []string{strconv.Itoa(a.StatusCode)}
+		for _, name := range slices.Sorted(maps.Keys(body.Checks)) {
+			parts = append(parts, fmt.Sprintf("%s %t", name, body.Checks[name].OK))
+		}
+		return strings.Join(parts, ", ")
+	}
+	shows := func(want string) {
+		t.Helper()
+		if got := told(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	shows("503, eventStore true, histories true, projections false, timers false")
+	if !n.catchUp(t.Context()) {
+		t.Fatal("it did not catch up")
+	}
+	shows("503, eventStore true, histories true, projections true, timers false")
+	n.keepTime()
+	eventually(t, "nothing is overdue", n.scheduler.CaughtUp)
+	shows("200, eventStore true, histories true, projections true, timers true")
+	n.link.cut()
+	eventually(t, "the parts that need the store are named", func() bool {
+		return told() == "503, eventStore false, histories true, projections false, timers true"
+	})
 }
