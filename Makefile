@@ -58,6 +58,10 @@ race: ## Run the tests with the race detector, in random order
 client-tests: ## Run the official client's own tests against the embedded store
 	tools/client-tests.sh
 
+.PHONY: node-client-tests
+node-client-tests: ## Test the embedded store through the official clients for NodeJS; needs root to install node when it is missing
+	tools/node-client-tests.sh
+
 .PHONY: console-test
 console-test: ## Try the console in headless Chromium; needs npm, and root to install Chromium
 	tools/console-tests.sh
@@ -113,10 +117,6 @@ bench-large: ## Run the benchmarks of the whole engine at the sizes that count (
 cover: ## Run the tests and show what they cover
 	go test -coverpkg=./... -coverprofile=coverage.out ./...
 	go tool cover -func=coverage.out | tail -n 1
-
-.PHONY: node-client
-node-client: build ## Try the embedded store with the official client for NodeJS (needs node, npm and openssl)
-	cd tools/node-client && npm ci --ignore-scripts --no-audit --no-fund && node try.mjs "$(CURDIR)/bin/lotline"
 
 .PHONY: zones
 zones: ## Bring the time-zone database up to this Go release's

@@ -20,13 +20,18 @@ type features struct {
 	offered func() map[string]grpc.ServiceInfo
 }
 
+const persistentService = "event_store.client.persistent_subscriptions.persistentsubscriptions/"
+
 // variants are what a method can do beyond what it always could.
 var variants = map[string][]string{
-	"event_store.client.streams.streams/batchappend":                             {"deadline_duration"},
-	"event_store.client.persistent_subscriptions.persistentsubscriptions/create": {"stream", "all"},
-	"event_store.client.persistent_subscriptions.persistentsubscriptions/update": {"stream", "all"},
-	"event_store.client.persistent_subscriptions.persistentsubscriptions/delete": {"stream", "all"},
-	"event_store.client.persistent_subscriptions.persistentsubscriptions/read":   {"stream", "all"},
+	"event_store.client.streams.streams/batchappend": {"deadline_duration"},
+	persistentService + "create":                     {"stream", "all"},
+	persistentService + "update":                     {"stream", "all"},
+	persistentService + "delete":                     {"stream", "all"},
+	persistentService + "read":                       {"stream", "all"},
+	persistentService + "getinfo":                    {"stream", "all"},
+	persistentService + "list":                       {"stream", "all"},
+	persistentService + "replayparked":               {"stream", "all"},
 }
 
 // GetSupportedMethods names the services and methods that are registered, in lower

@@ -124,18 +124,41 @@ func namedGroup(stream, name string) (groupSettings, error) {
 	return groupSettings{Stream: stream, Group: name}, nil
 }
 
+// sharedStream is the name of a stream that a group can be on. The whole log has
+// fields of its own.
+func sharedStream(identifier *shared.StreamIdentifier) (string, error) {
+	stream, err := streamName(identifier)
+	if err == nil && stream == allStream {
+		err = status.Error(codes.InvalidArgument, "$all is not a stream: the request has another field for it")
+	}
+	return stream, err
+}
+
+// formerSource says on what a group is and where it starts by the fields of before
+// groups could be on $all. The clients for NodeJS know no others for a stream.
+func formerSource(identifier *shared.StreamIdentifier, revision uint64) (stream string, from int64, err error) {
+	if from = clamp(revision); revision == math.MaxUint64 {
+		from = startFromEnd
+	}
+	stream, err = sharedStream(identifier)
+	return stream, from, err
+}
+
 func createdSettings(options *persistentpb.CreateReq_Options) (groupSettings, error) {
 	var stream string
 	var from int64
 	var chosen *groupFilter
 	switch source := options.GetStreamOption().(type) {
-	case *persistentpb.CreateReq_Options_Stream:
+	case nil:
 		var err error
-		if stream, err = streamName(source.Stream.GetStreamIdentifier()); err != nil {
+		//nolint:staticcheck // see formerSource
+		if stream, from, err = formerSource(options.GetStreamIdentifier(), options.GetSettings().GetRevision()); err != nil {
 			return groupSettings{}, err
 		}
-		if stream == allStream {
-			return groupSettings{}, status.Error(codes.InvalidArgument, "$all is not a stream: the request has another field for it")
+	case *persistentpb.CreateReq_Options_Stream:
+		var err error
+		if stream, err = sharedStream(source.Stream.GetStreamIdentifier()); err != nil {
+			return groupSettings{}, err
 		}
 		switch start := source.Stream.GetRevisionOption().(type) {
 		case *persistentpb.CreateReq_StreamOptions_Revision:
@@ -159,8 +182,6 @@ func createdSettings(options *persistentpb.CreateReq_Options) (groupSettings, er
 			}
 			chosen = &groupFilter{ByType: byType, Regex: expression.GetRegex(), Prefixes: expression.GetPrefix()}
 		}
-	default:
-		return groupSettings{}, status.Error(codes.InvalidArgument, "a group is on a stream or on $all")
 	}
 	strategy := options.GetSettings().GetConsumerStrategy()
 	if strategy == "" {
@@ -179,9 +200,15 @@ func updatedSettings(options *persistentpb.UpdateReq_Options) (groupSettings, er
 	var stream string
 	var from int64
 	switch source := options.GetStreamOption().(type) {
+	case nil:
+		var err error
+		//nolint:staticcheck // see formerSource
+		if stream, from, err = formerSource(options.GetStreamIdentifier(), options.GetSettings().GetRevision()); err != nil {
+			return groupSettings{}, err
+		}
 	case *persistentpb.UpdateReq_Options_Stream:
 		var err error
-		if stream, err = streamName(source.Stream.GetStreamIdentifier()); err != nil {
+		if stream, err = sharedStream(source.Stream.GetStreamIdentifier()); err != nil {
 			return groupSettings{}, err
 		}
 		switch start := source.Stream.GetRevisionOption().(type) {
@@ -198,8 +225,6 @@ func updatedSettings(options *persistentpb.UpdateReq_Options) (groupSettings, er
 		case *persistentpb.UpdateReq_AllOptions_End:
 			from = startFromEnd
 		}
-	default:
-		return groupSettings{}, status.Error(codes.InvalidArgument, "a group is on a stream or on $all")
 	}
 	return newSettings(stream, options.GetGroupName(), from, options.GetSettings(), options.GetSettings().GetNamedConsumerStrategy().String())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -588,6 +589,51 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	deliverAll(t, consume(t, client, "s", "lost", 2), 0, 1)
 }
 
+func TestPersistent_aGroupIsMadeAndChangedByTheFormerFields(t *testing.T) {
+	t.Parallel()
+	server := start(t)
+	client := server.connect(t)
+	connection, err := grpc.NewClient("unix:"+server.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	raw := persistentpb.NewPersistentSubscriptionsClient(connection)
+	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(3)...)
+	stream := &shared.StreamIdentifier{StreamName: []byte("s")}
+	//nolint:staticcheck // deprecated they are, and still in use
+	create := func(group string, revision uint64) {
+		t.Helper()
+		_, err := raw.Create(within(t), &persistentpb.CreateReq{Options: &persistentpb.CreateReq_Options{
+			StreamIdentifier: stream, GroupName: group, Settings: &persistentpb.CreateReq_Settings{
+				Revision: revision, MaxCheckpointCount: 1, LiveBufferSize: 1, ReadBatchSize: 10, HistoryBufferSize: 10, ConsumerStrategy: strategyRoundRobin,
+			},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	create("all of it", 0)
+	create("the last", 2)
+	create("what comes", math.MaxUint64)
+	create("changed", math.MaxUint64)
+	//nolint:staticcheck // as above
+	_, err = raw.Update(within(t), &persistentpb.UpdateReq{Options: &persistentpb.UpdateReq_Options{
+		StreamIdentifier: stream, GroupName: "changed", Settings: &persistentpb.UpdateReq_Settings{
+			Revision: 1, MaxCheckpointCount: 1, LiveBufferSize: 1, ReadBatchSize: 10, HistoryBufferSize: 10,
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliverAll(t, consume(t, client, "s", "all of it", 3), 0, 1, 2)
+	deliverAll(t, consume(t, client, "s", "the last", 3), 2)
+	awaitInfo(t, client, "s", "changed", func(info *esdb.PersistentSubscriptionInfo) bool { return info.Settings.StartFrom == esdb.Revision(1) })
+	coming := consume(t, client, "s", "what comes", 3)
+	mustAppend(t, client, "s", esdb.Any{}, newEvents(1)...)
+	deliverAll(t, coming, 3)
+}
+
 func TestPersistent_refusals(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -657,7 +703,10 @@ func TestPersistent_refusals(t *testing.T) {
 		"a group that exists":         {create(func(o *options, _ *setting) { o.GetStream().StreamIdentifier = identifier("s") }), codes.AlreadyExists, "persistent-subscription-exists"},
 		"a group without a stream":    {create(func(o *options, _ *setting) { o.StreamOption = nil }), codes.InvalidArgument, ""},
 		"a stream called $all":        {create(func(o *options, _ *setting) { o.GetStream().StreamIdentifier = identifier("$all") }), codes.InvalidArgument, ""},
-		"a long name":                 {create(func(o *options, _ *setting) { o.GroupName = strings.Repeat("g", maxStreamName) }), codes.InvalidArgument, ""},
+		"a group on $all by the former field": {create(func(o *options, _ *setting) {
+			o.StreamOption, o.StreamIdentifier = nil, identifier("$all") //nolint:staticcheck // that is the one
+		}), codes.InvalidArgument, ""},
+		"a long name": {create(func(o *options, _ *setting) { o.GroupName = strings.Repeat("g", maxStreamName) }), codes.InvalidArgument, ""},
 		"a negative timeout": {create(func(_ *options, s *setting) {
 			s.MessageTimeout = &persistentpb.CreateReq_Settings_MessageTimeoutMs{MessageTimeoutMs: -1}
 		}), codes.InvalidArgument, ""},

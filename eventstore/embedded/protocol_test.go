@@ -512,6 +512,12 @@ func TestFeatures_areWhatIsServed(t *testing.T) {
 			t.Errorf("variants of %s, which is not served", name)
 		}
 	}
+	// Without these the clients for NodeJS ask by HTTP, or do not ask at all.
+	for _, method := range []string{"create", "update", "delete", "read", "getinfo", "list", "replayparked"} {
+		if name := persistentService + method; !slices.Equal(offered[name], []string{"stream", "all"}) {
+			t.Errorf("%s can %v", name, offered[name])
+		}
+	}
 }
 
 // A reader that does not take what is sent costs a page and what is on the way,
