@@ -51,7 +51,6 @@ type cli struct {
 }
 
 func main() {
-	collectSeldom()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)

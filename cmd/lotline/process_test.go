@@ -40,7 +40,6 @@ func TestMain(m *testing.M) {
 		installFaults()
 		main()
 	}
-	collectSeldom() // as the program does, for the benchmarks of what is in it
 	goleak.VerifyTestMain(m)
 }
 
