@@ -249,14 +249,7 @@ func (b *bench) checkQueue(ctx context.Context, q *benchQueue, v *benchVerdicts)
 		return err
 	}
 	b.checkEntries(q, line, v)
-	for i, at := range line.admitted {
-		within := i
-		for within < len(line.admitted) && line.admitted[within].Time().Sub(at.Time()) < time.Minute {
-			within++
-		}
-		most := int(math.Ceil(float64(q.rate) * 61 / 60))
-		v.of(claimRate).hold(within-i <= most, "%d from %s on, of at most %d", within-i, at, most)
-	}
+	line.checkRate(q.rate, v)
 	var shown struct {
 		ConsumerCount int64 `json:"consumerCount"`
 	}
@@ -265,6 +258,18 @@ func (b *bench) checkQueue(ctx context.Context, q *benchQueue, v *benchVerdicts)
 	}
 	v.of(claimTally).hold(shown.ConsumerCount == line.waiting, "%d, of whom the history has %d", shown.ConsumerCount, line.waiting)
 	return nil
+}
+
+// checkRate looks at the 60 seconds that begin with each admission.
+func (l *benchLine) checkRate(rate int64, v *benchVerdicts) {
+	most := int(math.Ceil(float64(rate) * 61 / 60))
+	end := 0 // behind the last of the 60 seconds: it only goes forward
+	for i, at := range l.admitted {
+		for end < len(l.admitted) && l.admitted[end].Time().Sub(at.Time()) < time.Minute {
+			end++
+		}
+		v.of(claimRate).hold(end-i <= most, "%d from %s on, of at most %d", end-i, at, most)
+	}
 }
 
 // checkEntries compares the history's entries with those that were acknowledged.

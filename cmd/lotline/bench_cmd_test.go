@@ -22,6 +22,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lotline/lotline/domain"
 )
 
 // shortBench are the flags of a run that measures little.
@@ -433,5 +435,26 @@ func TestBench_countsWhatTakesLongerThanItsScale(t *testing.T) {
 	}
 	if h.TotalCount() != 3 || h.Max() < (10*time.Minute).Microseconds() {
 		t.Errorf("%d are counted, the longest as %d µs", h.TotalCount(), h.Max())
+	}
+}
+
+// A million admissions within a minute are looked at once each, not once for each
+// that came a minute before: a launch of that size was never done with checking.
+func TestBench_checksTheRateOfAMillionAdmissions(t *testing.T) {
+	t.Parallel()
+	const admissions = 1_000_000
+	line := &benchLine{}
+	for i := range admissions {
+		line.admitted = append(line.admitted, domain.InstantOf(time.UnixMicro(int64(i)*50)))
+	}
+	for _, c := range []struct{ rate, broken int64 }{
+		{admissions, 0},
+		{10_000, admissions - 10_167}, // the last 10,167 are as many as there may be
+	} {
+		v := &benchVerdicts{}
+		line.checkRate(c.rate, v)
+		if got := v.of(claimRate); got.Looked != admissions || got.Broken != c.broken {
+			t.Errorf("with %d a minute: %+v", c.rate, got)
+		}
 	}
 }
