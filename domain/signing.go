@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -60,8 +61,7 @@ func (k SigningKey) over(now Instant) bool {
 // Next is the key that follows when the time of k is over. It has not been made
 // then, but can be told to those who verify ahead of time.
 func (k SigningKey) Next() SigningKey {
-	secret := deriveSecret(k.Secret.Plain, "lotline-signing-next-v1")
-	return newSigningKey(hex.EncodeToString(secret[:]))
+	return freshSigningKey(deriveSecret(k.Secret.Plain, "lotline-signing-next-v1"))
 }
 
 func newSigningKey(secret string) SigningKey {
@@ -151,8 +151,17 @@ func (s *SigningKeys) Decide(now Instant, cmd Command) ([]Event, error) {
 	return nil, Refuse(InvalidTransition, "signing keys do not take %T", cmd)
 }
 
+// freshSigningKey is a key that is made from a secret. Its id does not begin with a
+// dash: on a command line, where it may have to be revoked in a hurry, it would be
+// taken for a flag.
 func freshSigningKey(secret [32]byte) SigningKey {
-	return newSigningKey(hex.EncodeToString(secret[:]))
+	for {
+		k := newSigningKey(hex.EncodeToString(secret[:]))
+		if !strings.HasPrefix(k.ID, "-") {
+			return k
+		}
+		secret = sha256.Sum256(secret[:])
+	}
 }
 
 // made says that k is made. The event has a secret of its own: it is sealed where it

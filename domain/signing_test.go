@@ -97,6 +97,17 @@ func TestSigningKey_next(t *testing.T) {
 	}
 }
 
+// Of 64 ids one would begin with a dash, and could not be given to lotline signing
+// revoke.
+func TestSigningKey_theIDIsNotTakenForAFlag(t *testing.T) {
+	t.Parallel()
+	for n := range byte(255) { // of which four would
+		if k := signer(signingSecret(n)); k.ID[0] == '-' || k.Next().ID[0] == '-' {
+			t.Errorf("%s, then %s", k.ID, k.Next().ID)
+		}
+	}
+}
+
 // docs/integrity.md shows this example; RFC 8037 has the thumbprint of another.
 func TestSigningKey_theDocumentedExample(t *testing.T) {
 	t.Parallel()

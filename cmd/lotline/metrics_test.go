@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,11 @@ func TestMetrics_tellWhatHappened(t *testing.T) {
 	first, second := c.nodes[0].engine(t), c.nodes[1].engine(t)
 	key := clusterKey
 	before := scrape(t, first.url+"/metrics")
+	// Prometheus' own handler answers it, in the API's place. It is as the document
+	// says.
+	if vary := first.must(200, "GET", "/metrics", "", "").header.Values("Vary"); !slices.Equal(vary, []string{"Accept", "Accept-Encoding"}) {
+		t.Errorf("the figures vary by %q", vary)
+	}
 
 	path := first.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`, "Idempotency-Key", "k").header.Get("Location")
 	first.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`, "Idempotency-Key", "k")
