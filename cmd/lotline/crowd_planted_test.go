@@ -136,8 +136,9 @@ func TestCrowd_findsWhatIsPlanted(t *testing.T) {
 			*e.call(func(c *crowdCall) bool { return e.entered(c) && c.shown[0].Position != nil }).shown[0].Position += 1000
 		}, []string{claimExplained}},
 		"a ticket changes": {func(e *crowdEvidence) {
-			e.call(func(c *crowdCall) bool { return c.op == crowdStatus && c.status == http.StatusOK }).shown[0].Ticket = "AAAAAAAA"
-			e.call(e.entered).shown[0].Ticket = "AAAAAAAA"
+			one := e.call(func(c *crowdCall) bool { return c.op == crowdStatus && c.status == http.StatusOK })
+			other := e.call(func(c *crowdCall) bool { return e.entered(c) && c.consumer != one.consumer })
+			one.shown[0].Ticket, other.shown[0].Ticket = "AAAAAAAA", "AAAAAAAA"
 		}, []string{claimTicket}},
 	} {
 		t.Run(name, func(t *testing.T) {
