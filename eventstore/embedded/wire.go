@@ -12,8 +12,8 @@ import (
 )
 
 // encoded is a message in protocol buffers already. Each event that somebody reads
-// or follows is sent as one, because general encoding takes twice as long as
-// reading the event from the file.
+// or follows is sent as one, because general encoding takes as long as reading the
+// event from the file.
 type encoded []byte
 
 // codec is gRPC's for protocol buffers, which sends what is encoded as it is.
