@@ -15,6 +15,8 @@ type Aggregate interface {
 	Evolve(e Event) error
 	// Wake is when Advance has something to do next, or 0 for never.
 	Wake() Instant
+	// Time is the latest time in the stream, or 0 before the first event.
+	Time() Instant
 	// Fork returns a copy that evolves apart from the original.
 	Fork() Aggregate
 }
@@ -66,6 +68,10 @@ func (c *Claims) Evolve(e Event) error {
 
 // Wake implements Aggregate.
 func (c *Claims) Wake() Instant { return 0 }
+
+// Time implements Aggregate. A claim is one event, so that no later one has to come
+// behind its time.
+func (c *Claims) Time() Instant { return 0 }
 
 // Fork implements Aggregate.
 func (c *Claims) Fork() Aggregate {

@@ -31,6 +31,7 @@ type AuctionSettings struct {
 // has not been created. Not safe for concurrent use.
 type Auction struct {
 	Lifecycle
+	noParticipants
 	AuctionSettings
 }
 
@@ -127,8 +128,6 @@ func (a *Auction) created(s Stamp, _ Create) Event {
 	return &AuctionCreated{s, a.Identity, a.Common, a.AuctionSettings}
 }
 
-func (a *Auction) entered() bool { return false }
-
 // AppendJSON appends the auction as an admin sees it.
 func (a *Auction) AppendJSON(dst []byte) []byte { return appendFields(dst, a.fields()) }
 
@@ -139,7 +138,7 @@ func (a *Auction) AppendPublicJSON(dst []byte) []byte {
 	if a.AuctionType == Dutch {
 		start = &a.StartPrice
 	}
-	return appendFields(dst, a.publicFields(
+	return appendFields(dst, a.publicFields(a,
 		field{"settleAt", instant{&a.SettleAt, &a.TimeZone}, 0},
 		field{"startingPrice", money{start}, 0},
 		field{"reserveMet", shown(func(dst []byte) []byte { return append(dst, "false"...) }), computed},

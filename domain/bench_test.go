@@ -102,7 +102,7 @@ func BenchmarkQueue_participation(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				i = (i + 1) % len(ids)
-				if p, ok := q.Participation(ids[i]); !ok || p.Position != at[i]+1 {
+				if p, ok := q.Place(ids[i]); !ok || p.Position != at[i]+1 {
 					b.Fatalf("%+v", p)
 				}
 			}

@@ -98,28 +98,29 @@ type RevokeKey struct {
 // Claim says that the creation which this stream is for makes ID.
 type Claim struct{ ID ID }
 
-// ConsumerCommand is a command about a consumer in a queue, or, as Admit with a
-// Count, about several.
-type ConsumerCommand interface {
-	Command
-	// Consumer is whom the command names, or "".
-	Consumer() string
-}
-
-// Consumer is who enters.
+// Consumer implements ConsumerCommand.
 func (c Enter) Consumer() string { return c.ConsumerID }
 
-// Consumer is who leaves.
+// Consumer implements ConsumerCommand.
 func (c Leave) Consumer() string { return c.ConsumerID }
 
-// Consumer is who is admitted, or "" for the next ones.
+// Consumer implements ConsumerCommand.
 func (c Admit) Consumer() string { return c.ConsumerID }
 
-// Consumer is who has finished.
+// Consumer implements ConsumerCommand.
 func (c Complete) Consumer() string { return c.ConsumerID }
 
-// Consumer is who is denied.
+// Consumer implements ConsumerCommand.
 func (c Deny) Consumer() string { return c.ConsumerID }
+
+// Picked implements Picker: Admit with a Count picks the consumers who have waited
+// longest.
+func (c Admit) Picked(e Event) string {
+	if admitted, ok := e.(ConsumerAdmitted); ok && c.ConsumerID == "" && admitted.ByHand {
+		return admitted.ConsumerID
+	}
+	return ""
+}
 
 // MakeSigningKey makes a key that signs tokens from then on, from a secret that
 // nobody can guess. With OnlyFirst it makes none when there is one.

@@ -20,6 +20,7 @@ type DrawSettings struct {
 // been created. Not safe for concurrent use.
 type Draw struct {
 	Lifecycle
+	noParticipants
 	DrawSettings
 	SeedCommitment string  `json:"seedCommitment"`
 	Secret         Secret  `json:"secret"`
@@ -58,14 +59,20 @@ func (d *Draw) created(s Stamp, c Create) Event {
 	}
 }
 
-func (d *Draw) entered() bool { return d.EntryCount > 0 }
+// publicStatus implements Distribution. To everybody a COMPLETED draw is DRAWN.
+func (d *Draw) publicStatus() Status {
+	if d.Status == StatusCompleted {
+		return StatusDrawn
+	}
+	return d.Lifecycle.publicStatus()
+}
 
 // AppendJSON appends the draw as an admin sees it.
 func (d *Draw) AppendJSON(dst []byte) []byte { return appendFields(dst, d.fields()) }
 
 // AppendPublicJSON appends the draw as everybody may see it.
 func (d *Draw) AppendPublicJSON(dst []byte) []byte {
-	return appendFields(dst, d.publicFields(
+	return appendFields(dst, d.publicFields(d,
 		field{"drawAt", instant{&d.DrawAt, &d.TimeZone}, 0},
 		field{"capacity", count(&d.MaxEntries), 0},
 		field{"winnerCount", count(&d.WinnerCount), 0},

@@ -21,6 +21,20 @@ type Stamp struct {
 func (s Stamp) When() Instant { return s.At }
 func (Stamp) event()          {}
 
+// Part is embedded in an event about a part of an object, such as an API key of an
+// organization. The object itself stays the same, and with it its ETag and its
+// updatedAt.
+type Part struct{}
+
+func (Part) part() {}
+
+// ChangesObject reports whether e changes the object that a stream is about, rather
+// than a part of it.
+func ChangesObject(e Event) bool {
+	_, part := e.(interface{ part() })
+	return !part
+}
+
 // Identity is what a distribution is called and whose it is.
 type Identity struct {
 	ID             ID `json:"id"`
@@ -139,12 +153,15 @@ type Completed struct{ Stamp }
 // Deleted ends a distribution. Its stream stays.
 type Deleted struct{ Stamp }
 
-// Participant is whom an event in a queue is about, and which entry of theirs.
-// Entries are numbered from 1 in the order in which they were made.
+// Participant is the consumer that an event is about, and the number of the entry.
+// Entries are numbered from 1 in the order in which they were made. An event that
+// embeds it is about a part of the distribution.
 type Participant struct {
 	ConsumerID string `json:"consumerId"`
 	Entry      int64  `json:"entry"`
 }
+
+func (Participant) part() {}
 
 // ConsumerEntered is a consumer's new place at the back of the line.
 type ConsumerEntered struct {
@@ -217,6 +234,7 @@ const (
 
 // KeyCreated gives an organization a key, of which only the hash is known here.
 type KeyCreated struct {
+	Part
 	Stamp
 	KeyID     ID       `json:"keyId"`
 	Level     KeyLevel `json:"level"`
@@ -228,12 +246,14 @@ type KeyCreated struct {
 
 // KeyRevoked ends a key.
 type KeyRevoked struct {
+	Part
 	Stamp
 	KeyID ID `json:"keyId"`
 }
 
 // KeyExpired is the end of a key whose time has come.
 type KeyExpired struct {
+	Part
 	Stamp
 	KeyID ID `json:"keyId"`
 }

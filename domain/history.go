@@ -85,39 +85,18 @@ func (h *History) evolve(e Event, next Head) error {
 	return nil
 }
 
-// Identify says which id an event has that h has evolved by: a session is known by
-// the event that began it.
+// Identify tells the aggregate the id of an event that it has evolved by. Grants are
+// known by the ids of their events.
 func (h *History) Identify(e Event, id [16]byte) {
-	if admitted, ok := e.(ConsumerAdmitted); ok {
-		h.Aggregate.(*Queue).identify(admitted.Entry, id)
+	if g, ok := h.Aggregate.(granter); ok {
+		g.identify(e, id)
 	}
 }
 
-// ChangesObject reports whether e changes the object that a stream is about,
-// rather than what belongs to it: an organization is the same with another key, a
-// queue with another consumer.
-func ChangesObject(e Event) bool {
-	switch e.(type) {
-	case KeyCreated, KeyRevoked, KeyExpired,
-		ConsumerEntered, ConsumerAdmitted, ConsumerCompleted, ConsumerExpired, ConsumerLeft, ConsumerDenied:
-		return false
-	}
-	return true
-}
-
-// At is the time at which a command counts that is decided when the clock shows
-// clock: never earlier than the latest time in the stream.
+// At returns the time of a command that is decided when the clock shows clock. It is
+// never earlier than the latest time in the stream.
 func (h *History) At(clock Instant) Instant {
-	if d, ok := h.Aggregate.(Distribution); ok {
-		return max(clock, d.Shared().Latest)
-	}
-	if o, ok := h.Aggregate.(*Organization); ok {
-		return max(clock, o.Latest)
-	}
-	if s, ok := h.Aggregate.(*SigningKeys); ok {
-		return max(clock, s.Latest)
-	}
-	return clock
+	return max(clock, h.Aggregate.Time())
 }
 
 // Advance does what is due at now, one thing after another, and yields the events

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 )
@@ -70,6 +71,9 @@ type Lifecycle struct {
 // was not told otherwise only reads it.
 func (l *Lifecycle) Shared() *Lifecycle { return l }
 
+// Time implements Aggregate.
+func (l *Lifecycle) Time() Instant { return l.Latest }
+
 // Distribution is an aggregate of one of the three kinds.
 type Distribution interface {
 	Aggregate
@@ -81,6 +85,29 @@ type Distribution interface {
 	// AppendPublicJSON appends the object as everybody may see it.
 	AppendPublicJSON(dst []byte) []byte
 
+	// Entries is how many entries or bids were ever made.
+	Entries() int64
+	// ParticipantsDone reports whether nothing more happens to any participant.
+	ParticipantsDone() bool
+	// KnowsParticipants reports whether the distribution knows everybody who ever
+	// took part. Its JSON does not have them. The methods below need it.
+	KnowsParticipants() bool
+	// ForgetParticipants drops everybody who ever took part.
+	ForgetParticipants()
+	// Participation is a consumer's part in the distribution. It is false for a
+	// consumer who never took part.
+	Participation(consumer string) (Participation, bool)
+	// Participants yields everybody who ever took part, in the order of their latest
+	// entries.
+	Participants() iter.Seq[Participation]
+	// AppendParticipants appends everybody who ever took part, in a form that
+	// RestoreParticipants reads. It is for files that may be thrown away: the stream
+	// has all of it.
+	AppendParticipants(dst []byte) []byte
+	// RestoreParticipants gives a distribution that was restored from its JSON the
+	// participants that it had then. It fails when they do not fit each other.
+	RestoreParticipants(b []byte) error
+
 	// fields are the admin fields in the order of the contract, bound to this
 	// value.
 	fields() []field
@@ -90,8 +117,9 @@ type Distribution interface {
 	check(*clashes)
 	// created is the event that makes a distribution with these settings.
 	created(Stamp, Create) Event
-	// entered reports whether somebody entered or bid.
-	entered() bool
+	// publicStatus is the status as everybody may see it: no more than taking part
+	// depends on. Before the opening nobody needs to know how firm it is.
+	publicStatus() Status
 	// stepTime is the time that the step to a status waits for, or nil when
 	// there is no such step from the present status.
 	stepTime(Status) *Instant
@@ -193,8 +221,9 @@ func (l *Lifecycle) allFields(own ...field) []field {
 	return append(append(l.leadingFields(), own...), l.trailingFields()...)
 }
 
-// publicFields stand before each kind's own in what everybody may see.
-func (l *Lifecycle) publicFields(own ...field) []field {
+// publicFields returns the fields that everybody may see: the shared ones, then the
+// kind's own. self is the distribution that embeds l.
+func (l *Lifecycle) publicFields(self Distribution, own ...field) []field {
 	return append([]field{
 		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},
 		{"name", text{&l.Name, 0, 200}, 0},
@@ -202,20 +231,17 @@ func (l *Lifecycle) publicFields(own ...field) []field {
 		{"openAt", instant{&l.OpenAt, &l.TimeZone}, 0},
 		{"closeAt", instant{&l.CloseAt, &l.TimeZone}, 0},
 		{"timeZone", zone{&l.TimeZone}, 0},
-		{"status", shown(func(dst []byte) []byte { return appendString(dst, string(l.publicStatus())) }), computed},
+		{"status", shown(func(dst []byte) []byte { return appendString(dst, string(self.publicStatus())) }), computed},
 	}, own...)
 }
 
-// publicStatus tells what taking part depends on, and no more: before the opening
-// nobody needs to know how firm it is, and at the end only what there is to see.
+// statusPending is the public status of a distribution that has not opened.
+const statusPending Status = "PENDING"
+
+// publicStatus is the public status that most kinds show.
 func (l *Lifecycle) publicStatus() Status {
-	switch {
-	case l.Status.beforeOpen():
-		return "PENDING"
-	case l.Status == StatusCompleted && l.ID.Kind() == KindQueue:
-		return StatusClosed
-	case l.Status == StatusCompleted:
-		return StatusDrawn
+	if l.Status.beforeOpen() {
+		return statusPending
 	}
 	return l.Status
 }
@@ -337,13 +363,18 @@ func (p *problems) readChanges(given Fields, before, next []field, judge func(f 
 }
 
 func (p *problems) unknown(given Fields, fields []field) {
+	p.unknownNames(given, fields, "is not a field of this object")
+}
+
+// unknownNames says the same of every name that is none of the fields'.
+func (p *problems) unknownNames(given Fields, fields []field, message string) {
 	known := map[string]bool{}
 	for _, f := range fields {
 		known[f.name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !known[name] {
-			p.add(name, "is not a field of this object")
+			p.add(name, "%s", message)
 		}
 	}
 }
@@ -361,7 +392,7 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 		switch {
 		case open && f.is(untilOpen):
 			frozen.add(f.name, "is frozen once open")
-		case f.is(untilEntered) && self.entered():
+		case f.is(untilEntered) && self.Entries() > 0:
 			frozen.add(f.name, "is frozen once somebody took part")
 		case open && f.is(timing):
 			if isNull(raw) {
@@ -642,7 +673,7 @@ func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
 		if l.Status == StatusOpen && f.is(untilOpen) {
 			return ruleError(ruleFrozen, "%s once open", f.name)
 		}
-		if f.is(untilEntered) && self.entered() {
+		if f.is(untilEntered) && self.Entries() > 0 {
 			return ruleError(ruleFrozen, "%s once somebody took part", f.name)
 		}
 		return nil

@@ -1,7 +1,10 @@
 package domain
 
 import (
+	"crypto/sha1" // UUIDv5 is defined over it
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 )
 
 // TopicDistributionUpdated is the topic of the message bus for changed schedules.
@@ -47,6 +50,76 @@ func (e CloudEvent) AppendJSON(dst []byte) []byte {
 		dst = append(dst, e.Data...)
 	}
 	return append(dst, '}')
+}
+
+// Message is what the world outside learns of an event, and where.
+type Message struct {
+	Topic   string
+	Event   CloudEvent
+	Payload []byte // Event in JSON
+}
+
+// WithoutData returns the message for a channel that does not take it as large as it
+// is.
+func (m Message) WithoutData() Message {
+	m.Event.Data = nil
+	m.encode()
+	return m
+}
+
+func (m *Message) encode() {
+	m.Payload = m.Event.AppendJSON(make([]byte, 0, 320+len(m.Event.Data)))
+}
+
+// Messages returns the messages of a distribution's event: the event itself on its
+// kind's topic, and the messages that are derived from it. The id of a derived
+// message is the UUIDv5 of the event's id and the message's type. They are made of
+// the event alone, so that every node makes the same.
+func Messages(r *Recorded) ([]Message, error) {
+	subject, err := StreamID(r.Stream)
+	if err != nil {
+		return nil, err
+	}
+	at := r.Event.When()
+	kind := string(StreamKind(r.Stream))
+	out := []Message{{Topic: kind, Event: NewCloudEvent(uuidText(r.ID), r.Type, subject, at, r.Data)}}
+	if timing, ok := TimingOf(subject, r.Event); ok {
+		data, err := json.Marshal(timing)
+		if err != nil {
+			return nil, fmt.Errorf("encode a timing change of %s: %w", subject, err)
+		}
+		derived := uuidV5(r.ID, TopicDistributionUpdated)
+		out = append(out, Message{
+			Topic: TopicDistributionUpdated,
+			Event: NewCloudEvent(uuidText(derived), TopicDistributionUpdated, subject, at, data),
+		})
+	}
+	for i := range out {
+		out[i].encode()
+	}
+	return out, nil
+}
+
+// uuidV5 is the UUIDv5 (RFC 9562) of a name in a namespace.
+func uuidV5(namespace [16]byte, name string) (id [16]byte) {
+	sum := sha1.Sum(append(namespace[:], name...))
+	copy(id[:], sum[:])
+	id[6] = id[6]&0x0f | 0x50 // the version
+	id[8] = id[8]&0x3f | 0x80 // the variant
+	return id
+}
+
+// uuidText writes a UUID in its usual form (RFC 9562).
+func uuidText(id [16]byte) string {
+	out := make([]byte, 0, 36)
+	for i, end := range [...]int{4, 6, 8, 10, 16} {
+		if i > 0 {
+			out = append(out, '-')
+		}
+		start := [...]int{0, 4, 6, 8, 10}[i]
+		out = hex.AppendEncode(out, id[start:end])
+	}
+	return string(out)
 }
 
 // TimingChanged is the data of a message on TopicDistributionUpdated: which of

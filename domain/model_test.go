@@ -400,8 +400,8 @@ func (p *trace) shows() {
 		if p.m.newest(s.who).number != s.number {
 			continue
 		}
-		got, ok := q.Participation(s.who)
-		want := domain.Participation{
+		got, ok := q.Place(s.who)
+		want := domain.QueuePlace{
 			QueueID: idOf(domain.KindQueue), ConsumerID: s.who, Standing: s.is, Position: -1, EstimatedWait: -1,
 			EnteredAt: s.enteredAt, AdmittedAt: s.admittedAt, ExpiresAt: s.ends, DenyReason: s.why, Ticket: got.Ticket, PollAfter: got.PollAfter,
 		}
@@ -610,7 +610,7 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 		plant("a lost entry")
 		other := e
 		for p := range q.Participants() {
-			if other.ConsumerID = p.ConsumerID; p.Standing == domain.StandingQueued {
+			if other.ConsumerID = p.Consumer(); p.(*domain.QueuePlace).Standing == domain.StandingQueued {
 				plant("a place that is taken over", other)
 			}
 		}
@@ -636,6 +636,7 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 			plant("a pace that is a millisecond fast", fast)
 		}
 		for p := range q.Participants() {
+			p := p.(*domain.QueuePlace)
 			if out := e; p.Position > 1 {
 				number, _ := domain.EntryOfTicket(p.Ticket, "made", idOf(domain.KindQueue))
 				out.Participant = who(p.ConsumerID, number)

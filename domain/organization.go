@@ -111,7 +111,7 @@ func (o *Organization) Decide(now Instant, cmd Command) ([]Event, error) {
 		return o.create(now, c)
 	case Advance:
 		if k, ok := o.nextToExpire(); ok && k.ExpiresAt <= now {
-			return []Event{KeyExpired{Stamp{max(k.ExpiresAt, o.Latest)}, k.ID}}, nil
+			return []Event{KeyExpired{Part{}, Stamp{max(k.ExpiresAt, o.Latest)}, k.ID}}, nil
 		}
 		return nil, nil
 	}
@@ -198,7 +198,7 @@ func (o *Organization) revokeKey(now Instant, c RevokeKey) ([]Event, error) {
 	if k.Level == SecretKey && !c.EvenLast && !o.hasOther(k, now) {
 		return nil, Refuse(NotPossible, "it is the last secret key that works: make another first")
 	}
-	return []Event{KeyRevoked{Stamp{now}, c.KeyID}}, nil
+	return []Event{KeyRevoked{Part{}, Stamp{now}, c.KeyID}}, nil
 }
 
 // hasOther reports whether another key of k's level works at now.
@@ -283,6 +283,9 @@ func (o *Organization) Wake() Instant {
 	k, _ := o.nextToExpire()
 	return k.ExpiresAt
 }
+
+// Time implements Aggregate.
+func (o *Organization) Time() Instant { return o.Latest }
 
 // Fork implements Aggregate.
 func (o *Organization) Fork() Aggregate {

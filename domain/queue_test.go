@@ -507,7 +507,8 @@ func TestQueue_whoStillWaitsAtTheEndIsDenied(t *testing.T) {
 	}
 	domaintest.Same(t, due, list(closed(queue, "11:00"), completed("11:00")))
 	q := h.Aggregate.(*domain.Queue)
-	for p := range q.Participants() {
+	for each := range q.Participants() {
+		p := each.(*domain.QueuePlace)
 		if p.Standing != domain.StandingDenied || p.DenyReason != domain.DenyQueueClosed || p.Position != -1 || p.PollAfter != -1 || p.EstimatedWait != -1 {
 			t.Errorf("%+v", p)
 		}
@@ -519,7 +520,7 @@ func TestQueue_whoStillWaitsAtTheEndIsDenied(t *testing.T) {
 		t.Error("has forgotten somebody")
 	}
 	q.ForgetParticipants()
-	if _, ok := q.Participation("1"); ok || q.KnowsParticipants() {
+	if _, ok := q.Place("1"); ok || q.KnowsParticipants() {
 		t.Error("still knows somebody")
 	}
 }
@@ -551,7 +552,7 @@ func TestQueue_longLines(t *testing.T) {
 			p.line = p.line[min(1, len(p.line)):]
 		default:
 			who := fmt.Sprint("c", random.IntN(6_000))
-			if part, ok := p.h.Aggregate.(*domain.Queue).Participation(who); ok && part.Standing != domain.StandingLeft {
+			if part, ok := p.h.Aggregate.(*domain.Queue).Place(who); ok && part.Standing != domain.StandingLeft {
 				continue
 			}
 			carry(p, domain.Enter{ConsumerID: who})
@@ -567,14 +568,14 @@ func TestQueue_longLines(t *testing.T) {
 			t.Errorf("%d wait, want %d", q.Tally.Waiting, len(p.line))
 		}
 		for i, who := range p.line {
-			if part, ok := q.Participation(who); !ok || part.Position != int64(i+1) {
+			if part, ok := q.Place(who); !ok || part.Position != int64(i+1) {
 				t.Fatalf("%s is at %d, want %d", who, part.Position, i+1)
 			}
 		}
 		next := ""
 		for part := range q.Participants() {
-			if part.Position == 1 {
-				next = part.ConsumerID
+			if part.(*domain.QueuePlace).Position == 1 {
+				next = part.Consumer()
 			}
 		}
 		if next != p.line[0] {

@@ -217,6 +217,9 @@ func (s *SigningKeys) Wake() Instant {
 	return current.CreatedAt.Add(SigningPeriod)
 }
 
+// Time implements Aggregate.
+func (s *SigningKeys) Time() Instant { return s.Latest }
+
 // Fork implements Aggregate.
 func (s *SigningKeys) Fork() Aggregate {
 	return &SigningKeys{slices.Clone(s.Keys), s.Latest}

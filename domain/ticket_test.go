@@ -19,7 +19,7 @@ func ticketsOf(t *testing.T, n int) []string {
 	h := domaintest.Fold(t, queue, list(queueOf(0, 0, 0), waiting(n)))
 	var all []string
 	for p := range h.Aggregate.(*domain.Queue).Participants() {
-		all = append(all, p.Ticket)
+		all = append(all, p.(*domain.QueuePlace).Ticket)
 	}
 	return all
 }

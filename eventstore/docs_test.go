@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/lotline/lotline/domain"
-	"github.com/lotline/lotline/eventstore/relay"
 )
 
 // eventsPage is docs/events.md, as it has to be.
@@ -70,7 +69,7 @@ topic of that name, whose id is the UUIDv5 of the event's id and the type. On NA
 }
 
 // sampleMessages are what the creation of a queue with a schedule is published as.
-func sampleMessages(t *testing.T) []relay.Message {
+func sampleMessages(t *testing.T) []domain.Message {
 	t.Helper()
 	e := queueCreated()
 	e.EncryptionSeed.Sealed = "v1.c2VhbGVk"
@@ -79,7 +78,7 @@ func sampleMessages(t *testing.T) []relay.Message {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, err := relay.Messages(&domain.Recorded{
+	messages, err := domain.Messages(&domain.Recorded{
 		ID: uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057"), Type: "queue.created", Stream: stream, Data: data, Event: e,
 	})
 	if err != nil {

@@ -103,7 +103,7 @@ func stands(tb testing.TB, v *Views, org, queue domain.ID, want map[string]domai
 		tb.Fatal(err)
 	}
 	for c, standing := range want {
-		if p, _ := q.Participation(c); p.Standing != standing {
+		if p, _ := q.Place(c); p.Standing != standing {
 			tb.Errorf("%s is %q, not %s", c, p.Standing, standing)
 		}
 	}

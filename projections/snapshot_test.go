@@ -206,7 +206,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 		if h == nil || !domaintest.SameState(h, want) || v.Wake(id.Stream()) != want.Aggregate.Wake() {
 			t.Fatalf("got %+v, want %+v", h, want.Aggregate)
 		}
-		if p, _ := q.Participation("c-150"); p.Position == 0 {
+		if p, _ := q.Place("c-150"); p.Position == 0 {
 			t.Errorf("got %+v", p)
 		}
 	}

@@ -22,7 +22,6 @@ import (
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/eventstore/natsbus"
-	"github.com/lotline/lotline/eventstore/relay"
 )
 
 // asBroker makes the test binary a NATS server with JetStream on an address, over
@@ -152,7 +151,7 @@ func (b *broker) hasAll(l *eventstore.Log) (n int) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		messages, err := relay.Messages(r)
+		messages, err := domain.Messages(r)
 		if err != nil {
 			b.t.Fatal(err)
 		}

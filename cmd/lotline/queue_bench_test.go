@@ -122,7 +122,7 @@ func BenchmarkQueue_long(b *testing.B) {
 			b.Fatal(err)
 		}
 		for range positions {
-			if p, ok := q.Participation(last); !ok || p.Position != next.Load() {
+			if p, ok := q.Place(last); !ok || p.Position != next.Load() {
 				b.Fatalf("got %+v", p)
 			}
 		}

@@ -142,18 +142,18 @@ func Carry(h *domain.History, now domain.Instant, cmd domain.Command) ([]domain.
 func SameState(a, b *domain.History) bool {
 	plainA, whoA := bare(a)
 	plainB, whoB := bare(b)
-	return reflect.DeepEqual(plainA, plainB) && slices.Equal(whoA, whoB) && a.Aggregate.Wake() == b.Aggregate.Wake()
+	return reflect.DeepEqual(plainA, plainB) && reflect.DeepEqual(whoA, whoB) && a.Aggregate.Wake() == b.Aggregate.Wake()
 }
 
-// bare returns a history of which the participants are taken out, and these.
+// bare returns a copy of a history without its participants, and the participants.
 func bare(h *domain.History) (*domain.History, []domain.Participation) {
 	f := h.Fork()
-	q, ok := f.Aggregate.(*domain.Queue)
+	d, ok := f.Aggregate.(domain.Distribution)
 	if !ok {
 		return f, nil
 	}
-	who := slices.Collect(q.Participants())
-	q.ForgetParticipants()
+	who := slices.Collect(d.Participants())
+	d.ForgetParticipants()
 	return f, who
 }
 

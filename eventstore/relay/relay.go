@@ -8,13 +8,10 @@ package relay
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
@@ -85,7 +82,7 @@ func (r *Relay) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-r.events:
-			messages, err := Messages(e)
+			messages, err := domain.Messages(e)
 			if err != nil {
 				r.log.Error().Err(err).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event was not relayed")
 				continue
@@ -103,7 +100,7 @@ const (
 )
 
 // publish tries until it succeeds, so that order is kept.
-func (r *Relay) publish(ctx context.Context, m Message) {
+func (r *Relay) publish(ctx context.Context, m domain.Message) {
 	for wait := retrySoon; ; wait = min(2*wait, retryLate) {
 		err := r.publisher.Publish(m.Topic, message.NewMessage(m.Event.ID, m.Payload))
 		if err == nil || ctx.Err() != nil {
@@ -118,51 +115,4 @@ func (r *Relay) publish(ctx context.Context, m Message) {
 			return
 		}
 	}
-}
-
-// Message is what is published, and where.
-type Message struct {
-	Topic   string
-	Event   domain.CloudEvent
-	Payload []byte // the event in JSON
-}
-
-// WithoutData is the message for a bus that does not take it as large as it is.
-func (m Message) WithoutData() Message {
-	m.Event.Data = nil
-	m.encode()
-	return m
-}
-
-func (m *Message) encode() {
-	m.Payload = m.Event.AppendJSON(make([]byte, 0, 320+len(m.Event.Data)))
-}
-
-// Messages are what an event of a distribution is published as: itself, and what
-// is derived from it. The id of a derived message is the UUIDv5 of the event's id
-// and the message's type.
-func Messages(r *domain.Recorded) ([]Message, error) {
-	subject, err := domain.StreamID(r.Stream)
-	if err != nil {
-		return nil, err
-	}
-	id := uuid.UUID(r.ID)
-	at := r.Event.When()
-	kind := string(domain.StreamKind(r.Stream))
-	out := []Message{{Topic: kind, Event: domain.NewCloudEvent(id.String(), r.Type, subject, at, r.Data)}}
-	if timing, ok := domain.TimingOf(subject, r.Event); ok {
-		data, err := json.Marshal(timing)
-		if err != nil {
-			return nil, fmt.Errorf("encode a timing change of %s: %w", subject, err)
-		}
-		derived := uuid.NewSHA1(id, []byte(domain.TopicDistributionUpdated))
-		out = append(out, Message{
-			Topic: domain.TopicDistributionUpdated,
-			Event: domain.NewCloudEvent(derived.String(), domain.TopicDistributionUpdated, subject, at, data),
-		})
-	}
-	for i := range out {
-		out[i].encode()
-	}
-	return out, nil
 }

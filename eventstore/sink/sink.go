@@ -25,7 +25,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
-	"github.com/lotline/lotline/eventstore/relay"
 )
 
 // Log is what a sink needs of the event log. *eventstore.Log is one.
@@ -404,7 +403,7 @@ func (s *Sink) send(ctx context.Context, e *domain.Recorded) error {
 		s.logger.Error().Err(e.Undecoded).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event was not sent")
 		return nil
 	}
-	messages, err := relay.Messages(e)
+	messages, err := domain.Messages(e)
 	if err != nil {
 		s.logger.Error().Err(err).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event was not sent")
 		return nil
@@ -429,7 +428,7 @@ func (s *Sink) send(ctx context.Context, e *domain.Recorded) error {
 	return nil
 }
 
-func (s *Sink) publish(m relay.Message) error {
+func (s *Sink) publish(m domain.Message) error {
 	return s.bus.Publish(m.Topic, message.NewMessage(m.Event.ID, m.Payload))
 }
 

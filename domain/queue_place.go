@@ -1,93 +1,13 @@
 package domain
 
-import (
-	"encoding/json"
-	"fmt"
-	"slices"
-	"strconv"
-)
+import "strconv"
 
-// Standing is where a consumer stands with one entry.
-type Standing uint8
-
-// The standings. Who is QUEUED or ADMITTED may still become another; the others
-// are final for their entry.
-const (
-	StandingNone Standing = iota // never entered
-	StandingQueued
-	StandingAdmitted
-	StandingCompleted
-	StandingExpired
-	StandingDenied
-	StandingLeft
-)
-
-var standings = [...]string{"", "QUEUED", "ADMITTED", "COMPLETED", "EXPIRED", "DENIED", "LEFT"}
-
-func (s Standing) String() string { return standings[s] }
-
-// final reports whether nothing more becomes of the entry.
-func (s Standing) final() bool { return s != StandingQueued && s != StandingAdmitted }
-
-// outside reports whether the consumer may enter, again or for the first time.
-func (s Standing) outside() bool {
-	return s == StandingNone || s == StandingLeft || s == StandingExpired
-}
-
-// MarshalJSON writes the name.
-func (s Standing) MarshalJSON() ([]byte, error) { return appendString(nil, s.String()), nil }
-
-// UnmarshalJSON reads what MarshalJSON writes.
-func (s *Standing) UnmarshalJSON(raw []byte) error {
-	var name string
-	if err := json.Unmarshal(raw, &name); err != nil {
-		return err
-	}
-	i := slices.Index(standings[:], name)
-	if i < 1 {
-		return fmt.Errorf("%q is not a standing", name)
-	}
-	*s = Standing(i)
-	return nil
-}
-
-// DenyReason says why a consumer was denied.
-type DenyReason string
-
-// The reasons. QUEUE_CLOSED is never given by hand: it is the end of those who
-// still wait when their queue is COMPLETED.
-const (
-	DenyOrderLimit  DenyReason = "ORDER_LIMIT_EXCEEDED"
-	DenyFraud       DenyReason = "FRAUD_DETECTED"
-	DenyAdmin       DenyReason = "ADMIN_ACTION"
-	DenyQueueClosed DenyReason = "QUEUE_CLOSED"
-)
-
-// DenyReasons are those that may be given by hand.
-func DenyReasons() []DenyReason { return []DenyReason{DenyOrderLimit, DenyFraud, DenyAdmin} }
-
-// denial is a reason in one byte: 0 is none, the others are those that may be given
-// by hand.
-type denial uint8
-
-func denialOf(r DenyReason) denial { return denial(slices.Index(DenyReasons(), r) + 1) }
-
-func (d denial) reason() DenyReason {
-	if d == 0 {
-		return ""
-	}
-	return DenyReasons()[d-1]
-}
-
-// maxConsumerID is how long a consumer's id may be.
-const maxConsumerID = 128
-
-// Participation is a consumer's standing in a queue, by the latest entry.
-type Participation struct {
+// QueuePlace is a consumer's participation in a queue, by the latest entry.
+type QueuePlace struct {
 	QueueID    ID
 	ConsumerID string
 	Standing   Standing
-	// Position is 1 for who is next, 0 for who is ADMITTED, and -1 otherwise.
+	// Position is 1 for the consumer who is next, 0 while ADMITTED, and -1 otherwise.
 	Position int64
 	// EstimatedWait is in seconds, -1 when there is nothing to go by.
 	EstimatedWait int64
@@ -100,13 +20,27 @@ type Participation struct {
 	// PollAfter is how long to wait before asking again, in milliseconds, and -1 when
 	// there is nothing to wait for.
 	PollAfter int64
-	// Admission is the id of the event that admitted the consumer, for who is ADMITTED.
+	// Admission is the id of the event that admitted the consumer. It is zero unless the
+	// consumer is ADMITTED.
 	Admission [16]byte
 }
 
-// AppendJSON appends the participation as the API shows it. admissionToken is the
-// token that its session gives access with, or "".
-func (p *Participation) AppendJSON(dst []byte, admissionToken string) []byte {
+// Consumer implements Participation.
+func (p *QueuePlace) Consumer() string { return p.ConsumerID }
+
+// Grant implements Participation: an admitted consumer has a session.
+func (p *QueuePlace) Grant() (Grant, bool) {
+	if p.Standing != StandingAdmitted {
+		return Grant{}, false
+	}
+	return Grant{
+		Use: GrantAdmission, Consumer: p.ConsumerID, Event: p.Admission, Distribution: p.QueueID,
+		From: p.AdmittedAt, Until: p.ExpiresAt,
+	}, true
+}
+
+// AppendJSON implements Participation.
+func (p *QueuePlace) AppendJSON(dst []byte, v View) []byte {
 	text := func(s string) shown {
 		return func(dst []byte) []byte {
 			if s == "" {
@@ -134,7 +68,7 @@ func (p *Participation) AppendJSON(dst []byte, admissionToken string) []byte {
 		{"admittedAt", shown(p.AdmittedAt.appendJSON), 0},
 		{"expiresAt", shown(p.ExpiresAt.appendJSON), 0},
 		{"completedAt", shown(p.CompletedAt.appendJSON), 0},
-		{"admissionToken", text(admissionToken), 0},
+		{"admissionToken", text(v.Token), 0},
 		{"denyReason", text(string(p.DenyReason)), 0},
 		{"pollAfterMs", natural(p.PollAfter), 0},
 	})
@@ -149,7 +83,7 @@ const (
 	pollForPlace = 20
 )
 
-func pollAfter(p *Participation) int64 {
+func pollAfter(p *QueuePlace) int64 {
 	switch {
 	case p.Standing == StandingAdmitted:
 		return pollSession
@@ -161,22 +95,31 @@ func pollAfter(p *Participation) int64 {
 	return min(pollSoonest+p.Position*pollForPlace, pollLatest)
 }
 
-// Participation is where a consumer stands, or false for one who never entered.
-// The queue has to know its Participants.
+// Participation implements Distribution.
 func (q *Queue) Participation(consumer string) (Participation, bool) {
+	p, ok := q.Place(consumer)
+	if !ok {
+		return nil, false
+	}
+	return &p, true
+}
+
+// Place is a consumer's place in the queue. It is false for a consumer who never
+// entered. The queue has to know its participants.
+func (q *Queue) Place(consumer string) (QueuePlace, bool) {
 	e := q.line.latest(consumer)
 	if e == nil {
-		return Participation{}, false
+		return QueuePlace{}, false
 	}
-	p := Participation{
-		QueueID: q.ID, ConsumerID: consumer, Standing: e.status, Position: -1, EstimatedWait: -1,
+	p := QueuePlace{
+		QueueID: q.ID, ConsumerID: consumer, Standing: e.state.status, Position: -1, EstimatedWait: -1,
 		Ticket:    string(appendTicket(nil, q.tickets.prepare(q.EncryptionSeed.Plain, q.ID), e.number)),
-		EnteredAt: e.enteredAt, DenyReason: e.reason.reason(),
+		EnteredAt: e.state.enteredAt, DenyReason: e.state.reason.reason(),
 	}
-	if s := e.session; s != nil {
+	if s := e.state.session; s != nil {
 		p.AdmittedAt, p.ExpiresAt = s.admittedAt, s.expiresAt
 	}
-	switch e.status {
+	switch e.state.status {
 	case StandingQueued:
 		if q.Status == StatusCompleted {
 			// Said of all who still waited by the end of the queue.
@@ -188,12 +131,12 @@ func (q *Queue) Participation(consumer string) (Participation, bool) {
 			p.EstimatedWait = (p.Position*60 + r - 1) / r
 		}
 	case StandingAdmitted:
-		p.Position, p.Admission = 0, e.session.event
+		p.Position, p.Admission = 0, e.state.session.event
 		if q.AdmissionRate > 0 {
 			p.EstimatedWait = 0
 		}
 	case StandingCompleted:
-		p.CompletedAt = e.session.endedAt
+		p.CompletedAt = e.state.session.endedAt
 	case StandingNone, StandingExpired, StandingDenied, StandingLeft:
 	}
 	p.PollAfter = pollAfter(&p)

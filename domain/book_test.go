@@ -5,25 +5,25 @@ import (
 	"testing"
 )
 
-// TestLine_consumersThatHashAlikeAreToldApart: they end in one node, however many
+// TestBook_consumersThatHashAlikeAreToldApart: they end in one node, however many
 // they are.
-func TestLine_consumersThatHashAlikeAreToldApart(t *testing.T) {
+func TestBook_consumersThatHashAlikeAreToldApart(t *testing.T) {
 	t.Parallel()
 	const hash, n = 0xabcd, 3 * maxSlots
-	var l line
+	var l book[queueEntry]
 	for i := range int64(n) {
-		l.add(fmt.Sprint(i), 1)
+		l.add(fmt.Sprint(i), queueEntry{})
 	}
 	l.index = nil
 	for i := range int64(n) {
-		l.index = l.index.with(&l, l.mine(), 0, hash, l.at(i+1))
+		l.index = l.index.with(&l, l.owner(), 0, hash, l.at(i+1))
 	}
 	fork := l.fork()
-	l.add("again", 1)
+	l.add("again", queueEntry{})
 	again := *l.at(n + 1)
 	again.consumer = "7"
 	l.put(&again)
-	l.index = l.index.with(&l, l.mine(), 0, hash, &again)
+	l.index = l.index.with(&l, l.owner(), 0, hash, &again)
 	for i := range int64(n) {
 		want := i + 1
 		if e := fork.index.find(&fork, hash, fmt.Sprint(i)); e == nil || e.number != want {
