@@ -71,9 +71,9 @@ type Result struct {
 	// History is the stream after the command, though without the hash of its
 	// head. The caller owns it. It is nil after a domain.ConsumerCommand.
 	History *domain.History
-	// Consumers are those whom a domain.ConsumerCommand was about, as they stand after
-	// it.
-	Consumers []domain.Participation
+	// Participations are those of the consumers whom a domain.ConsumerCommand was
+	// about, after the command.
+	Participations []domain.Participation
 	// Position is where the last event stands in the log that the answer rests
 	// on, a refusal's too. It is zero for an empty stream.
 	Position domain.Position

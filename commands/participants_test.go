@@ -33,8 +33,8 @@ func (b *bench) act(t testing.TB, stream string, c domain.Command, k Key) (Resul
 func shows(t *testing.T, r Result, want ...string) {
 	t.Helper()
 	var got []string
-	for _, p := range r.Consumers {
-		got = append(got, p.ConsumerID+" "+p.Standing.String())
+	for _, p := range r.Participations {
+		got = append(got, p.Consumer()+" "+p.(*domain.QueuePlace).Standing.String())
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("shows %q, want %q", got, want)
@@ -70,7 +70,7 @@ func TestHandler_aResultShowsWhomItIsAbout(t *testing.T) {
 		shows(t, r, step.want...)
 	}
 	_, err := b.act(t, stream, domain.Leave{ConsumerID: "nobody"}, Key{})
-	refusedWith(t, err, domain.ConsumerNotInQueue)
+	refusedWith(t, err, domain.NotIn(domain.KindQueue))
 	b.log.verify(t)
 }
 
@@ -106,7 +106,7 @@ func TestHandler_eachOfABatchShowsItsOwn(t *testing.T) {
 	close(release)
 	places := map[int64]string{}
 	for range n {
-		p := (<-results).Consumers[0]
+		p := (<-results).Participations[0].(*domain.QueuePlace)
 		if other, taken := places[p.Position]; taken {
 			t.Errorf("%s and %s are both told %d", p.ConsumerID, other, p.Position)
 		}
@@ -296,8 +296,8 @@ func TestHandler_theLargestAdmissionFits(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if r := <-admitted; len(r.Consumers) != domain.MaxAdmit {
-		t.Errorf("%d were admitted", len(r.Consumers))
+	if r := <-admitted; len(r.Participations) != domain.MaxAdmit {
+		t.Errorf("%d were admitted", len(r.Participations))
 	}
 	// Of the 256 bytes that Size reckons beside what is encoded, the hash and the second
 	// copy of the type that the store counts take less than 100.

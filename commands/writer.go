@@ -228,6 +228,7 @@ type attempt struct {
 
 type outcome struct {
 	pending *pending
+	picked  []string // the consumers whom the aggregate picked for the command
 	result  Result
 	err     error
 	foreign bool // the object is another organization's, of which nothing is told
@@ -258,7 +259,7 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 		return a, nil
 	}
 	for i, p := range batch {
-		if a.size > w.handler.maxAppend || len(a.events) > 0 && bulky(p.Command) {
+		if a.size > w.handler.maxAppend || len(a.events) > 0 && picks(p.Command) {
 			a.left = batch[i:]
 			break
 		}
@@ -272,16 +273,17 @@ func (w *writer) decide(batch []*pending) (*attempt, error) {
 				break
 			}
 		}
-		o.result.show(p.Command, a.after)
+		o.complete(a.after)
 		a.outcomes = append(a.outcomes, o)
 	}
 	return a, nil
 }
 
-// bulky reports whether a command may fill an append by itself.
-func bulky(c domain.Command) bool {
-	admit, ok := c.(domain.Admit)
-	return ok && admit.ConsumerID == ""
+// picks reports whether a command lets the aggregate pick consumers, so that it may
+// fill an append by itself.
+func picks(c domain.Command) bool {
+	p, ok := c.(domain.Picker)
+	return ok && p.Consumer() == ""
 }
 
 // decideOne decides one command and what is due because of it. It reports whether
@@ -299,7 +301,7 @@ func (w *writer) decideOne(a *attempt, o *outcome) (whole bool, err error) {
 		a.made.add(o.pending.Key, a.at, a.after.Head.Revision-domain.Revision(len(events))+1)
 	}
 	for _, e := range events {
-		o.result.concern(o.pending.Command, e)
+		o.addPicked(e)
 	}
 	if err := w.propose(a, events, o.pending, 0); err != nil {
 		return false, err
@@ -346,7 +348,7 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 		}
 	}
 	if !done {
-		// Never one that names nobody: two of these are not in one attempt.
+		// It is no command that picks consumers: one attempt has no two of these.
 		done, same, _ = a.made.find(p.Key)
 	}
 	if done {
@@ -366,10 +368,10 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 	return a.after.Decide(a.at, p.Command)
 }
 
-// recall finds out whom a command was about that named nobody and was carried out
-// before, by its events, which begin at first.
+// recall reads back which consumers the aggregate picked when a repeated command was
+// carried out. The events of the command begin at first.
 func (w *writer) recall(o *outcome, first domain.Revision) error {
-	if c, ok := o.pending.Command.(domain.ConsumerCommand); !ok || c.Consumer() != "" {
+	if !picks(o.pending.Command) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
@@ -381,35 +383,40 @@ func (w *writer) recall(o *outcome, first domain.Revision) error {
 		if r.Metadata.CommandID != o.pending.id.String() {
 			break
 		}
-		o.result.concern(o.pending.Command, r.Event)
+		o.addPicked(r.Event)
 	}
 	return nil
 }
 
-// concern notes whom an event is about that a command led to.
-func (r *Result) concern(c domain.Command, e domain.Event) {
-	admitted, ok := e.(domain.ConsumerAdmitted)
-	if byCount, isAdmit := c.(domain.Admit); ok && isAdmit && byCount.ConsumerID == "" && admitted.ByHand {
-		r.Consumers = append(r.Consumers, domain.Participation{ConsumerID: admitted.ConsumerID})
+// addPicked notes the consumer whom the aggregate picked when it made e, an event of
+// the command.
+func (o *outcome) addPicked(e domain.Event) {
+	if p, ok := o.pending.Command.(domain.Picker); ok {
+		if consumer := p.Picked(e); consumer != "" {
+			o.picked = append(o.picked, consumer)
+		}
 	}
 }
 
-// show makes h what the result of a command shows.
-func (r *Result) show(c domain.Command, h *domain.History) {
-	about, ok := c.(domain.ConsumerCommand)
+// complete makes h the state that the result shows.
+func (o *outcome) complete(h *domain.History) {
+	c, ok := o.pending.Command.(domain.ConsumerCommand)
 	if !ok {
-		r.History = h.Fork()
+		o.result.History = h.Fork()
 		return
 	}
-	q, ok := h.Aggregate.(*domain.Queue)
+	d, ok := h.Aggregate.(domain.Distribution)
 	if !ok {
 		return
 	}
-	if about.Consumer() != "" {
-		r.Consumers = []domain.Participation{{ConsumerID: about.Consumer()}}
+	consumers := o.picked
+	if c.Consumer() != "" {
+		consumers = []string{c.Consumer()}
 	}
-	for i, p := range r.Consumers {
-		r.Consumers[i], _ = q.Participation(p.ConsumerID)
+	for _, consumer := range consumers {
+		if p, ok := d.Participation(consumer); ok {
+			o.result.Participations = append(o.result.Participations, p)
+		}
 	}
 }
 
@@ -537,16 +544,17 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pen
 	}
 	before := w.history.Head.Revision
 	type landed struct {
-		result  Result // as it was right behind the command
-		attempt *attempt
-		events  []domain.Event
+		attempt  *attempt
+		events   []domain.Event
+		after    *domain.History // the state right behind the events
+		position domain.Position
 	}
 	written := map[string]landed{} // by command id
 	for {
 		err := w.read(func(r *domain.Recorded) {
 			if a, ok := mine[r.ID]; ok {
 				before := written[r.Metadata.CommandID].events
-				written[r.Metadata.CommandID] = landed{Result{History: w.history.Fork(), Position: r.Position}, a, append(before, r.Event)}
+				written[r.Metadata.CommandID] = landed{a, append(before, r.Event), w.history.Fork(), r.Position}
 			}
 		})
 		if err == nil {
@@ -573,13 +581,12 @@ func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pen
 			p.begun = true
 			again = append([]*pending{p}, again...)
 		case done:
-			after := found.result.History
-			found.result.History = nil
+			o := outcome{pending: p, result: Result{Position: found.position}}
 			for _, e := range found.events {
-				found.result.concern(p.Command, e)
+				o.addPicked(e)
 			}
-			found.result.show(p.Command, after)
-			p.answer(found.result, nil)
+			o.complete(found.after)
+			p.answer(o.result, nil)
 		case w.handler.clock().Sub(p.contested) > patience:
 			p.fail(w.outOfPatience())
 		default:

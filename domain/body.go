@@ -9,7 +9,7 @@ import (
 
 // ReadAdmit reads the body of a request to admit by hand: a consumerId or a count.
 // The error is a *Error that names every bad member.
-func ReadAdmit(body Fields) (Admit, error) {
+func ReadAdmit(body Fields) (Command, error) {
 	var c Admit
 	var n Count
 	members := []field{{"consumerId", token{&c.ConsumerID}, 0}, {"count", number{&n, MaxAdmit}, 0}}
@@ -26,14 +26,14 @@ func ReadAdmit(body Fields) (Admit, error) {
 
 // ReadComplete reads the body of a request to complete a consumer's session. The
 // error is a *Error that names every bad member.
-func ReadComplete(body Fields) (Complete, error) {
+func ReadComplete(body Fields) (Command, error) {
 	consumer, err := ReadConsumer(body)
 	return Complete{consumer}, err
 }
 
 // ReadDeny reads the body of a request to deny a consumer. The error is a *Error that
 // names every bad member.
-func ReadDeny(body Fields) (Deny, error) {
+func ReadDeny(body Fields) (Command, error) {
 	var c Deny
 	err := readBody(body,
 		field{"consumerId", token{&c.ConsumerID}, required},

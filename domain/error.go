@@ -24,8 +24,6 @@ const (
 	DistributionNotFound  Code = "Distribution not found"
 	OrganizationNotFound  Code = "Organization not found"
 	KeyNotFound           Code = "Key not found"
-	QueueFull             Code = "Queue is full"
-	ConsumerNotInQueue    Code = "Consumer not in queue"
 	HistoryInconsistent   Code = "Distribution history is inconsistent"
 	EventStoreUnavailable Code = "Event store unavailable"
 )
@@ -33,11 +31,17 @@ const (
 // NotFound is the refusal for an unknown or deleted distribution of a kind.
 func NotFound(k Kind) Code { return Code(k.Title() + " not found") }
 
-// NotOpenYet is the refusal of who comes before the opening.
+// NotOpenYet is the refusal of a consumer who comes before the opening.
 func NotOpenYet(k Kind) Code { return Code(k.Title() + " is not open yet") }
 
-// TooLate is the refusal of who comes after the close.
+// TooLate is the refusal of a consumer who comes after the close.
 func TooLate(k Kind) Code { return Code(k.Title() + " is closed") }
+
+// Full is the refusal of a consumer for whom there is no room now.
+func Full(k Kind) Code { return Code(k.Title() + " is full") }
+
+// NotIn is the refusal for a consumer who never took part.
+func NotIn(k Kind) Code { return Code("Consumer not in " + string(k)) }
 
 // Identifier is the code in upper snake case: "QUEUE_NOT_FOUND".
 func (c Code) Identifier() string {

@@ -173,5 +173,5 @@ func (d denial) reason() DenyReason {
 	return DenyReasons()[d-1]
 }
 
-// maxConsumerID is how long a consumer's id may be.
-const maxConsumerID = 128
+// MaxConsumerID is how many characters a consumer's id may have.
+const MaxConsumerID = 128

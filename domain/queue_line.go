@@ -59,7 +59,7 @@ func (l *line) ended(t Instant) iter.Seq[*entry] {
 // enter makes an entry for who has none, or whose last one ended by leaving or
 // expiring. Everybody else stays where they are.
 func (q *Queue) enter(now Instant, c Enter) ([]Event, error) {
-	if !VisibleASCII(c.ConsumerID, maxConsumerID) {
+	if !VisibleASCII(c.ConsumerID, MaxConsumerID) {
 		return nil, &Error{Code: ValidationFailed, Details: []Detail{{"consumerId", "must have 1 to 128 visible ASCII characters"}}}
 	}
 	if !q.standing(q.line.latest(c.ConsumerID)).outside() {
@@ -73,7 +73,7 @@ func (q *Queue) enter(now Instant, c Enter) ([]Event, error) {
 	case q.Status == StatusScheduled:
 		return nil, &Error{Code: NotOpenYet(KindQueue), OpensAt: q.OpenAt, RetryAfter: q.OpenAt.Time().Sub(now.Time())}
 	case q.MaxCapacity != 0 && q.Tally.Waiting >= int64(q.MaxCapacity):
-		return nil, &Error{Code: QueueFull, RetryAfter: q.retryAfter()}
+		return nil, &Error{Code: Full(KindQueue), RetryAfter: q.retryAfter()}
 	}
 	return []Event{ConsumerEntered{Stamp{now}, Participant{c.ConsumerID, q.line.count + 1}}}, nil
 }
@@ -103,7 +103,7 @@ func (q *Queue) standing(e *entry) Standing {
 func (q *Queue) find(consumer string) (*entry, Standing, error) {
 	e := q.line.latest(consumer)
 	if e == nil {
-		return nil, StandingNone, Refuse(ConsumerNotInQueue, "")
+		return nil, StandingNone, Refuse(NotIn(KindQueue), "")
 	}
 	return e, q.standing(e), nil
 }
@@ -232,7 +232,7 @@ func (q *Queue) applyEntered(e ConsumerEntered) error {
 	}
 	last := q.standing(q.line.latest(e.ConsumerID))
 	switch {
-	case !VisibleASCII(e.ConsumerID, maxConsumerID) || e.Entry != q.line.count+1:
+	case !VisibleASCII(e.ConsumerID, MaxConsumerID) || e.Entry != q.line.count+1:
 		return ruleError(ruleLine, "entry %d of %q follows %d", e.Entry, e.ConsumerID, q.line.count)
 	case !last.outside():
 		return ruleError(ruleLine, "%s entered again, being %s", e.ConsumerID, last)

@@ -174,7 +174,7 @@ func TestQueue_whatAConsumerMayDo(t *testing.T) {
 	enter, leave, admit := domain.Enter{ConsumerID: "a"}, domain.Leave{ConsumerID: "a"}, domain.Admit{ConsumerID: "a"}
 	complete, deny := domain.Complete{ConsumerID: "a"}, domain.Deny{ConsumerID: "a", Reason: domain.DenyOrderLimit}
 	type row map[domain.Standing]any // an event, a refusal, or nothing
-	const unknown, wrong = domain.ConsumerNotInQueue, domain.NotPossible
+	unknown, wrong := domain.NotIn(domain.KindQueue), domain.NotPossible
 	tooLate := domain.TooLate(queue)
 	rows := func(clock string) map[domain.Command]row {
 		return map[domain.Command]row{
@@ -253,7 +253,7 @@ func TestQueue_enter(t *testing.T) {
 			Kind: queue, Given: queueOf(0, 0, 0), Now: at("11:00"), When: enter,
 			Then: list(closed(queue, "11:00"), completed("11:00")), Refused: domain.TooLate(queue),
 		},
-		"is refused when full":                      {Kind: queue, Given: full, Now: at("09:10"), When: enter, Refused: domain.QueueFull},
+		"is refused when full":                      {Kind: queue, Given: full, Now: at("09:10"), When: enter, Refused: domain.Full(domain.KindQueue)},
 		"is as it is for who waits in a full queue": {Kind: queue, Given: full, Now: at("09:10"), When: domain.Enter{ConsumerID: "b"}},
 		"finds the place of who left": {
 			Kind: queue, Given: list(full, left("09:05", "b", 1, queued)), Now: at("09:10"), When: enter, Then: list(entered("09:10", "a", 2)),
@@ -267,7 +267,7 @@ func TestQueue_enter(t *testing.T) {
 		"is refused after the capacity was lowered, and nobody is removed": {
 			Kind:  queue,
 			Given: list(queueOf(3, 0, 0), entered("09:00", "b", 1), entered("09:00", "c", 2), updated("09:01", domain.CauseUpdate, `maxCapacity 3 1`), left("09:02", "b", 1, queued)),
-			Now:   at("09:10"), When: enter, Refused: domain.QueueFull,
+			Now:   at("09:10"), When: enter, Refused: domain.Full(domain.KindQueue),
 		},
 		"is possible again after the capacity was lifted": {
 			Kind: queue, Given: list(full, updated("09:01", domain.CauseUpdate, `maxCapacity 1 null`)), Now: at("09:10"), When: enter, Then: list(entered("09:10", "a", 2)),

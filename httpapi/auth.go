@@ -153,7 +153,7 @@ func (s *server) admitConsumer(x *exchange, r *http.Request) error {
 		return nil
 	case !given:
 		return domain.Refuse(consumerIDRequired, "with a secret key "+onBehalfOf+" says which consumer acts")
-	case len(ids) > 1 || !domain.VisibleASCII(ids[0], maxConsumerID):
+	case len(ids) > 1 || !domain.VisibleASCII(ids[0], domain.MaxConsumerID):
 		return invalid(domain.Detail{Field: onBehalfOf, Message: "must be 1 to 128 visible ASCII characters"})
 	}
 	x.consumer = ids[0]

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"mime"
@@ -227,63 +226,4 @@ func unknownFields(given domain.Fields, known ...string) []domain.Detail {
 		}
 	}
 	return wrong
-}
-
-// params reads the members of a body, and collects what is wrong with them.
-type params struct {
-	fields domain.Fields
-	wrong  []domain.Detail
-}
-
-func (p *params) blame(name, message string) {
-	p.wrong = append(p.wrong, domain.Detail{Field: name, Message: message})
-}
-
-// read reads a member into v, and says whether it is there and of v's type.
-func (p *params) read(name string, v any) (there, ok bool) {
-	raw, there := p.fields[name]
-	if !there {
-		p.blame(name, "is required")
-		return false, false
-	}
-	return true, string(raw) != "null" && json.Unmarshal(raw, v) == nil
-}
-
-// consumer is the consumer's id.
-func (p *params) consumer() (id string) {
-	const name = "consumerId"
-	if there, ok := p.read(name, &id); there && !(ok && domain.VisibleASCII(id, maxConsumerID)) {
-		p.blame(name, "must be 1 to 128 visible ASCII characters")
-	}
-	return id
-}
-
-func (p *params) reason(name string) (reason domain.DenyReason) {
-	if there, ok := p.read(name, &reason); there && !(ok && slices.Contains(domain.DenyReasons(), reason)) {
-		p.blame(name, "must be ORDER_LIMIT_EXCEEDED, FRAUD_DETECTED or ADMIN_ACTION")
-	}
-	return reason
-}
-
-func (p *params) text(name string) (text string) {
-	if there, ok := p.read(name, &text); there && !ok {
-		p.blame(name, "must be a string")
-	}
-	return text
-}
-
-// count is a whole number from 1 to most.
-func (p *params) count(name string, most int64) (n int64) {
-	if there, ok := p.read(name, &n); there && !(ok && n >= 1 && n <= most) {
-		p.blame(name, fmt.Sprintf("must be a whole number from 1 to %d", most))
-	}
-	return n
-}
-
-// refusal names all that is wrong, and whatever is beside the members that are known.
-func (p *params) refusal(names ...string) error {
-	if p.wrong = append(p.wrong, unknownFields(p.fields, names...)...); len(p.wrong) > 0 {
-		return invalid(p.wrong...)
-	}
-	return nil
 }

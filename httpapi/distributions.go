@@ -131,35 +131,49 @@ func (s *server) remove(k domain.Kind) handler {
 
 // step takes the next step of the lifecycle by hand.
 func (s *server) step(k domain.Kind, to domain.Status) handler {
-	return s.bodiless(k, func(*exchange) domain.Command { return domain.Step{To: to} },
-		func(x *exchange, r *http.Request, result commands.Result) error {
-			return s.written(x, r, http.StatusOK, result)
-		})
+	read := withoutBody(func(*exchange) domain.Command { return domain.Step{To: to} })
+	return s.carryOut(k, read, func(s *server, x *exchange, r *http.Request, result commands.Result) error {
+		return s.written(x, r, http.StatusOK, result)
+	})
 }
 
-// answering tells what a command has led to.
-type answering func(x *exchange, r *http.Request, result commands.Result) error
+// commandReader reads a command, and what makes it repeatable, from a request.
+type commandReader func(x *exchange, r *http.Request) (domain.Command, commands.Key, error)
 
-// bodiless carries out a command for a distribution that needs no body.
-func (s *server) bodiless(k domain.Kind, command func(x *exchange) domain.Command, answer answering) handler {
+// answering answers a request with the result of its command.
+type answering func(s *server, x *exchange, r *http.Request, result commands.Result) error
+
+// carryOut carries out a command on the distribution in the path.
+func (s *server) carryOut(k domain.Kind, read commandReader, answer answering) handler {
 	return func(x *exchange, r *http.Request) error {
 		id, err := pathID(r, k)
 		if err != nil {
 			return err
 		}
-		key, err := idempotencyKey(x, r)
+		command, key, err := read(x, r)
 		if err != nil {
 			return err
+		}
+		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command, Key: key})
+		if err != nil {
+			return err
+		}
+		return answer(s, x, r, result)
+	}
+}
+
+// withoutBody makes the command of a request that has no body.
+func withoutBody(command func(x *exchange) domain.Command) commandReader {
+	return func(x *exchange, r *http.Request) (domain.Command, commands.Key, error) {
+		key, err := idempotencyKey(x, r)
+		if err != nil {
+			return nil, commands.Key{}, err
 		}
 		b, err := readNothing(x, r)
 		if err != nil {
-			return err
+			return nil, commands.Key{}, err
 		}
-		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command(x), Key: commandKey(key, b)})
-		if err != nil {
-			return err
-		}
-		return answer(x, r, result)
+		return command(x), commandKey(key, b), nil
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -44,7 +45,17 @@ type answer struct {
 }
 
 // answers has every refusal there is.
-var answers = map[domain.Code]answer{
+var answers = func() map[domain.Code]answer {
+	all := maps.Clone(commonRefusals)
+	for _, k := range domain.Kinds() {
+		all[domain.NotFound(k)] = answer{status: http.StatusNotFound}
+	}
+	maps.Copy(all, queueRefusals)
+	return all
+}()
+
+// commonRefusals are the refusals that do not depend on a kind.
+var commonRefusals = map[domain.Code]answer{
 	domain.ValidationFailed: {status: http.StatusBadRequest},
 	invalidJSON:             {status: http.StatusBadRequest},
 	consumerIDRequired:      {status: http.StatusBadRequest},
@@ -52,19 +63,10 @@ var answers = map[domain.Code]answer{
 	authenticationRequired: {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
 	secretKeyRequired:      {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
 
-	notFound:                            {status: http.StatusNotFound},
-	domain.DistributionNotFound:         {status: http.StatusNotFound},
-	domain.NotFound(domain.KindQueue):   {status: http.StatusNotFound},
-	domain.NotFound(domain.KindDraw):    {status: http.StatusNotFound},
-	domain.NotFound(domain.KindAuction): {status: http.StatusNotFound},
-	domain.OrganizationNotFound:         {status: http.StatusNotFound},
-	domain.KeyNotFound:                  {status: http.StatusNotFound},
-
-	domain.ConsumerNotInQueue: {status: http.StatusNotFound},
-
-	domain.TooLate(domain.KindQueue):    {status: http.StatusBadRequest},
-	domain.NotOpenYet(domain.KindQueue): {status: http.StatusLocked},
-	domain.QueueFull:                    {status: http.StatusTooManyRequests},
+	notFound:                    {status: http.StatusNotFound},
+	domain.DistributionNotFound: {status: http.StatusNotFound},
+	domain.OrganizationNotFound: {status: http.StatusNotFound},
+	domain.KeyNotFound:          {status: http.StatusNotFound},
 
 	methodNotAllowed:     {status: http.StatusMethodNotAllowed}, // Allow depends on the path
 	notAcceptable:        {http.StatusNotAcceptable, "Accept", mediaJSON + ", " + mediaProblem},

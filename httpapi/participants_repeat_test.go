@@ -288,27 +288,27 @@ func TestContract_validate(t *testing.T) {
 		"not after it is recorded either": {session, func(w *world, path string) { w.advance(time.Minute); w.at(path, "2026-03-01T12:01:00Z") }, tokenExpired},
 		"a day without a limit":           {"", func(w *world, _ string) { w.advance(24*time.Hour - time.Millisecond) }, ""},
 		"no more than a day":              {"", func(w *world, _ string) { w.advance(24 * time.Hour) }, tokenExpired},
-		"not once completed":              {session, func(w *world, path string) { w.do(http.MethodPost, path+"/complete", naming("c")).is(http.StatusOK) }, tokenNotLive},
-		"not once he left":                {session, func(w *world, path string) { w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK) }, tokenNotLive},
-		"not once denied":                 {session, func(w *world, path string) { w.do(http.MethodPost, path+"/deny", denying("c")).is(http.StatusOK) }, tokenNotLive},
+		"not once completed":              {session, func(w *world, path string) { w.do(http.MethodPost, path+"/complete", naming("c")).is(http.StatusOK) }, "The consumer is not admitted any more"},
+		"not once he left":                {session, func(w *world, path string) { w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK) }, "The consumer is not admitted any more"},
+		"not once denied":                 {session, func(w *world, path string) { w.do(http.MethodPost, path+"/deny", denying("c")).is(http.StatusOK) }, "The consumer is not admitted any more"},
 		"not while he waits again": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK)
 			w.enter(path, "c")
-		}, tokenNotLive},
+		}, "The consumer is not admitted any more"},
 		"not of an earlier session": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK)
 			w.enter(path, "c")
 			if again := w.admitOne(path, "c"); w.verdict(path, "c", again) != "" {
 				w.tb.Error("the new session's token is not valid")
 			}
-		}, tokenNotLive},
+		}, "The consumer is not admitted any more"},
 		"while the queue is closed": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "CLOSED"})
 		}, ""},
 		"not in a queue that is over": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/deny", denying("c")).is(http.StatusOK)
 			furtherOn["COMPLETED"](w, path)
-		}, tokenNotLive},
+		}, "The consumer is not admitted any more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -329,7 +329,9 @@ func TestContract_validate(t *testing.T) {
 		w.admitOne(other, "c")
 		signed := func(use tokens.Use, organization domain.ID) string {
 			at := domain.InstantOf(w.config.Clock())
-			made, err := tokens.New(w.views).Sign(tokens.NewGrant(use, "evt_1", organization, domain.ID(path[len(queues)+1:]), "c", at, 0))
+			made, err := tokens.New(w.views).Sign(tokens.NewGrant(organization, domain.Grant{
+				Use: domain.GrantUse(use), Consumer: "c", Distribution: domain.ID(path[len(queues)+1:]), From: at,
+			}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -338,13 +340,13 @@ func TestContract_validate(t *testing.T) {
 		bad := w.badTokens(path)
 		dot := strings.LastIndexByte(token, '.')
 		for name, c := range map[string]struct{ path, consumer, token, want string }{
-			"at another queue":             {other, "c", token, tokenOtherQueue},
+			"at another queue":             {other, "c", token, tokenElsewhere(domain.KindQueue)},
 			"by another consumer":          {path, "d", token, tokenOtherOwner},
 			"by who never entered":         {path, "nobody", token, tokenOtherOwner},
 			"an access token":              {path, "c", w.session("c"), tokenOtherUse},
 			"a payment token":              {path, "c", signed(tokens.Payment, w.mine), tokenOtherUse},
 			"another organization's":       {path, "c", signed(tokens.Admission, w.other), tokenInvalid},
-			"of an event that was not":     {path, "c", signed(tokens.Admission, w.mine), tokenNotLive},
+			"of an event that was not":     {path, "c", signed(tokens.Admission, w.mine), "The consumer is not admitted any more"},
 			"nothing":                      {path, "c", "", tokenInvalid},
 			"something":                    {path, "c", "a.b.c", tokenInvalid},
 			"without a signature":          {path, "c", token[:dot+1], tokenInvalid},

@@ -32,7 +32,7 @@ type Views interface {
 	Account(id domain.ID) (projections.Account, bool)
 	SigningKeys() (*domain.SigningKeys, error)
 	Get(organization, id domain.ID) (projections.Row, error)
-	Queue(ctx context.Context, organization, id domain.ID) (*domain.Queue, error)
+	Participants(ctx context.Context, organization, id domain.ID) (domain.Distribution, error)
 	Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool)
 	List(q projections.ListQuery) (projections.Page, error)
 	Position() domain.Position
@@ -104,14 +104,15 @@ type server struct {
 
 const basePath = "/api/v1"
 
-// collections are the path segments under which the kinds are found; all three
-// together are found under the empty kind's.
-var collections = map[domain.Kind]string{
-	domain.KindQueue:   "/queues",
-	domain.KindDraw:    "/draws",
-	domain.KindAuction: "/auctions",
-	anyKind:            "/distributions",
-}
+// collections are the path segments under which the kinds are found. All kinds
+// together are found under the segment of anyKind.
+var collections = func() map[domain.Kind]string {
+	all := map[domain.Kind]string{anyKind: "/distributions"}
+	for _, k := range domain.Kinds() {
+		all[k] = "/" + string(k) + "s"
+	}
+	return all
+}()
 
 // anyKind stands for all kinds of distributions.
 const anyKind domain.Kind = ""
@@ -134,7 +135,7 @@ func newServer(c Config) *server {
 		}
 		s.handle(basePath+collections[k]+"/{id}", one)
 	}
-	s.handleQueues()
+	s.handleParticipants(domain.KindQueue, queueCalls)
 	for _, k := range append(domain.Kinds(), anyKind) {
 		all := methods{http.MethodGet: s.secret(s.list(k))}
 		if k != anyKind {

@@ -10,9 +10,6 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// maxConsumerID is how long a consumer's id may be.
-const maxConsumerID = 128
-
 // openGuestSession makes a consumer of whom nothing is known, and lets him act.
 func (s *server) openGuestSession(x *exchange, r *http.Request) error {
 	if _, err := readNothing(x, r); err != nil {
@@ -27,9 +24,8 @@ func (s *server) openConsumerSession(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := &params{fields: fields}
-	id := p.consumer()
-	if err := p.refusal("consumerId"); err != nil {
+	id, err := domain.ReadConsumer(fields)
+	if err != nil {
 		return err
 	}
 	return s.openSession(x, r, id)

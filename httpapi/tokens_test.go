@@ -114,7 +114,7 @@ func TestSession_aConsumerWhomTheServerKnowsActs(t *testing.T) {
 func TestSession_badRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	long := strings.Repeat("x", maxConsumerID+1)
+	long := strings.Repeat("x", domain.MaxConsumerID+1)
 	for _, body := range []string{`{}`, `{"consumerId":""}`, `{"consumerId":null}`, `{"consumerId":7}`, `{"consumerId":"a b"}`, `{"consumerId":"ü"}`, `{"consumerId":"` + long + `"}`} {
 		w.do(http.MethodPost, consumerAt, body).blames("consumerId")
 	}
@@ -159,7 +159,7 @@ func TestConsumer_aSecretKeyActsForOne(t *testing.T) {
 	w.do(http.MethodPost, actAt, "", actsFor("")).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", actsFor("a b")).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", actsFor("a", "b")).blames("X-Consumer-Id")
-	w.do(http.MethodPost, actAt, "", actsFor(strings.Repeat("x", maxConsumerID+1))).blames("X-Consumer-Id")
+	w.do(http.MethodPost, actAt, "", actsFor(strings.Repeat("x", domain.MaxConsumerID+1))).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", as(w.session("c-1")), actsFor("c-1")).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", key(unknownKey), actsFor("c-1")).refuses(http.StatusUnauthorized, "Authentication required")
 }
@@ -211,7 +211,9 @@ func TestConsumer_credentials(t *testing.T) {
 	}
 	grant := func(use tokens.Use) string {
 		at := domain.InstantOf(now)
-		token, err := tokens.New(w.views).Sign(tokens.NewGrant(use, "evt_1", w.mine, "queue_1", "c", at, at.Add(time.Hour)))
+		token, err := tokens.New(w.views).Sign(tokens.NewGrant(w.mine, domain.Grant{
+			Use: domain.GrantUse(use), Consumer: "c", Distribution: "queue_1", From: at, Until: at.Add(time.Hour),
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}

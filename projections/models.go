@@ -332,15 +332,16 @@ func (v *Views) Earlier() []string {
 // State returns a copy of a distribution's state, and a position up to which it
 // holds the log. It is nil when there is none to decide on: the stream is unknown,
 // deleted or in quarantine, or a part of its state came from the file, which may be
-// damaged where the log is not, or was dropped because the queue is over.
+// damaged where the log is not, or was dropped because nothing more happens to the
+// participants.
 func (v *Views) State(stream string) (*domain.History, domain.Position) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	e, ok := v.models.streams[stream]
-	if !ok || !e.current.folded || e.current.live() == nil {
+	if !ok || !e.current.folded {
 		return nil, domain.Position{}
 	}
-	if q := e.current.queueOf(); q != nil && !q.KnowsParticipants() {
+	if d := e.current.live(); d == nil || !d.KnowsParticipants() {
 		return nil, domain.Position{}
 	}
 	return e.current.history.Fork(), v.position

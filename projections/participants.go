@@ -24,44 +24,41 @@ const (
 	// foldWait is how long a read waits for one. Then it is refused, and the folding
 	// goes on for whoever asks again.
 	foldWait = 2 * time.Second
-	// maxFolded is how many entries the folded queues may have together, beside the
-	// last one.
+	// maxFolded is how many entries the folded distributions may have together, beside
+	// the last one.
 	maxFolded = 1_000_000
 	// foldTimeout bounds one of them.
 	foldTimeout = 10 * time.Minute
 )
 
-// queueOf is the queue that a state is about, or nil.
-func (s *state) queueOf() *domain.Queue {
+// distribution is the distribution that a state is about, a deleted one as well, or
+// nil.
+func (s *state) distribution() domain.Distribution {
 	if s == nil || s.history == nil {
 		return nil
 	}
-	q, _ := s.history.Aggregate.(*domain.Queue)
-	return q
+	d, _ := s.history.Aggregate.(domain.Distribution)
+	return d
 }
 
-// Queue is a queue that knows its participants. While it lives they are at hand;
-// those of one that is over are folded from the log when somebody asks, and dropped
-// when others are asked for. It gives ErrNotFound, the *domain.HistoryError of a
-// stream in quarantine, and ErrBehind when folding takes longer than a read waits.
-// The queue is only to be read.
-func (v *Views) Queue(ctx context.Context, organization, id domain.ID) (*domain.Queue, error) {
+// Participants returns a distribution that knows its participants. While something
+// can happen to them they are in memory. Later they are folded from the log when a
+// caller asks for them, and dropped when callers ask for others. Errors: ErrNotFound,
+// the *domain.HistoryError of a stream in quarantine, and ErrBehind when the fold
+// takes longer than a read waits. The caller must not change the distribution.
+func (v *Views) Participants(ctx context.Context, organization, id domain.ID) (domain.Distribution, error) {
 	row, err := v.Get(organization, id)
 	if err != nil {
 		return nil, err
 	}
-	q, ok := row.Distribution.(*domain.Queue)
-	if !ok {
-		return nil, ErrNotFound
-	}
-	if q.KnowsParticipants() {
-		return q, nil
+	if row.Distribution.KnowsParticipants() {
+		return row.Distribution, nil
 	}
 	return v.folds.get(ctx, v.fold, id.Stream())
 }
 
-// folds are the queues that were folded on demand. They are over, so that they do
-// not change any more.
+// folds are the distributions that were folded on demand. Nothing more happens to
+// their participants, so they do not change any more.
 type folds struct {
 	ctx     context.Context // ended by close
 	cancel  context.CancelFunc
@@ -71,7 +68,7 @@ type folds struct {
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
-	known  map[string]*foldedQueue
+	known  map[string]*foldedDistribution
 	order  []string // the least recently asked for first
 }
 
@@ -81,15 +78,15 @@ const all domain.Revision = math.MaxInt64
 // folding folds a stream up to a revision.
 type folding func(ctx context.Context, stream string, last domain.Revision) (*domain.History, error)
 
-// foldedQueue is one queue, or one on its way.
-type foldedQueue struct {
-	done  chan struct{} // closed when the fields below are set
-	queue *domain.Queue
-	err   error
+// foldedDistribution is one fold, or one on its way.
+type foldedDistribution struct {
+	done         chan struct{} // closed when the fields below are set
+	distribution domain.Distribution
+	err          error
 }
 
 func newFolds() *folds {
-	f := &folds{slots: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedQueue{}}
+	f := &folds{slots: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedDistribution{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -103,13 +100,13 @@ func (f *folds) close() {
 	f.working.Wait()
 }
 
-func (f *folds) get(ctx context.Context, by folding, stream string) (*domain.Queue, error) {
+func (f *folds) get(ctx context.Context, by folding, stream string) (domain.Distribution, error) {
 	d := f.ask(by, stream)
 	wait := time.NewTimer(foldWait)
 	defer wait.Stop()
 	select {
 	case <-d.done:
-		return d.queue, d.err
+		return d.distribution, d.err
 	case <-wait.C:
 		return nil, ErrBehind
 	case <-ctx.Done():
@@ -118,17 +115,17 @@ func (f *folds) get(ctx context.Context, by folding, stream string) (*domain.Que
 }
 
 // ask returns the fold of a stream, which it starts when there is none.
-func (f *folds) ask(by folding, stream string) *foldedQueue {
+func (f *folds) ask(by folding, stream string) *foldedDistribution {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, ok := f.known[stream]
 	if !ok && f.closed {
-		d = &foldedQueue{done: make(chan struct{}), err: context.Canceled}
+		d = &foldedDistribution{done: make(chan struct{}), err: context.Canceled}
 		close(d.done)
 		return d
 	}
 	if !ok {
-		d = &foldedQueue{done: make(chan struct{})}
+		d = &foldedDistribution{done: make(chan struct{})}
 		f.known[stream] = d
 		f.working.Go(func() { f.make(by, stream, d) })
 	}
@@ -146,7 +143,7 @@ func without(order []string, stream string) []string {
 }
 
 // make folds a stream. It ends by itself: whoever waits for it may not.
-func (f *folds) make(by folding, stream string, d *foldedQueue) {
+func (f *folds) make(by folding, stream string, d *foldedDistribution) {
 	f.slots <- struct{}{}
 	defer func() { <-f.slots }()
 	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
@@ -160,21 +157,21 @@ func (f *folds) make(by folding, stream string, d *foldedQueue) {
 		f.drop(stream)
 		return
 	}
-	d.queue = h.Aggregate.(*domain.Queue)
+	d.distribution = h.Aggregate.(domain.Distribution)
 	f.shrink()
 }
 
-// shrink drops the queues that were not asked for the longest.
+// shrink drops the distributions that were asked for longest ago.
 func (f *folds) shrink() {
 	var entries int64
 	latest := slices.Clone(f.order)
 	slices.Reverse(latest)
 	for i, stream := range latest {
 		d := f.known[stream]
-		if d.queue == nil {
+		if d.distribution == nil {
 			continue // on its way
 		}
-		if entries += d.queue.Tally.Entries(); entries > f.max && i > 0 {
+		if entries += d.distribution.Entries(); entries > f.max && i > 0 {
 			f.drop(stream)
 		}
 	}
@@ -225,14 +222,14 @@ func (v *Views) foldOn(ctx context.Context, h *domain.History, last domain.Revis
 	return nil
 }
 
-// Restore folds the queues anew that are under way: the file does not hold who is in
-// them. It comes before the first Follow, and goes on where it stopped when it is
-// called again after an error.
+// Restore folds the distributions anew that are under way: the file does not hold
+// their participants. It comes before the first Follow. After an error it can be called
+// again, and goes on where it stopped.
 func (v *Views) Restore(ctx context.Context) error {
 	v.mu.RLock()
 	var left []*entry
 	for _, e := range v.models.streams {
-		if q := e.current.queueOf(); q != nil && e.current.broken == nil && !over(q) && !q.KnowsParticipants() {
+		if d := e.current.distribution(); d != nil && e.current.broken == nil && !d.ParticipantsDone() && !d.KnowsParticipants() {
 			left = append(left, e)
 		}
 	}
@@ -283,6 +280,3 @@ func (v *Views) restore(ctx context.Context, e *entry) error {
 	v.dirty[e] = next
 	return nil
 }
-
-// over reports whether nothing more happens to a queue's participants.
-func over(q *domain.Queue) bool { return q.Deleted || q.Status == domain.StatusCompleted }

@@ -98,12 +98,12 @@ func (l *testLog) past(tb testing.TB, org domain.ID, entries int) domain.ID {
 
 func stands(tb testing.TB, v *Views, org, queue domain.ID, want map[string]domain.Standing) {
 	tb.Helper()
-	q, err := v.Queue(tb.Context(), org, queue)
+	q, err := v.Participants(tb.Context(), org, queue)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	for c, standing := range want {
-		if p, _ := q.Place(c); p.Standing != standing {
+		if p, _ := q.(*domain.Queue).Place(c); p.Standing != standing {
 			tb.Errorf("%s is %q, not %s", c, p.Standing, standing)
 		}
 	}
@@ -127,13 +127,8 @@ func TestQueue_knowsWhoTakesPart(t *testing.T) {
 	if n := from.count(); n != 0 {
 		t.Errorf("%d histories were read", n)
 	}
-	if _, err := v.Queue(t.Context(), l.id("org"), id); !errors.Is(err, ErrNotFound) {
+	if _, err := v.Participants(t.Context(), l.id("org"), id); !errors.Is(err, ErrNotFound) {
 		t.Errorf("another organization's: %v", err)
-	}
-	draw := l.create(t, org, domain.KindDraw, nil)
-	follow(v, l)
-	if _, err := v.Queue(t.Context(), org, draw); !errors.Is(err, ErrNotFound) {
-		t.Errorf("a draw: %v", err)
 	}
 }
 
@@ -159,7 +154,7 @@ func TestQueue_isFoldedOnDemandWhenItIsOver(t *testing.T) {
 	}
 	l.must(t, id, domain.Delete{})
 	follow(v, l)
-	if _, err := v.Queue(t.Context(), org, id); !errors.Is(err, ErrNotFound) {
+	if _, err := v.Participants(t.Context(), org, id); !errors.Is(err, ErrNotFound) {
 		t.Errorf("once it is deleted: %v", err)
 	}
 }
@@ -228,7 +223,7 @@ func TestQueue_whoWaitsTooLongIsRefused(t *testing.T) {
 		refused := make(chan error)
 		for _, id := range append(ids, ids...) {
 			go func() {
-				_, err := v.Queue(t.Context(), org, id)
+				_, err := v.Participants(t.Context(), org, id)
 				refused <- err
 			}()
 		}
@@ -245,7 +240,7 @@ func TestQueue_whoWaitsTooLongIsRefused(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := v.Queue(gone, org, ids[0]); !errors.Is(err, context.Canceled) {
+		if _, err := v.Participants(gone, org, ids[0]); !errors.Is(err, context.Canceled) {
 			t.Errorf("who has gone: %v", err)
 		}
 		time.Sleep(9 * time.Second) //nolint:forbidigo // synctest; two were done after five of them, then the third
@@ -268,7 +263,7 @@ func TestQueue_aFoldThatFailsIsTriedAgain(t *testing.T) {
 	v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), from)
 	defer closeViews(t, v)
 	from.reading = func(context.Context, string) error { return domain.ErrUnavailable }
-	if _, err := v.Queue(t.Context(), org, id); !errors.Is(err, domain.ErrUnavailable) {
+	if _, err := v.Participants(t.Context(), org, id); !errors.Is(err, domain.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 	v.folds.working.Wait()
@@ -291,7 +286,7 @@ func TestQueue_foldsEndWithTheViews(t *testing.T) {
 	failed := make(chan error)
 	for _, id := range ids {
 		go func() {
-			_, err := v.Queue(t.Context(), org, id)
+			_, err := v.Participants(t.Context(), org, id)
 			failed <- err
 		}()
 	}
@@ -431,7 +426,7 @@ func TestRestore_quarantinesADamagedHistory(t *testing.T) {
 	from.log = damaged
 	v = openParticipants(t, path, from)
 	defer closeViews(t, v)
-	if _, err := v.Queue(t.Context(), org, bad); !errors.As(err, new(*domain.HistoryError)) {
+	if _, err := v.Participants(t.Context(), org, bad); !errors.As(err, new(*domain.HistoryError)) {
 		t.Errorf("got %v", err)
 	}
 	if q := v.Quarantined(); len(q) != 1 || q[0].Stream != bad.Stream() {
@@ -465,7 +460,7 @@ func TestRestore_quarantinesAHistoryThatIsShorter(t *testing.T) {
 		}
 		from.log = shorter
 		v = openParticipants(t, path, from)
-		if _, err := v.Queue(t.Context(), org, id); !errors.As(err, new(*domain.HistoryError)) {
+		if _, err := v.Participants(t.Context(), org, id); !errors.As(err, new(*domain.HistoryError)) {
 			t.Errorf("with %d events: %v", keep, err)
 		}
 		closeViews(t, v)

@@ -19,8 +19,8 @@ import (
 const (
 	// longFold is how many events have to be folded for the outcome to be kept.
 	longFold = 100_000
-	// snapshotEvery is after how many events the snapshot of a queue under way is
-	// made anew.
+	// snapshotEvery is after how many events the snapshot of a distribution under way
+	// is made anew.
 	snapshotEvery = 250_000
 	// snapshotLast is of how many events one is worth while at the end of the process.
 	snapshotLast = 20_000
@@ -28,10 +28,10 @@ const (
 	maxSnapshots = 1 << 30
 )
 
-// snapshots are queues with everybody in them, in files of their own beside the
-// views, so that a long history is not folded again from its beginning. They may be
-// thrown away at any time. A file that is damaged, or of another log or format, is
-// as good as none.
+// snapshots are distributions with all their participants, in files of their own
+// beside the views, so that a long history is not folded again from its beginning. They
+// may be thrown away at any time. A file that is damaged, or of another log or format,
+// is ignored.
 type snapshots struct {
 	dir   string
 	log   string // the id of the log that they are of
@@ -72,7 +72,7 @@ type snapshotHead struct {
 
 func (s *snapshots) path(stream string) string { return filepath.Join(s.dir, stream+".snapshot") }
 
-// save keeps a queue as it is. h is only read.
+// save keeps a distribution as it is. h is only read.
 func (s *snapshots) save(h *domain.History) error {
 	encoded, err := encode(h)
 	if err != nil {
@@ -82,7 +82,7 @@ func (s *snapshots) save(h *domain.History) error {
 	if err != nil {
 		return err
 	}
-	b := h.Aggregate.(*domain.Queue).AppendParticipants(append(head, '\n'))
+	b := h.Aggregate.(domain.Distribution).AppendParticipants(append(head, '\n'))
 	sum := sha256.Sum256(b)
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (s *snapshots) load(stream string) *domain.History {
 	if sum := sha256.Sum256(b); !bytes.Equal(sum[:], given) {
 		return nil
 	}
-	line, who, _ := bytes.Cut(b, []byte("\n"))
+	line, participants, _ := bytes.Cut(b, []byte("\n"))
 	var head snapshotHead
 	if json.Unmarshal(line, &head) != nil || head.Format != format || head.Log != s.log || head.Stream != stream {
 		return nil
@@ -117,8 +117,8 @@ func (s *snapshots) load(stream string) *domain.History {
 	if err != nil {
 		return nil
 	}
-	q, ok := h.Aggregate.(*domain.Queue)
-	if !ok || q.RestoreParticipants(who) != nil {
+	d, ok := h.Aggregate.(domain.Distribution)
+	if !ok || d.RestoreParticipants(participants) != nil {
 		return nil
 	}
 	s.note(h)
@@ -154,8 +154,8 @@ func (s *snapshots) shrink(more int64) error {
 // snapshot keeps those of some queues that went on for long since they were kept.
 func (v *Views) snapshot(states []*state, enough domain.Revision) {
 	for _, s := range states {
-		q := s.queueOf()
-		if q != nil && !over(q) && q.KnowsParticipants() && v.snapshots.behind(s.history) >= enough {
+		d := s.distribution()
+		if d != nil && !d.ParticipantsDone() && d.KnowsParticipants() && v.snapshots.behind(s.history) >= enough {
 			v.keep(s.history)
 		}
 	}

@@ -197,7 +197,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	}
 	check := func(v *Views) {
 		t.Helper()
-		q, err := v.Queue(t.Context(), org, id)
+		q, err := v.Participants(t.Context(), org, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 		if h == nil || !domaintest.SameState(h, want) || v.Wake(id.Stream()) != want.Aggregate.Wake() {
 			t.Fatalf("got %+v, want %+v", h, want.Aggregate)
 		}
-		if p, _ := q.Place("c-150"); p.Position == 0 {
+		if p, _ := q.(*domain.Queue).Place("c-150"); p.Position == 0 {
 			t.Errorf("got %+v", p)
 		}
 	}

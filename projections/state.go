@@ -32,8 +32,8 @@ func newState(h *domain.History) *state {
 		s.owner, s.id = a.Shared().OrganizationID, a.Shared().ID
 		if a.Shared().Deleted {
 			s.history = tombstone(h, a)
-		} else if q, ok := a.(*domain.Queue); ok && over(q) {
-			q.ForgetParticipants()
+		} else if a.ParticipantsDone() {
+			a.ForgetParticipants()
 		}
 	case *domain.Organization:
 		s.owner, s.id = a.ID, a.ID

@@ -136,7 +136,7 @@ func (v *Views) Follow(r *domain.Recorded) {
 		v.log.Error().Str("stream", r.Stream).Int64("revision", int64(r.Revision)).Str("type", r.Type).
 			Str("rule", next.state.broken.Rule).Str("detail", next.state.broken.Detail).Msg("stream quarantined")
 	}
-	if next.state.partial() || next.state.queueOf() != nil && !domain.ChangesObject(r.Event) && next.events < heldAtOnce {
+	if next.state.partial() || next.state.distribution() != nil && !domain.ChangesObject(r.Event) && next.events < heldAtOnce {
 		v.held = next
 		return
 	}

@@ -269,7 +269,7 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 				t.Fatalf("%s@%d is not shown", r.Stream, r.Revision)
 			}
 		}
-		if q := current.queueOf(); q != nil && (len(shown) == 0 || shown[len(shown)-1].state != current) {
+		if q, ok := current.distribution().(*domain.Queue); ok && (len(shown) == 0 || shown[len(shown)-1].state != current) {
 			shown = append(shown, seen{current, q.Tally, i})
 		}
 	}
@@ -285,7 +285,7 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 				}
 			}
 		}
-		if !domaintest.SameState(s.state.history, want) || s.state.queueOf().Tally != s.tally {
+		if !domaintest.SameState(s.state.history, want) || s.state.distribution().(*domain.Queue).Tally != s.tally {
 			t.Fatalf("what was shown behind event %d has become another", s.at)
 		}
 	}
@@ -294,7 +294,7 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 	for _, r := range l.events[:heldAtOnce+10] {
 		v.Follow(r)
 	}
-	if q := v.models.find(id.Stream()).current.queueOf(); q == nil || q.Tally.Entries() < heldAtOnce-5 {
-		t.Errorf("shown is %+v", q)
+	if d := v.models.find(id.Stream()).current.distribution(); d == nil || d.Entries() < heldAtOnce-5 {
+		t.Errorf("shown is %+v", d)
 	}
 }

@@ -595,7 +595,7 @@ func (s *crowdState) explains(call *crowdCall, made []int) bool {
 	refused := func(status int, code domain.Code) bool {
 		return call.status == status && call.code == code.Identifier()
 	}
-	unknown := e == nil && refused(http.StatusNotFound, domain.ConsumerNotInQueue)
+	unknown := e == nil && refused(http.StatusNotFound, domain.NotIn(domain.KindQueue))
 	stays := func(as domain.Standing, from ...domain.Standing) bool {
 		switch {
 		case e == nil || slices.Contains(from, is):
@@ -613,7 +613,7 @@ func (s *crowdState) explains(call *crowdCall, made []int) bool {
 		case s.status != domain.StatusOpen:
 			return refused(http.StatusBadRequest, domain.TooLate(domain.KindQueue))
 		}
-		return s.capacity != 0 && int64(len(s.line)) >= s.capacity && refused(http.StatusTooManyRequests, domain.QueueFull)
+		return s.capacity != 0 && int64(len(s.line)) >= s.capacity && refused(http.StatusTooManyRequests, domain.Full(domain.KindQueue))
 	case crowdLeave:
 		return stays(domain.StandingLeft, domain.StandingQueued, domain.StandingAdmitted)
 	case crowdStatus:

@@ -74,7 +74,7 @@ func TestCrowd_findsWhatIsPlanted(t *testing.T) {
 			at := e.calls[0].called
 			e.calls = append(e.calls, &crowdCall{
 				id: "planted", op: crowdEnter, consumer: "refused", called: at, returned: at,
-				status: http.StatusTooManyRequests, code: domain.QueueFull.Identifier(),
+				status: http.StatusTooManyRequests, code: domain.Full(domain.KindQueue).Identifier(),
 			})
 		}, []string{claimExplained}},
 		"who left still takes a place": {func(e *crowdEvidence) {
@@ -90,7 +90,7 @@ func TestCrowd_findsWhatIsPlanted(t *testing.T) {
 			at := enter.returned.Add(time.Microsecond)
 			e.calls = append(e.calls, &crowdCall{
 				id: "planted", op: crowdStatus, consumer: enter.consumer, called: at, returned: at,
-				status: http.StatusNotFound, code: domain.ConsumerNotInQueue.Identifier(),
+				status: http.StatusNotFound, code: domain.NotIn(domain.KindQueue).Identifier(),
 			})
 		}, []string{claimExplained}},
 		"a session does not end": {func(e *crowdEvidence) {
@@ -120,7 +120,7 @@ func TestCrowd_findsWhatIsPlanted(t *testing.T) {
 		}, []string{claimRefusal}},
 		"a refused request is carried out": {func(e *crowdEvidence) {
 			c := e.call(e.entered)
-			c.status, c.code, c.shown = http.StatusTooManyRequests, domain.QueueFull.Identifier(), nil
+			c.status, c.code, c.shown = http.StatusTooManyRequests, domain.Full(domain.KindQueue).Identifier(), nil
 		}, []string{claimRefusal}},
 		"nobody asked for an entry": {func(e *crowdEvidence) {
 			e.events[e.index(func(o *crowdEvent) bool { return o.Type == "queue.consumer.entered" })].Cause.RequestID = ""

@@ -79,8 +79,8 @@ func (n *clusterNode) enter(b *testing.B, queue domain.ID, next *atomic.Int64, c
 	})
 	next.Store(end)
 	within(b, time.Minute, "everybody is seen", func() bool {
-		q, err := n.views.Queue(b.Context(), n.organization(b), queue)
-		return err == nil && q.Tally.Waiting >= end
+		q, err := n.views.Participants(b.Context(), n.organization(b), queue)
+		return err == nil && q.(*domain.Queue).Tally.Waiting >= end
 	})
 	return (cpuTime(b) - before) / time.Duration(count)
 }
@@ -117,12 +117,12 @@ func BenchmarkQueue_long(b *testing.B) {
 		last := consumerID(next.Load())
 		started := time.Now()
 		const positions = 10_000
-		q, err := n.views.Queue(b.Context(), n.organization(b), queue)
+		q, err := n.views.Participants(b.Context(), n.organization(b), queue)
 		if err != nil {
 			b.Fatal(err)
 		}
 		for range positions {
-			if p, ok := q.Place(last); !ok || p.Position != next.Load() {
+			if p, ok := q.(*domain.Queue).Place(last); !ok || p.Position != next.Load() {
 				b.Fatalf("got %+v", p)
 			}
 		}

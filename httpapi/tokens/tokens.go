@@ -26,9 +26,9 @@ type Use string
 
 // The uses, as the claim `aud` has them.
 const (
-	Access    Use = "lotline:access"    // to act as a consumer
-	Admission Use = "lotline:admission" // to show that one was admitted
-	Payment   Use = "lotline:payment"   // to show that one has won, and what
+	Access    Use = "lotline:access"           // to act as a consumer
+	Admission Use = Use(domain.GrantAdmission) // to show that one was admitted
+	Payment   Use = "lotline:payment"          // to show that one has won, and what
 )
 
 const issuer = "lotline"
@@ -60,16 +60,17 @@ func NewAccess(organization domain.ID, consumer string, now domain.Instant) Clai
 	}
 }
 
-// NewGrant is what an event of a distribution grants a consumer: it was issued at
-// the event's time, and ends when what was granted ends, or after a day when ends is
-// 0. The same event gives the same token.
-func NewGrant(use Use, eventID string, organization, distribution domain.ID, consumer string, at, ends domain.Instant) Claims {
-	if ends == 0 {
-		ends = at.Add(grantLife)
+// NewGrant are the claims of a token that shows a grant of an organization's
+// distribution. It is issued at the time of the grant, and ends with the grant, or
+// after a day when the grant has no limit. The same grant gives the same claims.
+func NewGrant(organization domain.ID, g domain.Grant) Claims {
+	until := g.Until
+	if until == 0 {
+		until = g.From.Add(grantLife)
 	}
 	return Claims{
-		Use: use, Organization: organization, Consumer: consumer, Distribution: distribution, EventID: eventID,
-		IssuedAt: at, ExpiresAt: wholeSecond(ends),
+		Use: Use(g.Use), Organization: organization, Consumer: g.Consumer, Distribution: g.Distribution,
+		EventID: "evt_" + domain.Base32(g.Event), IssuedAt: g.From, ExpiresAt: wholeSecond(until),
 	}
 }
 

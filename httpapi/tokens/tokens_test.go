@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -66,8 +67,15 @@ func sign(tb testing.TB, t *Tokens, c Claims) string {
 	return token
 }
 
-func admission(at, ends domain.Instant) Claims {
-	return NewGrant(Admission, "evt_1", "org_1", "queue_1", "consumer-1", at, ends)
+// event is the id of the event that gives the grants here.
+const event = "evt_0000000000000000000000000z"
+
+func admission(at, ends domain.Instant) Claims { return grant(Admission, "queue_1", at, ends) }
+
+func grant(use Use, distribution domain.ID, at, ends domain.Instant) Claims {
+	return NewGrant("org_1", domain.Grant{
+		Use: domain.GrantUse(use), Consumer: "consumer-1", Event: [16]byte{15: 31}, Distribution: distribution, From: at, Until: ends,
+	})
 }
 
 func TestSign_theSameEventMakesTheSameToken(t *testing.T) {
@@ -123,10 +131,10 @@ func TestSign_whatATokenSays(t *testing.T) {
 	t.Parallel()
 	tokens := New(newHeld(t))
 	for want, c := range map[string]Claims{
-		`{"iss":"lotline","sub":"consumer-1","exp":1800003600,"iat":1800000000,"aud":"lotline:access","org":"org_1"}`:                                           NewAccess("org_1", "consumer-1", start+999),
-		`{"iss":"lotline","sub":"consumer-1","exp":1800000060,"iat":1800000000,"jti":"evt_1","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start+999, start+60_999),
-		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"evt_1","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start, 0),
-		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"evt_1","aud":"lotline:payment","org":"org_1","distribution":"auction_1"}`: NewGrant(Payment, "evt_1", "org_1", "auction_1", "consumer-1", start, 0),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800003600,"iat":1800000000,"aud":"lotline:access","org":"org_1"}`:                                                   NewAccess("org_1", "consumer-1", start+999),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800000060,"iat":1800000000,"jti":"` + event + `","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start+999, start+60_999),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"` + event + `","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start, 0),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"` + event + `","aud":"lotline:payment","org":"org_1","distribution":"auction_1"}`: grant(Payment, "auction_1", start, 0),
 	} {
 		parts := strings.Split(sign(t, tokens, c), ".")
 		for i, want := range []string{`{"alg":"EdDSA","kid":"` + tokens.ring.Load().of.Keys[0].ID + `","typ":"JWT"}`, want} {
@@ -207,7 +215,10 @@ func TestVerify_takesAllThatSignMakes(t *testing.T) {
 	tokens := New(newHeld(t))
 	for _, r := range []string{"<", `"`, `\`, "x", "~"} {
 		id := "_" + strings.Repeat("z", 26)
-		c := NewGrant(Admission, "evt"+id, domain.ID("org"+id), domain.ID("auction"+id), strings.Repeat(r, 128), start, 0)
+		c := NewGrant(domain.ID("org"+id), domain.Grant{
+			Use: domain.GrantAdmission, Consumer: strings.Repeat(r, 128), Event: [16]byte(bytes.Repeat([]byte{255}, 16)),
+			Distribution: domain.ID("auction" + id), From: start,
+		})
 		token := sign(t, tokens, c)
 		if got, err := tokens.Verify(token, Admission, start); err != nil || got != c {
 			t.Errorf("%d bytes: %+v, %v", len(token), got, err)
