@@ -463,3 +463,27 @@ func (v object) appendJSON(dst []byte) []byte {
 	}
 	return append(dst, *v.p...)
 }
+
+// read parses raw, or clears the field for null.
+func (f field) read(raw json.RawMessage) error {
+	if f.is(computed) {
+		return nil
+	}
+	if !isNull(raw) {
+		return f.value.parse(raw)
+	}
+	if !f.is(nullable) {
+		return fmt.Errorf("may not be null")
+	}
+	f.value.clear()
+	return nil
+}
+
+// replay reads what an event holds, which may have been taken when less was asked
+// of it.
+func (f field) replay(raw json.RawMessage) error {
+	if o, ok := f.value.(object); ok && !isNull(raw) {
+		return o.replay(raw)
+	}
+	return f.read(raw)
+}
