@@ -240,7 +240,7 @@ func TestInvariants_areAllBroken(t *testing.T) {
 	for _, b := range brokenHistories() {
 		seen[b.rule] = true
 	}
-	source, err := os.ReadFile("lifecycle.go")
+	source, err := os.ReadFile("rules.go")
 	if err != nil {
 		t.Fatal(err)
 	}
