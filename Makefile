@@ -123,6 +123,10 @@ zones: ## Bring the time-zone database up to this Go release's
 	cp "$$(go env GOROOT)/lib/time/zoneinfo.zip" domain/zoneinfo.zip
 	chmod 644 domain/zoneinfo.zip
 
+.PHONY: notices
+notices: ## Write the licenses of the modules in the binary to THIRD_PARTY_NOTICES
+	go -C tools run ./notices .. > THIRD_PARTY_NOTICES
+
 .PHONY: hooks
 hooks: ## Run .githooks/pre-commit before each commit
 	git config core.hooksPath .githooks
