@@ -1,6 +1,6 @@
 package domain
 
-// AuctionType says how the price of an auction comes about.
+// AuctionType says how an auction finds its price.
 type AuctionType string
 
 // The types of auctions.
@@ -77,9 +77,9 @@ func (a *Auction) check(wrong *clashes) {
 	ascending(wrong, "startPrice", a.StartPrice, "floorPrice", a.FloorPrice)
 }
 
-// checkType finds fields of the other type of auction, and what a falling price
-// cannot do without. These are blamed also when only the type changes: they have to
-// be given along with it.
+// checkType finds fields that belong to the other type of auction, and fields that a
+// dutch auction lacks. It reports them also when a request changes only the type: the
+// request has to bring them along.
 func (a *Auction) checkType(wrong *clashes) {
 	type own struct {
 		name   string
@@ -116,8 +116,8 @@ func (a *Auction) checkType(wrong *clashes) {
 	}
 }
 
-// ascending finds a price that is below the one it may not be below. Prices that
-// are not set are in order.
+// ascending finds a price that is below its lower bound. A price that is not set has no
+// bound.
 func ascending(wrong *clashes, name string, price Amount, belowName string, below Amount) {
 	if price != 0 && below != 0 && price < below {
 		wrong.between(name, "must not be below", belowName, "must not be above")
@@ -131,8 +131,8 @@ func (a *Auction) created(s Stamp, _ Create) Event {
 // AppendJSON appends the auction as an admin sees it.
 func (a *Auction) AppendJSON(dst []byte) []byte { return appendFields(dst, a.fields()) }
 
-// AppendPublicJSON appends the auction as everybody may see it. The reserve price
-// is not shown, only whether a bid meets it; nobody can bid yet.
+// AppendPublicJSON appends the auction as everybody may see it. It does not show the
+// reserve price, only whether a bid meets it. Nobody can bid yet.
 func (a *Auction) AppendPublicJSON(dst []byte) []byte {
 	start := &a.StartingBid
 	if a.AuctionType == Dutch {
@@ -202,7 +202,7 @@ func (a *Auction) stepTime(to Status) *Instant {
 
 // Evolve implements Aggregate.
 func (a *Auction) Evolve(e Event) error {
-	if err := a.admit(e); err != nil {
+	if err := a.checkNext(e); err != nil {
 		return err
 	}
 	switch e := e.(type) {

@@ -3,8 +3,8 @@ package domain
 import "encoding/json"
 
 // Command is something that is asked of an aggregate. The set is closed. A
-// command carries all that deciding needs except the time, which is read when it
-// is decided.
+// command carries all that a decision needs except the time. The time is read when the
+// command is decided.
 type Command interface{ command() }
 
 // Fields are the JSON values of a request's body by their names.
@@ -34,41 +34,42 @@ type Update struct{ Fields Fields }
 // Delete ends a distribution.
 type Delete struct{}
 
-// Step takes the next step of the lifecycle by hand: it sets the time that
-// belongs to the status to now, and Advance does the rest.
+// Step takes the next step of the lifecycle by hand. It sets the time of that step to
+// now, and Advance does the rest.
 type Step struct{ To Status }
 
-// SupplyEntropy gives a draw what its entropy source published, as the field value.
+// SupplyEntropy gives a draw the value that its entropy source published, as the field
+// value.
 type SupplyEntropy struct{ Fields Fields }
 
-// Enter gives a consumer a place at the back of the line, unless there is one
+// Enter gives a consumer an entry at the back of the queue, unless the consumer has one
 // already.
 type Enter struct{ ConsumerID string }
 
-// Leave gives a consumer's place or session up.
+// Leave ends a consumer's entry or session.
 type Leave struct{ ConsumerID string }
 
 // MaxAdmit is how many Admit takes at once.
 const MaxAdmit = 1_000
 
-// Admit admits by hand: the consumer out of turn or, without one, the next Count
-// who wait, or all when they are fewer.
+// Admit admits by hand: the consumer out of turn or, without a consumer, the next Count
+// consumers who wait, or all when fewer wait.
 type Admit struct {
 	ConsumerID string
 	Count      int64
 }
 
-// Complete ends a consumer's session: they got what they came for.
+// Complete ends a consumer's session because the consumer has finished.
 type Complete struct{ ConsumerID string }
 
-// Deny ends a consumer's place or session.
+// Deny ends a consumer's entry or session and bars the consumer.
 type Deny struct {
 	ConsumerID string
 	Reason     DenyReason
 }
 
-// Advance does the next thing that is due, if anything is. It is harmless early,
-// late or twice; whoever wants all that is due repeats it until nothing comes.
+// Advance does the next thing that is due, if anything is. It is harmless early, late or
+// twice. To do everything that is due, a caller repeats it until no event comes.
 type Advance struct{}
 
 // CreateOrganization makes an organization.
@@ -79,23 +80,23 @@ type CreateOrganization struct {
 	CurrencyCode Currency
 }
 
-// CreateKey gives an organization a key: KeyText of the level and mode that
-// Fields say, and of Random, which nobody can guess. One that it has already is no
-// second key.
+// CreateKey gives an organization a key: the KeyText of the level and mode in Fields and
+// of Random, which must be impossible to guess. When the organization has that key
+// already, nothing happens.
 type CreateKey struct {
 	KeyID  ID
 	Fields Fields
 	Random string
 }
 
-// RevokeKey ends a key. The last secret key that works is left, unless EvenLast:
-// without one an organization cannot make another.
+// RevokeKey ends a key. It refuses to end the last secret key that works, unless
+// EvenLast is set: without one an organization cannot make another.
 type RevokeKey struct {
 	KeyID    ID
 	EvenLast bool
 }
 
-// Claim says that the creation which this stream is for makes ID.
+// Claim says that the creation of this claim stream makes ID.
 type Claim struct{ ID ID }
 
 // Consumer implements ConsumerCommand.
@@ -122,15 +123,15 @@ func (c Admit) Picked(e Event) string {
 	return ""
 }
 
-// MakeSigningKey makes a key that signs tokens from then on, from a secret that
-// nobody can guess. With OnlyFirst it makes none when there is one.
+// MakeSigningKey makes a key that signs tokens from then on, from a secret that must be
+// impossible to guess. With OnlyFirst it does nothing when there is a key.
 type MakeSigningKey struct {
 	Secret    [32]byte
 	OnlyFirst bool
 }
 
-// RevokeSigningKey ends what a key has signed. When it is the one that signs now,
-// another is made first, from Secret.
+// RevokeSigningKey makes every token that a key has signed invalid. When the key is the
+// one that signs now, another key is made first, from Secret.
 type RevokeSigningKey struct {
 	KeyID  string
 	Secret [32]byte

@@ -108,8 +108,8 @@ func (d *Draw) Decide(now Instant, cmd Command) ([]Event, error) {
 	return d.decide(now, cmd, d)
 }
 
-// supply takes the source's value once, while CLOSED. The same value again is
-// nothing new.
+// supply takes the source's value once, while CLOSED. The same value again changes
+// nothing.
 func (d *Draw) supply(now Instant, c SupplyEntropy) ([]Event, error) {
 	var value string
 	var wrong problems
@@ -133,8 +133,7 @@ func (d *Draw) supply(now Instant, c SupplyEntropy) ([]Event, error) {
 // closesAt is when entering ends: at drawAt when there is no closeAt.
 func (d *Draw) closesAt() Instant { return earlier(d.CloseAt, d.DrawAt) }
 
-// awaitsEntropy reports whether the draw cannot take place before its source's
-// value has come.
+// awaitsEntropy reports whether the draw still waits for the value of its source.
 func (d *Draw) awaitsEntropy() bool { return d.EntropySource != nil && d.Entropy == nil }
 
 func (d *Draw) due(now Instant) ([]Event, error) {
@@ -162,8 +161,8 @@ func emptyRoot() []byte {
 	return sum[:]
 }
 
-// drawn reveals the secret and makes the seed that it, the frozen list and the
-// entropy determine. Without entrants nobody wins.
+// drawn is the event that reveals the secret. The secret, the frozen list and the entropy
+// determine the seed. Without entrants nobody wins.
 func (d *Draw) drawn(s Stamp) (Event, error) {
 	secret, err := hex.DecodeString(d.Secret.Plain)
 	if err != nil {
@@ -205,7 +204,7 @@ func (d *Draw) Wake() Instant {
 	return d.wake()
 }
 
-// stepTime adds the draw by hand, which waits for the entropy like the clock.
+// stepTime adds the draw by hand. Like the draw by the clock it waits for the entropy.
 func (d *Draw) stepTime(to Status) *Instant {
 	if to == StatusDrawn && d.Status == StatusClosed && !d.awaitsEntropy() {
 		return &d.DrawAt
@@ -215,7 +214,7 @@ func (d *Draw) stepTime(to Status) *Instant {
 
 // Evolve implements Aggregate.
 func (d *Draw) Evolve(e Event) error {
-	if err := d.admit(e); err != nil {
+	if err := d.checkNext(e); err != nil {
 		return err
 	}
 	switch e := e.(type) {

@@ -54,14 +54,14 @@ type Detail struct {
 	Message string `json:"message"`
 }
 
-// Error is a refusal: the rules do not allow what was asked, and nothing
-// happened. Every other error is a fault, which says nothing about the outcome.
+// Error is a refusal: the rules do not allow the command, and nothing happened. Every
+// other error is a fault, which says nothing about the outcome.
 type Error struct {
 	Code    Code
 	Message string   // says more than the code, or is empty
 	Details []Detail // the fields that are wrong, in the order of the contract
-	// RetryAfter is when it may be different, or 0. OpensAt is the opening that has
-	// to be waited for.
+	// RetryAfter is after how long the same command may be allowed, or 0. OpensAt is the
+	// opening that the consumer has to wait for, or 0.
 	RetryAfter time.Duration
 	OpensAt    Instant
 }
@@ -87,8 +87,8 @@ func Refuse(code Code, format string, args ...any) error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// RuleError is an invariant that an event would break. It is given by Evolve,
-// and History adds the place.
+// RuleError names the invariant that an event would break. Evolve returns it, and
+// History adds the place in the stream.
 type RuleError struct {
 	Rule   string // short and constant, so that it can be searched for
 	Detail string

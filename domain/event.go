@@ -35,7 +35,7 @@ func ChangesObject(e Event) bool {
 	return !part
 }
 
-// Identity is what a distribution is called and whose it is.
+// Identity is the id of a distribution and of the organization that owns it.
 type Identity struct {
 	ID             ID `json:"id"`
 	OrganizationID ID `json:"organizationId"`
@@ -79,7 +79,7 @@ func (e *DrawCreated) Secrets() []SecretField {
 // Secrets names the event's secrets.
 func (e *AuctionCreated) Secrets() []SecretField { return e.Common.secrets() }
 
-// Change is what a field was and what it is now, both as the API shows them.
+// Change is the old and the new value of a field, both as the API shows them.
 type Change struct {
 	Old json.RawMessage `json:"old"`
 	New json.RawMessage `json:"new"`
@@ -92,11 +92,10 @@ type Cause string
 const (
 	CauseCreate Cause = "create"
 	CauseUpdate Cause = "update"
-	CauseHand   Cause = "hand" // a step by hand set the matching time to now
+	CauseHand   Cause = "hand" // a step by hand set the time of the step to now
 )
 
-// Updated says which fields of a distribution or an organization changed, from
-// what to what.
+// Updated says which fields of a distribution or an organization changed.
 type Updated struct {
 	Stamp
 	Changed map[string]Change `json:"changed"`
@@ -123,7 +122,7 @@ type DrawClosed struct {
 	EntryCount  int64  `json:"entryCount"`
 }
 
-// EntropySupplied brings what the draw's entropy source published.
+// EntropySupplied brings the value that the draw's entropy source published.
 type EntropySupplied struct {
 	Stamp
 	Value string `json:"value"`
@@ -163,7 +162,7 @@ type Participant struct {
 
 func (Participant) part() {}
 
-// ConsumerEntered is a consumer's new place at the back of the line.
+// ConsumerEntered gives a consumer a new entry at the back of the queue.
 type ConsumerEntered struct {
 	Stamp
 	Participant
@@ -174,30 +173,30 @@ type ConsumerAdmitted struct {
 	Stamp
 	Participant
 	ExpiresAt Instant `json:"expiresAt"` // null: the session has no limit
-	ByHand    bool    `json:"byHand"`    // out of turn, or out of time
+	ByHand    bool    `json:"byHand"`    // an admission that neither turn nor rate bound
 }
 
-// ConsumerCompleted is the end of a session in which the consumer got what they
-// came for.
+// ConsumerCompleted ends a session in which the consumer finished the purchase, or
+// whatever the queue gives access to.
 type ConsumerCompleted struct {
 	Stamp
 	Participant
 }
 
-// ConsumerExpired is the end of a session whose time is over.
+// ConsumerExpired ends a session whose time is over.
 type ConsumerExpired struct {
 	Stamp
 	Participant
 }
 
-// ConsumerLeft is the end of an entry by the consumer's own will.
+// ConsumerLeft ends an entry because the consumer left.
 type ConsumerLeft struct {
 	Stamp
 	Participant
 	From Standing `json:"from"`
 }
 
-// ConsumerDenied is the end of an entry by somebody else's will.
+// ConsumerDenied ends an entry because the organization denied the consumer.
 type ConsumerDenied struct {
 	Stamp
 	Participant
@@ -223,7 +222,7 @@ const (
 	PublishableKey KeyLevel = "publishable"
 )
 
-// KeyMode says what a key is meant for. Both see the same.
+// KeyMode says what a key is meant for. Keys of both modes see the same objects.
 type KeyMode string
 
 // The modes of keys.
@@ -232,7 +231,7 @@ const (
 	TestKey KeyMode = "test"
 )
 
-// KeyCreated gives an organization a key, of which only the hash is known here.
+// KeyCreated gives an organization a key. The event holds only the key's hash.
 type KeyCreated struct {
 	Part
 	Stamp
@@ -258,41 +257,40 @@ type KeyExpired struct {
 	KeyID ID `json:"keyId"`
 }
 
-// Claimed says which distribution a repeatable creation makes, whoever carries
-// it out.
+// Claimed says which distribution a repeatable creation makes, on every node that
+// carries it out.
 type Claimed struct {
 	Stamp
 	ID ID `json:"id"`
 }
 
-// SigningKeyCreated gives the installation a key that signs tokens, in the place
-// of the one before it.
+// SigningKeyCreated makes the key that signs tokens from then on.
 type SigningKeyCreated struct {
 	Stamp
 	KeyID     string `json:"keyId"`     // the JWK thumbprint of the public half
 	PublicKey string `json:"publicKey"` // 32 bytes in unpadded base64url
-	Secret    Secret `json:"secret"`    // what the private half follows from
+	Secret    Secret `json:"secret"`    // the private half is derived from it
 }
 
 // Secrets names the event's secrets.
 func (e *SigningKeyCreated) Secrets() []SecretField { return []SecretField{{"secret", &e.Secret}} }
 
-// SigningKeyRevoked ends what a key has signed.
+// SigningKeyRevoked makes every token that the key has signed invalid.
 type SigningKeyRevoked struct {
 	Stamp
 	KeyID string `json:"keyId"`
 }
 
-// Leased says which node sends what leaves the system through a sink, and up to
-// where all is sent.
+// Leased says which node sends the messages of a sink, and up to which position all
+// messages are sent.
 type Leased struct {
 	Stamp
-	Holder   string   `json:"holder"` // "" when the lease was given back
+	Holder   string   `json:"holder"` // the node, or "" when it gave the lease back
 	Position Position `json:"position"`
 }
 
-// SealChecked holds a known value, sealed, by which a node finds out whether its
-// master key is the log's.
+// SealChecked holds a known value, sealed. A node that can open it has the log's master
+// key.
 type SealChecked struct {
 	Stamp
 	Value Secret `json:"value"`

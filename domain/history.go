@@ -6,9 +6,9 @@ import (
 	"iter"
 )
 
-// History is a stream's aggregate and the place that it has reached. Events come
-// to it either from the log, through Apply, which believes nothing, or from
-// Advance and Decide, which decide what comes next. Not safe for concurrent use.
+// History is a stream's aggregate and its place in the stream. Apply takes events from
+// the log and checks every one. Advance and Decide make the next events. Not safe for
+// concurrent use.
 type History struct {
 	Stream    string
 	Aggregate Aggregate
@@ -32,9 +32,9 @@ func (h *History) Fork() *History {
 }
 
 // Apply takes the next event of the log. It checks that the event continues the
-// stream without a gap, that the hash chain holds, that the event can be read and
-// that the rules allow it; otherwise it gives a *HistoryError and h is of no use
-// any more.
+// stream without a gap, that the hash chain holds, that the event can be decoded and
+// that the rules allow it. Otherwise it returns a *HistoryError, and the caller must not
+// use h any more.
 func (h *History) Apply(r *Recorded) error {
 	bad := func(rule, format string, args ...any) error {
 		return &HistoryError{h.Stream, r.Revision, r.Type, rule, fmt.Sprintf(format, args...)}
@@ -63,7 +63,8 @@ func (h *History) Apply(r *Recorded) error {
 	return nil
 }
 
-// subject is what the stream is about, or "" for one that is about no object.
+// subject is the id of the object that the stream is about, or "" when it is about
+// none.
 func (h *History) subject() ID {
 	switch a := h.Aggregate.(type) {
 	case Distribution:
@@ -99,9 +100,9 @@ func (h *History) At(clock Instant) Instant {
 	return max(clock, h.Aggregate.Time())
 }
 
-// Advance does what is due at now, one thing after another, and yields the events
-// of each; h has evolved by them when they are yielded. Whoever stops early goes on
-// by calling it again: what is left is determined by what was done.
+// Advance does everything that is due at now, one step after another, and yields the
+// events of each step. h has evolved by them already. A caller that stops early can call
+// Advance again: it goes on behind the last step.
 func (h *History) Advance(now Instant) iter.Seq2[[]Event, error] {
 	return func(yield func([]Event, error) bool) {
 		for {
@@ -113,10 +114,10 @@ func (h *History) Advance(now Instant) iter.Seq2[[]Event, error] {
 	}
 }
 
-// Decide decides cmd at now, evolves h by its events and returns them. What is due
-// because of them is left to Advance. The caller has advanced h to now before.
-// After a refusal h is as it was. The hash of the new head is not known until the
-// events have their place in the log.
+// Decide decides cmd at now, evolves h by its events and returns them. The caller must
+// have advanced h to now before, and advances it again for the steps that the events make
+// due. A refusal leaves h unchanged. The hash of the new head is empty until the log has
+// the events.
 func (h *History) Decide(now Instant, cmd Command) ([]Event, error) {
 	events, err := h.Aggregate.Decide(now, cmd)
 	if err != nil {

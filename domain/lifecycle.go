@@ -2,9 +2,9 @@ package domain
 
 import "bytes"
 
-// Lifecycle is what the three kinds share: who a distribution is, its common
-// settings, its schedule and where it stands. Each kind embeds one by value and
-// asks it first.
+// Lifecycle is what the three kinds share: a distribution's identity, its common
+// settings, its schedule and its status. Each kind embeds one by value, and hands it the
+// commands and events that all kinds have.
 type Lifecycle struct {
 	Identity
 	Common
@@ -15,8 +15,8 @@ type Lifecycle struct {
 	Deleted   bool    `json:"deleted,omitempty"`
 }
 
-// Shared is the part of a distribution that does not depend on its kind. Whoever
-// was not told otherwise only reads it.
+// Shared is the part of a distribution that does not depend on its kind. Callers must
+// only read it, unless they own the distribution.
 func (l *Lifecycle) Shared() *Lifecycle { return l }
 
 // Time implements Aggregate.
@@ -77,8 +77,8 @@ func (l *Lifecycle) create(now Instant, c Create, self Distribution) ([]Event, e
 	return []Event{made.created(Stamp{now}, c)}, nil
 }
 
-// step sets the time of the next status to now. The step itself follows because
-// it is due.
+// step sets the time of the next status to now. Then the step itself is due, and
+// Advance takes it.
 func (l *Lifecycle) step(now Instant, c Step, self Distribution) ([]Event, error) {
 	if self.stepTime(c.To) == nil {
 		return nil, Refuse(InvalidTransition, "%s is not the next step from %s", c.To, l.Status)
@@ -102,7 +102,7 @@ func (l *Lifecycle) step(now Instant, c Step, self Distribution) ([]Event, error
 	return []Event{Updated{Stamp{now}, changed, CauseHand}}, nil
 }
 
-// stepTime finds the times that the kinds share.
+// stepTime returns the times that all kinds have.
 func (l *Lifecycle) stepTime(to Status) *Instant {
 	switch {
 	case to == StatusOpen && l.Status.beforeOpen():
@@ -113,7 +113,7 @@ func (l *Lifecycle) stepTime(to Status) *Instant {
 	return nil
 }
 
-// due is the step that the kinds share and that is due at now.
+// due returns the step that is due at now, of the steps that all kinds have.
 func (l *Lifecycle) due(now Instant) []Event {
 	switch {
 	case l.Status == StatusDraft && l.OpenAt != 0:
@@ -126,8 +126,8 @@ func (l *Lifecycle) due(now Instant) []Event {
 	return nil
 }
 
-// wake is when due has something to do next, or 0 for never. A step that follows
-// from what was done is due at the time of that.
+// wake is when due has something to do next, or 0 for never. A step that an event
+// makes necessary is due at the time of that event.
 func (l *Lifecycle) wake() Instant {
 	switch {
 	case l.Status == StatusDraft && l.OpenAt != 0, l.Status == StatusScheduled && l.OpenAt == 0:
@@ -138,7 +138,8 @@ func (l *Lifecycle) wake() Instant {
 	return 0
 }
 
-// dated stamps what was due at t: with t, but never before what precedes it.
+// dated is the stamp of an event that was due at t. It is t, but never earlier than the
+// event before it.
 func (l *Lifecycle) dated(t Instant) Stamp { return Stamp{max(t, l.Latest)} }
 
 // reached reports whether a time is set and has come.
@@ -152,8 +153,8 @@ func earlier(a, b Instant) Instant {
 	return a
 }
 
-// checkOrder finds a schedule that is out of order: openAt < closeAt ≤ end. end
-// is 0 for a kind without one.
+// checkOrder finds a schedule that breaks the order openAt < closeAt ≤ end. A kind
+// without an end gives 0.
 func (l *Lifecycle) checkOrder(wrong *clashes, endName string, end Instant) {
 	if l.OpenAt != 0 && l.CloseAt != 0 && l.CloseAt <= l.OpenAt {
 		wrong.between("closeAt", "must be after", "openAt", "must be before")
@@ -169,9 +170,9 @@ func (l *Lifecycle) checkOrder(wrong *clashes, endName string, end Instant) {
 	}
 }
 
-// admit refuses any event that cannot come now, whatever it says. It is asked
-// before all else.
-func (l *Lifecycle) admit(e Event) error {
+// checkNext refuses an event that cannot come next, whatever its data are. Evolve calls
+// it before anything else.
+func (l *Lifecycle) checkNext(e Event) error {
 	_, queue := e.(*QueueCreated)
 	_, draw := e.(*DrawCreated)
 	_, auction := e.(*AuctionCreated)
@@ -202,7 +203,7 @@ func (l *Lifecycle) begin(e Event, id Identity, c Common, k Kind) error {
 	return nil
 }
 
-// touch notes the time of an event that changed the admin object.
+// touch notes the time of an event that changed the object as an admin sees it.
 func (l *Lifecycle) touch(e Event) {
 	l.UpdatedAt = e.When()
 	l.Latest = e.When()
@@ -244,7 +245,7 @@ func (l *Lifecycle) evolve(e Event, self Distribution) error {
 	return nil
 }
 
-// move takes the step to a status from another one, at due or later.
+// move changes the status from one to the next. It refuses an event before due.
 func (l *Lifecycle) move(e Event, to Status, due Instant, from Status) error {
 	if l.Status != from {
 		return ruleError(ruleTransition, "%s from %s", to, l.Status)

@@ -25,8 +25,8 @@ func (p Position) Before(q Position) bool {
 	return p.Commit < q.Commit || (p.Commit == q.Commit && p.Prepare < q.Prepare)
 }
 
-// Metadata is what is known about an event beside what happened. Its JSON is
-// what is stored; the two names with a dollar sign are EventStoreDB's own.
+// Metadata says who caused an event, by which command and request. Its JSON is stored.
+// The two names with a dollar sign are EventStoreDB's own.
 type Metadata struct {
 	SchemaVersion int    `json:"schemaVersion"`
 	CommandID     string `json:"commandId"`
@@ -48,8 +48,8 @@ const (
 	ActorConsumer = "consumer" // the consumer whom the event is about
 )
 
-// Proposed is an event that is ready to be appended: encoded, with its secrets
-// sealed, and without a place.
+// Proposed is an event that is ready to be appended: encoded, with its secrets sealed. It
+// has no place in a stream yet.
 type Proposed struct {
 	ID       [16]byte
 	Type     string
@@ -86,8 +86,7 @@ type Head struct {
 // EmptyHead is the head of a stream without events.
 func EmptyHead() Head { return Head{Revision: NoStream} }
 
-// What the log may answer to an append or a read, beside success. They are
-// wrapped with the stream.
+// Errors of appends and reads. They are wrapped with the name of the stream.
 var (
 	// ErrWrongRevision: the stream does not end where the append expected it
 	// to. Nothing was written.
@@ -99,7 +98,8 @@ var (
 	ErrOutcomeUnknown = errors.New("the outcome of an append is unknown")
 )
 
-// HistoryError says that a stream holds what the rules do not allow, and where.
+// HistoryError says that a stream holds an event that the rules do not allow, and which
+// event that is.
 type HistoryError struct {
 	Stream   string   `json:"stream"`
 	Revision Revision `json:"revision"`

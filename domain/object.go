@@ -1,6 +1,7 @@
 package domain
 
-// leadingFields and trailingFields stand around each kind's own.
+// leadingFields come before the fields that only one kind has, trailingFields after
+// them.
 func (l *Lifecycle) leadingFields() []field {
 	return []field{
 		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Key is a key of an organization. The key itself is not known.
+// Key is an API key of an organization. Its text is not stored, only its hash.
 type Key struct {
 	ID        ID       `json:"id"`
 	Level     KeyLevel `json:"level"`
@@ -23,15 +23,15 @@ type Key struct {
 	Expired   bool     `json:"expired"`
 }
 
-// Works reports whether the key gives access at now. One that has expired does
-// not, whether or not that is recorded yet, and one whose end is recorded does not
-// come back where a clock is behind.
+// Works reports whether the key gives access at now. A key that has expired does not,
+// even before its end is recorded. A key whose end is recorded does not work again on a
+// node whose clock is behind.
 func (k Key) Works(now Instant) bool { return !k.ended() && !reached(k.ExpiresAt, now) }
 
 // ended reports whether the key's end is recorded.
 func (k Key) ended() bool { return k.RevokedAt != 0 || k.Expired }
 
-// Mode is what the key is meant for, which the key itself begins with.
+// Mode is what the key is meant for. The text of the key shows it.
 func (k Key) Mode() KeyMode {
 	if strings.HasPrefix(k.Hint, KeyText(k.Level, TestKey, "")) {
 		return TestKey
@@ -62,19 +62,20 @@ func (l KeyLevel) Prefix() string {
 	return "sk_"
 }
 
-// KeyText is a key as its holder shows it: what it is for, and random.
+// KeyText is the text of a key: its level and mode, and a random part.
 func KeyText(l KeyLevel, m KeyMode, random string) string {
 	return l.Prefix() + string(m) + "_" + random
 }
 
-// KeyHash is what is kept of a key, and what it is found by.
+// KeyHash is the SHA-256 of a key's text in lower-case hex. It is stored in the place of
+// the text, and a key is found by it.
 func KeyHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
 
-// KeyHint is how a key begins, to tell it from others: four characters of its
-// random part are readable.
+// KeyHint is the beginning of a key's text, with four characters of the random part, so
+// that people can tell keys apart.
 func KeyHint(text string) string { return text[:min(len(text), len("sk_live_")+4)] }
 
 // Organization owns distributions and the keys that give access to them. Its

@@ -7,15 +7,15 @@ import (
 	"slices"
 )
 
-// problems collects what is wrong with a request, all of it.
+// problems collects everything that is wrong with a request.
 type problems []Detail
 
 func (p *problems) add(field, format string, args ...any) {
 	*p = append(*p, Detail{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// clash is that a field does not go with the others: what is wrong with it and, when
-// it is about two alike, what is then wrong with the other.
+// clash says that two settings contradict each other. It can be reported at field and,
+// when other is set, just as well at other.
 type clash struct{ field, other Detail }
 
 type clashes []clash
@@ -24,15 +24,14 @@ func (c *clashes) add(field, format string, args ...any) {
 	*c = append(*c, clash{field: Detail{field, fmt.Sprintf(format, args...)}})
 }
 
-// between adds a clash that can be told of either field.
+// between adds a clash that can be reported at either field.
 func (c *clashes) between(field, message, other, otherMessage string) {
 	*c = append(*c, clash{Detail{field, message + " " + other}, Detail{other, otherMessage + " " + field}})
 }
 
-// whole adds what is wrong with d as a whole. It says no more of a field that
-// was complained of already, and nothing when such a field decides what the
-// others mean. Of two fields that clash it blames the one that the request
-// changes, as changes tells.
+// whole adds what is wrong with the settings of d taken together. It skips a field that
+// has a problem already, and everything when the other fields' meaning depends on such a
+// field. Of two fields that clash it reports the one that the request changes.
 func (p *problems) whole(d Distribution, changes func(field string) bool) {
 	told := map[string]bool{}
 	for _, w := range *p {
@@ -61,8 +60,8 @@ func (p *problems) refusal(code Code) error {
 	return &Error{Code: code, Details: *p}
 }
 
-// readNew reads the fields of a creation. What is left out, or null, keeps the
-// value that it has.
+// readNew reads the fields of a creation. A field that is absent or null keeps its
+// value.
 func (p *problems) readNew(given Fields, fields []field) {
 	p.unknown(given, fields)
 	for _, f := range fields {
@@ -82,8 +81,8 @@ func (p *problems) readNew(given Fields, fields []field) {
 	}
 }
 
-// readChanges reads the fields that an update names into next, which is before
-// until then, and returns what that changes. judge looks at each change as well.
+// readChanges reads the fields of an update into next, a copy of before, and returns
+// the changes. It calls judge for each change.
 func (p *problems) readChanges(given Fields, before, next []field, judge func(f field, raw json.RawMessage)) map[string]Change {
 	p.unknown(given, before)
 	changed := map[string]Change{}
@@ -95,7 +94,7 @@ func (p *problems) readChanges(given Fields, before, next []field, judge func(f 
 		if err := f.read(raw); err != nil {
 			p.add(f.name, "%s", err)
 			if f.is(nullable | timing) {
-				f.value.clear() // so that nothing is measured by what it was
+				f.value.clear() // so that no other field is compared with its old value
 			}
 			continue
 		}
@@ -120,7 +119,7 @@ func (p *problems) unknown(given Fields, fields []field) {
 	p.unknownNames(given, fields, "is not a field of this object")
 }
 
-// unknownNames says the same of every name that is none of the fields'.
+// unknownNames adds a message for each name that is no field.
 func (p *problems) unknownNames(given Fields, fields []field, message string) {
 	known := map[string]bool{}
 	for _, f := range fields {

@@ -15,9 +15,10 @@ type QueueSettings struct {
 // Queue gives access first come, first served. Its zero value is a queue that
 // has not been created. Not safe for concurrent use.
 //
-// Its JSON has everything but who entered. What was restored from it does not know
-// them, unless nobody did: it may be shown, but nothing may be decided on it, it
-// refuses what participants do, and does not wake for the end of their sessions.
+// Its JSON holds everything except the entries. A queue that is restored from JSON does
+// not know its participants, unless it never had any. Such a queue may be shown, but it
+// decides nothing, refuses events about participants, and does not wake for the end of
+// their sessions.
 type Queue struct {
 	Lifecycle
 	QueueSettings
@@ -72,8 +73,8 @@ func (q *Queue) AppendPublicJSON(dst []byte) []byte {
 	))
 }
 
-// Counts are the queue's entries as their consumers are told where these stand:
-// who still waits at the end of the queue is denied thereby.
+// Counts are the numbers of entries by the status that their consumers are shown. A
+// consumer who still waits when the queue is COMPLETED is shown as DENIED.
 func (q *Queue) Counts() Tally {
 	t := q.Tally
 	if q.Status == StatusCompleted {
@@ -133,8 +134,8 @@ func (q *Queue) Decide(now Instant, cmd Command) ([]Event, error) {
 	return q.decide(now, cmd, q)
 }
 
-// atOnce is how many events one Advance gives, so that an append has room for them
-// beside others.
+// atOnce is the largest number of events that one Advance returns, so that an append has
+// room for them beside others.
 const atOnce = 250
 
 func (q *Queue) due(now Instant) []Event {
@@ -150,7 +151,7 @@ func (q *Queue) due(now Instant) []Event {
 		if reached(q.CloseAt, now) {
 			return []Event{Closed{q.dated(q.CloseAt)}}
 		}
-		// Admissions are not caught up: they happen when they happen.
+		// Admissions are not caught up: each is dated when it is decided.
 		if next := q.nextAdmission(); next != 0 && next <= now {
 			return q.admissions(now, min(q.Pace.credit(q.AdmissionRate, now)/admissionCost, atOnce), false)
 		}
@@ -165,7 +166,7 @@ func (q *Queue) due(now Instant) []Event {
 	return q.Lifecycle.due(now)
 }
 
-// expirations ends the sessions that are over at t, in order.
+// expirations returns the ends of the sessions that are over at t, in order.
 func (q *Queue) expirations(t Instant) (events []Event) {
 	for e := range q.line.ended(t) {
 		events = append(events, ConsumerExpired{q.dated(e.state.session.expiresAt), participant(e)})
@@ -176,8 +177,8 @@ func (q *Queue) expirations(t Instant) (events []Event) {
 	return events
 }
 
-// nextAdmission is when somebody is to be admitted automatically, which is not
-// before the latest event, or 0.
+// nextAdmission is when the next automatic admission is due, or 0. It is never before
+// the latest event.
 func (q *Queue) nextAdmission() Instant {
 	if q.Tally.Waiting == 0 || q.AdmissionRate == 0 {
 		return 0
@@ -204,10 +205,10 @@ func (q *Queue) Wake() Instant {
 
 // Evolve implements Aggregate.
 func (q *Queue) Evolve(e Event) error {
-	if err := q.admit(e); err != nil {
+	if err := q.checkNext(e); err != nil {
 		return err
 	}
-	if err := q.inTime(e); err != nil {
+	if err := q.checkSessions(e); err != nil {
 		return err
 	}
 	switch e := e.(type) {

@@ -56,8 +56,8 @@ func (l *line) ended(t Instant) iter.Seq[*entry] {
 	}
 }
 
-// enter makes an entry for who has none, or whose last one ended by leaving or
-// expiring. Everybody else stays where they are.
+// enter makes an entry for a consumer who has none, or whose last entry ended by leaving
+// or expiring. For every other consumer it does nothing.
 func (q *Queue) enter(now Instant, c Enter) ([]Event, error) {
 	if !VisibleASCII(c.ConsumerID, MaxConsumerID) {
 		return nil, &Error{Code: ValidationFailed, Details: []Detail{{"consumerId", "must have 1 to 128 visible ASCII characters"}}}
@@ -78,8 +78,7 @@ func (q *Queue) enter(now Instant, c Enter) ([]Event, error) {
 	return []Event{ConsumerEntered{Stamp{now}, Participant{c.ConsumerID, q.line.count + 1}}}, nil
 }
 
-// retryAfter is when somebody may have been admitted from a full queue, in whole
-// seconds.
+// retryAfter is how long it takes until a full queue may have room, in whole seconds.
 func (q *Queue) retryAfter() time.Duration {
 	if q.AdmissionRate == 0 {
 		return 30 * time.Second
@@ -87,8 +86,8 @@ func (q *Queue) retryAfter() time.Duration {
 	return time.Duration((60+q.AdmissionRate-1)/q.AdmissionRate) * time.Second
 }
 
-// standing is what became of an entry, which is nil for who never entered. Who still
-// waits when the queue is COMPLETED is DENIED by that.
+// standing is the status of an entry, which is nil for a consumer who never entered. A
+// consumer who still waits when the queue is COMPLETED is thereby DENIED.
 func (q *Queue) standing(e *entry) Standing {
 	switch {
 	case e == nil:
@@ -99,7 +98,8 @@ func (q *Queue) standing(e *entry) Standing {
 	return e.state.status
 }
 
-// find returns the latest entry of who entered, and what became of it.
+// find returns a consumer's latest entry and its status. It refuses a consumer who
+// never entered.
 func (q *Queue) find(consumer string) (*entry, Standing, error) {
 	e := q.line.latest(consumer)
 	if e == nil {
@@ -176,7 +176,7 @@ func (q *Queue) deny(now Instant, c Deny) ([]Event, error) {
 	return []Event{ConsumerDenied{Stamp{now}, participant(e), is, c.Reason}}, nil
 }
 
-// admission begins a session at t.
+// admission is the event that begins a session at t.
 func (q *Queue) admission(t Instant, e *entry, byHand bool) Event {
 	return ConsumerAdmitted{Stamp{t}, participant(e), q.sessionEnd(t), byHand}
 }
@@ -188,7 +188,7 @@ func (q *Queue) sessionEnd(t Instant) Instant {
 	return t.Add(time.Duration(q.SessionDurationSeconds) * time.Second)
 }
 
-// admissions admits the next n who wait.
+// admissions are the events that admit the next n consumers who wait.
 func (q *Queue) admissions(t Instant, n int64, byHand bool) (events []Event) {
 	for e := range q.line.live() {
 		if int64(len(events)) >= n {
@@ -199,9 +199,9 @@ func (q *Queue) admissions(t Instant, n int64, byHand bool) (events []Event) {
 	return events
 }
 
-// inTime refuses what passes over a session that is over. Sessions end one after
-// another, each on its own time, and whatever else is recorded then comes behind.
-func (q *Queue) inTime(e Event) error {
+// checkSessions refuses an event that skips the end of a session. Sessions end one after
+// another, each at its own time, and before every other event of that time.
+func (q *Queue) checkSessions(e Event) error {
 	number, ends := q.line.sessions.next()
 	x, isEnd := e.(ConsumerExpired)
 	switch {
@@ -213,8 +213,8 @@ func (q *Queue) inTime(e Event) error {
 	return nil
 }
 
-// beforeClose refuses what ends with the close. Sessions that are over just then
-// are ended before it.
+// beforeClose refuses an event that only an open queue can have. A session that ends at
+// the very time of the close ends before it.
 func (q *Queue) beforeClose(e Event) error {
 	until := q.CloseAt
 	if _, isEnd := e.(ConsumerExpired); isEnd {
@@ -272,8 +272,8 @@ func (q *Queue) applyAdmitted(e ConsumerAdmitted) error {
 	return nil
 }
 
-// inTurn refuses an automatic admission before its time, or of who is not the
-// first.
+// inTurn refuses an automatic admission that comes before its time, or that is not of
+// the consumer who has waited longest.
 func (q *Queue) inTurn(e ConsumerAdmitted) error {
 	if err := q.beforeClose(e); err != nil {
 		return err
@@ -287,8 +287,8 @@ func (q *Queue) inTurn(e ConsumerAdmitted) error {
 	return nil
 }
 
-// of is the entry that an event is about, which has to be a consumer's latest and
-// stand where the event says.
+// of returns the entry that an event is about. It refuses an entry that is not its
+// consumer's latest, or whose status is not from.
 func (q *Queue) of(e Event, p Participant, from Standing) (*entry, error) {
 	if q.Status != StatusClosed {
 		if err := q.beforeClose(e); err != nil {
@@ -320,7 +320,7 @@ func (q *Queue) finish(e Event, p Participant, from, to Standing, reason DenyRea
 	return nil
 }
 
-// become puts an entry in the place of the one that it was.
+// become replaces an entry and counts its new status.
 func (q *Queue) become(e *entry, was Standing) {
 	q.line.put(e)
 	q.line.settle()

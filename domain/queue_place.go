@@ -9,7 +9,7 @@ type QueuePlace struct {
 	Standing   Standing
 	// Position is 1 for the consumer who is next, 0 while ADMITTED, and -1 otherwise.
 	Position int64
-	// EstimatedWait is in seconds, -1 when there is nothing to go by.
+	// EstimatedWait is in seconds, and -1 when nothing can be estimated.
 	EstimatedWait int64
 	Ticket        string
 	EnteredAt     Instant
@@ -17,8 +17,8 @@ type QueuePlace struct {
 	ExpiresAt     Instant // of the session; 0: it has no limit
 	CompletedAt   Instant
 	DenyReason    DenyReason
-	// PollAfter is how long to wait before asking again, in milliseconds, and -1 when
-	// there is nothing to wait for.
+	// PollAfter is after how many milliseconds the consumer should ask again, and -1 when
+	// nothing more will change.
 	PollAfter int64
 	// Admission is the id of the event that admitted the consumer. It is zero unless the
 	// consumer is ADMITTED.
@@ -74,8 +74,8 @@ func (p *QueuePlace) AppendJSON(dst []byte, v View) []byte {
 	})
 }
 
-// How often to ask again, in milliseconds: a tenth of the time that is left, or
-// with the line's length when it moves by hand only.
+// After how many milliseconds a consumer should ask again: a tenth of the estimated
+// wait or, when consumers are admitted by hand only, longer the longer the queue is.
 const (
 	pollSoonest  = 1_000
 	pollLatest   = 60_000
@@ -122,7 +122,7 @@ func (q *Queue) Place(consumer string) (QueuePlace, bool) {
 	switch e.state.status {
 	case StandingQueued:
 		if q.Status == StatusCompleted {
-			// Said of all who still waited by the end of the queue.
+			// The end of the queue denied everybody who still waited.
 			p.Standing, p.DenyReason = StandingDenied, DenyQueueClosed
 			break
 		}
@@ -143,8 +143,8 @@ func (q *Queue) Place(consumer string) (QueuePlace, bool) {
 	return p, true
 }
 
-// Tally is how many entries of a queue stand where. Who left and entered again has
-// several.
+// Tally is how many entries of a queue have each status. A consumer who left and
+// entered again has several entries.
 type Tally struct {
 	Waiting   int64 `json:"waiting"`
 	Admitted  int64 `json:"admitted"` // and not finished
@@ -170,10 +170,10 @@ func (t *Tally) of(s Standing) *int64 {
 		return &t.Left
 	case StandingNone:
 	}
-	panic("nobody is counted who never entered")
+	panic("there is no count for consumers who never entered")
 }
 
-// Entries is how many entries there ever were.
+// Entries is how many entries were ever made.
 func (t Tally) Entries() int64 {
 	return t.Waiting + t.Admitted + t.Completed + t.Expired + t.Denied + t.Left
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// queueSnapshotVersion is raised when the bytes come to mean something else.
+// queueSnapshotVersion is raised when the format of the bytes changes.
 const queueSnapshotVersion = 1
 
 // AppendParticipants implements Distribution.

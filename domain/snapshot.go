@@ -8,8 +8,8 @@ import (
 // errSnapshot says that bytes are not a snapshot that AppendParticipants wrote.
 var errSnapshot = errors.New("not a snapshot of participants")
 
-// snapshotReader reads what AppendParticipants wrote. After the end of it, it gives
-// zeros, and short.
+// snapshotReader reads the bytes that AppendParticipants wrote. Behind their end it
+// returns zeros and sets short.
 type snapshotReader struct {
 	left  []byte
 	short bool

@@ -1,9 +1,9 @@
 package domain
 
-// Status is where a distribution stands in its life.
+// Status is the stage of a distribution's life.
 type Status string
 
-// The statuses, in the order in which they are passed.
+// The statuses. A distribution passes them in this order.
 const (
 	StatusDraft     Status = "DRAFT"     // openAt is null
 	StatusScheduled Status = "SCHEDULED" // openAt is set, not reached
@@ -14,18 +14,18 @@ const (
 	StatusSettled   Status = "SETTLED"   // auction: nothing more happens
 )
 
-// Statuses are all statuses, in the order in which they are passed.
+// Statuses are all statuses in the order in which a distribution passes them.
 func Statuses() []Status {
 	return []Status{StatusDraft, StatusScheduled, StatusOpen, StatusClosed, StatusDrawn, StatusCompleted, StatusSettled}
 }
 
-// beforeOpen, over: where a PUT may still change everything, and where it may
-// change nothing any more.
+// beforeOpen reports whether an update may still change every setting. over reports
+// whether it may change none any more.
 func (s Status) beforeOpen() bool { return s == StatusDraft || s == StatusScheduled }
 func (s Status) over() bool       { return !s.beforeOpen() && s != StatusOpen }
 
-// deletable reports whether a DELETE is allowed: nobody takes part or waits for
-// an outcome.
+// deletable reports whether the distribution may be deleted: no consumer takes part or
+// waits for an outcome.
 func (s Status) deletable() bool {
 	return s.beforeOpen() || s == StatusCompleted || s == StatusSettled
 }

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// update decides a partial change. What is wrong in any state is told before
-// what is frozen now.
+// update decides a partial change. A field that is wrong in every state is reported
+// before a field that is only frozen now.
 func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, error) {
 	if l.Status.over() {
 		return nil, Refuse(UpdateClosed, "it is %s", l.Status)
@@ -48,8 +48,8 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
 	fields := self.fields()
 	err := e.apply(fields, func(f field) error {
-		// A step by hand sets the time of the status that follows, which an
-		// update may not once the distribution is closed.
+		// A step by hand sets the time of the next status. An update may not set it
+		// once the distribution is closed.
 		if e.Cause == CauseHand && !byHand(self, f) || e.Cause != CauseHand && l.Status.over() {
 			return ruleError(ruleFrozen, "%s in status %s", f.name, l.Status)
 		}
@@ -73,8 +73,8 @@ func (l *Lifecycle) applyUpdate(e Updated, self Distribution) error {
 	return nil
 }
 
-// apply makes the changes, when each continues the present value of a field that
-// may change and is allowed.
+// apply makes the changes. It refuses them when a field may not change, when a change
+// does not continue the present value, or when allow refuses the field.
 func (u Updated) apply(fields []field, allow func(field) error) error {
 	for _, name := range slices.Sorted(maps.Keys(u.Changed)) {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
@@ -105,10 +105,10 @@ func byHand(self Distribution, f field) bool {
 	return ok && slices.ContainsFunc(Statuses(), func(s Status) bool { return self.stepTime(s) == i.p })
 }
 
-// sameJSON reports whether two JSON texts mean the same, however strings are
-// escaped and members ordered. Numbers are compared as they are written. Half of a
-// character, which events of earlier versions may hold, is not what it is decoded
-// to.
+// sameJSON reports whether two JSON texts mean the same, however strings are escaped
+// and members are ordered. Numbers are compared as they are written. Events of earlier
+// versions may hold half of a surrogate pair. It differs from the replacement character
+// to which it is decoded.
 func sameJSON(a, b json.RawMessage) bool {
 	canonical := func(raw json.RawMessage) []byte {
 		var v any
