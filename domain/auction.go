@@ -141,10 +141,10 @@ func (a *Auction) AppendPublicJSON(dst []byte) []byte {
 	return appendFields(dst, a.publicFields(a,
 		field{"settleAt", instant{&a.SettleAt, &a.TimeZone}, 0},
 		field{"startingPrice", money{start}, 0},
-		field{"reserveMet", shown(func(dst []byte) []byte { return append(dst, "false"...) }), computed},
+		field{"reserveMet", readOnly(func(dst []byte) []byte { return append(dst, "false"...) }), computed},
 		field{"minimumBidIncrement", money{&a.MinimumIncrement}, 0},
 		field{"winnerCount", count(&a.WinnerCount), 0},
-		field{"currentHighBid", shown(func(dst []byte) []byte { return append(dst, "null"...) }), computed},
+		field{"currentHighBid", readOnly(func(dst []byte) []byte { return append(dst, "null"...) }), computed},
 		field{"currencyCode", currency{&a.CurrencyCode}, 0},
 	))
 }

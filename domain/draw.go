@@ -40,9 +40,9 @@ func (d *Draw) fields() []field {
 		field{"claimWindowSeconds", seconds(&d.ClaimWindowSeconds), nullable},
 		field{"backfill", flag{&d.Backfill}, 0},
 		field{"entropySource", text{&d.EntropySource, 1, 256}, nullable | untilOpen},
-		field{"seedCommitment", shown(func(dst []byte) []byte { return appendString(dst, d.SeedCommitment) }), computed},
-		field{"entriesRoot", shown(text{&d.EntriesRoot, 0, 0}.appendJSON), computed},
-		field{"entryCount", shown(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
+		field{"seedCommitment", readOnly(func(dst []byte) []byte { return appendString(dst, d.SeedCommitment) }), computed},
+		field{"entriesRoot", readOnly(text{&d.EntriesRoot, 0, 0}.appendJSON), computed},
+		field{"entryCount", readOnly(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
 	)
 }
 
@@ -76,7 +76,7 @@ func (d *Draw) AppendPublicJSON(dst []byte) []byte {
 		field{"drawAt", instant{&d.DrawAt, &d.TimeZone}, 0},
 		field{"capacity", count(&d.MaxEntries), 0},
 		field{"winnerCount", count(&d.WinnerCount), 0},
-		field{"entrantCount", shown(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
+		field{"entrantCount", readOnly(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
 	))
 }
 

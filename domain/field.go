@@ -123,12 +123,12 @@ func escaped(raw json.RawMessage) rune {
 	return rune(n)
 }
 
-// shown is a computed value; it is only ever written.
-type shown func(dst []byte) []byte
+// readOnly is a computed value. A request never sets it.
+type readOnly func(dst []byte) []byte
 
-func (shown) parse(json.RawMessage) error    { return nil }
-func (shown) clear()                         {}
-func (f shown) appendJSON(dst []byte) []byte { return f(dst) }
+func (readOnly) parse(json.RawMessage) error    { return nil }
+func (readOnly) clear()                         {}
+func (f readOnly) appendJSON(dst []byte) []byte { return f(dst) }
 
 // text is a string of min to max characters, without control characters; a nil
 // pointer is null.

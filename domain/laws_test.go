@@ -137,7 +137,7 @@ func (l *life) carry(cmd domain.Command) {
 	}
 	if l.kind.Distribution() {
 		l.putItself(now)
-		l.shown()
+		l.readOnly()
 	}
 }
 
@@ -273,7 +273,7 @@ func (l *life) putItself(now domain.Instant) {
 }
 
 // shown says that the object has the fields of its kind, in order.
-func (l *life) shown() {
+func (l *life) readOnly() {
 	dec := json.NewDecoder(bytes.NewReader(l.distribution().AppendJSON(nil)))
 	var names []string
 	if _, err := dec.Token(); err != nil {

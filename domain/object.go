@@ -4,13 +4,13 @@ package domain
 // them.
 func (l *Lifecycle) leadingFields() []field {
 	return []field{
-		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},
-		{"type", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID.Kind())) }), computed},
-		{"organizationId", shown(func(dst []byte) []byte { return appendString(dst, string(l.OrganizationID)) }), computed},
+		{"id", readOnly(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},
+		{"type", readOnly(func(dst []byte) []byte { return appendString(dst, string(l.ID.Kind())) }), computed},
+		{"organizationId", readOnly(func(dst []byte) []byte { return appendString(dst, string(l.OrganizationID)) }), computed},
 		{"sequenceId", token{&l.SequenceID}, required | creationOnly},
 		{"name", text{&l.Name, 0, 200}, nullable},
 		{"timeZone", zone{&l.TimeZone}, 0},
-		{"status", shown(func(dst []byte) []byte { return appendString(dst, string(l.Status)) }), computed},
+		{"status", readOnly(func(dst []byte) []byte { return appendString(dst, string(l.Status)) }), computed},
 		{"openAt", instant{&l.OpenAt, &l.TimeZone}, nullable | untilOpen | timing},
 		{"closeAt", instant{&l.CloseAt, &l.TimeZone}, nullable | timing},
 		{"encryptionSeed", secret{&l.EncryptionSeed}, creationOnly},
@@ -20,8 +20,8 @@ func (l *Lifecycle) leadingFields() []field {
 
 func (l *Lifecycle) trailingFields() []field {
 	return []field{
-		{"createdAt", shown(l.CreatedAt.appendJSON), computed},
-		{"updatedAt", shown(l.UpdatedAt.appendJSON), computed},
+		{"createdAt", readOnly(l.CreatedAt.appendJSON), computed},
+		{"updatedAt", readOnly(l.UpdatedAt.appendJSON), computed},
 	}
 }
 
@@ -33,13 +33,13 @@ func (l *Lifecycle) allFields(own ...field) []field {
 // kind's own. self is the distribution that embeds l.
 func (l *Lifecycle) publicFields(self Distribution, own ...field) []field {
 	return append([]field{
-		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},
+		{"id", readOnly(func(dst []byte) []byte { return appendString(dst, string(l.ID)) }), computed},
 		{"name", text{&l.Name, 0, 200}, 0},
 		{"sequenceId", token{&l.SequenceID}, 0},
 		{"openAt", instant{&l.OpenAt, &l.TimeZone}, 0},
 		{"closeAt", instant{&l.CloseAt, &l.TimeZone}, 0},
 		{"timeZone", zone{&l.TimeZone}, 0},
-		{"status", shown(func(dst []byte) []byte { return appendString(dst, string(self.publicStatus())) }), computed},
+		{"status", readOnly(func(dst []byte) []byte { return appendString(dst, string(self.publicStatus())) }), computed},
 	}, own...)
 }
 

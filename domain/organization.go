@@ -43,14 +43,14 @@ func (k Key) Mode() KeyMode {
 func (k Key) AppendJSON(dst []byte) []byte {
 	mode := k.Mode()
 	return appendFields(dst, []field{
-		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(k.ID)) }), computed},
+		{"id", readOnly(func(dst []byte) []byte { return appendString(dst, string(k.ID)) }), computed},
 		{"level", choice[KeyLevel]{p: &k.Level}, 0},
 		{"mode", choice[KeyMode]{p: &mode}, 0},
 		{"name", label{p: &k.Name}, 0},
 		{"hint", label{p: &k.Hint}, computed},
-		{"createdAt", shown(k.CreatedAt.appendJSON), computed},
-		{"expiresAt", shown(k.ExpiresAt.appendJSON), 0},
-		{"revokedAt", shown(k.RevokedAt.appendJSON), computed},
+		{"createdAt", readOnly(k.CreatedAt.appendJSON), computed},
+		{"expiresAt", readOnly(k.ExpiresAt.appendJSON), 0},
+		{"revokedAt", readOnly(k.RevokedAt.appendJSON), computed},
 	})
 }
 
@@ -93,12 +93,12 @@ type Organization struct {
 
 func (o *Organization) fields() []field {
 	return []field{
-		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(o.ID)) }), computed},
+		{"id", readOnly(func(dst []byte) []byte { return appendString(dst, string(o.ID)) }), computed},
 		{"name", label{&o.Name, 1, 200}, 0},
 		{"timeZone", zone{&o.TimeZone}, 0},
 		{"currencyCode", currency{&o.CurrencyCode}, 0},
-		{"createdAt", shown(o.CreatedAt.appendJSON), computed},
-		{"updatedAt", shown(o.UpdatedAt.appendJSON), computed},
+		{"createdAt", readOnly(o.CreatedAt.appendJSON), computed},
+		{"updatedAt", readOnly(o.UpdatedAt.appendJSON), computed},
 	}
 }
 

@@ -69,7 +69,7 @@ func (q *Queue) AppendJSON(dst []byte) []byte { return appendFields(dst, q.field
 func (q *Queue) AppendPublicJSON(dst []byte) []byte {
 	return appendFields(dst, q.publicFields(q,
 		field{"capacity", count(&q.MaxCapacity), 0},
-		field{"consumerCount", shown(Count(q.Counts().Waiting).appendCardinal), computed},
+		field{"consumerCount", readOnly(Count(q.Counts().Waiting).appendCardinal), computed},
 	))
 }
 

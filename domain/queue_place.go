@@ -41,7 +41,7 @@ func (p *QueuePlace) Grant() (Grant, bool) {
 
 // AppendJSON implements Participation.
 func (p *QueuePlace) AppendJSON(dst []byte, v View) []byte {
-	text := func(s string) shown {
+	text := func(s string) readOnly {
 		return func(dst []byte) []byte {
 			if s == "" {
 				return append(dst, "null"...)
@@ -49,7 +49,7 @@ func (p *QueuePlace) AppendJSON(dst []byte, v View) []byte {
 			return appendString(dst, s)
 		}
 	}
-	natural := func(n int64) shown {
+	natural := func(n int64) readOnly {
 		return func(dst []byte) []byte {
 			if n < 0 {
 				return append(dst, "null"...)
@@ -64,10 +64,10 @@ func (p *QueuePlace) AppendJSON(dst []byte, v View) []byte {
 		{"position", natural(p.Position), 0},
 		{"estimatedWaitTimeInSeconds", natural(p.EstimatedWait), 0},
 		{"ticket", text(p.Ticket), 0},
-		{"enteredAt", shown(p.EnteredAt.appendJSON), 0},
-		{"admittedAt", shown(p.AdmittedAt.appendJSON), 0},
-		{"expiresAt", shown(p.ExpiresAt.appendJSON), 0},
-		{"completedAt", shown(p.CompletedAt.appendJSON), 0},
+		{"enteredAt", readOnly(p.EnteredAt.appendJSON), 0},
+		{"admittedAt", readOnly(p.AdmittedAt.appendJSON), 0},
+		{"expiresAt", readOnly(p.ExpiresAt.appendJSON), 0},
+		{"completedAt", readOnly(p.CompletedAt.appendJSON), 0},
 		{"admissionToken", text(v.Token), 0},
 		{"denyReason", text(string(p.DenyReason)), 0},
 		{"pollAfterMs", natural(p.PollAfter), 0},
