@@ -26,8 +26,8 @@ import (
 const asLotline = "LOTLINE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == asCurl {
-		if err := curlMain(os.Args[1:]); err != nil {
+	if tool, ok := map[string]func([]string) error{asCurl: curlMain, asJq: jqMain}[filepath.Base(os.Args[0])]; ok {
+		if err := tool(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -52,7 +52,7 @@ func paste(t *testing.T, page string) {
 	t.Helper()
 	dir := filepath.Dir(dataDirectory(t))
 	program := testBinary(t)
-	for _, name := range []string{"lotline", asCurl} {
+	for _, name := range []string{"lotline", asCurl, asJq} {
 		if err := os.Symlink(program.path, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
