@@ -398,10 +398,11 @@ func receiveAnswers(call persistentpb.PersistentSubscriptions_ReadServer, g *gro
 }
 
 func deliveryResponse(d delivery, asUUID func(uuid.UUID) *shared.UUID) *persistentpb.ReadResp {
+	event, link := d.pair()
 	return &persistentpb.ReadResp{Content: &persistentpb.ReadResp_Event{Event: &persistentpb.ReadResp_ReadEvent{
-		Event:    persistentEvent(d.event, asUUID),
-		Link:     persistentEvent(d.link, asUUID),
-		Position: &persistentpb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(d.original().position)},
+		Event:    persistentEvent(event, asUUID),
+		Link:     persistentEvent(link, asUUID),
+		Position: &persistentpb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(d.position)},
 		Count:    &persistentpb.ReadResp_ReadEvent_RetryCount{RetryCount: d.retries},
 	}}}
 }
@@ -424,14 +425,14 @@ func persistentEvent(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *persiste
 
 // newest returns the newest event of a stream, nil when it has none.
 func (s *store) newest(ctx context.Context, stream string) (*recorded, error) {
-	p, err := s.readStream(ctx, stream, math.MaxInt64, true, 1)
+	p, err := s.readStream(ctx, stream, math.MaxInt64, true, false, 1)
 	if errors.Is(err, errNoStream) || err == nil && len(p.events) == 0 {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &p.events[0], nil
+	return &p.events[0].recorded, nil
 }
 
 // appendOne adds an event of the store's own.

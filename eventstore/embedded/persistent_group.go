@@ -18,10 +18,6 @@ import (
 )
 
 const (
-	// linkType is the type of an event whose data, "revision@stream", stands for
-	// another event.
-	linkType = "$>"
-
 	// slotsLimit bounds what one consumer is given ahead, whatever it asks for.
 	slotsLimit = 4096
 
@@ -36,19 +32,11 @@ const (
 	readPause = time.Second
 )
 
-// delivery is an event on its way to a consumer.
+// delivery is an event on its way to a consumer. The consumer answers by the id of
+// the event that was read, which is a link's own, not its target's.
 type delivery struct {
-	event   *recorded // nil when link leads to no event
-	link    *recorded // nil when the event was not reached by a link
+	*resolved
 	retries int32
-}
-
-// original is the event that stands in the stream, by whose id a consumer answers.
-func (d *delivery) original() *recorded {
-	if d.link != nil {
-		return d.link
-	}
-	return d.event
 }
 
 // message is an event that a group has read and not done with.
@@ -61,11 +49,9 @@ type message struct {
 }
 
 func (m *message) size() int {
-	size := 0
-	for _, e := range []*recorded{m.event, m.link} {
-		if e != nil {
-			size += eventOverhead + len(e.data) + len(e.metadata)
-		}
+	size := eventOverhead + m.resolved.size()
+	if m.target != nil {
+		size += eventOverhead
 	}
 	return size
 }
@@ -135,7 +121,7 @@ func (c *consumer) free() int {
 // take removes the message that the consumer got under an id. It is nil when
 // there is none, as after it timed out.
 func (c *consumer) take(id uuid.UUID) *message {
-	i := slices.IndexFunc(c.inFlight, func(m *message) bool { return m.original().id == id })
+	i := slices.IndexFunc(c.inFlight, func(m *message) bool { return m.id == id })
 	if i < 0 {
 		return nil
 	}
@@ -373,9 +359,9 @@ func (g *group) read(ctx context.Context) error {
 	var p page
 	var err error
 	if g.settings.ofAll() {
-		p, err = g.store.readAll(ctx, g.source.next, false, g.matching, int64(g.settings.ReadBatchSize), pageRows)
+		p, err = g.store.readAll(ctx, g.source.next, false, g.settings.ResolveLinks, g.matching, int64(g.settings.ReadBatchSize), pageRows)
 	} else {
-		p, err = g.store.readStream(ctx, g.settings.Stream, g.source.next, false, int64(g.settings.ReadBatchSize))
+		p, err = g.store.readStream(ctx, g.settings.Stream, g.source.next, false, g.settings.ResolveLinks, int64(g.settings.ReadBatchSize))
 	}
 	if isGone(err) {
 		g.behind = false
@@ -390,14 +376,7 @@ func (g *group) read(ctx context.Context) error {
 		if g.settings.ofAll() && strings.HasPrefix(name, bookkeeping) {
 			continue
 		}
-		d := delivery{event: &e}
-		if g.settings.ResolveLinks && e.kind == linkType {
-			d.link = &e
-			if d.event, err = g.store.target(ctx, &e); err != nil {
-				return err
-			}
-		}
-		g.open(&g.source, e, d)
+		g.open(&g.source, &e)
 	}
 	if p.considered > 0 {
 		g.source.next = after(p.last)
@@ -410,18 +389,14 @@ func (g *group) read(ctx context.Context) error {
 // they are done with.
 func (g *group) readParked(ctx context.Context) error {
 	count := min(int64(g.settings.ReadBatchSize), g.replayTo-g.parked.next)
-	p, err := g.store.readStream(ctx, g.settings.parkedStream(), g.parked.next, false, count)
+	p, err := g.store.readStream(ctx, g.settings.parkedStream(), g.parked.next, false, true, count)
 	if err != nil && !isGone(err) {
 		return err
 	}
 	for _, e := range p.events {
-		event, err := g.store.target(ctx, &e)
-		if err != nil {
-			return err
-		}
 		// There is nothing to replay of an event that is deleted by now.
-		if event != nil {
-			g.open(&g.parked, e, delivery{event: event, link: &e})
+		if e.target != nil {
+			g.open(&g.parked, &e)
 		}
 	}
 	if p.considered > 0 {
@@ -435,15 +410,15 @@ func (g *group) readParked(ctx context.Context) error {
 
 // open takes an event that was read from a lane up, unless it has it already from
 // a page that could not be finished.
-func (g *group) open(l *lane, read recorded, d delivery) {
-	place := read.revision
+func (g *group) open(l *lane, e *resolved) {
+	place := e.revision
 	if l == &g.source && g.settings.ofAll() {
-		place = read.position
+		place = e.position
 	}
 	if _, known := l.open.Get(place); known {
 		return
 	}
-	m := &message{delivery: d, lane: l, place: place}
+	m := &message{delivery: delivery{resolved: e}, lane: l, place: place}
 	l.open.Set(place, m)
 	l.wait(m)
 }
@@ -453,20 +428,6 @@ func (g *group) open(l *lane, read recorded, d delivery) {
 func isGone(err error) bool {
 	_, deleted := errors.AsType[*deletedError](err)
 	return deleted || errors.Is(err, errNoStream)
-}
-
-// target is the event that a link leads to, nil when there is none.
-func (s *store) target(ctx context.Context, link *recorded) (*recorded, error) {
-	number, stream, _ := strings.Cut(string(link.data), "@")
-	revision, malformed := strconv.ParseInt(number, 10, 64)
-	p, err := s.readStream(ctx, stream, revision, false, 1)
-	if isGone(err) {
-		err = nil
-	}
-	if err != nil || malformed != nil || len(p.events) == 0 || p.events[0].revision != revision {
-		return nil, err
-	}
-	return &p.events[0], nil
 }
 
 // dispatch gives consumers what they have room for, replayed events first.
@@ -528,9 +489,9 @@ func (g *group) choose(m *message) *consumer {
 // pinned finds the one consumer that gets the events of a message's stream. When
 // another comes or goes, most streams stay with theirs.
 func (g *group) pinned(m *message) *consumer {
-	stream := m.original().stream
-	if m.event != nil {
-		stream = m.event.stream
+	stream := m.stream
+	if m.target != nil {
+		stream = m.target.stream
 	}
 	var chosen *consumer
 	var highest uint64
@@ -606,15 +567,15 @@ func (g *group) park(messages []*message, reason string) {
 	}
 	links := make([]proposed, len(messages))
 	for i, m := range messages {
-		link := m.original().data
-		if m.event != nil {
-			link = fmt.Appendf(nil, "%d@%s", m.event.revision, m.event.stream)
+		link := m.data
+		if event, _ := m.pair(); event != nil {
+			link = fmt.Appendf(nil, "%d@%s", event.revision, event.stream)
 		}
 		// Nothing in it can fail to be encoded.
 		why, _ := json.Marshal(struct { //nolint:errchkjson // see above
 			Reason   string `json:"reason"`
 			Original int64  `json:"subscriptionEventNumber"`
-		}{reason, m.original().revision})
+		}{reason, m.revision})
 		links[i] = proposed{id: uuid.New(), kind: linkType, data: link, metadata: why}
 	}
 	if _, err := g.store.append(context.Background(), g.settings.parkedStream(), expectAny, links); err != nil {

@@ -211,11 +211,12 @@ type readCall struct {
 	*streams
 	streamspb.Streams_ReadServer
 	eventEncoder
+	resolve bool // whether the client asked for the targets of links
 }
 
 func (s *streams) Read(request *streamspb.ReadReq, server streamspb.Streams_ReadServer) error {
 	options := request.GetOptions()
-	call := &readCall{streams: s, Streams_ReadServer: server}
+	call := &readCall{streams: s, Streams_ReadServer: server, resolve: options.GetResolveLinks()}
 	_, call.uuidAsText = options.GetUuidOption().GetContent().(*streamspb.ReadReq_Options_UUIDOption_String_)
 	return toStatus(call.dispatch(options))
 }
@@ -271,7 +272,7 @@ func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_
 		return status.Error(codes.InvalidArgument, "a read says where to start")
 	}
 	for {
-		p, err := c.store.readStream(c.Context(), stream, next, backwards, count)
+		p, err := c.store.readStream(c.Context(), stream, next, backwards, c.resolve, count)
 		if errors.Is(err, errNoStream) {
 			return c.Send(&streamspb.ReadResp{Content: &streamspb.ReadResp_StreamNotFound_{
 				StreamNotFound: &streamspb.ReadResp_StreamNotFound{StreamIdentifier: options.GetStreamIdentifier()},
@@ -315,7 +316,7 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 		return status.Error(codes.InvalidArgument, "a read says where to start")
 	}
 	for count > 0 && next >= 0 {
-		p, err := c.store.readAll(c.Context(), next, backwards, matching, count, pageRows)
+		p, err := c.store.readAll(c.Context(), next, backwards, c.resolve, matching, count, pageRows)
 		if err != nil {
 			return err
 		}
@@ -337,7 +338,7 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 }
 
 // sendEvents blocks as long as the client does not take them.
-func (c *readCall) sendEvents(events []recorded) error {
+func (c *readCall) sendEvents(events []resolved) error {
 	for i := range events {
 		if err := c.SendMsg(c.encode(&events[i])); err != nil {
 			return err

@@ -34,9 +34,9 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 		var p page
 		var err error
 		if live {
-			p, err = c.store.readNews(c.Context(), stream, next)
+			p, err = c.store.readNews(c.Context(), stream, next, c.resolve)
 		} else {
-			p, err = c.store.readStream(c.Context(), stream, next, false, math.MaxInt64)
+			p, err = c.store.readStream(c.Context(), stream, next, false, c.resolve, math.MaxInt64)
 		}
 		if errors.Is(err, errNoStream) {
 			return true, nil
@@ -93,10 +93,10 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 	}
 	return c.follow(watcher, func() (bool, error) {
 		// A page ends where a checkpoint is due.
-		p, fresh := c.store.news.read(after(last), matching, untilCheckpoint)
+		p, fresh := c.store.news.read(after(last), c.resolve, matching, untilCheckpoint)
 		if !fresh {
 			var err error
-			p, err = c.store.readAll(c.Context(), after(last), false, matching, math.MaxInt64, untilCheckpoint)
+			p, err = c.store.readAll(c.Context(), after(last), false, c.resolve, matching, math.MaxInt64, untilCheckpoint)
 			if err != nil {
 				return false, err
 			}
