@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
@@ -325,8 +326,8 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 	if options == nil {
 		return status.Error(codes.InvalidArgument, "a consumer begins with its options")
 	}
-	if options.GetBufferSize() <= 0 {
-		return status.Error(codes.InvalidArgument, "the buffer size must be greater than 0")
+	if size := options.GetBufferSize(); size <= 0 || size > slotsLimit {
+		return status.Errorf(codes.InvalidArgument, "the buffer size must be from 1 to %d", slotsLimit)
 	}
 	g, err := p.locate(options)
 	if err != nil {
@@ -341,6 +342,9 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 		from = caller.Addr.String()
 	}
 	c := newConsumer(from, int(options.GetBufferSize()))
+	if given := metadata.ValueFromIncomingContext(call.Context(), "connection-name"); len(given) > 0 {
+		c.name = given[0]
+	}
 	if err := g.join(call.Context(), c); err != nil {
 		return toStatus(err)
 	}

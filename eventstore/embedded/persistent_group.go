@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// slotsLimit bounds what one consumer is given ahead, whatever it asks for.
+	// slotsLimit is how many events a consumer may ask to be given ahead.
 	slotsLimit = 4096
 
 	// flightBytes is how large what one consumer has in flight may be before it
@@ -45,6 +45,7 @@ type message struct {
 
 	lane     *lane
 	place    int64     // in what the lane reads
+	given    time.Time // when a consumer got it
 	deadline time.Time // of the consumer that has it, zero for none
 }
 
@@ -90,6 +91,7 @@ func (l *lane) unwait(m *message) {
 type consumer struct {
 	id      uuid.UUID
 	from    string
+	name    string // of its connection, as its client says
 	slots   int
 	out     chan delivery
 	dropped chan error
@@ -99,10 +101,10 @@ type consumer struct {
 	late     int // size of what timed out and may not have been sent yet
 	total    int64
 	measured int64 // total when it was last asked for
+	timings  timings
 }
 
 func newConsumer(from string, slots int) *consumer {
-	slots = min(slots, slotsLimit)
 	return &consumer{id: uuid.New(), from: from, slots: slots, out: make(chan delivery, slots), dropped: make(chan error, 1)}
 }
 
@@ -118,9 +120,9 @@ func (c *consumer) free() int {
 	return min(c.slots-len(c.inFlight), cap(c.out)-len(c.out))
 }
 
-// take removes the message that the consumer got under an id. It is nil when
-// there is none, as after it timed out.
-func (c *consumer) take(id uuid.UUID) *message {
+// answer removes the message that the consumer got under an id and now answers for.
+// It is nil when there is none, as after it timed out.
+func (c *consumer) answer(id uuid.UUID) *message {
 	i := slices.IndexFunc(c.inFlight, func(m *message) bool { return m.id == id })
 	if i < 0 {
 		return nil
@@ -128,6 +130,7 @@ func (c *consumer) take(id uuid.UUID) *message {
 	m := c.inFlight[i]
 	c.inFlight = slices.Delete(c.inFlight, i, i+1)
 	c.bytes -= m.size()
+	c.timings.add(time.Since(m.given))
 	return m
 }
 
@@ -462,6 +465,7 @@ func (g *group) give(c *consumer, m *message, now time.Time) {
 			g.expiry = m.deadline
 		}
 	}
+	m.given = now
 	c.inFlight = append(c.inFlight, m)
 	c.bytes += m.size()
 	c.out <- m.delivery
@@ -518,7 +522,7 @@ func (g *group) finish(messages ...*message) {
 
 func (g *group) ack(c *consumer, ids []uuid.UUID) {
 	for _, id := range ids {
-		if m := c.take(id); m != nil {
+		if m := c.answer(id); m != nil {
 			g.finish(m)
 		}
 	}
@@ -527,7 +531,7 @@ func (g *group) ack(c *consumer, ids []uuid.UUID) {
 func (g *group) nack(c *consumer, ids []uuid.UUID, action persistentpb.ReadReq_Nack_Action, reason string) {
 	var refused []*message
 	for _, id := range ids {
-		if m := c.take(id); m != nil {
+		if m := c.answer(id); m != nil {
 			refused = append(refused, m)
 		}
 	}

@@ -135,6 +135,8 @@ type page struct {
 	// last is the revision or position of the last row that was considered; it
 	// means nothing when none was.
 	last int64
+	// newest is the revision of the newest event of the stream that was read.
+	newest int64
 	// complete says that the page ended for want of rows.
 	complete bool
 }
@@ -214,6 +216,7 @@ func (s *store) readStream(ctx context.Context, stream string, from int64, backw
 		if err != nil {
 			return err
 		}
+		p.newest = h.last
 		low, high, stmt := max(from, h.firstShown()), h.last, r.streamForwards
 		if backwards {
 			low, high, stmt = h.firstShown(), min(from, h.last), r.streamBackwards

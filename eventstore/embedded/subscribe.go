@@ -64,7 +64,10 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 	var last int64 // position of the last event considered
 	switch from := options.GetAllOption().(type) {
 	case *streamspb.ReadReq_Options_AllOptions_Position:
-		last = clamp(from.Position.GetCommitPosition())
+		var err error
+		if last, err = positionOf(from.Position); err != nil {
+			return err
+		}
 	case *streamspb.ReadReq_Options_AllOptions_Start:
 	case *streamspb.ReadReq_Options_AllOptions_End:
 		var err error
