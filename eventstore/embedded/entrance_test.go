@@ -198,8 +198,12 @@ var h2Call = func() string {
 	var block, frame bytes.Buffer
 	header := hpack.NewEncoder(&block)
 	for _, field := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", "/event_store.client.streams.Streams/Read"}, {":authority", "x"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", "/event_store.client.streams.Streams/Read"},
+		{":authority", "x"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		if err := header.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
 			panic(err)

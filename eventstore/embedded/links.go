@@ -67,7 +67,7 @@ func (r *reader) resolve(e *resolved, now int64) error {
 	if err != nil {
 		return err
 	}
-	if h.unreadable() != nil || revision < h.firstShown() {
+	if isGone(h.unreadable()) || revision < h.firstShown() {
 		return nil
 	}
 	for i, value := range []int64{h.id, revision, h.oldestShown(now)} {

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -10,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,7 +129,7 @@ func TestEntrance_silentConnectionsKeepNobodyOut(t *testing.T) {
 					begun := time.Now()
 					for range 2 * connectionsLimit {
 						conn := s.dialFrom("203.0.113.7")
-						defer conn.Close()
+						s.Cleanup(func() { conn.Close() })
 						go func() { _, _ = io.WriteString(conn, sent) }()
 						go func() { _, _ = io.Copy(io.Discard, conn) }()
 					}
@@ -167,7 +169,7 @@ func TestEntrance_silentConnectionsOfManyAddresses(t *testing.T) {
 				ip = fmt.Sprintf("2001:db8:%x::1", i)
 			}
 			conn := s.dialFrom(ip)
-			defer conn.Close()
+			s.Cleanup(func() { conn.Close() })
 			go func() { _, _ = io.Copy(io.Discard, conn) }()
 		}
 		c := s.client("203.0.113.7", false)
@@ -231,7 +233,7 @@ func TestEntrance_silentConnectionsDoNotHoldTheTLSPort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
 	}
 	begun := time.Now()
 	client := connectBy(t, "esdb://"+address+"?tls=true&tlsCAFile="+certFile)
@@ -247,7 +249,8 @@ func TestPending_theOldestOfTheMostNumerousMakesRoom(t *testing.T) {
 	t.Parallel()
 	closed := make(map[string]int) // by address, how often
 	var open []*pendingConn
-	p := newPending(zerolog.Nop())
+	var log bytes.Buffer
+	p := newPending(zerolog.New(&log))
 	add := func(ip string) *pendingConn {
 		c := p.add(addressed{closing{closed: func() { closed[ip]++ }}, &net.TCPAddr{IP: net.ParseIP(ip)}})
 		open = append(open, c)
@@ -271,6 +274,9 @@ func TestPending_theOldestOfTheMostNumerousMakesRoom(t *testing.T) {
 	add("10.0.0.1")
 	if add("2001:db8::ffff"); !first.done.Load() {
 		t.Error("the oldest is still there")
+	}
+	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"client":"10.0.0.1:0"`) {
+		t.Errorf("the log says %s", got)
 	}
 	expect("one more of each", 2*pendingPerNetwork, map[string]int{"10.0.0.1": 1, "2001:db8::1": 1})
 	// One that made a call is counted no more, and not closed.
