@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
@@ -278,10 +280,19 @@ func (c *orgShowCmd) Run(ctx context.Context, s *settings, to streams) error {
 	})
 }
 
+// printable is a name as it is or, when it has characters that a terminal would obey
+// rather than show, quoted. Organizations choose their names and those of their keys.
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+		return strconv.QuoteToGraphic(name)
+	}
+	return name
+}
+
 func showOrganization(out io.Writer, o *domain.Organization) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "id\t%s\nname\t%s\ntime zone\t%s\ncurrency\t%s\ncreated\t%s\nupdated\t%s\n",
-		o.ID, o.Name, o.TimeZone, o.CurrencyCode, o.CreatedAt, o.UpdatedAt)
+		o.ID, printable(o.Name), o.TimeZone, o.CurrencyCode, o.CreatedAt, o.UpdatedAt)
 	return table.Flush()
 }
 
@@ -384,7 +395,7 @@ func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
 		for _, org := range organizations {
 			for _, k := range org.SortedKeys() {
 				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-					k.ID, k.Hint, k.Level, org.ID, org.Name, k.Name, k.CreatedAt, when(k.ExpiresAt), when(k.RevokedAt))
+					k.ID, k.Hint, k.Level, org.ID, printable(org.Name), printable(k.Name), k.CreatedAt, when(k.ExpiresAt), when(k.RevokedAt))
 			}
 		}
 		return table.Flush()

@@ -81,6 +81,22 @@ func TestOrg_theListOfKeysTellsNamesakesApart(t *testing.T) {
 	}
 }
 
+// Organizations choose the names that the operator's terminal shows. No name can do more
+// there than be read.
+func TestOrg_namesCannotRewriteTheOperatorsTerminal(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	// A control sequence that clears the line, and a mark that turns the text around.
+	const name = "Ac\u009b2Kme \u202eemcA"
+	org := admin(t, dir, "org", "create", "--name="+name)
+	admin(t, dir, "keys", "create", "--org="+org, "--name="+name)
+	for _, shown := range []string{admin(t, dir, "org", "show", "--org="+org), admin(t, dir, "keys", "list")} {
+		if strings.ContainsAny(shown, "\u009b\u202e") || !strings.Contains(shown, `"Ac\u009b2Kme \u202eemcA"`) {
+			t.Errorf("shown: %q", shown)
+		}
+	}
+}
+
 // What looks like an id is one. An organization that takes an id for its name is
 // found neither in place of its owner nor when the id is nobody's.
 func TestOrg_aTenantNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
