@@ -121,15 +121,16 @@ func (c Complete) Consumer() string { return c.ConsumerID }
 // Consumer is who is denied.
 func (c Deny) Consumer() string { return c.ConsumerID }
 
-// MakeSigningKey makes a key that signs tokens from then on, from a secret that
-// nobody can guess. With OnlyFirst it makes none when there is one.
+// MakeSigningKey makes the key that signs tokens from then on: the next key that
+// verifiers were told of or, when there is none yet, the first one, from a secret that
+// nobody can guess. With OnlyFirst it makes none but the first.
 type MakeSigningKey struct {
 	Secret    [32]byte
 	OnlyFirst bool
 }
 
-// RevokeSigningKey ends what a key has signed. When it is the one that signs now,
-// another is made first, from Secret.
+// RevokeSigningKey ends what a key has signed. When the key signs now, a key is made
+// from Secret first and takes its place.
 type RevokeSigningKey struct {
 	KeyID  string
 	Secret [32]byte
