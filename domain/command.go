@@ -123,15 +123,16 @@ func (c Admit) Picked(e Event) string {
 	return ""
 }
 
-// MakeSigningKey makes a key that signs tokens from then on, from a secret that must be
-// impossible to guess. With OnlyFirst it does nothing when there is a key.
+// MakeSigningKey makes the key that signs tokens from then on: the next key that
+// verifiers were told of or, when there is none yet, the first one, from a secret that
+// must be impossible to guess. With OnlyFirst it makes none but the first.
 type MakeSigningKey struct {
 	Secret    [32]byte
 	OnlyFirst bool
 }
 
 // RevokeSigningKey makes every token that a key has signed invalid. When the key is the
-// one that signs now, another key is made first, from Secret.
+// one that signs now, a key is made from Secret first and takes its place.
 type RevokeSigningKey struct {
 	KeyID  string
 	Secret [32]byte

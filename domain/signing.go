@@ -27,8 +27,8 @@ const (
 type SigningKey struct {
 	// ID is the thumbprint of the public half (RFC 7638).
 	ID string `json:"id"`
-	// Secret is what the private half follows from, and the key that comes after
-	// this one when its time is over. The private half does not tell it.
+	// Secret determines the private half and the next key. The private half does not
+	// tell it.
 	Secret    Secret  `json:"secret"`
 	CreatedAt Instant `json:"createdAt"`
 	RetiredAt Instant `json:"retiredAt"` // when the next one took its place
@@ -58,8 +58,9 @@ func (k SigningKey) over(now Instant) bool {
 	return k.RetiredAt != 0 && k.RetiredAt.Add(SigningGrace+LongestToken) <= now
 }
 
-// Next is the key that follows when the time of k is over. It has not been made
-// then, but can be told to those who verify ahead of time.
+// Next is the key that takes the place of k when its time is over or an operator
+// rotates the keys. It is not made until then, but verifiers can be told of it ahead of
+// time.
 func (k SigningKey) Next() SigningKey {
 	return freshSigningKey(deriveSecret(k.Secret.Plain, "lotline-signing-next-v1"))
 }
@@ -132,10 +133,13 @@ func (s *SigningKeys) Decide(now Instant, cmd Command) ([]Event, error) {
 		}
 		return nil, nil
 	case MakeSigningKey:
-		if made && c.OnlyFirst {
+		switch {
+		case !made:
+			return []Event{freshSigningKey(c.Secret).made(now)}, nil
+		case c.OnlyFirst:
 			return nil, nil
 		}
-		return []Event{freshSigningKey(c.Secret).made(now)}, nil
+		return []Event{current.Next().made(now)}, nil
 	case RevokeSigningKey:
 		i := s.find(c.KeyID)
 		switch {
@@ -146,6 +150,8 @@ func (s *SigningKeys) Decide(now Instant, cmd Command) ([]Event, error) {
 		case s.Keys[i].RetiredAt != 0:
 			return []Event{SigningKeyRevoked{Stamp{now}, c.KeyID}}, nil
 		}
+		// Not the next key, although verifiers know it: a thief of the revoked key's
+		// secret knows it too.
 		return []Event{freshSigningKey(c.Secret).made(now), SigningKeyRevoked{Stamp{now}, c.KeyID}}, nil
 	}
 	return nil, Refuse(InvalidTransition, "signing keys do not take %T", cmd)

@@ -51,10 +51,16 @@ func TestSigningKeys(t *testing.T) {
 	}
 	first := domain.MakeSigningKey{Secret: signingSecret(1), OnlyFirst: true}
 	run(t, map[string]domaintest.Scenario{
-		"has nothing due before it is":  {Kind: k, Now: at("23:00")},
-		"makes the first":               {Kind: k, Now: at("08:00"), When: first, Then: list(made)},
-		"makes the first once":          {Kind: k, Given: list(made), Now: at("09:00"), When: domain.MakeSigningKey{Secret: signingSecret(2), OnlyFirst: true}},
-		"makes another by hand":         {Kind: k, Given: list(made), Now: at("09:00"), When: domain.MakeSigningKey{Secret: signingSecret(2)}, Then: list(keyMade(at("09:00"), two))},
+		"has nothing due before it is": {Kind: k, Now: at("23:00")},
+		"makes the first":              {Kind: k, Now: at("08:00"), When: first, Then: list(made)},
+		"makes the first once":         {Kind: k, Given: list(made), Now: at("09:00"), When: domain.MakeSigningKey{Secret: signingSecret(2), OnlyFirst: true}},
+		"rotates to the next that is published": {
+			Kind: k, Given: list(made), Now: at("09:00"), When: domain.MakeSigningKey{Secret: signingSecret(2)}, Then: list(keyMade(at("09:00"), one.Next())),
+		},
+		// Such a history was recorded when a rotation by hand had a fresh secret.
+		"rotates to the next of a key that does not follow from the one before": {
+			Kind: k, Given: list(made, keyMade(at("09:00"), two)), Now: at("10:00"), When: domain.MakeSigningKey{}, Then: list(keyMade(at("10:00"), two.Next())),
+		},
 		"keeps a key for its period":    {Kind: k, Given: list(made), Now: due - 1},
 		"makes the next when it is due": {Kind: k, Given: list(made), Now: due, Then: list(keyMade(due, one.Next()))},
 		// It cannot have signed before it was made.
@@ -65,7 +71,8 @@ func TestSigningKeys(t *testing.T) {
 			Kind: k, Given: list(made, keyMade(at("09:00"), two)), Now: at("10:00"),
 			When: domain.RevokeSigningKey{KeyID: one.ID, Secret: signingSecret(3)}, Then: list(revoked(at("10:00"), one)),
 		},
-		"never is without a key that signs": {
+		// Whoever has the secret of the revoked key knows the next one.
+		"revokes the key that signs, and a fresh one takes its place": {
 			Kind: k, Given: list(made), Now: at("10:00"), When: domain.RevokeSigningKey{KeyID: one.ID, Secret: signingSecret(2)},
 			Then: list(keyMade(at("10:00"), two), revoked(at("10:00"), one)),
 		},
@@ -75,7 +82,7 @@ func TestSigningKeys(t *testing.T) {
 		},
 		"does not know the key":         {Kind: k, Given: list(made), Now: at("10:00"), When: domain.RevokeSigningKey{KeyID: "x"}, Refused: domain.KeyNotFound},
 		"is not there for a revocation": {Kind: k, Now: at("10:00"), When: domain.RevokeSigningKey{KeyID: one.ID}, Refused: domain.KeyNotFound},
-		"has no clock that runs back":   {Kind: k, Given: list(made), Now: at("07:00"), When: domain.MakeSigningKey{Secret: signingSecret(2)}, Then: list(keyMade(at("08:00"), two))},
+		"has no clock that runs back":   {Kind: k, Given: list(made), Now: at("07:00"), When: domain.MakeSigningKey{Secret: signingSecret(2)}, Then: list(keyMade(at("08:00"), one.Next()))},
 		"takes no command of a queue":   {Kind: k, Given: list(made), Now: at("09:00"), When: domain.Delete{}, Refused: domain.InvalidTransition},
 	})
 }

@@ -30,7 +30,7 @@ func (s *server) awaitWrites(x *exchange, r *http.Request) error {
 	if len(tokens) == 0 {
 		return nil
 	}
-	p, ok := s.parsePosition(tokens[0])
+	p, ok := s.parsePosition(x.organization.ID, tokens[0])
 	if !ok || len(tokens) > 1 {
 		return invalid(domain.Detail{Field: "X-Position", Message: "is not a position that was given out here"})
 	}
@@ -46,7 +46,7 @@ func (s *server) acknowledge(x *exchange, p domain.Position) {
 		return
 	}
 	s.acknowledged.note(x.organization.ID, p)
-	x.set("X-Position", s.formatPosition(p))
+	x.set("X-Position", s.formatPosition(x.organization.ID, p))
 }
 
 // maxAcknowledged is of how many organizations the latest writes are known

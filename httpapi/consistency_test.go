@@ -103,20 +103,20 @@ func TestPositionsThatWereNotGivenOut(t *testing.T) {
 	w.do(http.MethodGet, path, "", header("X-Position", position, position)).blames("X-Position")
 	w.do(http.MethodGet, "/api/v1/queues", "", header("X-Position", "x")).blames("X-Position")
 
-	w.config.MACKey = []byte("another")
+	w.config.TokenKey = []byte("another")
 	w.api = New(w.config)
 	w.do(http.MethodGet, path, "", header("X-Position", position)).blames("X-Position")
 }
 
 func TestTokensAreForOneUse(t *testing.T) {
 	t.Parallel()
-	s := &server{Config: Config{MACKey: []byte("k")}}
-	token := s.sealToken(positionToken, []byte("b"), []byte("payload"))
+	s := newSealer([]byte("k"))
+	token := s.seal(positionToken, "b", []byte("payload"))
 	for _, c := range []struct {
 		use, binding string
 		opens        bool
 	}{{positionToken, "b", true}, {cursorToken, "b", false}, {positionToken, "", false}, {positionToken, "bp", false}} {
-		if _, ok := s.openToken(c.use, []byte(c.binding), token); ok != c.opens {
+		if _, ok := s.open(c.use, c.binding, token); ok != c.opens {
 			t.Errorf("%+v: %t", c, ok)
 		}
 	}
@@ -156,16 +156,16 @@ func TestAcknowledged(t *testing.T) {
 }
 
 func FuzzPosition(f *testing.F) {
-	s := &server{Config: Config{MACKey: []byte("k")}}
-	f.Add(s.formatPosition(domain.Position{Commit: 1, Prepare: 2}))
-	f.Add(s.formatPosition(domain.Position{}))
-	f.Add(s.sealToken(cursorToken, nil, make([]byte, 16)))
-	f.Add(s.sealToken(positionToken, nil, nil))
-	f.Add("\n" + s.formatPosition(domain.Position{}))
+	s := newServer(Config{TokenKey: []byte("k")})
+	f.Add(s.formatPosition("org_1", domain.Position{Commit: 1, Prepare: 2}))
+	f.Add(s.formatPosition("org_1", domain.Position{}))
+	f.Add(s.sealer.seal(cursorToken, "org_1", make([]byte, 16)))
+	f.Add(s.sealer.seal(positionToken, "org_1", nil))
+	f.Add("\n" + s.formatPosition("org_1", domain.Position{}))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, token string) {
-		if p, ok := s.parsePosition(token); ok && s.formatPosition(p) != token {
-			t.Fatalf("%q is taken for %v, which is %q", token, p, s.formatPosition(p))
+		if p, ok := s.parsePosition("org_1", token); ok && s.formatPosition("org_1", p) != token {
+			t.Fatalf("%q is taken for %v, which is %q", token, p, s.formatPosition("org_1", p))
 		}
 	})
 }

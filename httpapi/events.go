@@ -60,7 +60,7 @@ func (s *server) events(x *exchange, r *http.Request) error {
 	if lines {
 		return s.eventLines(x, r, history, overdue)
 	}
-	page, err := s.eventPage(history, q)
+	page, err := s.eventPage(x.organization.ID, history, q)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (s *server) events(x *exchange, r *http.Request) error {
 }
 
 // eventPage is a page in the form of the other lists. Its cursors are revisions.
-func (s *server) eventPage(history iter.Seq2[shownEvent, error], q eventsRequest) ([]byte, error) {
+func (s *server) eventPage(organization domain.ID, history iter.Seq2[shownEvent, error], q eventsRequest) ([]byte, error) {
 	page := []byte(`{"data":[`)
 	info := pageInfo{HasPreviousPage: q.after > domain.NoStream}
 	rows := 0
@@ -88,7 +88,7 @@ func (s *server) eventPage(history iter.Seq2[shownEvent, error], q eventsRequest
 			page = append(page, ',')
 		}
 		info.EndCursor = &cursor
-		page = s.appendEvent(page, e)
+		page = s.appendEvent(page, organization, e)
 		rows++
 	}
 	page = append(page, `],"pageInfo":`...)
@@ -118,7 +118,7 @@ func (s *server) eventLines(x *exchange, r *http.Request, history iter.Seq2[show
 			overdue.Stop()
 			begin()
 		}
-		line = append(s.appendEvent(line[:0], e), '\n')
+		line = append(s.appendEvent(line[:0], x.organization.ID, e), '\n')
 		// Not every writer has a deadline. Without one a reader that stops
 		// holds the goroutine and its place in the log, and nobody else.
 		_ = connection.SetWriteDeadline(s.Clock().Add(readerPatience))
@@ -208,13 +208,13 @@ func (s *server) history(ctx context.Context, stream string, after domain.Revisi
 
 // appendEvent appends an event as an auditor gets it. data and metadata are the
 // stored bytes, because the hashes are of these.
-func (s *server) appendEvent(dst []byte, e shownEvent) []byte {
+func (s *server) appendEvent(dst []byte, organization domain.ID, e shownEvent) []byte {
 	head := encode(eventHead{
 		ID:            domain.NewID("evt", e.ID),
 		Type:          e.Type,
 		SchemaVersion: e.Metadata.SchemaVersion,
 		Revision:      e.Revision,
-		Position:      s.formatPosition(e.Position),
+		Position:      s.formatPosition(organization, e.Position),
 		RecordedAt:    domain.InstantOf(e.RecordedAt),
 	})
 	dst = append(dst, head[:len(head)-1]...)

@@ -265,7 +265,7 @@ func newWorld(tb testing.TB, change ...func(*Config)) *world {
 		Histories: log,
 		CaughtUp:  func() bool { return true },
 		Ready:     func(context.Context) []Check { return []Check{{Name: "eventStore"}} },
-		MACKey:    []byte("a key for tests that is long enough"),
+		TokenKey:  []byte("a key for tests that is long enough"),
 		Clock:     clock,
 		Log:       zerolog.New(w.logged),
 	}

@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -17,41 +15,41 @@ var commandNamespace = uuid.MustParse("0f9a7d0e-5a3b-4f0c-8a55-1f6f0a3c2b77")
 
 const maxIdempotencyKey = 255
 
-// idempotencyKey returns the client's key within its scope, or "" when there is
-// none. The scope is the organization, the caller, the method and the path, so
-// that one key may be used for several things.
-func idempotencyKey(x *exchange, r *http.Request) (string, error) {
+// idempotencyKey returns the request's idempotency key within its scope, as the id of
+// the command that the request asks for, and uuid.Nil without the header. The scope is
+// the organization, the consumer who acts or is acted for, the method and the path. The
+// credential is not part of it: a client repeats a request with the key or token that it
+// has by then.
+func idempotencyKey(x *exchange, r *http.Request) (uuid.UUID, error) {
 	keys, ok := r.Header["Idempotency-Key"]
 	if !ok {
-		return "", nil
+		return uuid.Nil, nil
 	}
 	if len(keys) > 1 || !domain.VisibleASCII(keys[0], maxIdempotencyKey) {
-		return "", invalid(domain.Detail{Field: "Idempotency-Key", Message: "must be 1 to 255 visible ASCII characters"})
+		return uuid.Nil, invalid(domain.Detail{Field: "Idempotency-Key", Message: "must be 1 to 255 visible ASCII characters"})
 	}
-	scope := []string{string(x.organization.ID), x.caller().Actor, r.Method, r.URL.Path, keys[0]}
-	if x.consumer != "" {
-		// Two consumers who use one key do not mean the same.
-		scope = slices.Insert(scope, 2, x.consumer)
-	}
-	return strings.Join(scope, "\n"), nil
+	scoped := domain.HashParts(
+		[]byte(x.organization.ID), []byte(x.consumer), []byte(r.Method), []byte(r.URL.Path), []byte(keys[0]),
+	)
+	return uuid.NewSHA1(commandNamespace, scoped[:]), nil
 }
 
 // readRepeatable reads a creation: the object in its body, and what makes it
 // repeatable.
 func readRepeatable(x *exchange, r *http.Request) (domain.Fields, commands.Key, error) {
-	key, err := idempotencyKey(x, r)
+	id, err := idempotencyKey(x, r)
 	if err != nil {
 		return nil, commands.Key{}, err
 	}
 	fields, b, err := readFields(x, r)
-	return fields, commandKey(key, b), err
+	return fields, commandKey(id, b), err
 }
 
-// commandKey is what makes a command repeatable: a scoped key and the body that
-// came with it. Without a key it is the zero Key, which does not.
-func commandKey(scoped string, b body) commands.Key {
-	if scoped == "" {
+// commandKey is what makes a command repeatable: its id and the body that came with
+// it. A command without an id has the zero Key, and is not repeatable.
+func commandKey(id uuid.UUID, b body) commands.Key {
+	if id == uuid.Nil {
 		return commands.Key{}
 	}
-	return commands.Key{CommandID: uuid.NewSHA1(commandNamespace, []byte(scoped)), BodyHash: b.hash()}
+	return commands.Key{CommandID: id, BodyHash: b.hash()}
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,8 +46,8 @@ func TestCreationIsRepeatable(t *testing.T) {
 	}
 }
 
-// A key is the caller's, for one path; what it is used for elsewhere is another
-// command.
+// An idempotency key is the organization's, for one path; what it is used for elsewhere
+// is another command.
 func TestScopeOfAKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -54,8 +55,6 @@ func TestScopeOfAKey(t *testing.T) {
 	body := `{"sequenceId":"s","drawAt":"2026-06-01T00:00:00Z","winnerCount":3}`
 	ids := map[string]bool{}
 	_, id := w.create("draws", body, repeat)
-	ids[id] = true
-	_, id = w.create("draws", body, repeat, key(mySecond))
 	ids[id] = true
 	_, id = w.create("draws", body, repeat, key(otherKey))
 	ids[id] = true
@@ -67,9 +66,70 @@ func TestScopeOfAKey(t *testing.T) {
 	ids[id] = true
 	_, id = w.create("draws", body)
 	ids[id] = true
-	if len(ids) != 7 {
-		t.Errorf("%d of 7 creations are their own", len(ids))
+	if len(ids) != 6 {
+		t.Errorf("%d of 6 creations are their own", len(ids))
 	}
+}
+
+// A client that repeats a request may have another secret key by then, because the
+// first one was renewed. The request is carried out once all the same.
+func TestIdempotencyKey_aRequestRepeatedWithARenewedKeyIsCarriedOutOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	repeat, renewed := header("Idempotency-Key", "key-1"), key(mySecond)
+	path := w.openQueue()
+	consumers := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
+	w.enter(path, consumers...)
+	const admitFive = `{"count":5}`
+	w.do(http.MethodPost, path+"/admit", admitFive, repeat).is(http.StatusOK)
+	created := w.do(http.MethodPost, "/api/v1/draws", `{"sequenceId":"s","drawAt":"2026-06-01T00:00:00Z","winnerCount":3}`, repeat).is(http.StatusCreated)
+	made := w.do(http.MethodPost, keysAt, `{"level":"publishable"}`, repeat).is(http.StatusCreated)
+	wantKey := strings.Replace(made.Body.String(), `"`+made.object()["key"].(string)+`"`, "null", 1)
+	for range 2 {
+		w.writes(0, func() {
+			again := w.do(http.MethodPost, path+"/admit", admitFive, repeat, renewed)
+			if got := admitted(again); !slices.Equal(got, consumers[:5]) || again.Header().Get("Idempotent-Replayed") != "true" {
+				t.Errorf("admitted %q, %v", got, again.Header())
+			}
+			again = w.do(http.MethodPost, "/api/v1/draws", `{"sequenceId":"s","drawAt":"2026-06-01T00:00:00Z","winnerCount":3}`, repeat, renewed).is(http.StatusCreated)
+			if again.Body.String() != created.Body.String() {
+				t.Errorf("made %s, at first %s", again.Body, created.Body)
+			}
+			again = w.do(http.MethodPost, keysAt, `{"level":"publishable"}`, repeat, renewed).is(http.StatusCreated)
+			if again.Body.String() != wantKey {
+				t.Errorf("made %s, want %s", again.Body, wantKey)
+			}
+			w.do(http.MethodPost, path+"/admit", `{"count":6}`, repeat, renewed).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
+		})
+		w.handlerRestarts()
+	}
+}
+
+// A consumer's request is the same request with a token, with a renewed token, and by
+// either secret key that acts for the consumer. For nobody else is it the same.
+func TestIdempotencyKey_aConsumersRequestIsOneWhoeverSendsIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path := w.openQueue()
+	repeat := header("Idempotency-Key", "key-1")
+	enter := func(o ...option) *reply {
+		return w.do(http.MethodPost, path+"/enter", "", append(o, repeat)...).is(http.StatusOK)
+	}
+	token := as(w.session("c"))
+	w.writes(1, func() { enter(token) })
+	w.writes(1, func() { w.do(http.MethodPost, path+"/leave", "", token, repeat).is(http.StatusOK) })
+	w.advance(time.Minute)
+	// Without the key it would be an entry at the back, because the consumer has left.
+	for name, o := range map[string][]option{
+		"the token": {token}, "a renewed token": {as(w.session("c"))}, "a secret key": {acting("c")}, "another secret key": {acting("c"), key(mySecond)},
+	} {
+		w.writes(0, func() {
+			if a := enter(o...); a.Header().Get("Idempotent-Replayed") != "true" || a.object()["status"] != "LEFT" {
+				t.Errorf("%s: %v %s", name, a.Header(), a.Body)
+			}
+		})
+	}
+	w.writes(1, func() { enter(acting("d")) })
 }
 
 func TestStepIsRepeatable(t *testing.T) {
@@ -152,23 +212,53 @@ func TestRepeatsAtOnce(t *testing.T) {
 	}
 }
 
+// Where one part of the scope ends and the next begins is beyond doubt, whatever stands
+// in them.
+func TestIdempotencyKey_twoScopesDoNotReadTheSame(t *testing.T) {
+	t.Parallel()
+	seen := map[uuid.UUID]string{}
+	for _, c := range []struct{ organization, consumer, method, path string }{
+		{"o", "", "POST", "/a"},
+		{"o", "POST", "/a", ""},
+		{"o", "", "POST", "/a\n"},
+		{"o\nPOST", "", "/a", ""},
+		{"oPOST", "", "/a", ""},
+		{"o", "c", "POST", "/a"},
+		{"o", "cP", "OST", "/a"},
+		{"", "o", "POST", "/a"},
+	} {
+		x := &exchange{organization: &domain.Organization{ID: domain.ID(c.organization)}, consumer: c.consumer}
+		r := &http.Request{Method: c.method, URL: &url.URL{Path: c.path}, Header: http.Header{"Idempotency-Key": {"k"}}}
+		id, err := idempotencyKey(x, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scope := strings.Join([]string{c.organization, c.consumer, c.method, c.path}, " | ")
+		if other, ok := seen[id]; ok {
+			t.Errorf("%q and %q are one command", scope, other)
+		}
+		seen[id] = scope
+	}
+}
+
 // FuzzIdempotencyKey checks that a key is taken or refused as the contract says,
 // and that two requests are one command only when path and key are the same.
 func FuzzIdempotencyKey(f *testing.F) {
 	f.Add("/api/v1/queues", "a", "/api/v1/queues", "b")
 	f.Add("/a", "b c", "/a", "")
 	f.Add("/a/b", "c", "/a", "b/c")
+	f.Add("/a\nb", "c", "/a", "b")
 	f.Add("/a", strings.Repeat("~", 255), "/a", strings.Repeat("~", 256))
 	f.Fuzz(func(t *testing.T, path1, key1, path2, key2 string) {
 		x := &exchange{organization: &domain.Organization{ID: "org_1"}, keyID: "key_1"}
 		command := func(path, key string) (uuid.UUID, bool) {
 			r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: path}, Header: http.Header{"Idempotency-Key": {key}}}
-			scoped, err := idempotencyKey(x, r)
+			id, err := idempotencyKey(x, r)
 			usable := len(key) >= 1 && len(key) <= 255 && !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
 			if usable != (err == nil) {
 				t.Fatalf("%q: %v", key, err)
 			}
-			return commandKey(scoped, nil).CommandID, err == nil && !strings.Contains(path, "\n") // which no path that is served has
+			return id, err == nil
 		}
 		id1, ok1 := command(path1, key1)
 		id2, ok2 := command(path2, key2)

@@ -122,9 +122,9 @@ func TestKeyIsMadeOnce(t *testing.T) {
 		}
 	}
 	w.do(http.MethodPost, keysAt, body+" ", repeat).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
-	// The key is the caller's own.
-	if _, id, other := w.newKey(`{"level":"secret"}`, repeat, key(mySecond)); other == text || keysAt+"/"+id == path {
-		t.Error("another caller got the same key")
+	// The idempotency key is the organization's own.
+	if _, id, other := w.newKey(`{"level":"secret"}`, repeat, key(otherKey)); other == text || keysAt+"/"+id == path {
+		t.Error("another organization got the same key")
 	}
 }
 

@@ -285,12 +285,12 @@ func (s *server) formatCursor(q projections.ListQuery, c projections.Cursor) str
 	b = append(b, byte(len(c.ID)))
 	b = append(b, c.ID...)
 	b = append(b, c.Name...)
-	return s.sealToken(cursorToken, listIdentity(q), b)
+	return s.sealer.seal(cursorToken, listIdentity(q), b)
 }
 
 // parseCursor undoes formatCursor.
 func (s *server) parseCursor(q projections.ListQuery, token string) (*projections.Cursor, bool) {
-	b, ok := s.openToken(cursorToken, listIdentity(q), token)
+	b, ok := s.sealer.open(cursorToken, listIdentity(q), token)
 	if !ok || len(b) < 10 || len(b) < 10+int(b[9]) {
 		return nil, false
 	}
@@ -304,7 +304,7 @@ func (s *server) parseCursor(q projections.ListQuery, token string) (*projection
 }
 
 // listIdentity is what makes a list another list: all of the query but the page.
-func listIdentity(q projections.ListQuery) []byte {
+func listIdentity(q projections.ListQuery) string {
 	// The order of status values, and their repetition, mean nothing.
 	q.Status = slices.Compact(slices.Sorted(slices.Values(q.Status)))
 	q.Limit, q.From, q.Backward = 0, nil, false
@@ -312,5 +312,5 @@ func listIdentity(q projections.ListQuery) []byte {
 	if err != nil {
 		panic("a query that cannot be encoded: " + err.Error())
 	}
-	return b
+	return string(b)
 }

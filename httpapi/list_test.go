@@ -255,7 +255,7 @@ func TestCursorsAreBound(t *testing.T) {
 	}
 	position := w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`).Header().Get("X-Position")
 	w.do(http.MethodGet, "/api/v1/queues?after="+position, "").blames("after")
-	w.config.MACKey = []byte("another")
+	w.config.TokenKey = []byte("another")
 	w.api = New(w.config)
 	w.do(http.MethodGet, "/api/v1/queues?"+after, "").blames("after")
 }
@@ -278,11 +278,11 @@ func TestPagingWhileRowsComeAndGo(t *testing.T) {
 }
 
 func FuzzCursor(f *testing.F) {
-	s := &server{Config: Config{MACKey: []byte("k")}}
+	s := newServer(Config{TokenKey: []byte("k")})
 	q := projections.ListQuery{Organization: "org_1", Kinds: domain.Kinds(), SortBy: projections.SortName}
 	f.Add("queue_01h455vb4pex5vsknk084sn02q", "näme", int64(1), false, "x")
-	f.Add("", "", int64(-1), true, s.sealToken(cursorToken, listIdentity(q), nil))
-	f.Add("q", "\x00\xff", int64(1)<<62, false, s.sealToken(cursorToken, listIdentity(q), append(make([]byte, 9), 200)))
+	f.Add("", "", int64(-1), true, s.sealer.seal(cursorToken, listIdentity(q), nil))
+	f.Add("q", "\x00\xff", int64(1)<<62, false, s.sealer.seal(cursorToken, listIdentity(q), append(make([]byte, 9), 200)))
 	f.Fuzz(func(t *testing.T, id, name string, at int64, null bool, token string) {
 		if len(id) < 256 {
 			c := projections.Cursor{Null: null, At: domain.Instant(at), Name: name, ID: domain.ID(id)}

@@ -75,12 +75,12 @@ type Config struct {
 	// Ready looks at the parts that the node cannot serve without. It is called
 	// for every /readyz, with a context that ends after two seconds.
 	Ready func(ctx context.Context) []Check
-	// MACKey authenticates cursors and positions. All nodes have the same, or
-	// one node refuses what another gave out.
-	MACKey []byte
-	Limits Limits
-	Clock  func() time.Time
-	Log    zerolog.Logger
+	// TokenKey encrypts and authenticates cursors and positions. All nodes have the
+	// same, or one node refuses what another gave out.
+	TokenKey []byte
+	Limits   Limits
+	Clock    func() time.Time
+	Log      zerolog.Logger
 	// Observer is told of every request.
 	Observer Observer
 	// Metrics answers /metrics, which needs no key.
@@ -96,6 +96,7 @@ type server struct {
 	router       *mux.Router
 	console      map[string]consoleFile
 	acknowledged acknowledged
+	sealer       *sealer
 	tokens       *tokens.Tokens
 	bySecret     *limiter // by organization
 	byConsumer   *limiter // by organization and consumer
@@ -119,7 +120,7 @@ const anyKind domain.Kind = ""
 
 func newServer(c Config) *server {
 	s := &server{
-		Config: c, router: mux.NewRouter(), console: consoleFiles(), tokens: tokens.New(c.Views),
+		Config: c, router: mux.NewRouter(), console: consoleFiles(), sealer: newSealer(c.TokenKey), tokens: tokens.New(c.Views),
 		bySecret: newLimiter(c.Limits.Secret), byConsumer: newLimiter(c.Limits.Consumer), byAddress: newLimiter(c.Limits.Public),
 	}
 	// Paths are taken literally: a redirect to a cleaner one would turn a POST

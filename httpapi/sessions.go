@@ -48,8 +48,8 @@ func (s *server) openSession(x *exchange, r *http.Request, consumer string) erro
 	return nil
 }
 
-// cacheable is how long the key set may be kept. The next key is in it ahead of time;
-// only one that an operator made by hand is not.
+// cacheable is how long the key set may be kept. The next key is in it ahead of time.
+// Only a key that takes the place of a revoked one is not.
 var cacheable = []string{"public, max-age=300"}
 
 // keySet answers with the public keys that verify tokens.

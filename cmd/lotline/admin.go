@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
@@ -54,7 +56,8 @@ func newID(prefix string) (domain.ID, error) {
 	return domain.NewID(prefix, u), nil
 }
 
-// defaultOrganization is the one that provisioned keys belong to.
+// defaultOrganization is the first name of the organization that provisioned keys
+// belong to. On the command line it always means that organization.
 const defaultOrganization = "default"
 
 // defaultClaim is the stream in which the id of the default organization is
@@ -115,32 +118,43 @@ func fieldsOf(values map[string]string) domain.Fields {
 	return fields
 }
 
-// find returns the organization with that id or, when only one has it, that
-// name. The default organization is found by its first name, too, once no other
-// has it.
-func (o *office) find(ctx context.Context, idOrName string) (*domain.Organization, error) {
+// find returns the organization that the operator means: the default organization
+// for its reserved name, the organization with the id when text has the form of one,
+// and else the only organization of that name. Organizations choose their own names,
+// so neither the reserved name nor an id is ever looked for among them.
+func (o *office) find(ctx context.Context, text string) (*domain.Organization, error) {
+	if text == defaultOrganization {
+		return o.findDefault(ctx)
+	}
+	if id, ok := domain.ParseID(domain.KindOrganization.IDPrefix(), text); ok {
+		return o.findID(id)
+	}
 	var found []*domain.Organization
 	for _, org := range o.views.Organizations() {
-		if string(org.ID) == idOrName {
-			return org, nil
-		}
-		if org.Name == idOrName {
+		if org.Name == text {
 			found = append(found, org)
 		}
 	}
 	switch len(found) {
 	case 0:
-		if idOrName == defaultOrganization {
-			return o.findDefault(ctx)
-		}
-		return nil, badConfig("there is no organization %q", idOrName)
+		return nil, badConfig("there is no organization %q", text)
 	case 1:
 		return found[0], nil
 	}
-	return nil, badConfig("%d organizations are called %q: give the id", len(found), idOrName)
+	return nil, badConfig("%d organizations are called %q: give the id", len(found), text)
 }
 
-// findDefault returns the default organization, whatever it is called by now.
+func (o *office) findID(id domain.ID) (*domain.Organization, error) {
+	for _, org := range o.views.Organizations() {
+		if org.ID == id {
+			return org, nil
+		}
+	}
+	return nil, badConfig("there is no organization %q", id)
+}
+
+// findDefault returns the default organization, whatever its name is by now. The
+// claim stream has its id.
 func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) {
 	claim := domain.NewHistory(defaultClaim)
 	for r, err := range o.log.Read(ctx, defaultClaim, domain.NoStream) {
@@ -151,12 +165,11 @@ func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) 
 			return nil, err
 		}
 	}
-	for _, org := range o.views.Organizations() {
-		if org.ID == claim.Aggregate.(*domain.Claims).Made {
-			return org, nil
-		}
+	id := claim.Aggregate.(*domain.Claims).Made
+	if id == "" {
+		return nil, badConfig("there is no organization %q: the first start makes it; name another by its id", defaultOrganization)
 	}
-	return nil, badConfig("there is no organization %q", defaultOrganization)
+	return o.findID(id)
 }
 
 // withOffice runs f on the log that the settings name: on the server that is
@@ -253,7 +266,7 @@ func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
 }
 
 type orgShowCmd struct {
-	Org string `default:"default" help:"The organization's id or name (${default})."`
+	Org string `default:"default" help:"The organization's id or name; ${default} is the organization that the first start made, whatever its name is now."`
 }
 
 // Run prints the organization.
@@ -267,15 +280,24 @@ func (c *orgShowCmd) Run(ctx context.Context, s *settings, to streams) error {
 	})
 }
 
+// printable is a name as it is or, when it has characters that a terminal would obey
+// rather than show, quoted. Organizations choose their names and those of their keys.
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+		return strconv.QuoteToGraphic(name)
+	}
+	return name
+}
+
 func showOrganization(out io.Writer, o *domain.Organization) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "id\t%s\nname\t%s\ntime zone\t%s\ncurrency\t%s\ncreated\t%s\nupdated\t%s\n",
-		o.ID, o.Name, o.TimeZone, o.CurrencyCode, o.CreatedAt, o.UpdatedAt)
+		o.ID, printable(o.Name), o.TimeZone, o.CurrencyCode, o.CreatedAt, o.UpdatedAt)
 	return table.Flush()
 }
 
 type orgUpdateCmd struct {
-	Org      string `default:"default" help:"The organization's id or name (${default})."`
+	Org      string `default:"default" help:"The organization's id or name; ${default} is the organization that the first start made, whatever its name is now."`
 	Name     string `help:"What it is called from now on."`
 	TimeZone string `help:"IANA time zone for times without an offset."`
 	Currency string `help:"ISO 4217 code of prices without one."`
@@ -326,7 +348,7 @@ type keysCmd struct {
 }
 
 type keysCreateCmd struct {
-	Org   string `default:"default" help:"The organization's id or name (${default})."`
+	Org   string `default:"default" help:"The organization's id or name; ${default} is the organization that the first start made, whatever its name is now."`
 	Level string `enum:"secret,publishable" default:"secret" help:"secret or publishable (${default})."`
 	Mode  string `enum:"live,test" default:"live" help:"live or test (${default})."`
 	Name  string `help:"What it is for."`
@@ -369,11 +391,11 @@ func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
 			organizations = []*domain.Organization{org}
 		}
 		table := tabwriter.NewWriter(to.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "KEY\tBEGINS\tLEVEL\tORGANIZATION\tNAME\tCREATED\tEXPIRES\tREVOKED")
+		fmt.Fprintln(table, "KEY\tBEGINS\tLEVEL\tORGANIZATION\tORG NAME\tNAME\tCREATED\tEXPIRES\tREVOKED")
 		for _, org := range organizations {
 			for _, k := range org.SortedKeys() {
-				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\t%s\n",
-					k.ID, k.Hint, k.Level, org.Name, k.Name, k.CreatedAt, when(k.ExpiresAt), when(k.RevokedAt))
+				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+					k.ID, k.Hint, k.Level, org.ID, printable(org.Name), printable(k.Name), k.CreatedAt, when(k.ExpiresAt), when(k.RevokedAt))
 			}
 		}
 		return table.Flush()

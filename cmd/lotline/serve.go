@@ -309,12 +309,12 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}
 	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, followers...)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
-	macKey, err := l.keys.Derive("http tokens v1")
+	tokenKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
 	}
 	api := httpapi.Config{
-		Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, MACKey: macKey,
+		Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, TokenKey: tokenKey,
 		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer,
 	}
 	if !o.apart {

@@ -14,8 +14,8 @@ import (
 
 type signingCmd struct {
 	List   signingListCmd   `cmd:"" help:"List the keys whose tokens may still be good."`
-	Rotate signingRotateCmd `cmd:"" help:"Make a new key that signs from now on. What the others signed stays good."`
-	Revoke signingRevokeCmd `cmd:"" help:"End a key and all that it has signed."`
+	Rotate signingRotateCmd `cmd:"" help:"Let the next key of the key set sign from now on. What the others signed stays good."`
+	Revoke signingRevokeCmd `cmd:"" help:"End a key and all that it has signed. When it is the key that signs, a fresh one takes its place."`
 }
 
 // sign changes the keys by which tokens are signed.
@@ -52,7 +52,7 @@ func (signingListCmd) Run(ctx context.Context, s *settings, to streams) error {
 
 type signingRotateCmd struct{}
 
-// Run makes the key and prints its id.
+// Run makes the next key and prints its id. Without any key yet it makes the first.
 func (signingRotateCmd) Run(ctx context.Context, s *settings, to streams) error {
 	return withKeys(ctx, s, func(o *office) error {
 		made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret()})

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -175,19 +177,65 @@ func TestSigning_aDirectoryWithoutKeysGetsOne(t *testing.T) {
 	var ids []string
 	for range 2 {
 		e := testBinary(t).serve(t, dir)
-		var set struct{ Keys []struct{ Kid string } }
-		if err := json.Unmarshal(e.must(200, "GET", "/.well-known/jwks.json", "", "").body, &set); err != nil {
-			t.Fatal(err)
-		}
-		for _, k := range set.Keys {
-			ids = append(ids, k.Kid)
-		}
+		ids = append(ids, e.keySet()...)
 		if code := e.terminate(); code != 0 {
 			t.Errorf("exit %d", code)
 		}
 	}
 	if len(ids) != 4 || ids[0] != ids[2] || ids[1] != ids[3] {
 		t.Errorf("the key and the next one, twice: %q", ids)
+	}
+}
+
+// keySet are the ids of the keys in the set that verifiers ask for.
+func (e *engine) keySet() (ids []string) {
+	e.t.Helper()
+	var set struct{ Keys []struct{ Kid string } }
+	if err := json.Unmarshal(e.must(200, "GET", "/.well-known/jwks.json", "", "").body, &set); err != nil {
+		e.t.Fatal(err)
+	}
+	for _, k := range set.Keys {
+		ids = append(ids, k.Kid)
+	}
+	return ids
+}
+
+// A verifier that keeps the key set of before a rotation knows the key of the tokens
+// that are made after it. After the revocation of the key that signs it has to ask again.
+func TestSigning_aRotationSignsWithTheKeyThatVerifiersWereTold(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	signer := func() string {
+		token := e.must(201, "POST", "/api/v1/auth/consumer", key, `{"consumerId":"c"}`).object(t)["accessToken"].(string)
+		encoded, _, _ := strings.Cut(token, ".")
+		header, err := base64.RawURLEncoding.DecodeString(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var named struct{ Kid string }
+		if err := json.Unmarshal(header, &named); err != nil {
+			t.Fatal(err)
+		}
+		return named.Kid
+	}
+	for range 2 {
+		kept, old := e.keySet(), signer()
+		id := admin(t, dir, "signing", "rotate")
+		eventually(t, "another key signs", func() bool { return signer() != old })
+		if id != signer() || !slices.Contains(kept, id) {
+			t.Errorf("%s signs, %s was printed, and verifiers know %q", signer(), id, kept)
+		}
+		if set := e.keySet(); len(set) != len(kept)+1 || slices.Contains(kept, set[len(set)-1]) {
+			t.Errorf("no new next key in %q, which was %q", set, kept)
+		}
+	}
+	kept, old := e.keySet(), signer()
+	admin(t, dir, "signing", "revoke", old)
+	eventually(t, "another key signs", func() bool { return signer() != old })
+	if slices.Contains(kept, signer()) {
+		t.Errorf("%s signs, which follows from the revoked key", signer())
 	}
 }
 

@@ -38,8 +38,9 @@ const User = "admin"
 type Access struct {
 	certificate *certificate // nil without TLS
 	credentials [sha256.Size]byte
-	guarded     bool // whether calls need the credentials
-	log         zerolog.Logger
+	guarded     bool           // whether calls need the credentials
+	log         zerolog.Logger // of refused calls
+	crowds      zerolog.Logger // of connections that were closed to make room
 }
 
 // NewAccess makes an Access with TLS when certFile and keyFile are given, two PEM
@@ -50,7 +51,7 @@ func NewAccess(certFile, keyFile, password string, log zerolog.Logger) (*Access,
 	// Who tries many passwords, or only connects, must not fill the log, and the one
 	// not hide the other.
 	few := func() zerolog.Logger { return log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute}) }
-	a := &Access{log: few()}
+	a := &Access{log: few(), crowds: few()}
 	if certFile != "" || keyFile != "" {
 		a.certificate = &certificate{certFile: certFile, keyFile: keyFile, log: few()}
 		if err := a.certificate.load(); err != nil {
@@ -64,9 +65,6 @@ func NewAccess(certFile, keyFile, password string, log zerolog.Logger) (*Access,
 	return a, nil
 }
 
-// AuthType names how calls are authenticated.
-func (a *Access) AuthType() string { return "basic" }
-
 // public lists the methods that need no credentials, because clients send none when
 // they look for a server.
 var public = map[string]bool{
@@ -75,28 +73,42 @@ var public = map[string]bool{
 }
 
 // authorize refuses a call without the credentials that its connection asks for.
+// Once a connection has made a call for which there is something to be allowed, it is
+// pending no more.
 func authorize(ctx context.Context, method string) error {
 	caller, _ := peer.FromContext(ctx)
 	if caller == nil {
 		return status.Error(codes.Unauthenticated, "nobody knows where this call comes from")
 	}
-	access, ok := caller.AuthInfo.(*Access)
+	connection, ok := caller.AuthInfo.(*entrant)
 	if !ok {
 		return status.Error(codes.Unauthenticated, "nobody knows what this connection may do")
 	}
-	if !access.guarded || public[method] {
+	if public[method] {
+		return nil
+	}
+	if err := connection.access.check(ctx, caller.Addr); err != nil {
+		return err
+	}
+	connection.release()
+	return nil
+}
+
+// check refuses a call without the right credentials.
+func (a *Access) check(ctx context.Context, client net.Addr) error {
+	if !a.guarded {
 		return nil
 	}
 	given := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(given) != 1 {
-		access.log.Warn().Stringer("client", caller.Addr).Msg("event store call without credentials")
+		a.log.Warn().Stringer("client", client).Msg("event store call without credentials")
 		return status.Error(codes.Unauthenticated, "this event store asks for a user and a password")
 	}
 	scheme, credentials, _ := strings.Cut(given[0], " ")
 	// Hashing first hides the length as well.
 	sum := sha256.Sum256([]byte(credentials))
-	if !strings.EqualFold(scheme, "Basic") || subtle.ConstantTimeCompare(sum[:], access.credentials[:]) != 1 {
-		access.log.Warn().Stringer("client", caller.Addr).Msg("event store call with wrong credentials")
+	if !strings.EqualFold(scheme, "Basic") || subtle.ConstantTimeCompare(sum[:], a.credentials[:]) != 1 {
+		a.log.Warn().Stringer("client", client).Msg("event store call with wrong credentials")
 		return status.Error(codes.Unauthenticated, "wrong user or password")
 	}
 	return nil

@@ -132,7 +132,7 @@ func lookInto(t *testing.T, path string, contents Contents, acknowledged []uuid.
 	want, streams := int64(1), make(map[string]bool)
 	var newest int64
 	for complete := false; !complete; {
-		p, err := s.readAll(t.Context(), want, false, nil, 1<<62, pageRows)
+		p, err := s.readAll(t.Context(), want, false, false, nil, 1<<62, pageRows)
 		if err != nil {
 			t.Fatal(err)
 		}

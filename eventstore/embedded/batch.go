@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -38,6 +39,7 @@ type batchCall struct {
 
 type batchedAppend struct {
 	write    *write
+	options  *streamspb.BatchAppendReq_Options
 	size     int
 	refusal  *status.Status
 	response *streamspb.BatchAppendResp
@@ -100,12 +102,15 @@ func (b *batchCall) take(request *streamspb.BatchAppendReq) error {
 	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "the correlation id is not valid: %v", err)
 	}
-	a := b.open[id]
+	a, options := b.open[id], request.GetOptions()
+	if a != nil && options != nil && !proto.Equal(options, a.options) {
+		a.refuseFor(status.Error(codes.InvalidArgument, "an append's options come with its first piece, and later pieces have the same or none"))
+	}
 	if a == nil {
 		if len(b.open) == batchesOpen {
 			return status.Errorf(codes.ResourceExhausted, "more than %d appends are incomplete", batchesOpen)
 		}
-		a = b.prepare(request.GetCorrelationId(), request.GetOptions())
+		a = b.prepare(request.GetCorrelationId(), options)
 		b.open[id] = a
 	}
 	a.add(request.GetProposedMessages())
@@ -121,6 +126,7 @@ func (b *batchCall) take(request *streamspb.BatchAppendReq) error {
 func (b *batchCall) prepare(id *shared.UUID, options *streamspb.BatchAppendReq_Options) *batchedAppend {
 	a := &batchedAppend{
 		write:    &write{},
+		options:  options,
 		response: &streamspb.BatchAppendResp{CorrelationId: id, StreamIdentifier: options.GetStreamIdentifier()},
 		deadline: b.call.Context(),
 		release:  func() {},

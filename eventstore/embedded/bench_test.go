@@ -176,7 +176,7 @@ func BenchmarkReadStream(b *testing.B) {
 		b.Run(fmt.Sprintf("store/events=%d", length), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				p, err := server.store.readStream(b.Context(), fmt.Sprintf("queue-%d", i%streams), 0, false, int64(length))
+				p, err := server.store.readStream(b.Context(), fmt.Sprintf("queue-%d", i%streams), 0, false, false, int64(length))
 				if err != nil || len(p.events) != length {
 					b.Fatalf("%d events, %v", len(p.events), err)
 				}
@@ -209,7 +209,7 @@ func BenchmarkReadAll(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for next, complete := int64(0), false; !complete; {
-					p, err := server.store.readAll(b.Context(), next, false, f, 1<<62, pageRows)
+					p, err := server.store.readAll(b.Context(), next, false, false, f, 1<<62, pageRows)
 					if err != nil {
 						b.Fatal(err)
 					}

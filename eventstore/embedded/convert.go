@@ -55,6 +55,20 @@ func clamp(value uint64) int64 {
 	return int64(min(value, math.MaxInt64))
 }
 
+// positionMessage is what the positions of all calls have in common.
+type positionMessage interface {
+	GetCommitPosition() uint64
+	GetPreparePosition() uint64
+}
+
+// positionOf reads a position. Those of this store have one number, twice.
+func positionOf(message positionMessage) (int64, error) {
+	if commit, prepare := message.GetCommitPosition(), message.GetPreparePosition(); commit != prepare {
+		return 0, status.Errorf(codes.InvalidArgument, "the position is not one of this event store: its commit and prepare position are %d and %d, and must be the same", commit, prepare)
+	}
+	return clamp(message.GetCommitPosition()), nil
+}
+
 func proposedEvent(id *shared.UUID, system map[string]string, data, metadata []byte) (proposed, error) {
 	parsed, err := parseUUID(id)
 	if err != nil {

@@ -95,7 +95,7 @@ func TestStore_survivesKill(t *testing.T) {
 		next := make(map[string]int64)
 		want := int64(1)
 		for complete := false; !complete; {
-			p, err := s.readAll(t.Context(), want, false, nil, 1<<62, pageRows)
+			p, err := s.readAll(t.Context(), want, false, false, nil, 1<<62, pageRows)
 			if err != nil {
 				t.Fatal(err)
 			}

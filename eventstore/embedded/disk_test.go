@@ -183,7 +183,7 @@ func TestRead_aDamagedFileIsReportedAsSuch(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer damaged.Close()
-	_, err = damaged.store.readAll(t.Context(), 0, false, nil, 100, pageRows)
+	_, err = damaged.store.readAll(t.Context(), 0, false, false, nil, 100, pageRows)
 	if got := status.Convert(toStatus(err)); got.Code() != codes.DataLoss || !strings.Contains(got.Message(), "read $all: ") {
 		t.Errorf("got %v", err)
 	}

@@ -13,9 +13,10 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// entranceTimeout is how long a connection may take until it is clear what it is
-// for, and a visitor's request until it is there.
-const entranceTimeout = 10 * time.Second
+// entranceTimeout is how long a connection may take for its handshake: that of TLS,
+// the first bytes that tell what it speaks, and for gRPC the preface and the settings
+// of HTTP/2. It is also how long the header of an HTTP/1 request may take.
+const entranceTimeout = 5 * time.Second
 
 // entrance takes a server's connections in. Most speak gRPC and stay; some are
 // visitors with a question over HTTP/1. They are told apart by their first bytes,
@@ -34,6 +35,7 @@ type door struct {
 	net.Listener
 	access   *Access
 	entrance *entrance
+	pending  *pending
 }
 
 func (d door) Accept() (net.Conn, error) {
@@ -41,15 +43,15 @@ func (d door) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &entrant{Conn: conn, access: d.access}
-	e.admit = context.AfterFunc(d.entrance.closing, func() { _ = conn.Close() })
+	e := &entrant{pendingConn: d.pending.add(conn), access: d.access}
+	e.admit = context.AfterFunc(d.entrance.closing, func() { _ = e.pendingConn.Close() })
 	return e, nil
 }
 
 // entrant is a connection on its way in. It is closed with the server; gRPC
-// would wait for it.
+// would wait for it. When it is in, it is what gRPC knows of the client of a call.
 type entrant struct {
-	net.Conn
+	*pendingConn
 	access  *Access
 	visitor bool        // whether it was handed on; owned by the goroutine that takes it in
 	admit   func() bool // ends its being closed with the server
@@ -64,18 +66,24 @@ func (e *entrant) SetDeadline(t time.Time) error {
 	if e.visitor {
 		return nil
 	}
-	return e.Conn.SetDeadline(t)
+	if t.IsZero() {
+		e.awaitCall()
+	}
+	return e.pendingConn.SetDeadline(t)
 }
 
 func (e *entrant) Close() error {
 	e.admit()
-	return e.Conn.Close()
+	return e.pendingConn.Close()
 }
+
+// AuthType names how calls are authenticated.
+func (e *entrant) AuthType() string { return "basic" }
 
 // ServerHandshake finds out what a new connection is for.
 func (e *entrance) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	entering := raw.(*entrant)
-	conn := entering.Conn
+	var conn net.Conn = entering.pendingConn
 	if config := entering.access.tlsConfig(); config != nil {
 		secured := tls.Server(conn, config)
 		if err := secured.HandshakeContext(e.closing); err != nil {
@@ -90,7 +98,7 @@ func (e *entrance) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	}
 	conn = &opened{Conn: conn, first: first}
 	if string(first) == "PRI" {
-		return conn, entering.access, nil
+		return conn, entering, nil
 	}
 	entering.visitor = true
 	e.visitors.take(conn)

@@ -2,6 +2,8 @@ package embedded
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,18 +12,17 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
-	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
-	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	"github.com/rs/zerolog"
-	"google.golang.org/grpc"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 func TestHealth_live(t *testing.T) {
@@ -172,11 +173,48 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Net: "pipe"} }
 
-func (l *pipeListener) dial() net.Conn {
+func (l *pipeListener) dial() net.Conn { return l.dialFrom("192.0.2.1") }
+
+// dialFrom dials as a client that has that IP address.
+func (l *pipeListener) dialFrom(ip string) net.Conn {
 	ours, theirs := net.Pipe()
-	l.connections <- theirs
+	l.connections <- addressed{theirs, &net.TCPAddr{IP: net.ParseIP(ip), Port: 1024}}
 	return ours
 }
+
+// addressed is a connection whose other end has an address.
+type addressed struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a.remote }
+
+// h2Client is how a client of HTTP/2 begins: the preface and empty settings.
+const h2Client = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// h2Call is the header of a call of Streams.Read.
+var h2Call = func() string {
+	var block, frame bytes.Buffer
+	header := hpack.NewEncoder(&block)
+	for _, field := range [][2]string{
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", "/event_store.client.streams.Streams/Read"},
+		{":authority", "x"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
+	} {
+		if err := header.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+			panic(err)
+		}
+	}
+	err := http2.NewFramer(&frame, nil).WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
+	if err != nil {
+		panic(err)
+	}
+	return frame.String()
+}()
 
 func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 	t.Parallel()
@@ -184,7 +222,13 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 	for claim, c := range map[string]struct {
 		secured bool
 		sent    string
+		slowly  bool // a byte each second
+		limit   time.Duration
 	}{
+		"gRPC without a call":        {sent: h2Client, limit: entranceTimeout + firstCallTimeout},
+		"TLS in drops":               {secured: true, slowly: true, sent: "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + string(make([]byte, 100))},
+		"gRPC in drops":              {slowly: true, sent: h2Client},
+		"a request in drops":         {limit: 2 * entranceTimeout, slowly: true, sent: "GET /health/live HTTP/1.1\r\nHost: " + strings.Repeat("x", 100)},
 		"nothing at all":             {sent: ""},
 		"the beginning of gRPC":      {sent: "PRI * HTTP/2.0\r\n"},
 		"gRPC without its settings":  {sent: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
@@ -210,18 +254,31 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 				served := make(chan error, 1)
 				go func() { served <- server.Serve(listener, access) }()
 				conn := listener.dial()
-				go func() { _, _ = io.WriteString(conn, c.sent) }()
+				var writing sync.WaitGroup
+				writing.Go(func() {
+					if !c.slowly {
+						_, _ = io.WriteString(conn, c.sent)
+						return
+					}
+					for _, b := range []byte(c.sent) {
+						if _, err := conn.Write([]byte{b}); err != nil {
+							return
+						}
+						time.Sleep(time.Second) //nolint:forbidigo // in a synctest bubble
+					}
+				})
 				begun := time.Now()
 				// What it says before it hangs up is of no interest.
 				if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 					t.Errorf("it hung up with %v", err)
 				}
-				if took := time.Since(begun); took > entranceTimeout+time.Second {
+				if took := time.Since(begun); took > cmp.Or(c.limit, entranceTimeout)+time.Second {
 					t.Errorf("it took %v", took)
 				}
 				if err := errors.Join(conn.Close(), server.Close(), <-served); err != nil {
 					t.Error(err)
 				}
+				writing.Wait()
 			})
 		})
 	}
@@ -231,87 +288,86 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 // its connection does not notice.
 func TestServe_closesIdleConnections(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "events.db")
-	synctest.Test(t, func(t *testing.T) {
-		server, err := open(path, zerolog.Nop(), time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		listener := newPipeListener()
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(listener, nil) }()
-		dialed := 0
-		client, err := grpc.NewClient("passthrough:pipe", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-				dialed++
-				return listener.dial(), nil
-			}))
-		if err != nil {
-			t.Fatal(err)
-		}
+	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
+		client := s.client("192.0.2.1", false)
 		for want := 1; want <= 3; want++ {
 			for range 2 {
-				if _, err := serverfeatures.NewServerFeaturesClient(client).GetSupportedMethods(t.Context(), &shared.Empty{}); err != nil || dialed != want {
-					t.Fatalf("%d connections, want %d: %v", dialed, want, err)
+				if err := client.call(s.Context(), ""); err != nil || client.dialed != want {
+					s.Fatalf("%d connections, want %d: %v", client.dialed, want, err)
 				}
 				time.Sleep(idleLimit / 2) //nolint:forbidigo // in a synctest bubble
 			}
 			if state := client.GetState(); state != connectivity.Ready {
-				t.Errorf("after half the time it is %v", state)
+				s.Errorf("after half the time it is %v", state)
 			}
 			time.Sleep(idleLimit) //nolint:forbidigo // in a synctest bubble
 			if state := client.GetState(); state != connectivity.Idle {
-				t.Errorf("after all of the time it is %v", state)
+				s.Errorf("after all of the time it is %v", state)
 			}
 		}
-		if err := errors.Join(client.Close(), server.Close(), <-served); err != nil {
-			t.Error(err)
+		if err := client.Close(); err != nil {
+			s.Error(err)
 		}
 	})
 }
 
 // A connection gives its place back however it ends: as a visitor's, by being
-// silent, or as a client's. More than there is room for wait for one that ends.
+// silent, by losing its place, or as a client's.
+func TestServe_placesComeBack(t *testing.T) {
+	t.Parallel()
+	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
+		for claim, sent := range map[string]string{
+			"silent": "", "visitors": "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "clients": h2Client, "clients with a call": h2Client + h2Call,
+		} {
+			begun := time.Now()
+			for range 3 {
+				var open []net.Conn
+				for range connectionsLimit {
+					conn := s.dial()
+					open = append(open, conn)
+					go func() { _, _ = io.Copy(io.Discard, conn) }()
+					go func() { _, _ = io.WriteString(conn, sent) }()
+				}
+				synctest.Wait()
+				for _, conn := range open {
+					_ = conn.Close()
+				}
+				synctest.Wait()
+			}
+			if took := time.Since(begun); took != 0 {
+				s.Errorf("%s: places came back after %v", claim, took)
+			}
+		}
+	})
+}
+
+// More clients than there is room for wait for one that ends.
 func TestServe_takesNoMoreConnectionsThanItsLimit(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "events.db")
-	synctest.Test(t, func(t *testing.T) {
-		server, err := open(path, zerolog.Nop(), time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		listener := newPipeListener()
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(listener, nil) }()
+	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
 		var open []net.Conn
-		fill := func(sent string) {
-			t.Helper()
-			for range connectionsLimit {
-				conn := listener.dial()
-				open = append(open, conn)
-				go func() { _, _ = io.WriteString(conn, sent) }()
-				go func() { _, _ = io.Copy(io.Discard, conn) }()
+		for range connectionsLimit + pendingLimit {
+			conn := s.dial()
+			open = append(open, conn)
+			go func() { _, _ = io.Copy(io.Discard, conn) }()
+			// Each makes its call before the next one comes, so that none is pending.
+			if _, err := io.WriteString(conn, h2Client+h2Call); err != nil {
+				s.Fatal(err)
 			}
-			more := make(chan net.Conn)
-			go func() { more <- listener.dial() }()
 			synctest.Wait()
-			select {
-			case <-more:
-				t.Errorf("one more than %d is let in", connectionsLimit)
-			default:
-			}
-			for _, conn := range open {
-				_ = conn.Close()
-			}
-			open = nil
-			_ = (<-more).Close()
 		}
-		fill("")
-		fill("GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-		fill("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-		if err := errors.Join(server.Close(), <-served); err != nil {
-			t.Error(err)
+		more := make(chan net.Conn)
+		go func() { more <- s.dial() }()
+		synctest.Wait()
+		select {
+		case <-more:
+			s.Error("one more is let in")
+		default:
 		}
+		for _, conn := range open {
+			_ = conn.Close()
+		}
+		_ = (<-more).Close()
 	})
 }
 
@@ -321,7 +377,7 @@ func TestEntrant_aVisitorsDeadlineStays(t *testing.T) {
 	t.Parallel()
 	for _, visitor := range []bool{true, false} {
 		ours, theirs := net.Pipe()
-		e := &entrant{Conn: theirs, visitor: visitor, admit: func() bool { return true }}
+		e := &entrant{pendingConn: newPending(zerolog.Nop()).add(theirs), visitor: visitor, admit: func() bool { return true }}
 		if err := errors.Join(theirs.SetDeadline(time.Unix(1, 0)), e.SetDeadline(time.Time{})); err != nil {
 			t.Fatal(err)
 		}

@@ -28,6 +28,9 @@ func newFilter(options *streamspb.ReadReq_Options_FilterOptions) (*filter, error
 	if expression.GetRegex() == "" && len(expression.GetPrefix()) == 0 {
 		return nil, status.Error(codes.InvalidArgument, "the filter has neither prefixes nor a regular expression")
 	}
+	if expression.GetRegex() != "" && len(expression.GetPrefix()) > 0 {
+		return nil, status.Error(codes.InvalidArgument, "the filter has both prefixes and a regular expression: it may have one of them")
+	}
 	if expression.GetRegex() != "" {
 		pattern, err := regexp.Compile(expression.GetRegex())
 		if err != nil {

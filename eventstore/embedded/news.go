@@ -40,8 +40,8 @@ func (n *news) add(events []recorded) {
 }
 
 // read returns what readAll would, forwards from a position. It reports false when
-// that stands in the file only.
-func (n *news) read(from int64, matching *filter, limit int64) (page, bool) {
+// that is in the file only: older events, and the targets of links.
+func (n *news) read(from int64, resolve bool, matching *filter, limit int64) (page, bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if len(n.events) == 0 || from < n.events[0].position || from > n.events[len(n.events)-1].position {
@@ -52,10 +52,15 @@ func (n *news) read(from int64, matching *filter, limit int64) (page, bool) {
 	var bytesHeld int
 	for i := range left {
 		e := &left[i]
+		wanted := matching == nil || matching.matches([]byte(e.stream), []byte(e.kind))
+		if wanted && resolve && e.kind == linkType {
+			p.complete = false
+			break
+		}
 		p.considered++
 		p.last = e.position
-		if matching == nil || matching.matches([]byte(e.stream), []byte(e.kind)) {
-			p.events = append(p.events, *e)
+		if wanted {
+			p.events = append(p.events, resolved{recorded: *e})
 			bytesHeld += len(e.data) + len(e.metadata)
 		}
 		if bytesHeld >= pageBytes || int64(p.considered) == min(limit, pageRows) {
@@ -63,5 +68,5 @@ func (n *news) read(from int64, matching *filter, limit int64) (page, bool) {
 			break
 		}
 	}
-	return p, true
+	return p, p.considered > 0
 }

@@ -30,14 +30,14 @@ func TestNews_areWhatTheFileHolds(t *testing.T) {
 	for _, f := range []*filter{nil, {prefixes: [][]byte{[]byte("stream-1"), []byte("stream-2")}}} {
 		for from := first - 2; from <= last+2; from += 7 {
 			for _, limit := range []int64{1, 5, math.MaxInt64} {
-				got, ok := s.news.read(from, f, limit)
+				got, ok := s.news.read(from, false, f, limit)
 				if ok != (from >= first && from <= last) {
 					t.Fatalf("from %d of %d to %d: %t", from, first, last, ok)
 				}
 				if !ok {
 					continue
 				}
-				want, err := s.readAll(t.Context(), from, false, f, math.MaxInt64, limit)
+				want, err := s.readAll(t.Context(), from, false, false, f, math.MaxInt64, limit)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -60,10 +60,10 @@ func TestNews_haveNoGaps(t *testing.T) {
 	var n news
 	n.add([]recorded{{position: 1}, {position: 2}})
 	n.add([]recorded{{position: 5}})
-	if _, ok := n.read(2, nil, 10); ok {
+	if _, ok := n.read(2, false, nil, 10); ok {
 		t.Error("what lies behind is left out")
 	}
-	if p, ok := n.read(5, nil, 10); !ok || len(p.events) != 1 || n.bytes != 0 {
+	if p, ok := n.read(5, false, nil, 10); !ok || len(p.events) != 1 || n.bytes != 0 {
 		t.Errorf("got %+v, %t", p, ok)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
@@ -325,8 +326,8 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 	if options == nil {
 		return status.Error(codes.InvalidArgument, "a consumer begins with its options")
 	}
-	if options.GetBufferSize() <= 0 {
-		return status.Error(codes.InvalidArgument, "the buffer size must be greater than 0")
+	if size := options.GetBufferSize(); size <= 0 || size > slotsLimit {
+		return status.Errorf(codes.InvalidArgument, "the buffer size must be from 1 to %d", slotsLimit)
 	}
 	g, err := p.locate(options)
 	if err != nil {
@@ -341,6 +342,9 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 		from = caller.Addr.String()
 	}
 	c := newConsumer(from, int(options.GetBufferSize()))
+	if given := metadata.ValueFromIncomingContext(call.Context(), "connection-name"); len(given) > 0 {
+		c.name = given[0]
+	}
 	if err := g.join(call.Context(), c); err != nil {
 		return toStatus(err)
 	}
@@ -398,10 +402,11 @@ func receiveAnswers(call persistentpb.PersistentSubscriptions_ReadServer, g *gro
 }
 
 func deliveryResponse(d delivery, asUUID func(uuid.UUID) *shared.UUID) *persistentpb.ReadResp {
+	event, link := d.pair()
 	return &persistentpb.ReadResp{Content: &persistentpb.ReadResp_Event{Event: &persistentpb.ReadResp_ReadEvent{
-		Event:    persistentEvent(d.event, asUUID),
-		Link:     persistentEvent(d.link, asUUID),
-		Position: &persistentpb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(d.original().position)},
+		Event:    persistentEvent(event, asUUID),
+		Link:     persistentEvent(link, asUUID),
+		Position: &persistentpb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(d.position)},
 		Count:    &persistentpb.ReadResp_ReadEvent_RetryCount{RetryCount: d.retries},
 	}}}
 }
@@ -424,14 +429,14 @@ func persistentEvent(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *persiste
 
 // newest returns the newest event of a stream, nil when it has none.
 func (s *store) newest(ctx context.Context, stream string) (*recorded, error) {
-	p, err := s.readStream(ctx, stream, math.MaxInt64, true, 1)
+	p, err := s.readStream(ctx, stream, math.MaxInt64, true, false, 1)
 	if errors.Is(err, errNoStream) || err == nil && len(p.events) == 0 {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &p.events[0], nil
+	return &p.events[0].recorded, nil
 }
 
 // appendOne adds an event of the store's own.

@@ -18,11 +18,7 @@ import (
 )
 
 const (
-	// linkType is the type of an event whose data, "revision@stream", stands for
-	// another event.
-	linkType = "$>"
-
-	// slotsLimit bounds what one consumer is given ahead, whatever it asks for.
+	// slotsLimit is how many events a consumer may ask to be given ahead.
 	slotsLimit = 4096
 
 	// flightBytes is how large what one consumer has in flight may be before it
@@ -36,19 +32,11 @@ const (
 	readPause = time.Second
 )
 
-// delivery is an event on its way to a consumer.
+// delivery is an event on its way to a consumer. The consumer answers by the id of
+// the event that was read, which is a link's own, not its target's.
 type delivery struct {
-	event   *recorded // nil when link leads to no event
-	link    *recorded // nil when the event was not reached by a link
+	*resolved
 	retries int32
-}
-
-// original is the event that stands in the stream, by whose id a consumer answers.
-func (d *delivery) original() *recorded {
-	if d.link != nil {
-		return d.link
-	}
-	return d.event
 }
 
 // message is an event that a group has read and not done with.
@@ -57,15 +45,14 @@ type message struct {
 
 	lane     *lane
 	place    int64     // in what the lane reads
+	given    time.Time // when a consumer got it
 	deadline time.Time // of the consumer that has it, zero for none
 }
 
 func (m *message) size() int {
-	size := 0
-	for _, e := range []*recorded{m.event, m.link} {
-		if e != nil {
-			size += eventOverhead + len(e.data) + len(e.metadata)
-		}
+	size := eventOverhead + m.resolved.size()
+	if m.target != nil {
+		size += eventOverhead
 	}
 	return size
 }
@@ -104,6 +91,7 @@ func (l *lane) unwait(m *message) {
 type consumer struct {
 	id      uuid.UUID
 	from    string
+	name    string // of its connection, as its client says
 	slots   int
 	out     chan delivery
 	dropped chan error
@@ -113,10 +101,10 @@ type consumer struct {
 	late     int // size of what timed out and may not have been sent yet
 	total    int64
 	measured int64 // total when it was last asked for
+	timings  timings
 }
 
 func newConsumer(from string, slots int) *consumer {
-	slots = min(slots, slotsLimit)
 	return &consumer{id: uuid.New(), from: from, slots: slots, out: make(chan delivery, slots), dropped: make(chan error, 1)}
 }
 
@@ -132,16 +120,17 @@ func (c *consumer) free() int {
 	return min(c.slots-len(c.inFlight), cap(c.out)-len(c.out))
 }
 
-// take removes the message that the consumer got under an id. It is nil when
-// there is none, as after it timed out.
-func (c *consumer) take(id uuid.UUID) *message {
-	i := slices.IndexFunc(c.inFlight, func(m *message) bool { return m.original().id == id })
+// answer removes the message that the consumer got under an id and now answers for.
+// It is nil when there is none, as after it timed out.
+func (c *consumer) answer(id uuid.UUID) *message {
+	i := slices.IndexFunc(c.inFlight, func(m *message) bool { return m.id == id })
 	if i < 0 {
 		return nil
 	}
 	m := c.inFlight[i]
 	c.inFlight = slices.Delete(c.inFlight, i, i+1)
 	c.bytes -= m.size()
+	c.timings.add(time.Since(m.given))
 	return m
 }
 
@@ -373,9 +362,9 @@ func (g *group) read(ctx context.Context) error {
 	var p page
 	var err error
 	if g.settings.ofAll() {
-		p, err = g.store.readAll(ctx, g.source.next, false, g.matching, int64(g.settings.ReadBatchSize), pageRows)
+		p, err = g.store.readAll(ctx, g.source.next, false, g.settings.ResolveLinks, g.matching, int64(g.settings.ReadBatchSize), pageRows)
 	} else {
-		p, err = g.store.readStream(ctx, g.settings.Stream, g.source.next, false, int64(g.settings.ReadBatchSize))
+		p, err = g.store.readStream(ctx, g.settings.Stream, g.source.next, false, g.settings.ResolveLinks, int64(g.settings.ReadBatchSize))
 	}
 	if isGone(err) {
 		g.behind = false
@@ -390,14 +379,7 @@ func (g *group) read(ctx context.Context) error {
 		if g.settings.ofAll() && strings.HasPrefix(name, bookkeeping) {
 			continue
 		}
-		d := delivery{event: &e}
-		if g.settings.ResolveLinks && e.kind == linkType {
-			d.link = &e
-			if d.event, err = g.store.target(ctx, &e); err != nil {
-				return err
-			}
-		}
-		g.open(&g.source, e, d)
+		g.open(&g.source, &e)
 	}
 	if p.considered > 0 {
 		g.source.next = after(p.last)
@@ -410,18 +392,14 @@ func (g *group) read(ctx context.Context) error {
 // they are done with.
 func (g *group) readParked(ctx context.Context) error {
 	count := min(int64(g.settings.ReadBatchSize), g.replayTo-g.parked.next)
-	p, err := g.store.readStream(ctx, g.settings.parkedStream(), g.parked.next, false, count)
+	p, err := g.store.readStream(ctx, g.settings.parkedStream(), g.parked.next, false, true, count)
 	if err != nil && !isGone(err) {
 		return err
 	}
 	for _, e := range p.events {
-		event, err := g.store.target(ctx, &e)
-		if err != nil {
-			return err
-		}
 		// There is nothing to replay of an event that is deleted by now.
-		if event != nil {
-			g.open(&g.parked, e, delivery{event: event, link: &e})
+		if e.target != nil {
+			g.open(&g.parked, &e)
 		}
 	}
 	if p.considered > 0 {
@@ -435,15 +413,15 @@ func (g *group) readParked(ctx context.Context) error {
 
 // open takes an event that was read from a lane up, unless it has it already from
 // a page that could not be finished.
-func (g *group) open(l *lane, read recorded, d delivery) {
-	place := read.revision
+func (g *group) open(l *lane, e *resolved) {
+	place := e.revision
 	if l == &g.source && g.settings.ofAll() {
-		place = read.position
+		place = e.position
 	}
 	if _, known := l.open.Get(place); known {
 		return
 	}
-	m := &message{delivery: d, lane: l, place: place}
+	m := &message{delivery: delivery{resolved: e}, lane: l, place: place}
 	l.open.Set(place, m)
 	l.wait(m)
 }
@@ -453,20 +431,6 @@ func (g *group) open(l *lane, read recorded, d delivery) {
 func isGone(err error) bool {
 	_, deleted := errors.AsType[*deletedError](err)
 	return deleted || errors.Is(err, errNoStream)
-}
-
-// target is the event that a link leads to, nil when there is none.
-func (s *store) target(ctx context.Context, link *recorded) (*recorded, error) {
-	number, stream, _ := strings.Cut(string(link.data), "@")
-	revision, malformed := strconv.ParseInt(number, 10, 64)
-	p, err := s.readStream(ctx, stream, revision, false, 1)
-	if isGone(err) {
-		err = nil
-	}
-	if err != nil || malformed != nil || len(p.events) == 0 || p.events[0].revision != revision {
-		return nil, err
-	}
-	return &p.events[0], nil
 }
 
 // dispatch gives consumers what they have room for, replayed events first.
@@ -501,6 +465,7 @@ func (g *group) give(c *consumer, m *message, now time.Time) {
 			g.expiry = m.deadline
 		}
 	}
+	m.given = now
 	c.inFlight = append(c.inFlight, m)
 	c.bytes += m.size()
 	c.out <- m.delivery
@@ -528,9 +493,9 @@ func (g *group) choose(m *message) *consumer {
 // pinned finds the one consumer that gets the events of a message's stream. When
 // another comes or goes, most streams stay with theirs.
 func (g *group) pinned(m *message) *consumer {
-	stream := m.original().stream
-	if m.event != nil {
-		stream = m.event.stream
+	stream := m.stream
+	if m.target != nil {
+		stream = m.target.stream
 	}
 	var chosen *consumer
 	var highest uint64
@@ -557,7 +522,7 @@ func (g *group) finish(messages ...*message) {
 
 func (g *group) ack(c *consumer, ids []uuid.UUID) {
 	for _, id := range ids {
-		if m := c.take(id); m != nil {
+		if m := c.answer(id); m != nil {
 			g.finish(m)
 		}
 	}
@@ -566,7 +531,7 @@ func (g *group) ack(c *consumer, ids []uuid.UUID) {
 func (g *group) nack(c *consumer, ids []uuid.UUID, action persistentpb.ReadReq_Nack_Action, reason string) {
 	var refused []*message
 	for _, id := range ids {
-		if m := c.take(id); m != nil {
+		if m := c.answer(id); m != nil {
 			refused = append(refused, m)
 		}
 	}
@@ -606,15 +571,15 @@ func (g *group) park(messages []*message, reason string) {
 	}
 	links := make([]proposed, len(messages))
 	for i, m := range messages {
-		link := m.original().data
-		if m.event != nil {
-			link = fmt.Appendf(nil, "%d@%s", m.event.revision, m.event.stream)
+		link := m.data
+		if event, _ := m.pair(); event != nil {
+			link = fmt.Appendf(nil, "%d@%s", event.revision, event.stream)
 		}
 		// Nothing in it can fail to be encoded.
 		why, _ := json.Marshal(struct { //nolint:errchkjson // see above
 			Reason   string `json:"reason"`
 			Original int64  `json:"subscriptionEventNumber"`
-		}{reason, m.original().revision})
+		}{reason, m.revision})
 		links[i] = proposed{id: uuid.New(), kind: linkType, data: link, metadata: why}
 	}
 	if _, err := g.store.append(context.Background(), g.settings.parkedStream(), expectAny, links); err != nil {

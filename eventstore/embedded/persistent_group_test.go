@@ -68,11 +68,12 @@ func (g testGroup) given(c *consumer) (places []string, ids []uuid.UUID) {
 	synctest.Wait()
 	for len(c.out) > 0 {
 		d := <-c.out
-		place := fmt.Sprint(d.event.revision)
+		event, _ := d.pair()
+		place := fmt.Sprint(event.revision)
 		if d.retries > 0 {
 			place += fmt.Sprintf("+%d", d.retries)
 		}
-		places, ids = append(places, place), append(ids, d.original().id)
+		places, ids = append(places, place), append(ids, d.id)
 	}
 	return places, ids
 }
@@ -252,7 +253,7 @@ func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
 		c := g.join(2)
 		g.acks(c, g.wantGiven(c, "0")...)
 		g.acks(c, g.wantGiven(c, "1")...)
-		if (&message{delivery: delivery{event: &recorded{}}}).size() == 0 {
+		if (&message{delivery: delivery{resolved: &resolved{}}}).size() == 0 {
 			t.Error("an event without data is nothing")
 		}
 	})
@@ -304,7 +305,7 @@ func TestGroup_strategies(t *testing.T) {
 					busy++
 				}
 				for len(c.out) > 0 {
-					stream := (<-c.out).event.stream
+					stream := (<-c.out).stream
 					if before, known := owner[stream]; known && before != i {
 						t.Errorf("%s went to consumers %d and %d", stream, before, i)
 					}

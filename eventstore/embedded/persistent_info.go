@@ -2,7 +2,9 @@ package embedded
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	persistentpb "github.com/EventStore/EventStore-Client-Go/v4/protos/persistent"
@@ -75,18 +77,71 @@ func (g *group) describe(info *persistentpb.SubscriptionInfo, now time.Time) {
 	info.AveragePerSecond = perSecond(g.total - g.measured)
 	g.measured, g.measuredAt = g.total, now
 	for _, c := range g.consumers {
-		info.Connections = append(info.Connections, &persistentpb.SubscriptionInfo_ConnectionInfo{
+		connection := &persistentpb.SubscriptionInfo_ConnectionInfo{
 			From:                      c.from,
+			ConnectionName:            c.name,
 			TotalItems:                c.total,
 			CountSinceLastMeasurement: c.total - c.measured,
 			AverageItemsPerSecond:     perSecond(c.total - c.measured),
 			AvailableSlots:            int32(c.slots - len(c.inFlight)),
 			InFlightMessages:          int32(len(c.inFlight)),
-		})
+		}
+		if g.settings.ExtraStatistics {
+			connection.ObservedMeasurements = c.timings.measurements()
+		}
+		info.Connections = append(info.Connections, connection)
 		c.measured = c.total
 		info.TotalInFlightMessages += int32(len(c.inFlight))
 	}
 	info.ReadBufferCount = int32(g.source.waiting.Len())
 	info.RetryBufferCount = int32(g.parked.waiting.Len())
 	info.OutstandingMessagesCount = int32(g.source.open.Len() + g.parked.open.Len())
+}
+
+// timingsKept is how many of a consumer's answers extra statistics are about.
+const timingsKept = 1000
+
+// timings are how many milliseconds a consumer took for each of its last answers.
+type timings struct {
+	kept []int64
+	next int // index of the oldest once timingsKept are kept
+}
+
+func (t *timings) add(took time.Duration) {
+	if len(t.kept) < timingsKept {
+		t.kept = append(t.kept, took.Milliseconds())
+		return
+	}
+	t.kept[t.next] = took.Milliseconds()
+	t.next = (t.next + 1) % timingsKept
+}
+
+// measurements are those that a real server gives, under the same names.
+func (t *timings) measurements() []*persistentpb.SubscriptionInfo_Measurement {
+	if len(t.kept) == 0 {
+		return nil
+	}
+	sorted := slices.Sorted(slices.Values(t.kept))
+	var sum int64
+	for _, took := range sorted {
+		sum += took
+	}
+	var all []*persistentpb.SubscriptionInfo_Measurement
+	add := func(key string, value int64) {
+		all = append(all, &persistentpb.SubscriptionInfo_Measurement{Key: key, Value: value})
+	}
+	perMille := func(share int) int64 { return sorted[min(share*len(sorted)/1000, len(sorted)-1)] }
+	add("Mean", sum/int64(len(sorted)))
+	add("Median", perMille(500))
+	add("Fastest", sorted[0])
+	for i := range 5 {
+		add(fmt.Sprint("Quintile ", i+1), perMille(200*i))
+	}
+	add("90%", perMille(900))
+	add("95%", perMille(950))
+	add("99%", perMille(990))
+	add("99.5%", perMille(995))
+	add("99.9%", perMille(999))
+	add("Highest", sorted[len(sorted)-1])
+	return all
 }

@@ -31,7 +31,7 @@ type groupSettings struct {
 	Filter             *groupFilter `json:"filter,omitempty"`
 	StartFrom          int64        `json:"startFrom"`
 	ResolveLinks       bool         `json:"resolveLinkTos"`
-	ExtraStatistics    bool         `json:"extraStatistics"` // kept for those who ask: nothing more is measured
+	ExtraStatistics    bool         `json:"extraStatistics"` // whether it is measured how long consumers take
 	MessageTimeout     int32        `json:"messageTimeout"`  // 0 for none
 	MaxRetryCount      int32        `json:"maxRetryCount"`
 	CheckpointAfter    int32        `json:"checkPointAfter"`
@@ -170,7 +170,10 @@ func createdSettings(options *persistentpb.CreateReq_Options) (groupSettings, er
 		stream = allStream
 		switch start := source.All.GetAllOption().(type) {
 		case *persistentpb.CreateReq_AllOptions_Position:
-			from = clamp(start.Position.GetCommitPosition())
+			var err error
+			if from, err = positionOf(start.Position); err != nil {
+				return groupSettings{}, err
+			}
 		case *persistentpb.CreateReq_AllOptions_End:
 			from = startFromEnd
 		}
@@ -221,7 +224,10 @@ func updatedSettings(options *persistentpb.UpdateReq_Options) (groupSettings, er
 		stream = allStream
 		switch start := source.All.GetAllOption().(type) {
 		case *persistentpb.UpdateReq_AllOptions_Position:
-			from = clamp(start.Position.GetCommitPosition())
+			var err error
+			if from, err = positionOf(start.Position); err != nil {
+				return groupSettings{}, err
+			}
 		case *persistentpb.UpdateReq_AllOptions_End:
 			from = startFromEnd
 		}
@@ -251,9 +257,8 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 		return groupSettings{}, err
 	}
 	// Only one of the two units is set.
-	const ticksPerMillisecond = 10_000
-	timeout := int64(message.GetMessageTimeoutMs()) + message.GetMessageTimeoutTicks()/ticksPerMillisecond
-	after := int64(message.GetCheckpointAfterMs()) + message.GetCheckpointAfterTicks()/ticksPerMillisecond
+	timeout := int64(message.GetMessageTimeoutMs()) + ticksToMilliseconds(message.GetMessageTimeoutTicks())
+	after := int64(message.GetCheckpointAfterMs()) + ticksToMilliseconds(message.GetCheckpointAfterTicks())
 	if max(timeout, after) > math.MaxInt32 {
 		return groupSettings{}, status.Error(codes.InvalidArgument, "times must be less than 25 days")
 	}
@@ -267,6 +272,19 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 		ConsumerStrategy: strategy,
 	}
 	return s, s.check()
+}
+
+// ticksToMilliseconds rounds away from 0, which stands for no time at all.
+func ticksToMilliseconds(ticks int64) int64 {
+	const ticksPerMillisecond = 10_000
+	whole := ticks / ticksPerMillisecond
+	switch rest := ticks % ticksPerMillisecond; {
+	case rest > 0:
+		whole++
+	case rest < 0:
+		whole--
+	}
+	return whole
 }
 
 // check refuses settings that no group can work by.

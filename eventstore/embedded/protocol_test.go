@@ -458,24 +458,6 @@ func TestReadAll_filteredCounts(t *testing.T) {
 	}
 }
 
-// A link is an event that names another. It is given as it is, also to those who
-// ask for what it names: links are made by projections, of which there are none.
-func TestRead_linksComeAsTheyAre(t *testing.T) {
-	t.Parallel()
-	client := start(t).connect(t)
-	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(3)...)
-	mustAppend(t, client, "links", esdb.NoStream{}, newEvent("$>", "1@s"))
-	read, err := client.ReadStream(within(t), "links", esdb.ReadStreamOptions{From: esdb.Start{}, ResolveLinkTos: true}, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
-	event, err := read.Recv()
-	if err != nil || event.Link != nil || event.Event.EventType != "$>" || string(event.Event.Data) != "1@s" {
-		t.Errorf("got %+v, %v", event, err)
-	}
-}
-
 func TestFeatures_areWhatIsServed(t *testing.T) {
 	t.Parallel()
 	server := start(t)

@@ -29,6 +29,7 @@ type reader struct {
 	streamBackwards *sqlite3.Stmt
 	allForwards     *sqlite3.Stmt
 	allBackwards    *sqlite3.Stmt
+	target          *sqlite3.Stmt
 	last            *sqlite3.Stmt
 	// interned keeps the few names and types that most events share from being
 	// copied for each of them.
@@ -45,10 +46,9 @@ func openReader(uri string) (*reader, error) {
 		return nil, errors.Join(err, r.close())
 	}
 	const (
-		columns = `SELECT e.position, e.revision, e.id, e.type, e.is_json, e.created, e.data, e.metadata`
-		ofOne   = columns + ` FROM events e WHERE e.stream = ? AND e.revision BETWEEN ? AND ? AND e.created >= ? ORDER BY e.revision `
+		ofOne = selectEvent + ` FROM events e WHERE e.stream = ? AND e.revision BETWEEN ? AND ? AND e.created >= ? ORDER BY e.revision `
 		// CROSS JOIN makes SQLite walk the events and look the names up.
-		ofAll = columns + `, s.name FROM events e CROSS JOIN streams s ON s.id = e.stream WHERE e.position BETWEEN ? AND ? ORDER BY e.position `
+		ofAll = selectEvent + `, s.name FROM events e CROSS JOIN streams s ON s.id = e.stream WHERE e.position BETWEEN ? AND ? ORDER BY e.position `
 	)
 	err = prepareAll(conn, map[**sqlite3.Stmt]string{
 		&r.stream:          selectStream,
@@ -56,6 +56,7 @@ func openReader(uri string) (*reader, error) {
 		&r.streamBackwards: ofOne + `DESC LIMIT ?`,
 		&r.allForwards:     ofAll + `LIMIT ?`,
 		&r.allBackwards:    ofAll + `DESC LIMIT ?`,
+		&r.target:          selectTarget,
 		&r.last:            `SELECT max(position) FROM events`,
 	})
 	if err != nil {
@@ -88,6 +89,12 @@ func closeConnection(conn *sqlite3.Conn) error {
 	}
 	return errors.Join(append(errs, conn.Close())...)
 }
+
+const (
+	// selectEvent has the columns that copyEvent reads.
+	selectEvent  = `SELECT e.position, e.revision, e.id, e.type, e.is_json, e.created, e.data, e.metadata`
+	selectTarget = selectEvent + ` FROM events e WHERE e.stream = ? AND e.revision = ? AND e.created >= ?`
+)
 
 const selectStream = `SELECT s.id, s.truncate_before, s.max_count, s.max_age,
 	(SELECT e.revision FROM events e WHERE e.stream = s.id ORDER BY e.revision DESC LIMIT 1)
@@ -122,12 +129,14 @@ func lookUp(stmt *sqlite3.Stmt, name string) (head, error) {
 
 // page is a run of events.
 type page struct {
-	events []recorded
+	events []resolved
 	// considered counts the rows looked at, whether a filter took them or not.
 	considered int
 	// last is the revision or position of the last row that was considered; it
 	// means nothing when none was.
 	last int64
+	// newest is the revision of the newest event of the stream that was read.
+	newest int64
 	// complete says that the page ended for want of rows.
 	complete bool
 }
@@ -182,22 +191,32 @@ func (s *store) state(ctx context.Context, stream string) (head, error) {
 	return h, nil
 }
 
+// unreadable says why nobody can read a stream: errNoStream if it has no readable
+// events, a *deletedError if it was ended for good, nil if it can be read.
+func (h *head) unreadable() error {
+	switch {
+	case h.last == tombstoneRevision:
+		return &deletedError{stream: h.name}
+	case h.last == noRevision || h.limits.before == deletedBefore:
+		return errNoStream
+	}
+	return nil
+}
+
 // readStream returns up to count events of a stream, from the given revision on
-// and including it. It tells a stream without readable events by errNoStream and
-// one that was ended for good by a *deletedError.
-func (s *store) readStream(ctx context.Context, stream string, from int64, backwards bool, count int64) (page, error) {
+// and including it, and resolves the links among them if it is told to. Its error
+// for a stream that cannot be read is that of unreadable.
+func (s *store) readStream(ctx context.Context, stream string, from int64, backwards, resolve bool, count int64) (page, error) {
 	var p page
 	err := s.withReader(ctx, func(r *reader) error {
 		h, err := lookUp(r.stream, stream)
+		if err == nil {
+			err = h.unreadable()
+		}
 		if err != nil {
 			return err
 		}
-		switch {
-		case h.last == tombstoneRevision:
-			return &deletedError{stream: stream}
-		case h.last == noRevision || h.limits.before == deletedBefore:
-			return errNoStream
-		}
+		p.newest = h.last
 		low, high, stmt := max(from, h.firstShown()), h.last, r.streamForwards
 		if backwards {
 			low, high, stmt = h.firstShown(), min(from, h.last), r.streamBackwards
@@ -206,7 +225,8 @@ func (s *store) readStream(ctx context.Context, stream string, from int64, backw
 		if low > high {
 			return nil
 		}
-		return r.collectStream(stmt, &p, &h, low, high, h.oldestShown(s.ticks()), min(count, pageRows))
+		now := s.ticks()
+		return r.collectStream(stmt, &p, &h, low, high, h.oldestShown(now), min(count, pageRows), r.resolver(resolve, now))
 	})
 	if err != nil {
 		return page{}, fmt.Errorf("read %s: %w", stream, err)
@@ -216,15 +236,15 @@ func (s *store) readStream(ctx context.Context, stream string, from int64, backw
 
 // readNews returns a page of a stream's events from the given revision on,
 // whatever the stream's metadata hides. An event that ended the stream for good is
-// among them.
-func (s *store) readNews(ctx context.Context, stream string, from int64) (page, error) {
+// among them. It resolves links if it is told to.
+func (s *store) readNews(ctx context.Context, stream string, from int64, resolve bool) (page, error) {
 	p := page{complete: true}
 	err := s.withReader(ctx, func(r *reader) error {
 		h, err := lookUp(r.stream, stream)
 		if err != nil || from > h.last {
 			return err
 		}
-		return r.collectStream(r.streamForwards, &p, &h, from, h.last, math.MinInt64, pageRows)
+		return r.collectStream(r.streamForwards, &p, &h, from, h.last, math.MinInt64, pageRows, r.resolver(resolve, s.ticks()))
 	})
 	if err != nil {
 		return page{}, fmt.Errorf("read %s: %w", stream, err)
@@ -234,19 +254,20 @@ func (s *store) readNews(ctx context.Context, stream string, from int64) (page, 
 
 // collectStream copies the events of a stream from low to high into p, as far as
 // they were created at oldest or later.
-func (r *reader) collectStream(stmt *sqlite3.Stmt, p *page, h *head, low, high, oldest, rows int64) error {
+func (r *reader) collectStream(stmt *sqlite3.Stmt, p *page, h *head, low, high, oldest, rows int64, resolve resolver) error {
 	for i, value := range []int64{h.id, low, high, oldest, rows} {
 		if err := stmt.BindInt64(i+1, value); err != nil {
 			return err
 		}
 	}
 	return r.collect(stmt, p, rows, rows, func() (string, bool) { return h.name, true },
-		func(e *recorded) int64 { return e.revision })
+		func(e *recorded) int64 { return e.revision }, resolve)
 }
 
 // readAll returns up to count events of the whole log that match, from the given
-// position on and including it, having considered at most limit rows.
-func (s *store) readAll(ctx context.Context, from int64, backwards bool, matching *filter, count, limit int64) (page, error) {
+// position on and including it, having considered at most limit rows. It resolves
+// the links among them if it is told to: what matches is the link, not its target.
+func (s *store) readAll(ctx context.Context, from int64, backwards, resolve bool, matching *filter, count, limit int64) (page, error) {
 	var p page
 	err := s.withReader(ctx, func(r *reader) error {
 		low, high, stmt := from, int64(math.MaxInt64), r.allForwards
@@ -266,7 +287,7 @@ func (s *store) readAll(ctx context.Context, from int64, backwards bool, matchin
 				return "", false
 			}
 			return r.intern(name), true
-		}, func(e *recorded) int64 { return e.position })
+		}, func(e *recorded) int64 { return e.position }, r.resolver(resolve, s.ticks()))
 	})
 	if err != nil {
 		return page{}, fmt.Errorf("read $all: %w", err)
@@ -277,23 +298,20 @@ func (s *store) readAll(ctx context.Context, from int64, backwards bool, matchin
 // collect copies rows into p until it holds count events, enough bytes, or the
 // statement has no more; rows is the statement's own limit. named gives the
 // stream of the present row and whether the row is wanted.
-func (r *reader) collect(stmt *sqlite3.Stmt, p *page, rows, count int64, named func() (string, bool), at func(*recorded) int64) error {
+func (r *reader) collect(
+	stmt *sqlite3.Stmt, p *page, rows, count int64, named func() (string, bool), at func(*recorded) int64, resolve resolver,
+) error {
 	var bytesHeld int
 	for stmt.Step() {
 		p.considered++
-		e := recorded{position: stmt.ColumnInt64(0), revision: stmt.ColumnInt64(1)}
-		p.last = at(&e)
-		stream, wanted := named()
-		if wanted {
-			e.stream = stream
-			copy(e.id[:], stmt.ColumnRawBlob(2))
-			e.kind = r.intern(stmt.ColumnRawText(3))
-			e.json = stmt.ColumnBool(4)
-			e.created = stmt.ColumnInt64(5)
-			e.data = bytes.Clone(stmt.ColumnRawBlob(6))
-			e.metadata = bytes.Clone(stmt.ColumnRawBlob(7))
+		p.last = at(&recorded{position: stmt.ColumnInt64(0), revision: stmt.ColumnInt64(1)})
+		if stream, wanted := named(); wanted {
+			e := resolved{recorded: r.copyEvent(stmt, stream)}
+			if err := resolve(&e); err != nil {
+				return errors.Join(err, stmt.Reset())
+			}
 			p.events = append(p.events, e)
-			bytesHeld += len(e.data) + len(e.metadata)
+			bytesHeld += e.size()
 		}
 		if int64(len(p.events)) == count || bytesHeld >= pageBytes || int64(p.considered) == rows {
 			p.complete = false
@@ -301,6 +319,23 @@ func (r *reader) collect(stmt *sqlite3.Stmt, p *page, rows, count int64, named f
 		}
 	}
 	return errors.Join(stmt.Err(), stmt.Reset())
+}
+
+// copyEvent copies the event of a statement's present row, whose columns are those
+// of selectEvent.
+func (r *reader) copyEvent(stmt *sqlite3.Stmt, stream string) recorded {
+	e := recorded{
+		position: stmt.ColumnInt64(0),
+		stream:   stream,
+		revision: stmt.ColumnInt64(1),
+		kind:     r.intern(stmt.ColumnRawText(3)),
+		json:     stmt.ColumnBool(4),
+		created:  stmt.ColumnInt64(5),
+		data:     bytes.Clone(stmt.ColumnRawBlob(6)),
+		metadata: bytes.Clone(stmt.ColumnRawBlob(7)),
+	}
+	copy(e.id[:], stmt.ColumnRawBlob(2))
+	return e
 }
 
 func (r *reader) intern(raw []byte) string {

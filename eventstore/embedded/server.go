@@ -38,7 +38,7 @@ const (
 
 	// idleLimit is after how long without a call a connection is closed, which
 	// costs clients no more than connecting anew, and connectionsLimit how many a
-	// listener has at once. Later ones wait.
+	// listener has room for at once beside those that are pending. Later ones wait.
 	idleLimit        = time.Minute
 	connectionsLimit = 1000
 
@@ -149,7 +149,8 @@ func (s *Server) Serve(l net.Listener, access *Access) error {
 	if access == nil {
 		access = &Access{}
 	}
-	err := s.grpc.Serve(door{netutil.LimitListener(l, connectionsLimit), access, s.entrance})
+	limited := netutil.LimitListener(l, connectionsLimit+pendingLimit)
+	err := s.grpc.Serve(door{limited, access, s.entrance, newPending(access.crowds)})
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}

@@ -211,11 +211,15 @@ type readCall struct {
 	*streams
 	streamspb.Streams_ReadServer
 	eventEncoder
+	resolve  bool // whether the client asked for the targets of links
+	tellLast bool // whether the client asked for the last revision of a stream that it reads
 }
 
 func (s *streams) Read(request *streamspb.ReadReq, server streamspb.Streams_ReadServer) error {
 	options := request.GetOptions()
-	call := &readCall{streams: s, Streams_ReadServer: server}
+	call := &readCall{streams: s, Streams_ReadServer: server, resolve: options.GetResolveLinks()}
+	// Clients that do not understand what was added to the protocol later say nothing.
+	call.tellLast = options.GetControlOption().GetCompatibility() >= 1
 	_, call.uuidAsText = options.GetUuidOption().GetContent().(*streamspb.ReadReq_Options_UUIDOption_String_)
 	return toStatus(call.dispatch(options))
 }
@@ -271,7 +275,7 @@ func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_
 		return status.Error(codes.InvalidArgument, "a read says where to start")
 	}
 	for {
-		p, err := c.store.readStream(c.Context(), stream, next, backwards, count)
+		p, err := c.store.readStream(c.Context(), stream, next, backwards, c.resolve, count)
 		if errors.Is(err, errNoStream) {
 			return c.Send(&streamspb.ReadResp{Content: &streamspb.ReadResp_StreamNotFound_{
 				StreamNotFound: &streamspb.ReadResp_StreamNotFound{StreamIdentifier: options.GetStreamIdentifier()},
@@ -284,14 +288,11 @@ func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_
 			return err
 		}
 		count -= int64(len(p.events))
-		if p.complete || count == 0 {
-			return nil
-		}
 		if next = p.last + 1; backwards {
 			next = p.last - 1
 		}
-		if next < 0 {
-			return nil
+		if p.complete || count == 0 || next < 0 {
+			return c.endStream(p.newest)
 		}
 		if err := c.goOn(); err != nil {
 			return err
@@ -299,11 +300,22 @@ func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_
 	}
 }
 
+// endStream is the last that is sent of a stream.
+func (c *readCall) endStream(newest int64) error {
+	if !c.tellLast {
+		return nil
+	}
+	return c.Send(&streamspb.ReadResp{Content: &streamspb.ReadResp_LastStreamPosition{LastStreamPosition: uint64(newest)}})
+}
+
 func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matching *filter, backwards bool, count int64) error {
 	next := int64(0)
 	switch from := options.GetAllOption().(type) {
 	case *streamspb.ReadReq_Options_AllOptions_Position:
-		next = clamp(from.Position.GetCommitPosition())
+		var err error
+		if next, err = positionOf(from.Position); err != nil {
+			return err
+		}
 		if backwards {
 			// A position stands before its event when reading backwards.
 			next--
@@ -315,7 +327,7 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 		return status.Error(codes.InvalidArgument, "a read says where to start")
 	}
 	for count > 0 && next >= 0 {
-		p, err := c.store.readAll(c.Context(), next, backwards, matching, count, pageRows)
+		p, err := c.store.readAll(c.Context(), next, backwards, c.resolve, matching, count, pageRows)
 		if err != nil {
 			return err
 		}
@@ -337,7 +349,7 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 }
 
 // sendEvents blocks as long as the client does not take them.
-func (c *readCall) sendEvents(events []recorded) error {
+func (c *readCall) sendEvents(events []resolved) error {
 	for i := range events {
 		if err := c.SendMsg(c.encode(&events[i])); err != nil {
 			return err

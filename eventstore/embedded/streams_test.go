@@ -264,7 +264,7 @@ func TestRead_longAndLarge(t *testing.T) {
 	for i := range large {
 		mustAppend(t, client, "large", esdb.Any{}, newEvent("large", strings.Repeat(fmt.Sprint(i), 700_000)))
 	}
-	if p, err := server.store.readStream(t.Context(), "large", 0, false, large); err != nil || len(p.events) != 2 || p.complete {
+	if p, err := server.store.readStream(t.Context(), "large", 0, false, false, large); err != nil || len(p.events) != 2 || p.complete {
 		t.Errorf("a page held %d large events, %v", len(p.events), err)
 	}
 	for _, direction := range []esdb.Direction{esdb.Forwards, esdb.Backwards} {

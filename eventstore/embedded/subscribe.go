@@ -34,9 +34,9 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 		var p page
 		var err error
 		if live {
-			p, err = c.store.readNews(c.Context(), stream, next)
+			p, err = c.store.readNews(c.Context(), stream, next, c.resolve)
 		} else {
-			p, err = c.store.readStream(c.Context(), stream, next, false, math.MaxInt64)
+			p, err = c.store.readStream(c.Context(), stream, next, false, c.resolve, math.MaxInt64)
 		}
 		if errors.Is(err, errNoStream) {
 			return true, nil
@@ -64,7 +64,10 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 	var last int64 // position of the last event considered
 	switch from := options.GetAllOption().(type) {
 	case *streamspb.ReadReq_Options_AllOptions_Position:
-		last = clamp(from.Position.GetCommitPosition())
+		var err error
+		if last, err = positionOf(from.Position); err != nil {
+			return err
+		}
 	case *streamspb.ReadReq_Options_AllOptions_Start:
 	case *streamspb.ReadReq_Options_AllOptions_End:
 		var err error
@@ -93,10 +96,10 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 	}
 	return c.follow(watcher, func() (bool, error) {
 		// A page ends where a checkpoint is due.
-		p, fresh := c.store.news.read(after(last), matching, untilCheckpoint)
+		p, fresh := c.store.news.read(after(last), c.resolve, matching, untilCheckpoint)
 		if !fresh {
 			var err error
-			p, err = c.store.readAll(c.Context(), after(last), false, matching, math.MaxInt64, untilCheckpoint)
+			p, err = c.store.readAll(c.Context(), after(last), false, c.resolve, matching, math.MaxInt64, untilCheckpoint)
 			if err != nil {
 				return false, err
 			}

@@ -31,23 +31,30 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 // eventEncoder encodes events as streams.ReadResp. Its buffers are used again, so
 // it is one call's.
 type eventEncoder struct {
-	uuidAsText     bool
-	recorded, part []byte
+	uuidAsText        bool
+	event, link, part []byte
 }
 
-func (c *eventEncoder) encode(e *recorded) encoded {
-	c.recorded = c.appendRecorded(c.recorded[:0], e)
+func (c *eventEncoder) encode(e *resolved) encoded {
+	event, link := e.pair()
+	c.event = c.appendRecorded(c.event[:0], event)
+	c.link = c.appendRecorded(c.link[:0], link)
 	position := uint64(e.position)
-	event := sizeBytes(1, len(c.recorded)) + sizeVarint(3, position)
-	m := make(encoded, 0, sizeBytes(1, event))
+	size := sizePresent(1, len(c.event)) + sizePresent(2, len(c.link)) + sizeVarint(3, position)
+	m := make(encoded, 0, sizeBytes(1, size))
 	m = protowire.AppendTag(m, 1, protowire.BytesType) // ReadResp.event
-	m = protowire.AppendVarint(m, uint64(event))
-	m = appendBytes(m, 1, c.recorded)   // ReadEvent.event
+	m = protowire.AppendVarint(m, uint64(size))
+	m = appendPresent(m, 1, c.event)    // ReadEvent.event
+	m = appendPresent(m, 2, c.link)     // ReadEvent.link
 	return appendVarint(m, 3, position) // ReadEvent.commit_position
 }
 
-// appendRecorded appends the fields of a RecordedEvent.
+// appendRecorded appends the fields of a RecordedEvent. It appends nothing if there
+// is no event.
 func (c *eventEncoder) appendRecorded(b []byte, e *recorded) []byte {
+	if e == nil {
+		return b
+	}
 	c.part = appendUUID(c.part[:0], e.id, c.uuidAsText)
 	b = appendBytes(b, 1, c.part)
 	c.part = appendString(c.part[:0], 3, e.stream)
@@ -90,6 +97,22 @@ func appendBytes(b []byte, field protowire.Number, v []byte) []byte {
 
 func appendString(b []byte, field protowire.Number, v string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), v)
+}
+
+// appendPresent appends a message unless it has no bytes, which is how this file
+// writes that there is none.
+func appendPresent(b []byte, field protowire.Number, v []byte) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	return appendBytes(b, field, v)
+}
+
+func sizePresent(field protowire.Number, n int) int {
+	if n == 0 {
+		return 0
+	}
+	return sizeBytes(field, n)
 }
 
 func sizeVarint(field protowire.Number, v uint64) int {

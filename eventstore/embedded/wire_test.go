@@ -18,24 +18,26 @@ func TestEncode_isReadAsTheEvent(t *testing.T) {
 		text := rapid.StringMatching(`\PM{1,300}`)
 		number := rapid.OneOf(rapid.Just[int64](0), rapid.Int64Min(0))
 		content := rapid.SliceOf(rapid.Byte())
-		e := &recorded{
-			position: number.Draw(t, "position"),
-			stream:   text.Draw(t, "stream"),
-			revision: number.Draw(t, "revision"),
-			id:       uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
-			kind:     text.Draw(t, "kind"),
-			json:     rapid.Bool().Draw(t, "json"),
-			created:  number.Draw(t, "created"),
-			data:     content.Draw(t, "data"),
-			metadata: content.Draw(t, "metadata"),
+		event := func(name string) recorded {
+			return recorded{
+				position: number.Draw(t, name+"'s position"),
+				stream:   text.Draw(t, name+"'s stream"),
+				revision: number.Draw(t, name+"'s revision"),
+				id:       uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, name+"'s id")),
+				kind:     text.Draw(t, name+"'s kind"),
+				json:     rapid.Bool().Draw(t, name+"'s json"),
+				created:  number.Draw(t, name+"'s created"),
+				data:     content.Draw(t, name+"'s data"),
+				metadata: content.Draw(t, name+"'s metadata"),
+			}
 		}
 		encoder.uuidAsText = rapid.Bool().Draw(t, "uuidAsText")
-		id := structuredUUID(e.id)
-		if encoder.uuidAsText {
-			id = stringUUID(e.id)
-		}
-		want := &streamspb.ReadResp{Content: &streamspb.ReadResp_Event{Event: &streamspb.ReadResp_ReadEvent{
-			Event: &streamspb.ReadResp_ReadEvent_RecordedEvent{
+		message := func(e *recorded) *streamspb.ReadResp_ReadEvent_RecordedEvent {
+			id := structuredUUID(e.id)
+			if encoder.uuidAsText {
+				id = stringUUID(e.id)
+			}
+			return &streamspb.ReadResp_ReadEvent_RecordedEvent{
 				Id:               id,
 				StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(e.stream)},
 				StreamRevision:   uint64(e.revision),
@@ -44,9 +46,23 @@ func TestEncode_isReadAsTheEvent(t *testing.T) {
 				Metadata:         systemMetadata(e),
 				CustomMetadata:   e.metadata,
 				Data:             e.data,
-			},
+			}
+		}
+		e := &resolved{recorded: event("event"), link: rapid.Bool().Draw(t, "link")}
+		both := &streamspb.ReadResp_ReadEvent{
 			Position: &streamspb.ReadResp_ReadEvent_CommitPosition{CommitPosition: uint64(e.position)},
-		}}}
+		}
+		switch {
+		case !e.link:
+			both.Event = message(&e.recorded)
+		case rapid.Bool().Draw(t, "target"):
+			target := event("target")
+			e.target = &target
+			both.Event, both.Link = message(&target), message(&e.recorded)
+		default:
+			both.Link = message(&e.recorded)
+		}
+		want := &streamspb.ReadResp{Content: &streamspb.ReadResp_Event{Event: both}}
 		encoded := encoder.encode(e)
 		buffers, err := newCodec().Marshal(encoded)
 		if err != nil {
@@ -66,10 +82,10 @@ func TestEncode_isReadAsTheEvent(t *testing.T) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	e := &recorded{
+	e := &resolved{recorded: recorded{
 		position: 1 << 40, stream: "queue-01h455vb4pex5vsknk084sn02r", revision: 1000, id: uuid.New(), kind: "consumer.entered", json: true,
 		created: 17956549945329542, data: make([]byte, 200), metadata: make([]byte, 350),
-	}
+	}}
 	var encoder eventEncoder
 	b.ReportAllocs()
 	for b.Loop() {

@@ -106,6 +106,60 @@ func TestSign_theSameEventMakesTheSameToken(t *testing.T) {
 	}
 }
 
+// Whoever verifies tokens keeps the key set for a while. The key that signs after a
+// planned rotation was in the set before, and so was each one after it.
+func TestKeySet_aPlannedRotationSignsWithAKeyThatIsInTheSet(t *testing.T) {
+	t.Parallel()
+	h := newHeld(t)
+	tokens := New(h)
+	kids := func() (all []string) {
+		text, err := tokens.JWKS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var set struct{ Keys []jwk }
+		if err := json.Unmarshal(text, &set); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range set.Keys {
+			all = append(all, k.ID)
+		}
+		return all
+	}
+	signer := func(now domain.Instant) string {
+		header, err := base64.RawURLEncoding.DecodeString(strings.Split(sign(t, tokens, NewAccess("org_1", "c", now)), ".")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var named struct{ Kid string }
+		if err := json.Unmarshal(header, &named); err != nil {
+			t.Fatal(err)
+		}
+		return named.Kid
+	}
+	now := start
+	for i := range 3 {
+		kept, old := kids(), signer(now)
+		now = now.Add(time.Hour)
+		h.must(t, now, domain.MakeSigningKey{Secret: [32]byte{byte(i + 2)}})
+		if id := signer(now); id == old || !slices.Contains(kept, id) {
+			t.Errorf("after %s signs %s, which is not in the set %q", old, id, kept)
+		}
+		if next := kids(); len(next) != len(kept)+1 || slices.Contains(kept, next[len(next)-1]) {
+			t.Errorf("no new next key is in %q, which was %q", next, kept)
+		}
+	}
+	// The secret of a key tells the next one. A key that is revoked is not followed by it.
+	kept, old := kids(), signer(now)
+	h.must(t, now, domain.RevokeSigningKey{KeyID: old, Secret: [32]byte{9}})
+	if id := signer(now); slices.Contains(kept, id) {
+		t.Errorf("after the revocation signs %s, which follows from the revoked key", id)
+	}
+	if next := kids(); slices.Contains(next, old) || slices.Contains(next, kept[len(kept)-1]) {
+		t.Errorf("the set still has the revoked key, or its next: %q, which was %q", next, kept)
+	}
+}
+
 // The key that signs is told to the millisecond, although tokens tell seconds: what
 // was issued in the second of a rotation is signed as it was at first, and what
 // comes right behind the rotation not by the old key.

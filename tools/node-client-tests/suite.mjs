@@ -63,7 +63,7 @@ export function testClient({ library, Client, option, suffix }) {
 
   for (const [where, connection] of Object.entries(stores)) {
     const {
-      ANY, BACKWARDS, END, FORWARDS, NO_STREAM, RETRY, START, STREAM_EXISTS,
+      ANY, BACKWARDS, END, FORWARDS, NO_STREAM, PARK, RETRY, START, STREAM_EXISTS,
       AccessDeniedError, MaxAppendSizeExceededError, PersistentSubscriptionDoesNotExistError, PersistentSubscriptionDroppedError,
       PersistentSubscriptionExistsError, StreamDeletedError, StreamNotFoundError, UnsupportedError, WrongExpectedVersionError,
       binaryEvent, eventTypeFilter, excludeSystemEvents, jsonEvent, persistentSubscriptionToAllSettingsFromDefaults,
@@ -424,6 +424,89 @@ export function testClient({ library, Client, option, suffix }) {
         while ((await read(stream)).length > 0); // it must not last: the test has a time limit
         await client.setStreamMetadata(stream, {});
         assert.deepEqual(revisions(await read(stream)), upTo(6));
+      });
+
+      // A link is read as "target by link". What it leads to may be nothing.
+      const spelled = ({ event, link }) => {
+        const at = (e) => (e ? `${e.revision}@${e.streamId}` : "nothing");
+        return link ? `${at(event)} by ${at(link)}` : at(event);
+      };
+      const spell = async (stream) => {
+        const got = [];
+        for await (const resolved of stream) got.push(spelled(resolved));
+        return got;
+      };
+      const linkTo = (target) => binaryEvent({ type: "$>", data: Buffer.from(target) });
+
+      test("links are resolved for readers who ask, in both directions", patience, async () => {
+        const target = fresh("target@home"), links = fresh("links"), gone = fresh("gone");
+        const { position } = await append(target, many(3));
+        await append(gone, many(1));
+        await client.deleteStream(gone);
+        await append(links, [linkTo(`2@${target}`), made(0), linkTo(`0@${gone}`), linkTo(`0@${target}`)]);
+        const resolved = [`2@${target} by 0@${links}`, `1@${links}`, `nothing by 2@${links}`, `0@${target} by 3@${links}`];
+        const backwards = { direction: BACKWARDS, fromRevision: END };
+        assert.deepEqual(await spell(client.readStream(links, { resolveLinkTos: true })), resolved);
+        assert.deepEqual(await spell(client.readStream(links, { resolveLinkTos: true, ...backwards })), [...resolved].reverse());
+        assert.deepEqual(await spell(client.readStream(links)), upTo(4).map((n) => `${n}@${links}`));
+        const ours = (events) => events.filter((e) => e.includes(links));
+        assert.deepEqual(ours(await spell(client.readAll({ resolveLinkTos: true, fromPosition: position }))), resolved);
+        assert.deepEqual(ours(await spell(client.readAll({ resolveLinkTos: true, direction: BACKWARDS, fromPosition: END }))), [...resolved].reverse());
+        assert.deepEqual(ours(await spell(client.readAll({ fromPosition: position }))), upTo(4).map((n) => `${n}@${links}`));
+        for await (const { event, link } of client.readStream(links, { resolveLinkTos: true, maxCount: 1 })) {
+          assert.deepEqual([event.type, event.data, link.type], ["made", { n: 2 }, "$>"]);
+          assert.deepEqual(event.position, position);
+        }
+      });
+
+      test("links are resolved for subscribers who ask; a filter looks at the link", patience, async () => {
+        const target = fresh("target"), links = fresh("links");
+        await append(target, many(2));
+        await append(links, linkTo(`1@${target}`));
+        const prefixes = [links];
+        const subscriptions = {
+          "a stream": client.subscribeToStream(links, { resolveLinkTos: true }),
+          "the whole log": client.subscribeToAll({ resolveLinkTos: true, filter: streamNameFilter({ prefixes }) }),
+        };
+        const caughtUp = Object.values(subscriptions).map((subscription) => once(subscription, "caughtUp"));
+        const seen = Object.entries(subscriptions).map(async ([what, subscription]) => {
+          const got = [];
+          for await (const resolved of subscription) {
+            got.push(spelled(resolved));
+            if (got.length === 3) break;
+          }
+          await subscription.unsubscribe();
+          assert.deepEqual(got, [`1@${target} by 0@${links}`, `2@${target} by 1@${links}`, `nothing by 2@${links}`], what);
+        });
+        await Promise.all(caughtUp);
+        await append(target, made(2));
+        await append(links, [linkTo(`2@${target}`), linkTo(`9@${target}`)]);
+        await Promise.all(seen);
+      });
+
+      test("links are resolved for a group's consumers, and parked events are links", patience, async () => {
+        const target = fresh("target"), links = fresh("links");
+        await append(target, many(2));
+        await append(links, [linkTo(`1@${target}`), linkTo(`9@${target}`)]);
+        const settings = persistentSubscriptionToStreamSettingsFromDefaults({ startFrom: START, resolveLinkTos: true });
+        await client.createPersistentSubscriptionToStream(links, "group", settings);
+        const consumer = client.subscribeToPersistentSubscriptionToStream(links, "group");
+        const got = [];
+        for await (const resolved of consumer) {
+          got.push(spelled(resolved));
+          await consumer.nack(PARK, "later", resolved);
+          if (got.length === 2) break;
+        }
+        assert.deepEqual(got, [`1@${target} by 0@${links}`, `nothing by 1@${links}`]);
+        const parked = `$persistentsubscription-${links}::group-parked`;
+        const expected = [`1@${target} by 0@${parked}`, `nothing by 1@${parked}`];
+        for (let last; ; ) { // it must come to that: the test has a time limit
+          last = await spell(client.readStream(parked, { resolveLinkTos: true })).catch(() => []);
+          if (last.length < expected.length) continue;
+          assert.deepEqual(last, expected);
+          break;
+        }
+        await client.deletePersistentSubscriptionToStream(links, "group");
       });
 
       test("streams of the system can be written, the whole log cannot", patience, async () => {
