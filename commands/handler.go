@@ -223,7 +223,7 @@ func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
 	if !p.Key.given() {
 		p.id = uuid.New()
 	}
-	if err := h.enqueue(p); err != nil {
+	if err := h.hand(p); err != nil {
 		return Result{}, err
 	}
 	select {
@@ -234,7 +234,7 @@ func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
 	}
 }
 
-func (h *Handler) enqueue(p *pending) error {
+func (h *Handler) hand(p *pending) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {

@@ -49,8 +49,8 @@ var answers = func() map[domain.Code]answer {
 	all := maps.Clone(commonRefusals)
 	for _, k := range domain.Kinds() {
 		all[domain.NotFound(k)] = answer{status: http.StatusNotFound}
+		maps.Copy(all, kindRefusals[k])
 	}
-	maps.Copy(all, queueRefusals)
 	return all
 }()
 

@@ -136,7 +136,9 @@ func newServer(c Config) *server {
 		}
 		s.handle(basePath+collections[k]+"/{id}", one)
 	}
-	s.handleParticipants(domain.KindQueue, queueCalls)
+	for _, k := range domain.Kinds() {
+		s.handleParticipants(k, participantCalls[k])
+	}
 	for _, k := range append(domain.Kinds(), anyKind) {
 		all := methods{http.MethodGet: s.secret(s.list(k))}
 		if k != anyKind {

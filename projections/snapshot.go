@@ -151,7 +151,7 @@ func (s *snapshots) shrink(more int64) error {
 	return nil
 }
 
-// snapshot keeps those of some queues that went on for long since they were kept.
+// snapshot saves the distributions of which many events have come since they were saved.
 func (v *Views) snapshot(states []*state, enough domain.Revision) {
 	for _, s := range states {
 		d := s.distribution()

@@ -136,3 +136,32 @@ func firstSentence(comment string) string {
 	words := strings.SplitN(sentence, " ", 3)
 	return words[2]
 }
+
+// TestArchitecture_onlyFilesAboutQueuesNameThem: the packages that serve every kind of
+// distribution know what a consumer is to a distribution by domain.Participation alone,
+// so that another kind takes part by files of its own and its lines in httpapi/kinds.go.
+func TestArchitecture_onlyFilesAboutQueuesNameThem(t *testing.T) {
+	t.Parallel()
+	looked := 0
+	for path, text := range files(t, ".go") {
+		dir, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		floor, _, _ := strings.Cut(filepath.ToSlash(dir), "/")
+		name := filepath.Base(path)
+		about := strings.HasPrefix(name, "queue") || name == "kinds.go" || strings.HasSuffix(name, "_test.go")
+		if about || !slices.Contains([]string{"commands", "projections", "httpapi"}, floor) || strings.HasSuffix(dir, "test") {
+			continue
+		}
+		looked++
+		for i, line := range strings.Split(text, "\n") {
+			if strings.Contains(strings.ToLower(line), "queue") {
+				t.Errorf("%s:%d names queues: %s", path, i+1, strings.TrimSpace(line))
+			}
+		}
+	}
+	if looked < 30 {
+		t.Errorf("looked at %d files only", looked)
+	}
+}
