@@ -21,8 +21,8 @@ type models struct {
 	organizations map[domain.ID]*domain.Organization
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
-	earlier       map[string]struct{} // streams that wake earlier than before, without a message that says so
-	rearmed       chan struct{}       // says that there are some
+	newWakes      map[string]domain.Wake // by stream, since NewWakes was called last; nil before it is called at all
+	woken         chan struct{}          // says that there are some
 }
 
 // signal says so on a channel with room for one: once is enough until it is heard.
@@ -75,8 +75,7 @@ func newModels(size int) models {
 		organizations: map[domain.ID]*domain.Organization{},
 		credentials:   map[string][]Credential{},
 		quarantine:    map[string]*domain.HistoryError{},
-		earlier:       map[string]struct{}{},
-		rearmed:       make(chan struct{}, 1),
+		woken:         make(chan struct{}, 1),
 	}
 }
 
@@ -112,22 +111,21 @@ func (m *models) publish(e *entry, next *state) {
 		if at != 0 {
 			m.deadlines.Set(deadline{at, next.stream()})
 		}
-		if at != 0 && (old == 0 || at < old) && !announced(was, next) {
-			m.earlier[next.stream()] = struct{}{}
-			signal(m.rearmed)
-		}
 	}
+	m.tell(next.nextWake())
 	m.account(was.organization(), next.organization())
 	if next.broken != nil {
 		m.quarantine[next.stream()] = next.broken
 	}
 }
 
-// announced reports whether the bus tells of the step from a state to another. It
-// does of what changes a distribution itself, but not of what its participants do,
-// nor of organizations, nor of what a crash has left to be done.
-func announced(was, next *state) bool {
-	return next.live() != nil && !next.partial() && (was.history == nil || was.history.Changed != next.history.Changed)
+// tell keeps a stream's wake for NewWakes. It does so after every event, whether or not
+// the wake is another one: whoever keeps time may know of a state in between.
+func (m *models) tell(w domain.Wake) {
+	if m.newWakes != nil {
+		m.newWakes[w.Stream] = w
+		signal(m.woken)
+	}
 }
 
 // build makes the models of all states. Sorting them first is several times as
@@ -297,37 +295,39 @@ func (v *Views) Quarantined() []domain.HistoryError {
 	return all
 }
 
-// Wakes calls yield with all wakes that are pending, the earliest first, until it
-// returns false. They are those of the moment of the call.
-func (v *Views) Wakes(yield func(stream string, at domain.Instant) bool) {
+// Wakes calls yield with the wake of every stream that has one, the earliest first,
+// until it returns false. It goes by the order at the time of the call, and leaves out
+// the streams whose wake has changed since: NewWakes has those.
+func (v *Views) Wakes(yield func(domain.Wake) bool) {
 	v.mu.Lock() // copying the tree marks the original
 	deadlines := v.models.deadlines.Copy()
 	v.mu.Unlock()
-	deadlines.Scan(func(d deadline) bool { return yield(d.stream, d.at) })
+	deadlines.Scan(func(d deadline) bool {
+		w := v.wake(d.stream)
+		return w.At != d.at || yield(w)
+	})
 }
 
-// Wake is when the stream has something to do next, or 0 for never.
-func (v *Views) Wake(stream string) domain.Instant {
+// wake is the stream's next wake.
+func (v *Views) wake(stream string) domain.Wake {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if e, ok := v.models.streams[stream]; ok {
-		return e.current.wake()
-	}
-	return 0
+	return v.models.find(stream).current.nextWake()
 }
 
-// Rearmed tells, once or for several at once, that there are streams in Earlier.
-func (v *Views) Rearmed() <-chan struct{} { return v.models.rearmed }
-
-// Earlier returns the streams that have come to wake earlier than before, or at all,
-// since it was called last, but for those of which the message bus tells.
-func (v *Views) Earlier() []string {
+// NewWakes returns the wakes of the streams that had events since it was called last,
+// each stream's once and as the last event left it. The first call returns none: it
+// begins to keep them.
+func (v *Views) NewWakes() []domain.Wake {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	streams := slices.Collect(maps.Keys(v.models.earlier))
-	clear(v.models.earlier)
-	return streams
+	told := v.models.newWakes
+	v.models.newWakes = map[string]domain.Wake{}
+	v.mu.Unlock()
+	return slices.Collect(maps.Values(told))
 }
+
+// Woken tells, once for several, that NewWakes has something to return.
+func (v *Views) Woken() <-chan struct{} { return v.models.woken }
 
 // State returns a copy of a distribution's state, and a position up to which it
 // holds the log. It is nil when there is none to decide on: the stream is unknown,

@@ -308,8 +308,8 @@ func (n *node) measure() (all []prometheus.Metric) {
 		gauge(lagSecondsDesc, seconds)
 	}
 	overdue := 0.0
-	n.views.Wakes(func(_ string, at domain.Instant) bool {
-		overdue = max(0, clock().Sub(at.Time()).Seconds())
+	n.views.Wakes(func(w domain.Wake) bool {
+		overdue = max(0, clock().Sub(w.At.Time()).Seconds())
 		return false
 	})
 	gauge(overdueDesc, overdue)
