@@ -143,6 +143,15 @@ func (v *Views) Follow(r *domain.Recorded) {
 	v.show(next)
 }
 
+// WakeBefore is the wake of a stream as the events left it that Follow was given so far,
+// shown or not. It is for the goroutine that calls Follow.
+func (v *Views) WakeBefore(stream string) domain.Wake {
+	if s := v.held.state; s != nil && s.stream() == stream {
+		return s.nextWake()
+	}
+	return v.models.find(stream).current.nextWake()
+}
+
 // heldAtOnce is how many events are held back for more to come.
 const heldAtOnce = 256
 
