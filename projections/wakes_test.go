@@ -2,7 +2,7 @@ package projections
 
 import (
 	"encoding/json"
-	"fmt"
+	"maps"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -69,16 +69,12 @@ func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 					continue // more, so that it may be handled together
 				}
 				v.Passed(r.Position)
-				for stream, w := range newWakes(v) {
-					told[stream] = w
-				}
+				maps.Copy(told, newWakes(v))
 			}
 			if n := len(l.events); n > 0 {
 				v.Passed(l.events[n-1].Position)
 			}
-			for stream, w := range newWakes(v) {
-				told[stream] = w
-			}
+			maps.Copy(told, newWakes(v))
 			for _, r := range l.events[followed:] {
 				if !projected(r.Stream) {
 					continue
@@ -139,7 +135,7 @@ func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 					l.try(domain.SigningStream, domain.RevokeSigningKey{KeyID: keys[len(keys)-1].ID, Secret: [32]byte{byte(len(l.events)), byte(len(l.events) >> 8), 2}})
 				}
 			case 4:
-				l.try(queue.Stream(), fields("closeAt", fmt.Sprint(instant(l.now+domain.Instant(rapid.IntRange(0, 5000).Draw(t, "close"))))))
+				l.try(queue.Stream(), fields("closeAt", instant(l.now+domain.Instant(rapid.IntRange(0, 5000).Draw(t, "close")))))
 			default:
 				l.try(queue.Stream(), taking(t))
 			}

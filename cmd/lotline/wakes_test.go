@@ -226,7 +226,9 @@ func (b *bubble) create(n *bubbleNode, k domain.Kind, format string, args ...any
 // admissions are when consumers of a queue were admitted automatically, counted from an
 // instant on.
 func (b *bubble) admissions(stream string, from domain.Instant) (all []time.Duration) {
-	for r := range b.Read(context.Background(), stream, domain.NoStream) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.streams[stream] {
 		if e, ok := r.Event.(domain.ConsumerAdmitted); ok && !e.ByHand && e.At >= from {
 			all = append(all, e.At.Time().Sub(from.Time()))
 		}
@@ -290,6 +292,43 @@ func TestScheduler_aChangedRateIsKeptToTheMillisecond(t *testing.T) {
 	}
 }
 
+// A node dies between two parts of an outcome, and nothing else happens in the log. The
+// other node finishes the outcome.
+func TestScheduler_finishesWhatTheDeathOfANodeCutInTwo(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		n, stop := b.node(level, true)
+		defer stop()
+		queue := b.create(n, domain.KindQueue, `{"sequenceId":"s","openAt":%q}`, clockNow())
+		elapse(time.Minute)
+		h := b.truth[queue].Fork()
+		head := h.Head
+		events, err := h.Decide(clockNow(), domain.Step{To: domain.StatusClosed})
+		for due, dueErr := range h.Advance(clockNow()) {
+			events, err = append(events, due...), errors.Join(err, dueErr)
+		}
+		if _, completed := events[len(events)-1].(domain.Completed); err != nil || !completed {
+			t.Fatalf("%v, %v", events, err)
+		}
+		var part []domain.Proposed
+		for i, e := range events[:len(events)-1] {
+			p, err := b.Encode(queue, e, domain.Metadata{Actor: "key"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.ID[0] = byte(i + 1)
+			part = append(part, p)
+		}
+		if _, _, err := b.Append(t.Context(), queue, head, part); err != nil {
+			t.Fatal(err)
+		}
+		elapse(300 * time.Millisecond)
+		if status := b.truth[queue].Aggregate.(*domain.Queue).Status; status != domain.StatusCompleted {
+			t.Errorf("it is %s", status)
+		}
+	})
+}
+
 // everything is a life for each stream: random commands of all kinds that the stream's
 // kind takes.
 type everything struct {
@@ -316,14 +355,12 @@ func (e *everything) step(n *bubbleNode) {
 	}
 	if len(e.made[kind]) == 0 || e.random.IntN(16) == 0 {
 		fields := `{"sequenceId":"s","openAt":` + e.pick("null", body("%q", clockNow()), body("%q", e.soon()), body("%q", clockNow().Add(time.Minute)))
-		switch kind {
-		case domain.KindQueue:
-			fields += `,"admissionRate":` + e.pick("null", "1", "60", "600", "6000") + `,"sessionDurationSeconds":` + e.pick("null", "1", "90") + `}`
-		case domain.KindDraw:
-			fields += body(`,"drawAt":%q,"winnerCount":1,"entropySource":`, clockNow().Add(75*time.Second)) + e.pick("null", `"dice"`) + `}`
-		default:
-			fields += body(`,"settleAt":%q}`, clockNow().Add(75*time.Second))
-		}
+		end := clockNow().Add(75 * time.Second)
+		fields += map[domain.Kind]string{
+			domain.KindQueue:   `,"admissionRate":` + e.pick("null", "1", "60", "600", "6000") + `,"sessionDurationSeconds":` + e.pick("null", "1", "90") + `}`,
+			domain.KindDraw:    body(`,"drawAt":%q,"winnerCount":1,"entropySource":`, end) + e.pick("null", `"dice"`) + `}`,
+			domain.KindAuction: body(`,"settleAt":%q}`, end),
+		}[kind]
 		e.made[kind] = append(e.made[kind], e.create(n, kind, "%s", json.RawMessage(fields)))
 		return
 	}
@@ -427,12 +464,11 @@ func TestScheduler_keepsEveryWakeOfEveryEvent(t *testing.T) {
 				defer lags.Unlock()
 				return time.Duration(of.IntN(60)) * time.Millisecond
 			}
-			var nodes []*bubbleNode
-			for range 2 {
-				n, stop := b.node(lag, true)
-				defer stop()
-				nodes = append(nodes, n)
-			}
+			first, stopFirst := b.node(lag, true)
+			defer stopFirst()
+			second, stopSecond := b.node(lag, true)
+			defer stopSecond()
+			nodes := []*bubbleNode{first, second}
 			e := &everything{bubble: b, random: random, made: map[domain.Kind][]string{}}
 			for range 500 {
 				e.step(nodes[random.IntN(2)])
