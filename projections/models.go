@@ -21,8 +21,7 @@ type models struct {
 	organizations map[domain.ID]*domain.Organization
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
-	newWakes      map[string]domain.Wake // by stream, since NewWakes was called last; nil before it is called at all
-	woken         chan struct{}          // says that there are some
+	newWakes      *newWakes
 }
 
 // signal says so on a channel with room for one: once is enough until it is heard.
@@ -75,7 +74,7 @@ func newModels(size int) models {
 		organizations: map[domain.ID]*domain.Organization{},
 		credentials:   map[string][]Credential{},
 		quarantine:    map[string]*domain.HistoryError{},
-		woken:         make(chan struct{}, 1),
+		newWakes:      &newWakes{woken: make(chan struct{}, 1)},
 	}
 }
 
@@ -112,19 +111,10 @@ func (m *models) publish(e *entry, next *state) {
 			m.deadlines.Set(deadline{at, next.stream()})
 		}
 	}
-	m.tell(next.nextWake())
+	m.newWakes.tell(next.nextWake())
 	m.account(was.organization(), next.organization())
 	if next.broken != nil {
 		m.quarantine[next.stream()] = next.broken
-	}
-}
-
-// tell keeps a stream's wake for NewWakes. It does so after every event, whether or not
-// the wake is another one: whoever keeps time may know of a state in between.
-func (m *models) tell(w domain.Wake) {
-	if m.newWakes != nil {
-		m.newWakes[w.Stream] = w
-		signal(m.woken)
 	}
 }
 
@@ -294,40 +284,6 @@ func (v *Views) Quarantined() []domain.HistoryError {
 	}
 	return all
 }
-
-// Wakes calls yield with the wake of every stream that has one, the earliest first,
-// until it returns false. It goes by the order at the time of the call, and leaves out
-// the streams whose wake has changed since: NewWakes has those.
-func (v *Views) Wakes(yield func(domain.Wake) bool) {
-	v.mu.Lock() // copying the tree marks the original
-	deadlines := v.models.deadlines.Copy()
-	v.mu.Unlock()
-	deadlines.Scan(func(d deadline) bool {
-		w := v.wake(d.stream)
-		return w.At != d.at || yield(w)
-	})
-}
-
-// wake is the stream's next wake.
-func (v *Views) wake(stream string) domain.Wake {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.models.find(stream).current.nextWake()
-}
-
-// NewWakes returns the wakes of the streams that had events since it was called last,
-// each stream's once and as the last event left it. The first call returns none: it
-// begins to keep them.
-func (v *Views) NewWakes() []domain.Wake {
-	v.mu.Lock()
-	told := v.models.newWakes
-	v.models.newWakes = map[string]domain.Wake{}
-	v.mu.Unlock()
-	return slices.Collect(maps.Values(told))
-}
-
-// Woken tells, once for several, that NewWakes has something to return.
-func (v *Views) Woken() <-chan struct{} { return v.models.woken }
 
 // State returns a copy of a distribution's state, and a position up to which it
 // holds the log. It is nil when there is none to decide on: the stream is unknown,

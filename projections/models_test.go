@@ -373,7 +373,7 @@ func TestWakes_organization(t *testing.T) {
 	wakes := func(want domain.Instant) {
 		t.Helper()
 		follow(v, l)
-		if w := newWakes(v)[org.Stream()]; w != (domain.Wake{Stream: org.Stream(), Revision: l.ends[org.Stream()] - 1, At: want}) {
+		if w := toldWakes(v)[org.Stream()]; w != (domain.Wake{Stream: org.Stream(), Revision: l.ends[org.Stream()] - 1, At: want}) {
 			t.Errorf("told of %+v, want %s", w, want)
 		}
 		save(t, v)
@@ -567,11 +567,11 @@ func TestCaughtUp_whatACrashCutInTwoIsDueAtOnce(t *testing.T) {
 	l.events = l.events[:len(l.events)-1]
 	follow(v, l)
 	want := domain.Wake{Stream: id.Stream(), Revision: domain.Revision(len(l.events) - 1), At: l.now, Unfinished: true}
-	if got := newWakes(v); got[id.Stream()] != want || v.wake(id.Stream()).At != 0 {
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()).At != 0 {
 		t.Errorf("before the log is known to end, told of %+v, and shown %+v", got, v.wake(id.Stream()))
 	}
 	v.CaughtUp()
-	if got := newWakes(v); got[id.Stream()] != want || v.wake(id.Stream()) != want {
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()) != want {
 		t.Errorf("told of %+v, and shown %+v", got, v.wake(id.Stream()))
 	}
 }

@@ -143,15 +143,6 @@ func (v *Views) Follow(r *domain.Recorded) {
 	v.show(next)
 }
 
-// WakeBefore is the wake of a stream as the events left it that Follow was given so far,
-// shown or not. It is for the goroutine that calls Follow.
-func (v *Views) WakeBefore(stream string) domain.Wake {
-	if s := v.held.state; s != nil && s.stream() == stream {
-		return s.nextWake()
-	}
-	return v.models.find(stream).current.nextWake()
-}
-
 // heldAtOnce is how many events are held back for more to come.
 const heldAtOnce = 256
 
@@ -194,9 +185,7 @@ func (v *Views) Passed(p domain.Position) {
 	if s := v.held.state; s != nil {
 		if !v.held.position.Before(p) && s.partial() {
 			// Nobody is shown it, but if its writer has died somebody has to finish it.
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.models.tell(s.nextWake())
+			v.models.newWakes.tell(s.nextWake())
 			return
 		}
 		v.show(v.held)

@@ -10,8 +10,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// newWakes are the wakes that the views have told of since it was called last, by stream.
-func newWakes(v *Views) map[string]domain.Wake {
+// toldWakes are the wakes that the views have told of since it was called last, by stream.
+func toldWakes(v *Views) map[string]domain.Wake {
 	all := map[string]domain.Wake{}
 	for _, w := range v.NewWakes() {
 		all[w.Stream] = w
@@ -69,12 +69,12 @@ func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 					continue // more, so that it may be handled together
 				}
 				v.Passed(r.Position)
-				maps.Copy(told, newWakes(v))
+				maps.Copy(told, toldWakes(v))
 			}
 			if n := len(l.events); n > 0 {
 				v.Passed(l.events[n-1].Position)
 			}
-			maps.Copy(told, newWakes(v))
+			maps.Copy(told, toldWakes(v))
 			for _, r := range l.events[followed:] {
 				if !projected(r.Stream) {
 					continue
@@ -169,7 +169,7 @@ func TestNewWakes_areKeptFromTheFirstCallOn(t *testing.T) {
 	default:
 		t.Error("nobody is told")
 	}
-	if got := newWakes(v); len(got) != 1 || got[later.Stream()] != v.wake(later.Stream()) {
+	if got := toldWakes(v); len(got) != 1 || got[later.Stream()] != v.wake(later.Stream()) {
 		t.Errorf("got %+v", got)
 	}
 	if got := v.NewWakes(); len(got) != 0 {

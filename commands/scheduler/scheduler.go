@@ -290,7 +290,7 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	t := s.timers[stream]
 	t.advancing = false
 	var earliest domain.Instant
-	ahead := false // of the read models
+	newer := false // than what the read models have told
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
 		// Quarantined: there is nothing to wake for until somebody mends it.
 		s.log.Error().Err(err).Msg("a stream cannot be advanced")
@@ -310,12 +310,12 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 			delete(s.raced, stream)
 		}
 		if h := result.History; h.Head.Revision > t.Revision {
-			ahead = true
+			newer = true
 			t.Wake = domain.Wake{Stream: stream, Revision: h.Head.Revision, At: h.Aggregate.Wake()}
 			s.settle(t)
 		}
 	}
-	if !s.arm(t, earliest) && !ahead {
+	if !s.arm(t, earliest) && !newer {
 		delete(s.timers, stream)
 	}
 }
