@@ -74,7 +74,7 @@ type Scheduler struct {
 	timers  map[string]*timer
 	due     queue               // when each stream is sent Advance
 	ahead   queue               // when each stream is loaded, loadAhead before that
-	raced   map[string]bool     // streams whose last wake another node carried out
+	raced   map[string]bool     // streams whose last wake another node carried out first
 	overdue map[string]struct{} // what was due at Begin and is not done; nil before
 	started domain.Instant      // when that was
 }
@@ -194,7 +194,8 @@ func (s *Scheduler) learn(w domain.Wake) {
 	}
 }
 
-// settle forgets of a stream what its newest wake has made past. The caller holds mu.
+// settle drops what a stream's newest wake has made untrue: that it is overdue since the
+// start, or that another node is quicker with it. The caller holds mu.
 func (s *Scheduler) settle(t *timer) {
 	if t.At == 0 || t.At > s.started {
 		// Whoever did it: what was due at the start is done.
@@ -304,7 +305,7 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	} else {
 		delete(s.overdue, stream)
 		if result.Raced && !result.Written {
-			// Not only had another node written: it left nothing to do.
+			// The other node carried the wake out: it left nothing to do.
 			s.raced[stream] = true
 		} else {
 			delete(s.raced, stream)
