@@ -81,4 +81,7 @@ type Result struct {
 	Replayed bool
 	// Raced says that another node wrote to the stream meanwhile.
 	Raced bool
+	// Written says that events were appended, for the command or for what was due before
+	// it.
+	Written bool
 }

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"testing"
+	"time"
 
 	"github.com/lotline/lotline/domain"
 )
@@ -155,4 +156,32 @@ func TestHandler_aRepeatIsRecognisedBehindAStateOfTheReadModels(t *testing.T) {
 		})
 	}
 	b.log.verify(t)
+}
+
+// A timer that another node was quicker with has nothing left to do. One whose stream
+// another node only wrote to has.
+func TestHandler_saysWhetherAnotherNodeLeftSomethingToDo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		theirs  domain.Command
+		written bool
+	}{
+		"the other node only wrote": {domain.Update{Fields: fields("openAt", `"2026-12-15T09:30:00Z"`)}, true},
+		"the other node was there":  {domain.Step{To: domain.StatusOpen}, false},
+	} {
+		b := newBench()
+		stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`)
+		node := b.borrowing(1)
+		if err := node.Load(t.Context(), stream); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Handle(t.Context(), Request{Stream: stream, Command: c.theirs}); err != nil {
+			t.Fatal(err)
+		}
+		b.clock.add(2 * time.Hour)
+		r, err := node.Handle(t.Context(), Request{Stream: stream, Command: domain.Advance{}})
+		if err != nil || !r.Raced || r.Written != c.written || shared(r).Status != domain.StatusOpen {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
 }

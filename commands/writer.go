@@ -464,7 +464,7 @@ func (w *writer) propose(a *attempt, events []domain.Event, cause *pending, made
 func (a *attempt) answer(position domain.Position, raced bool) {
 	for _, o := range a.outcomes {
 		if !o.foreign {
-			o.result.Position, o.result.Raced = position, raced
+			o.result.Position, o.result.Raced, o.result.Written = position, raced, len(a.events) > 0
 		}
 		o.pending.answer(o.result, o.err)
 	}

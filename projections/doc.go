@@ -5,7 +5,8 @@
 // thrown away at any time.
 //
 //   - The catalog has every distribution, for getting one and for listing them.
-//   - The deadlines are the next wakes of all distributions and organizations.
+//   - The deadlines are the next wakes of all distributions, organizations and signing
+//     keys. Whoever keeps time is told of a stream's wake after each of its events.
 //   - The accounts are the organizations and their keys.
 //
 // The package reads histories and believes only what domain.History accepts; a

@@ -21,8 +21,7 @@ type models struct {
 	organizations map[domain.ID]*domain.Organization
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
-	earlier       map[string]struct{} // streams that wake earlier than before, without a message that says so
-	rearmed       chan struct{}       // says that there are some
+	newWakes      *newWakes
 }
 
 // signal says so on a channel with room for one: once is enough until it is heard.
@@ -75,8 +74,7 @@ func newModels(size int) models {
 		organizations: map[domain.ID]*domain.Organization{},
 		credentials:   map[string][]Credential{},
 		quarantine:    map[string]*domain.HistoryError{},
-		earlier:       map[string]struct{}{},
-		rearmed:       make(chan struct{}, 1),
+		newWakes:      &newWakes{woken: make(chan struct{}, 1)},
 	}
 }
 
@@ -112,22 +110,12 @@ func (m *models) publish(e *entry, next *state) {
 		if at != 0 {
 			m.deadlines.Set(deadline{at, next.stream()})
 		}
-		if at != 0 && (old == 0 || at < old) && !announced(was, next) {
-			m.earlier[next.stream()] = struct{}{}
-			signal(m.rearmed)
-		}
 	}
+	m.newWakes.tell(next.nextWake())
 	m.account(was.organization(), next.organization())
 	if next.broken != nil {
 		m.quarantine[next.stream()] = next.broken
 	}
-}
-
-// announced reports whether the bus tells of the step from a state to another. It
-// does of what changes a distribution itself, but not of what its participants do,
-// nor of organizations, nor of what a crash has left to be done.
-func announced(was, next *state) bool {
-	return next.live() != nil && !next.partial() && (was.history == nil || was.history.Changed != next.history.Changed)
 }
 
 // build makes the models of all states. Sorting them first is several times as
@@ -295,38 +283,6 @@ func (v *Views) Quarantined() []domain.HistoryError {
 		all = append(all, *v.models.quarantine[stream])
 	}
 	return all
-}
-
-// Wakes calls yield with all wakes that are pending, the earliest first, until it
-// returns false. They are those of the moment of the call.
-func (v *Views) Wakes(yield func(stream string, at domain.Instant) bool) {
-	v.mu.Lock() // copying the tree marks the original
-	deadlines := v.models.deadlines.Copy()
-	v.mu.Unlock()
-	deadlines.Scan(func(d deadline) bool { return yield(d.stream, d.at) })
-}
-
-// Wake is when the stream has something to do next, or 0 for never.
-func (v *Views) Wake(stream string) domain.Instant {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	if e, ok := v.models.streams[stream]; ok {
-		return e.current.wake()
-	}
-	return 0
-}
-
-// Rearmed tells, once or for several at once, that there are streams in Earlier.
-func (v *Views) Rearmed() <-chan struct{} { return v.models.rearmed }
-
-// Earlier returns the streams that have come to wake earlier than before, or at all,
-// since it was called last, but for those of which the message bus tells.
-func (v *Views) Earlier() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	streams := slices.Collect(maps.Keys(v.models.earlier))
-	clear(v.models.earlier)
-	return streams
 }
 
 // State returns a copy of a distribution's state, and a position up to which it

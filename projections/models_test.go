@@ -67,7 +67,7 @@ func TestViews_deleted(t *testing.T) {
 	id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`})
 	kept := l.create(t, org, domain.KindQueue, nil)
 	v, path := testViews(t, l)
-	if v.Wake(id.Stream()) == 0 {
+	if v.wake(id.Stream()).At == 0 {
 		t.Fatal("it does not wait for its opening")
 	}
 	l.must(t, id, domain.Delete{})
@@ -82,7 +82,7 @@ func TestViews_deleted(t *testing.T) {
 		if err != nil || !slices.Equal(rowIDs(page.Rows), []domain.ID{kept}) {
 			t.Errorf("listed %v, %v", rowIDs(page.Rows), err)
 		}
-		if v.Wake(id.Stream()) != 0 {
+		if v.wake(id.Stream()).At != 0 {
 			t.Error("it is still woken")
 		}
 		if q, ok := v.Owned(org, id); !ok || q != nil {
@@ -93,8 +93,8 @@ func TestViews_deleted(t *testing.T) {
 				t.Errorf("%q owns its history", other)
 			}
 		}
-		v.Wakes(func(stream string, _ domain.Instant) bool {
-			t.Errorf("%s is still woken", stream)
+		v.Wakes(func(w domain.Wake) bool {
+			t.Errorf("%s is still woken", w.Stream)
 			return true
 		})
 	}
@@ -184,7 +184,7 @@ func TestViews_quarantine(t *testing.T) {
 				if err != nil || len(page.Rows) != 1 || !strings.Contains(string(page.Rows[0].JSON()), "goes on") {
 					t.Errorf("listed %v, %v", rowIDs(page.Rows), err)
 				}
-				if v.Wake(id.Stream()) != 0 {
+				if v.wake(id.Stream()).At != 0 {
 					t.Error("what is in quarantine is woken")
 				}
 				if _, ok := v.Organization(org); ok || len(v.Organizations()) != 0 {
@@ -369,55 +369,33 @@ func TestWakes_organization(t *testing.T) {
 	l := newLog()
 	org := l.organization(t)
 	v, path := testViews(t, l)
-	rearmed := func(want bool) {
-		t.Helper()
-		select {
-		case <-v.Rearmed():
-			if !want {
-				t.Error("told for nothing")
-			}
-		default:
-			if want {
-				t.Error("nobody is told")
-			}
-		}
-	}
+	v.NewWakes()
 	wakes := func(want domain.Instant) {
 		t.Helper()
+		follow(v, l)
+		if w := toldWakes(v)[org.Stream()]; w != (domain.Wake{Stream: org.Stream(), Revision: l.ends[org.Stream()] - 1, At: want}) {
+			t.Errorf("told of %+v, want %s", w, want)
+		}
 		save(t, v)
 		restarted := openViews(t, path)
 		defer restarted.Close()
 		for _, v := range []*Views{v, restarted} {
-			var next domain.Instant
-			v.Wakes(func(stream string, at domain.Instant) bool { next = at; return stream != org.Stream() })
-			if got := v.Wake(org.Stream()); got != want || next != want {
-				t.Errorf("wakes at %s, and among all at %s, want %s", got, next, want)
+			var next domain.Wake
+			v.Wakes(func(w domain.Wake) bool { next = w; return w.Stream != org.Stream() })
+			if got := v.wake(org.Stream()); got.At != want || next.At != want || next.At != 0 && next != got {
+				t.Errorf("wakes at %+v, and among all at %+v, want %s", got, next, want)
 			}
 		}
 	}
-	rearmed(false)
 	l.key(t, org, "key_1", "lasting", 0)
-	l.create(t, org, domain.KindQueue, map[string]string{"closeAt": `"2100-01-01T00:00:03Z"`})
-	follow(v, l)
-	rearmed(false)
 	wakes(0)
 	end := l.now.Add(time.Minute)
 	l.key(t, org, "key_2", "ending", end)
-	follow(v, l)
-	rearmed(true)
-	rearmed(false)
 	wakes(end)
 	l.key(t, org, "key_3", "sooner", end-1)
-	follow(v, l)
-	rearmed(true)
-	if got := v.Earlier(); !slices.Equal(got, []string{org.Stream()}) || len(v.Earlier()) > 0 {
-		t.Errorf("%s wake earlier", got)
-	}
 	wakes(end - 1)
 	l.now = end
 	l.must(t, org, domain.Advance{})
-	follow(v, l)
-	rearmed(false) // whoever wakes it in vain finds out
 	wakes(0)
 }
 
@@ -430,11 +408,11 @@ func TestWakes(t *testing.T) {
 	l.create(t, org, domain.KindQueue, nil)
 	follow(v, l)
 	wakes := func() (all []string) {
-		v.Wakes(func(stream string, at domain.Instant) bool {
-			if at != v.Wake(stream) { // the views may be asked meanwhile
-				t.Errorf("%s: %s, not %s", stream, at, v.Wake(stream))
+		v.Wakes(func(w domain.Wake) bool {
+			if w != v.wake(w.Stream) { // the views may be asked meanwhile
+				t.Errorf("%+v, not %+v", w, v.wake(w.Stream))
 			}
-			all = append(all, stream)
+			all = append(all, w.Stream)
 			return true
 		})
 		return all
@@ -447,11 +425,11 @@ func TestWakes(t *testing.T) {
 	if got := wakes(); !slices.Equal(got, []string{late.Stream(), soon.Stream()}) {
 		t.Fatalf("got %v", got)
 	}
-	if v.Wake("queue-unknown") != 0 {
+	if v.wake("queue-unknown").At != 0 {
 		t.Fatal("an unknown stream is woken")
 	}
 	n := 0
-	v.Wakes(func(string, domain.Instant) bool { n++; return false })
+	v.Wakes(func(domain.Wake) bool { n++; return false })
 	if n != 1 {
 		t.Fatalf("went on after false: %d", n)
 	}
@@ -553,7 +531,8 @@ func TestViews_concurrency(t *testing.T) {
 				v.Account(org)
 				v.Organizations()
 				v.Quarantined()
-				v.Wakes(func(stream string, _ domain.Instant) bool { return v.Wake(stream) > 0 })
+				v.Wakes(func(w domain.Wake) bool { return w.At > 0 })
+				v.NewWakes()
 				v.Digest()
 			}
 		})
@@ -571,11 +550,13 @@ func TestViews_concurrency(t *testing.T) {
 	closeViews(t, v)
 }
 
-// An engine that starts on what a crash has cut in two may know what is overdue before
-// it is shown the part: then whoever keeps time is told of it.
+// An engine may come to what a crash has cut in two. Nobody is shown the part before the
+// log is known to end there, but whoever keeps time is told that somebody has to finish
+// it.
 func TestCaughtUp_whatACrashCutInTwoIsDueAtOnce(t *testing.T) {
 	t.Parallel()
 	l, v := newLog(), emptyViews()
+	v.NewWakes()
 	org := l.id("org")
 	id := l.create(t, org, domain.KindQueue, nil)
 	l.must(t, id, domain.Step{To: domain.StatusOpen})
@@ -585,16 +566,12 @@ func TestCaughtUp_whatACrashCutInTwoIsDueAtOnce(t *testing.T) {
 	}
 	l.events = l.events[:len(l.events)-1]
 	follow(v, l)
-	if got := v.Earlier(); len(got) > 0 || v.Wake(id.Stream()) != 0 {
-		t.Errorf("before the log is known to end, %s wake", got)
+	want := domain.Wake{Stream: id.Stream(), Revision: domain.Revision(len(l.events) - 1), At: l.now, Unfinished: true}
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()).At != 0 {
+		t.Errorf("before the log is known to end, told of %+v, and shown %+v", got, v.wake(id.Stream()))
 	}
 	v.CaughtUp()
-	select {
-	case <-v.Rearmed():
-	default:
-		t.Error("nobody is told")
-	}
-	if got := v.Earlier(); !slices.Equal(got, []string{id.Stream()}) || v.Wake(id.Stream()) == 0 {
-		t.Errorf("%s wake, this one at %s", got, v.Wake(id.Stream()))
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()) != want {
+		t.Errorf("told of %+v, and shown %+v", got, v.wake(id.Stream()))
 	}
 }

@@ -316,7 +316,7 @@ func TestRestore(t *testing.T) {
 	from := newReadable(l)
 	path := filepath.Join(t.TempDir(), "views.db")
 	v := openParticipants(t, path, from)
-	due := v.Wake(rated.Stream())
+	due := v.wake(rated.Stream()).At
 	save(t, v)
 	closeViews(t, v)
 	from.count()
@@ -329,16 +329,16 @@ func TestRestore(t *testing.T) {
 		t.Errorf("%q were read, and %d others", read, len(from.reads))
 	}
 	stands(t, v, org, live, map[string]domain.Standing{"a": domain.StandingAdmitted, "b": domain.StandingQueued})
-	if got := v.Wake(live.Stream()); got != ends {
+	if got := v.wake(live.Stream()).At; got != ends {
 		t.Errorf("it wakes at %s, and the session ends at %s", got, ends)
 	}
-	if got := v.Wake(rated.Stream()); got != due || got == 0 {
+	if got := v.wake(rated.Stream()).At; got != due || got == 0 {
 		t.Errorf("it wakes at %s, before the restart at %s", got, due)
 	}
 	if h, _ := v.State(live.Stream()); h == nil {
 		t.Error("nothing can be decided on what was folded")
 	}
-	if !slices.Contains(v.Earlier(), live.Stream()) {
+	if !slices.Contains(wakes(v), live.Stream()) {
 		t.Error("nobody is told of the wake")
 	}
 	row, err := v.Get(org, past)
@@ -432,7 +432,7 @@ func TestRestore_quarantinesADamagedHistory(t *testing.T) {
 	if q := v.Quarantined(); len(q) != 1 || q[0].Stream != bad.Stream() {
 		t.Errorf("in quarantine: %v", q)
 	}
-	if v.Wake(bad.Stream()) != 0 {
+	if v.wake(bad.Stream()).At != 0 {
 		t.Error("it wakes")
 	}
 	stands(t, v, org, good, map[string]domain.Standing{"a": domain.StandingQueued})

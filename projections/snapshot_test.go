@@ -203,7 +203,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 		}
 		want := folded(t, l, id)
 		h, _ := v.State(id.Stream())
-		if h == nil || !domaintest.SameState(h, want) || v.Wake(id.Stream()) != want.Aggregate.Wake() {
+		if h == nil || !domaintest.SameState(h, want) || v.wake(id.Stream()).At != want.Aggregate.Wake() {
 			t.Fatalf("got %+v, want %+v", h, want.Aggregate)
 		}
 		if p, _ := q.(*domain.Queue).Place("c-150"); p.Position == 0 {

@@ -145,6 +145,14 @@ func (s *state) wake() domain.Instant {
 	return 0
 }
 
+// nextWake is the stream's wake as this state has it. A stream in quarantine has none.
+func (s *state) nextWake() domain.Wake {
+	if s.broken != nil {
+		return domain.Wake{Stream: s.broken.Stream, Revision: s.broken.Revision}
+	}
+	return domain.Wake{Stream: s.history.Stream, Revision: s.history.Head.Revision, At: s.wake(), Unfinished: s.partial()}
+}
+
 // json is the distribution as an admin sees it. It is rendered when it is first
 // asked for: following and loading pass through many more states than are read.
 func (s *state) json() []byte {

@@ -184,6 +184,8 @@ func projected(stream string) bool {
 func (v *Views) Passed(p domain.Position) {
 	if s := v.held.state; s != nil {
 		if !v.held.position.Before(p) && s.partial() {
+			// Nobody is shown it, but if its writer has died somebody has to finish it.
+			v.models.newWakes.tell(s.nextWake())
 			return
 		}
 		v.show(v.held)

@@ -233,7 +233,7 @@ func TestViews_showWhatWasAppendedInPart(t *testing.T) {
 			if row, err := v.Get(org, id); err != nil || row.Changed != 0 || !v.reached(l.events[last-1].Position) {
 				t.Errorf("%+v, %v", row, err)
 			}
-			if wake := v.Wake(id.Stream()); wake == 0 || wake > l.now {
+			if wake := v.wake(id.Stream()).At; wake == 0 || wake > l.now {
 				t.Errorf("it is gone on with at %s", wake)
 			}
 		})

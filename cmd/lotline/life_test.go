@@ -194,7 +194,7 @@ func TestServe_aMovedTimeIsKeptPromptly(t *testing.T) {
 	path := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q,"closeAt":%q}`, in(-1000), in(3_600_000))).header.Get("Location")
 	soon := in(300)
 	e.must(200, "PUT", path, key, body(`{"closeAt":%q}`, soon))
-	// Well before the next sweep, so the message bus has told the scheduler.
+	// Well before the next sweep, so the read models have told the scheduler.
 	eventually(t, "it closed", func() bool { return e.must(200, "GET", path, key, "").object(t)["status"] == "COMPLETED" })
 	if got := e.must(200, "GET", path, key, "").object(t)["updatedAt"]; got != soon {
 		t.Errorf("closed at %s, due at %s", got, soon)

@@ -29,7 +29,17 @@ type metrics struct {
 	appends  *children[string, prometheus.Counter]
 
 	appendTook, appendCommands, appendEvents prometheus.Observer
-	projectionDelay, wakeLateness            prometheus.Observer
+	projectionDelay                          prometheus.Observer
+	admissionLateness, deadlineLateness      prometheus.Observer
+
+	step step // the last step of the clock; owned by the goroutine that follows the log
+}
+
+// step is something that the clock did to a stream.
+type step struct {
+	stream   string
+	revision domain.Revision // of its last event so far
+	due      domain.Instant
 }
 
 type requestKey struct {
@@ -88,7 +98,8 @@ func newMetrics() *metrics {
 	m.appendCommands = histogram("lotline_append_commands", "Commands that one append was for.", sizes).WithLabelValues()
 	m.appendEvents = histogram("lotline_append_events", "Events in one append.", sizes).WithLabelValues()
 	m.projectionDelay = histogram("lotline_projection_delay_seconds", "From an event's record to the read models that show it.", durations).WithLabelValues()
-	m.wakeLateness = histogram("lotline_wake_lateness_seconds", "By how much a step of the clock was recorded after it was due.", append(durations, 60, 600)).WithLabelValues()
+	lateness := histogram("lotline_wake_lateness_seconds", "By how much a step of the clock was recorded after it was due.", append(durations, 60, 600), "step")
+	m.admissionLateness, m.deadlineLateness = lateness.WithLabelValues("admission"), lateness.WithLabelValues("deadline")
 	return m
 }
 
@@ -125,15 +136,29 @@ func (m *metrics) appended(a commands.Append) {
 	m.appendEvents.Observe(float64(a.Events))
 }
 
-// followed counts an event that the read models show since now.
-func (m *metrics) followed(r *domain.Recorded, now time.Time) {
+// followed counts an event that the read models show since now. before is the wake of its
+// stream before the event; it is only looked at when the clock caused the event.
+func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time) {
 	m.projectionDelay.Observe(max(0, now.Sub(r.RecordedAt).Seconds()))
-	// An admission happens when it happens: counted with the others, thousands of
-	// them would hide an opening that is late.
-	_, admission := r.Event.(domain.ConsumerAdmitted)
-	if r.Metadata.Actor == domain.ActorClock && r.Event != nil && !admission {
-		// Such an event is dated when it was due.
-		m.wakeLateness.Observe(max(0, r.RecordedAt.Sub(r.Event.When().Time()).Seconds()))
+	if r.Metadata.Actor != domain.ActorClock || r.Event == nil || before.Revision != r.Revision-1 {
+		return
+	}
+	if !before.Unfinished || m.step.stream != r.Stream || m.step.revision != before.Revision {
+		m.step = step{stream: r.Stream, due: before.At}
+	}
+	m.step.revision = r.Revision
+	// Most events are dated when they were due. Some are dated when they happen: they were
+	// due when the stream was to be woken, and so were the others of the same step.
+	due, lateness := r.Event.When(), m.deadlineLateness
+	switch r.Event.(type) {
+	case domain.ConsumerAdmitted:
+		// Apart from the others: thousands of them would hide an opening that is late.
+		due, lateness = m.step.due, m.admissionLateness
+	case *domain.SigningKeyCreated:
+		due = m.step.due
+	}
+	if due != 0 {
+		lateness.Observe(max(0, r.RecordedAt.Sub(due.Time()).Seconds()))
 	}
 }
 
@@ -308,8 +333,8 @@ func (n *node) measure() (all []prometheus.Metric) {
 		gauge(lagSecondsDesc, seconds)
 	}
 	overdue := 0.0
-	n.views.Wakes(func(_ string, at domain.Instant) bool {
-		overdue = max(0, clock().Sub(at.Time()).Seconds())
+	n.views.Wakes(func(w domain.Wake) bool {
+		overdue = max(0, clock().Sub(w.At.Time()).Seconds())
 		return false
 	})
 	gauge(overdueDesc, overdue)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,10 +18,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	promodel "github.com/prometheus/common/model"
+	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/httpapi"
+	"github.com/lotline/lotline/projections"
 )
 
 // figures are what an engine tells those who collect metrics.
@@ -179,7 +183,7 @@ func TestMetrics_tellWhatHappened(t *testing.T) {
 }
 
 // Each thing that is done in a queue is counted under its own name, by the clock as
-// well. An admission is not due at a time, so it is neither late nor early.
+// well. An admission is no deadline.
 func TestMetrics_countWhatIsDoneInAQueue(t *testing.T) {
 	t.Parallel()
 	n := newCluster(t, 1).nodes[0]
@@ -215,7 +219,7 @@ func TestMetrics_countWhatIsDoneInAQueue(t *testing.T) {
 		"lotline_commands_total kind=queue command=Leave outcome=accepted":                   1,
 		"lotline_http_requests_total route=/api/v1/queues/{id}/enter method=POST status=200": 2,
 		"lotline_http_requests_total route=/api/v1/queues/{id}/admit method=POST status=404": 1,
-		"lotline_wake_lateness_seconds":                                                      0,
+		"lotline_wake_lateness_seconds step=deadline":                                        0,
 	})
 	if steps := f.value("lotline_commands_total", "kind", "queue", "command", "Advance", "outcome", "accepted"); steps < 1 {
 		t.Errorf("the clock is counted %v times", steps)
@@ -257,6 +261,94 @@ func TestMetrics_showWhatIsOverdue(t *testing.T) {
 	eventually(t, "it is done", func() bool {
 		f := scrape(t, n.url+"/metrics")
 		return f.value("lotline_wake_overdue_seconds") == 0 && f.value("lotline_wake_lateness_seconds") == 1
+	})
+}
+
+// lateness are how many steps of the clock were counted, and by how many seconds they
+// were late together.
+func lateness(f figures, step string) (n uint64, sum float64) {
+	for _, m := range f["lotline_wake_lateness_seconds"].GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == "step" && l.GetValue() == step {
+				n, sum = m.GetHistogram().GetSampleCount(), m.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return n, sum
+}
+
+func TestMetrics_aLateAdmissionIsShownAsLate(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
+	n := c.nodes[0]
+	n.stopScheduler()
+	e := n.engine(t)
+	path := e.must(201, "POST", "/api/v1/queues", clusterKey, body(`{"sequenceId":"s","openAt":%q,"admissionRate":600}`, in(0))).header.Get("Location")
+	for _, consumer := range []string{"a", "b", "c"} {
+		e.must(200, "POST", path+"/enter", clusterKey, "", "X-Consumer-Id", consumer)
+	}
+	eventually(t, "an admission is overdue", func() bool { return scrape(t, n.url+"/metrics").value("lotline_wake_overdue_seconds") > 0.5 })
+	n.keepTime()
+	var f figures
+	eventually(t, "all are admitted", func() bool {
+		f = scrape(t, n.url+"/metrics")
+		return f.value("lotline_commands_waiting") == 0 && e.must(200, "GET", path+"/status", clusterKey, "", "X-Consumer-Id", "c").object(t)["status"] == "ADMITTED"
+	})
+	f = scrape(t, n.url+"/metrics")
+	if count, sum := lateness(f, "admission"); count == 0 || sum < 0.5 {
+		t.Errorf("%d admissions are late by %v s together", count, sum)
+	}
+	if count, _ := lateness(f, "deadline"); count != 0 {
+		t.Errorf("%d deadlines are counted", count)
+	}
+}
+
+// An admission is late from when the stream was to be woken for it, whatever the clock
+// makes up before it, and those that are admitted together are late alike.
+func TestMetrics_theLatenessOfAnAdmission(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bubble) {
+		first, stop := b.node(level, false)
+		defer stop()
+		queue := b.create(first, domain.KindQueue, `{"sequenceId":"s","openAt":%q,"admissionRate":600,"sessionDurationSeconds":5}`, clockNow())
+		for i := range 16 {
+			b.handle(first, queue, domain.Enter{ConsumerID: fmt.Sprint("c-", i)})
+		}
+		b.handle(first, queue, domain.Admit{ConsumerID: "c-15"})
+		elapse(30 * time.Second) // an outage, in which a session ends
+		_, stop = b.node(level, true)
+		defer stop()
+		elapse(2 * time.Second)
+
+		views, err := projections.Open(filepath.Join(b.dir, "views"), projections.Origin{ID: "log", Head: domain.Position{Commit: 1 << 60}, Log: b}, b.keys, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer views.Close()
+		n := &node{observer: newObserver(nil)}
+		n.caughtUp.Store(true)
+		follower := observedViews{views, n}
+		for range 2 { // what is followed again counts once
+			for _, r := range b.all {
+				follower.Follow(r)
+			}
+		}
+		families, err := n.observer.metrics.registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := figures{}
+		for _, family := range families {
+			f[family.GetName()] = family
+		}
+		// Ten are made up at once, 29.9 s late. Five follow, every 100 ms.
+		if count, sum := lateness(f, "admission"); count != 15 || math.Abs(sum-299) > 1e-6 {
+			t.Errorf("%d admissions are late by %v s together, want 15 by 299", count, sum)
+		}
+		// One session ended 25 s late.
+		if count, sum := lateness(f, "deadline"); count != 1 || math.Abs(sum-25) > 1e-6 {
+			t.Errorf("%d deadlines are late by %v s together, want 1 by 25", count, sum)
+		}
 	})
 }
 

@@ -56,9 +56,13 @@ func (v observedViews) Follow(r *domain.Recorded) {
 		v.Views.Follow(r)
 		return
 	}
+	var before domain.Wake
+	if r.Metadata.Actor == domain.ActorClock {
+		before = v.WakeBefore(r.Stream)
+	}
 	started := time.Now()
 	v.Views.Follow(r)
 	now := time.Now()
-	v.node.observer.metrics.followed(r, now)
+	v.node.observer.metrics.followed(r, before, now)
 	v.node.observer.spans.followed(r, started, now)
 }

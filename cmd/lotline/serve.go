@@ -388,18 +388,8 @@ func (n *node) keepViews() {
 // keepTime starts the timers, from the read models as they are now. When it
 // returns it is known what is overdue.
 func (n *node) keepTime() {
-	ctx, unsubscribe := context.WithCancel(context.Background())
-	updates, err := n.bus.Subscribe(ctx, domain.TopicDistributionUpdated)
-	if err != nil {
-		// The sweeps still find every timer.
-		n.logger.Error().Err(err).Msg("the scheduler is not told of changes")
-	}
 	n.scheduler.Begin()
-	end := start(func(ctx context.Context) { n.scheduler.Run(ctx, updates) })
-	n.stopScheduler = func() {
-		end()
-		unsubscribe()
-	}
+	n.stopScheduler = start(n.scheduler.Run)
 }
 
 // sendOut sends to the broker, if there is one, what happens from now on and what is

@@ -1,5 +1,11 @@
-// Package scheduler makes timers prompt: it knows when each distribution and each
-// organization has something to do next and sends it Advance at that time.
+// Package scheduler makes timers prompt: it knows when each stream has something to do
+// next and sends it Advance at that time.
+//
+// The read models tell it of the wake of every stream that had an event, whichever node
+// wrote the event and whatever it is. A wake comes with the revision that it follows
+// from, and the newer one counts: the scheduler knows what its own Advance has led to
+// before the read models do. Sweeps load what comes within the next minute, so the
+// scheduler holds that much and no more.
 //
 // It must not decide anything: Advance is harmless early, late or twice, and
 // every command does what is due before it does its own work. So a timer that is
@@ -9,12 +15,10 @@ package scheduler
 import (
 	"container/heap"
 	"context"
-	"encoding/json"
 	"errors"
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/commands"
@@ -24,27 +28,30 @@ import (
 const (
 	// sweepEvery is how often all wakes are loaded again.
 	sweepEvery = 30 * time.Second
+	// horizon is how far ahead wakes are held. It is more than there is between two
+	// sweeps, so that a sweep may be late.
+	horizon = 2 * sweepEvery
 	// loadAhead is how long before its wake a stream is brought into memory.
 	loadAhead = 5 * time.Second
 	// atOnce bounds the commands under way.
 	atOnce = 64
 	// raceDelay is how much later a stream's wakes come after another node was
-	// quicker, so that nodes do not fight over a quiet stream.
+	// quicker, so that nodes do not fight over a quiet stream. An unfinished outcome
+	// waits as long for the writer that is about to finish it.
 	raceDelay = 250 * time.Millisecond
 	// retryDelay is how long a wake waits that could not be carried out.
 	retryDelay = time.Second
 )
 
-// Deadlines says when distributions and organizations have something to do.
+// Deadlines are the read models: they say when streams have something to do.
 type Deadlines interface {
-	// Wakes yields each stream's next wake, the earliest first.
-	Wakes(yield func(stream string, at domain.Instant) bool)
-	// Wake is a stream's next wake, or 0 for never.
-	Wake(stream string) domain.Instant
-	// Rearmed tells that there are streams in Earlier: those that wake earlier than
-	// before without a message that says so. They are given once.
-	Rearmed() <-chan struct{}
-	Earlier() []string
+	// Wakes yields the wake of every stream that has one, the earliest first.
+	Wakes(yield func(domain.Wake) bool)
+	// Woken tells that NewWakes has something to return: the wakes, 0 as well, of the
+	// streams that had events since it was called last. The first call begins to keep
+	// them and returns none.
+	Woken() <-chan struct{}
+	NewWakes() []domain.Wake
 }
 
 // Commands carries out what the scheduler asks for.
@@ -64,11 +71,20 @@ type Scheduler struct {
 	changed chan struct{} // tells Run that the earliest wake may be another
 
 	mu      sync.Mutex // guards the fields below
-	due     queue
-	ahead   queue               // the same wakes, loadAhead earlier, until they were loaded
-	raced   map[string]bool     // streams whose last wake another node carried out
+	timers  map[string]*timer
+	due     queue               // when each stream is sent Advance
+	ahead   queue               // when each stream is loaded, loadAhead before that
+	raced   map[string]bool     // streams whose last wake another node carried out first
 	overdue map[string]struct{} // what was due at Begin and is not done; nil before
 	started domain.Instant      // when that was
+}
+
+// timer is what the scheduler knows of a stream that wakes within the horizon, or of
+// whose last wake it knows before the read models do.
+type timer struct {
+	domain.Wake      // the newest that is known
+	advancing   bool // Advance is under way
+	loaded      bool // the stream is in memory, or on its way there
 }
 
 // New returns a scheduler that does nothing until Begin and Run.
@@ -76,51 +92,45 @@ func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Lo
 	return &Scheduler{
 		deadlines: deadlines, commands: c, clock: clock, log: log,
 		slots: make(chan struct{}, atOnce), changed: make(chan struct{}, 1),
-		due: newQueue(), ahead: newQueue(), raced: map[string]bool{},
+		timers: map[string]*timer{}, due: newQueue(), ahead: newQueue(), raced: map[string]bool{},
 	}
 }
 
 // Begin notes what is overdue, so that CaughtUp tells of it from then on. The read
-// model has to be caught up.
+// models have to be caught up.
 func (s *Scheduler) Begin() {
+	s.deadlines.NewWakes() // are kept from now on, and the sweep has those before
 	s.sweep()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.overdue, s.started = map[string]struct{}{}, domain.InstantOf(s.clock())
-	for stream, w := range s.due.at {
-		if w.at <= s.started {
+	for stream, t := range s.timers {
+		if t.At <= s.started {
 			s.overdue[stream] = struct{}{}
 		}
 	}
 }
 
 // Run keeps time until ctx ends, and returns when the commands under way have
-// their answers. Begin comes before; updates are the messages on
-// domain.TopicDistributionUpdated since then.
-func (s *Scheduler) Run(ctx context.Context, updates <-chan *message.Message) {
+// their answers. Begin comes before.
+func (s *Scheduler) Run(ctx context.Context) {
 	var working sync.WaitGroup
 	defer working.Wait()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
-		timer.Reset(s.dispatch(ctx, &working))
+		next.Reset(s.dispatch(ctx, &working))
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-next.C:
 		case <-s.changed:
+		case <-s.deadlines.Woken():
+			s.learnNew()
 		case <-sweep.C:
 			s.sweep()
-		case <-s.deadlines.Rearmed():
-			s.rearm()
-		case m, ok := <-updates:
-			if !ok {
-				updates = nil
-				continue
-			}
-			s.update(m)
 		}
 	}
 }
@@ -136,75 +146,87 @@ func (s *Scheduler) CaughtUp() bool {
 func (s *Scheduler) sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	horizon := domain.InstantOf(s.clock()).Add(2 * sweepEvery)
-	s.deadlines.Wakes(func(stream string, at domain.Instant) bool {
-		if at > horizon {
+	s.deadlines.Wakes(func(w domain.Wake) bool {
+		if s.beyond(w.At) {
 			return false
 		}
-		s.arm(stream, at)
+		s.learn(w)
 		return true
 	})
-}
-
-// rearm takes up the wakes that have come to be earlier.
-func (s *Scheduler) rearm() {
-	for _, stream := range s.deadlines.Earlier() {
-		at := s.deadlines.Wake(stream)
-		s.mu.Lock()
-		s.arm(stream, at)
-		s.mu.Unlock()
+	for stream, t := range s.timers {
+		if _, armed := s.due.at[stream]; !armed && !t.advancing {
+			// The read models have not come to it yet, and its time may be near by now.
+			s.arm(t, 0)
+		}
 	}
 }
 
-// update takes a message about a changed schedule. It is a hint to look at the
-// read model, which may not know yet what follows from the change: so the times
-// in the message count as well. To come early does no harm. A message that
-// cannot be read is logged and dropped, because one that is refused comes again
-// at once.
-func (s *Scheduler) update(m *message.Message) {
-	defer m.Ack()
-	var event struct {
-		Data domain.TimingChanged `json:"data"`
-	}
-	if err := json.Unmarshal(m.Payload, &event); err != nil {
-		s.log.Error().Err(err).Str("message", m.UUID).Msg("unreadable message")
-		return
-	}
-	stream := event.Data.DistributionID.Stream()
-	at := s.deadlines.Wake(stream)
-	for _, change := range event.Data.Changed {
-		var t domain.Instant
-		if err := json.Unmarshal(change.New, &t); err != nil {
-			s.log.Error().Err(err).Str("message", m.UUID).Msg("unreadable message")
-			continue
-		}
-		if at == 0 || (t != 0 && t < at) {
-			at = t
-		}
-	}
+// learnNew takes the wakes of the streams that had events.
+func (s *Scheduler) learnNew() {
+	told := s.deadlines.NewWakes()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.arm(stream, at)
+	for _, w := range told {
+		s.learn(w)
+	}
 }
 
-// arm sets a stream's wake. The caller holds mu.
-func (s *Scheduler) arm(stream string, at domain.Instant) {
-	if at == 0 || at > s.started {
-		// Whoever did it: what was due at the start is done.
-		delete(s.overdue, stream)
-	}
-	if at == 0 {
-		s.due.remove(stream)
-		s.ahead.remove(stream)
-		delete(s.raced, stream)
+// beyond reports whether a wake is so far ahead that a sweep will load it in time.
+func (s *Scheduler) beyond(at domain.Instant) bool {
+	return at > domain.InstantOf(s.clock()).Add(horizon)
+}
+
+// learn takes a stream's wake from the read models, unless a newer one is known. The
+// caller holds mu.
+func (s *Scheduler) learn(w domain.Wake) {
+	t, ok := s.timers[w.Stream]
+	switch {
+	case !ok:
+		t = &timer{}
+		s.timers[w.Stream] = t
+	case w.Revision < t.Revision, w == t.Wake:
 		return
 	}
-	if s.raced[stream] {
+	t.Wake = w
+	if s.settle(t); !t.advancing && !s.arm(t, 0) {
+		// The read models hold it.
+		delete(s.timers, w.Stream)
+	}
+}
+
+// settle drops what a stream's newest wake has made untrue: that it is overdue since the
+// start, or that another node is quicker with it. The caller holds mu.
+func (s *Scheduler) settle(t *timer) {
+	if t.At == 0 || t.At > s.started {
+		// Whoever did it: what was due at the start is done.
+		delete(s.overdue, t.Stream)
+	}
+	if t.At == 0 {
+		delete(s.raced, t.Stream)
+	}
+}
+
+// arm has a stream sent Advance at its wake, though not before earliest, and reports
+// whether that is within the horizon. The caller holds mu.
+func (s *Scheduler) arm(t *timer, earliest domain.Instant) bool {
+	if t.At == 0 || s.beyond(t.At) {
+		s.due.remove(t.Stream)
+		s.ahead.remove(t.Stream)
+		return false
+	}
+	at := t.At
+	switch {
+	case t.Unfinished:
+		at = max(at, domain.InstantOf(s.clock())).Add(raceDelay)
+	case s.raced[t.Stream]:
 		at = at.Add(raceDelay)
 	}
-	if s.due.set(stream, at) {
-		s.ahead.set(stream, at.Add(-loadAhead))
+	at = max(at, earliest)
+	s.due.set(t.Stream, at)
+	if !t.loaded && !t.Unfinished {
+		s.ahead.set(t.Stream, at.Add(-loadAhead))
 	}
+	return true
 }
 
 // dispatch starts what is due and loads what is due soon, as far as there are
@@ -230,10 +252,13 @@ func (s *Scheduler) dispatch(ctx context.Context, working *sync.WaitGroup) time.
 		default:
 			return sweepEvery
 		}
+		t := s.timers[stream]
 		if wait <= 0 {
 			s.due.remove(stream)
+			t.advancing = true
 		}
 		s.ahead.remove(stream)
+		t.loaded = true
 		working.Go(func() {
 			work(ctx, stream)
 			<-s.slots
@@ -261,104 +286,114 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	if ctx.Err() != nil {
 		return
 	}
-	var broken *domain.HistoryError
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case errors.As(err, &broken):
+	t := s.timers[stream]
+	t.advancing = false
+	var earliest domain.Instant
+	newer := false // than what the read models have told
+	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
 		// Quarantined: there is nothing to wake for until somebody mends it.
 		s.log.Error().Err(err).Msg("a stream cannot be advanced")
-	case err != nil:
-		s.log.Warn().Err(err).Str("stream", stream).Msg("a timer is tried again")
-		s.due.set(stream, domain.InstantOf(s.clock().Add(retryDelay)))
+		delete(s.overdue, stream)
+		delete(s.timers, stream)
 		return
-	default:
-		if result.Raced {
+	}
+	if err != nil {
+		s.log.Warn().Err(err).Str("stream", stream).Msg("a timer is tried again")
+		earliest = domain.InstantOf(s.clock().Add(retryDelay))
+	} else {
+		delete(s.overdue, stream)
+		if result.Raced && !result.Written {
+			// The other node carried the wake out: it left nothing to do.
 			s.raced[stream] = true
 		} else {
 			delete(s.raced, stream)
 		}
-		s.arm(stream, result.History.Aggregate.Wake())
+		if h := result.History; h.Head.Revision > t.Revision {
+			newer = true
+			t.Wake = domain.Wake{Stream: stream, Revision: h.Head.Revision, At: h.Aggregate.Wake()}
+			s.settle(t)
+		}
 	}
-	delete(s.overdue, stream)
+	if !s.arm(t, earliest) && !newer {
+		delete(s.timers, stream)
+	}
 }
 
-// wake is one stream's next wake.
-type wake struct {
+// turn is when it is a stream's turn in a queue.
+type turn struct {
 	stream string
 	at     domain.Instant
 	index  int // in the heap
 }
 
-// queue holds the latest wake of each stream, the earliest first.
+// queue has one turn of each stream in it, the earliest first.
 type queue struct {
-	at   map[string]*wake
-	heap wakeHeap
+	at   map[string]*turn
+	heap turns
 }
 
-func newQueue() queue { return queue{at: map[string]*wake{}} }
+func newQueue() queue { return queue{at: map[string]*turn{}} }
 
-// first returns the earliest wake's stream and how long it is until then, not
+// first returns the stream whose turn is next and how long it is until then, not
 // more than sweepEvery.
 func (q *queue) first(now domain.Instant) (stream string, wait time.Duration) {
 	if len(q.heap) == 0 {
 		return "", sweepEvery
 	}
-	w := q.heap[0]
-	return w.stream, min(w.at.Time().Sub(now.Time()), sweepEvery)
+	t := q.heap[0]
+	return t.stream, min(t.at.Time().Sub(now.Time()), sweepEvery)
 }
 
-// set reports whether the stream's wake is another one than before.
-func (q *queue) set(stream string, at domain.Instant) bool {
-	w, ok := q.at[stream]
-	if !ok {
-		w = &wake{stream: stream, at: at}
-		q.at[stream] = w
-		heap.Push(&q.heap, w)
-		return true
+// set has it be a stream's turn at a time.
+func (q *queue) set(stream string, at domain.Instant) {
+	t, ok := q.at[stream]
+	switch {
+	case !ok:
+		t = &turn{stream: stream, at: at}
+		q.at[stream] = t
+		heap.Push(&q.heap, t)
+	case t.at != at:
+		t.at = at
+		heap.Fix(&q.heap, t.index)
 	}
-	if w.at == at {
-		return false
-	}
-	w.at = at
-	heap.Fix(&q.heap, w.index)
-	return true
 }
 
 func (q *queue) remove(stream string) {
-	if w, ok := q.at[stream]; ok {
+	if t, ok := q.at[stream]; ok {
 		delete(q.at, stream)
-		heap.Remove(&q.heap, w.index)
+		heap.Remove(&q.heap, t.index)
 	}
 }
 
-// wakeHeap implements heap.Interface. Streams of one moment are in the order of
+// turns implement heap.Interface. Streams of one moment are in the order of
 // their names, that is, of their creation.
-type wakeHeap []*wake
+type turns []*turn
 
-func (h wakeHeap) Len() int { return len(h) }
+func (h turns) Len() int { return len(h) }
 
-func (h wakeHeap) Less(i, j int) bool {
+func (h turns) Less(i, j int) bool {
 	if h[i].at != h[j].at {
 		return h[i].at < h[j].at
 	}
 	return h[i].stream < h[j].stream
 }
 
-func (h wakeHeap) Swap(i, j int) {
+func (h turns) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
 }
 
-func (h *wakeHeap) Push(x any) {
-	w := x.(*wake)
-	w.index = len(*h)
-	*h = append(*h, w)
+func (h *turns) Push(x any) {
+	t := x.(*turn)
+	t.index = len(*h)
+	*h = append(*h, t)
 }
 
-func (h *wakeHeap) Pop() any {
+func (h *turns) Pop() any {
 	old := *h
-	w := old[len(old)-1]
+	t := old[len(old)-1]
 	*h = old[:len(old)-1]
-	return w
+	return t
 }

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,9 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
@@ -22,58 +21,77 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// office stands for the read model and the command handler: it keeps queues that
+// office stands for the read models and the command handler: it keeps queues that
 // open at their wakes, and notes what is asked of it. In a synctest bubble its
 // time is the bubble's.
 type office struct {
-	mu     sync.Mutex // guards the fields below
-	wakes  map[string]domain.Instant
+	mu     sync.Mutex             // guards the fields below
+	wakes  map[string]domain.Wake // as the read models have them
+	told   map[string]domain.Wake // of these, what NewWakes has not returned; nil before it is called
+	woken  chan struct{}
 	asked  []string // what was asked, with the time since the start
 	fail   func(stream string) error
 	raced  bool
+	wrote  bool           // raced, but not to the wake
 	next   domain.Instant // the wake behind the one that is carried out
+	unseen bool           // the read models do not follow what is carried out
 	slow   time.Duration
 	under  int
 	most   int
 	begins time.Time
-
-	rearmed chan struct{}
 }
 
 func newOffice() *office {
-	return &office{wakes: map[string]domain.Instant{}, fail: func(string) error { return nil }, begins: time.Now(), rearmed: make(chan struct{})}
+	return &office{wakes: map[string]domain.Wake{}, woken: make(chan struct{}, 1), fail: func(string) error { return nil }, begins: time.Now()}
 }
 
 func (o *office) in(d time.Duration) domain.Instant { return domain.InstantOf(o.begins.Add(d)) }
 
+// set has the read models know of one more event of a stream, which leaves a wake.
 func (o *office) set(stream string, at domain.Instant) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.wakes[stream] = at
+	o.tell(domain.Wake{Stream: stream, Revision: o.wakes[stream].Revision + 1, At: at})
 }
 
-func (o *office) Wakes(yield func(string, domain.Instant) bool) {
+// tell has the read models know of a wake. The caller holds mu.
+func (o *office) tell(w domain.Wake) {
+	o.wakes[w.Stream] = w
+	if o.told == nil {
+		return
+	}
+	o.told[w.Stream] = w
+	select {
+	case o.woken <- struct{}{}:
+	default:
+	}
+}
+
+// setUntold is a change of which the read models do not tell.
+func (o *office) setUntold(stream string, at domain.Instant) {
+	o.set(stream, at)
+	o.NewWakes()
+}
+
+func (o *office) Wakes(yield func(domain.Wake) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, stream := range slices.SortedFunc(maps.Keys(o.wakes), func(a, b string) int { return int(o.wakes[a] - o.wakes[b]) }) {
-		if !yield(stream, o.wakes[stream]) {
+	byTime := func(a, b domain.Wake) int { return int(a.At - b.At) }
+	for _, w := range slices.SortedFunc(maps.Values(o.wakes), byTime) {
+		if w.At != 0 && !yield(w) {
 			return
 		}
 	}
 }
 
-func (o *office) Wake(stream string) domain.Instant {
+func (o *office) Woken() <-chan struct{} { return o.woken }
+
+func (o *office) NewWakes() []domain.Wake {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.wakes[stream]
-}
-
-func (o *office) Rearmed() <-chan struct{} { return o.rearmed }
-
-func (o *office) Earlier() []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.Collect(maps.Keys(o.wakes))
+	told := o.told
+	o.told = map[string]domain.Wake{}
+	return slices.Collect(maps.Values(told))
 }
 
 func (o *office) Handle(_ context.Context, r commands.Request) (commands.Result, error) {
@@ -94,12 +112,15 @@ func (o *office) Handle(_ context.Context, r commands.Request) (commands.Result,
 	if err := o.fail(r.Stream); err != nil {
 		return commands.Result{}, err
 	}
-	delete(o.wakes, r.Stream)
-	q := &domain.Queue{}
-	if at := o.next; at != 0 {
+	q, at := &domain.Queue{}, o.next
+	if at != 0 {
 		q.Status, q.OpenAt, o.next = domain.StatusScheduled, at, 0
 	}
-	return commands.Result{History: &domain.History{Aggregate: q}, Raced: o.raced}, nil
+	w := domain.Wake{Stream: r.Stream, Revision: o.wakes[r.Stream].Revision + 1, At: at}
+	if !o.unseen {
+		o.tell(w)
+	}
+	return commands.Result{History: &domain.History{Aggregate: q, Head: domain.Head{Revision: w.Revision}}, Raced: o.raced, Written: o.wrote || !o.raced}, nil
 }
 
 func (o *office) Load(_ context.Context, stream string) error {
@@ -109,6 +130,11 @@ func (o *office) Load(_ context.Context, stream string) error {
 	return nil
 }
 
+// advances are the notes of Advance.
+func advances(o *office) []string {
+	return slices.DeleteFunc(o.notes(), func(note string) bool { return note[0] != 'a' })
+}
+
 func (o *office) notes() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -116,21 +142,21 @@ func (o *office) notes() []string {
 }
 
 // bubble runs a scheduler in fake time until test returns.
-func bubble(t *testing.T, test func(o *office, s *Scheduler, updates chan *message.Message)) {
+func bubble(t *testing.T, test func(o *office, s *Scheduler)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice()
 		s := New(o, o, time.Now, zerolog.Nop())
-		test(o, s, make(chan *message.Message))
+		test(o, s)
 	})
 }
 
 // running starts s and returns what stops it.
-func running(s *Scheduler, updates chan *message.Message) func() {
+func running(s *Scheduler) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	s.Begin()
-	done.Go(func() { s.Run(ctx, updates) })
+	done.Go(func() { s.Run(ctx) })
 	return func() {
 		cancel()
 		done.Wait()
@@ -142,31 +168,6 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-func updateOf(t *testing.T, stream string, times ...domain.Instant) *message.Message {
-	t.Helper()
-	id, err := domain.StreamID(stream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := map[string]domain.Change{}
-	for i, at := range times {
-		raw, err := json.Marshal(at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		changed[fmt.Sprint(i)] = domain.Change{Old: []byte("null"), New: raw}
-	}
-	data, err := json.Marshal(domain.TimingChanged{DistributionID: id, Changed: changed})
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload, err := json.Marshal(domain.NewCloudEvent("1", domain.TopicDistributionUpdated, id, 1, data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return message.NewMessage("1", payload)
-}
-
 const (
 	a = "queue-01h455vb4pex5vsknk084sn02a"
 	b = "queue-01h455vb4pex5vsknk084sn02b"
@@ -175,10 +176,10 @@ const (
 
 func TestScheduler_advancesOnTimeAndLoadsAhead(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.set(a, o.in(20*time.Second))
 		o.set(b, o.in(2*time.Second))
-		defer running(s, updates)()
+		defer running(s)()
 		pass(time.Minute)
 		want := []string{
 			"load " + b + " at 0s", "advance " + b + " at 2s",
@@ -192,7 +193,7 @@ func TestScheduler_advancesOnTimeAndLoadsAhead(t *testing.T) {
 
 func TestScheduler_whatIsOverdueAtTheStartComesFirstAndThenItIsCaughtUp(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.slow = time.Second
 		o.set(a, o.in(-time.Hour))
 		o.set(b, o.in(-2*time.Hour))
@@ -200,7 +201,7 @@ func TestScheduler_whatIsOverdueAtTheStartComesFirstAndThenItIsCaughtUp(t *testi
 		if s.CaughtUp() {
 			t.Error("caught up before it began")
 		}
-		defer running(s, updates)()
+		defer running(s)()
 		synctest.Wait()
 		if got, want := o.notes(), []string{"advance " + b + " at 0s", "advance " + a + " at 0s"}; len(got) != 2 || !slices.Contains(got, want[0]) || !slices.Contains(got, want[1]) {
 			t.Errorf("got %v", got)
@@ -218,7 +219,7 @@ func TestScheduler_whatIsOverdueAtTheStartComesFirstAndThenItIsCaughtUp(t *testi
 func TestScheduler_knowsWhatIsOverdueBeforeItRuns(t *testing.T) {
 	t.Parallel()
 	for name, overdue := range map[string]bool{"something": true, "nothing": false} {
-		bubble(t, func(o *office, s *Scheduler, _ chan *message.Message) {
+		bubble(t, func(o *office, s *Scheduler) {
 			o.set(a, o.in(time.Second))
 			if overdue {
 				o.set(b, o.in(-time.Second))
@@ -231,40 +232,21 @@ func TestScheduler_knowsWhatIsOverdueBeforeItRuns(t *testing.T) {
 	}
 }
 
-func TestScheduler_aMessageMovesAWake(t *testing.T) {
+func TestScheduler_anEventMovesAWake(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.set(a, o.in(time.Hour))
-		defer running(s, updates)()
+		o.set(c, o.in(20*time.Second))
+		defer running(s)()
 		pass(time.Second)
 		o.set(a, o.in(3*time.Second))
 		o.set(b, o.in(4*time.Second))
-		for _, stream := range []string{a, b} {
-			m := updateOf(t, stream)
-			updates <- m
-			<-m.Acked()
-		}
-		pass(5 * time.Second)
-		if got := o.notes(); !slices.Contains(got, "advance "+a+" at 3s") || !slices.Contains(got, "advance "+b+" at 4s") {
-			t.Errorf("got %v", got)
-		}
-	})
-}
-
-// The message about a creation may come before the read model knows that the
-// distribution is scheduled.
-func TestScheduler_aMessageThatIsAheadOfTheReadModelIsKeptPromptly(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
-		defer running(s, updates)()
-		pass(time.Second)
-		for _, m := range []*message.Message{updateOf(t, a, o.in(20*time.Second), o.in(10*time.Second)), updateOf(t, b, 0)} {
-			updates <- m
-			<-m.Acked()
-		}
-		pass(10 * time.Second)
-		if got := o.notes(); !slices.Equal(got, []string{"load " + a + " at 5s", "advance " + a + " at 10s"}) {
-			t.Errorf("got %v", got)
+		o.set(c, o.in(40*time.Second))
+		pass(time.Minute)
+		for _, want := range []string{"advance " + a + " at 3s", "advance " + b + " at 4s", "advance " + c + " at 40s"} {
+			if got := o.notes(); !slices.Contains(got, want) {
+				t.Errorf("got %v, want %s", got, want)
+			}
 		}
 	})
 }
@@ -272,15 +254,12 @@ func TestScheduler_aMessageThatIsAheadOfTheReadModelIsKeptPromptly(t *testing.T)
 func TestScheduler_hasCaughtUpWhenSomebodyElseDidWhatWasOverdue(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]domain.Instant{"and it is over": 0, "and it goes on": domain.InstantOf(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC))} {
-		bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+		bubble(t, func(o *office, s *Scheduler) {
 			o.set(a, o.in(-time.Hour))
 			o.fail = func(string) error { return domain.ErrUnavailable }
-			defer running(s, updates)()
+			defer running(s)()
 			pass(time.Millisecond)
 			o.set(a, next)
-			m := updateOf(t, a)
-			updates <- m
-			<-m.Acked()
 			synctest.Wait()
 			if !s.CaughtUp() {
 				t.Errorf("%s: not caught up", name)
@@ -291,10 +270,10 @@ func TestScheduler_hasCaughtUpWhenSomebodyElseDidWhatWasOverdue(t *testing.T) {
 
 func TestScheduler_sweepsAheadOnlyToTheNextButOne(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.set(a, o.in(45*time.Second))
 		o.set(b, o.in(75*time.Second))
-		defer running(s, updates)()
+		defer running(s)()
 		synctest.Wait()
 		s.mu.Lock()
 		held := len(s.due.heap)
@@ -309,39 +288,32 @@ func TestScheduler_sweepsAheadOnlyToTheNextButOne(t *testing.T) {
 	})
 }
 
-func TestScheduler_aMessageCanTakeAWakeAway(t *testing.T) {
+func TestScheduler_anEventCanTakeAWakeAway(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
-		o.set(a, o.in(20*time.Second))
-		defer running(s, updates)()
-		pass(time.Second)
-		o.set(a, 0)
-		m := updateOf(t, a)
-		updates <- m
-		<-m.Acked()
-		pass(25 * time.Second)
-		if got := o.notes(); len(got) != 0 {
-			t.Errorf("got %v", got)
-		}
-	})
+	for name, at := range map[string]time.Duration{"for good": 0, "beyond the horizon": time.Hour} {
+		bubble(t, func(o *office, s *Scheduler) {
+			o.set(a, o.in(20*time.Second))
+			defer running(s)()
+			pass(time.Second)
+			var later domain.Instant
+			if at != 0 {
+				later = o.in(at)
+			}
+			o.set(a, later)
+			pass(10 * time.Minute)
+			if got := o.notes(); len(got) != 0 || len(s.timers) != 0 {
+				t.Errorf("%s: got %v, and holds %d timers", name, got, len(s.timers))
+			}
+		})
+	}
 }
 
-func TestScheduler_anUnreadableMessageIsDropped(t *testing.T) {
+func TestScheduler_aSweepFindsWhatNobodyTold(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(_ *office, s *Scheduler, updates chan *message.Message) {
-		defer running(s, updates)()
-		m := message.NewMessage("1", []byte("{"))
-		updates <- m
-		<-m.Acked()
-	})
-}
-
-func TestScheduler_aSweepFindsWhatNoMessageTold(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
-		defer running(s, updates)()
+	bubble(t, func(o *office, s *Scheduler) {
+		defer running(s)()
 		pass(time.Second)
-		o.set(a, o.in(2*time.Second))
+		o.setUntold(a, o.in(2*time.Second))
 		pass(sweepEvery)
 		if got := o.notes(); !slices.Equal(got, []string{"advance " + a + " at 30s"}) {
 			t.Errorf("got %v", got)
@@ -349,33 +321,82 @@ func TestScheduler_aSweepFindsWhatNoMessageTold(t *testing.T) {
 	})
 }
 
-// What organizations do is in no message; the read model says that there is
-// something to look for.
-func TestScheduler_anOrganizationsWakeIsKeptPromptly(t *testing.T) {
+// Read models that are behind tell of a wake that the scheduler's own Advance has
+// carried out already.
+func TestScheduler_aReadModelThatIsBehindMovesNothing(t *testing.T) {
 	t.Parallel()
-	const stream = "organization-01h455vb4pex5vsknk084sn02q"
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
-		defer running(s, updates)()
+	bubble(t, func(o *office, s *Scheduler) {
+		o.unseen, o.next = true, o.in(10*time.Second)
+		o.set(a, o.in(time.Second))
+		defer running(s)()
+		pass(2 * time.Second)
+		o.mu.Lock()
+		was := o.wakes[a]
+		o.tell(was) // an older event than the Advance has led to
+		o.mu.Unlock()
 		pass(time.Second)
-		o.set(stream, o.in(3*time.Second))
-		select {
-		case o.rearmed <- struct{}{}:
-		case <-time.After(time.Millisecond):
-			t.Error("nobody listens")
+		if got := advances(o); !slices.Equal(got, []string{"advance " + a + " at 1s"}) {
+			t.Errorf("got %v", got)
 		}
-		pass(4 * time.Second)
-		if got, want := o.notes(), []string{"load " + stream + " at 1s", "advance " + stream + " at 3s"}; !slices.Equal(got, want) {
-			t.Errorf("asked for %v, want %v", got, want)
+		o.mu.Lock()
+		o.tell(domain.Wake{Stream: a, Revision: was.Revision + 1, At: o.in(10 * time.Second)})
+		o.tell(domain.Wake{Stream: a, Revision: was.Revision + 2, At: o.in(5 * time.Second)})
+		o.mu.Unlock()
+		pass(10 * time.Second)
+		if got := advances(o); !slices.Equal(got, []string{"advance " + a + " at 1s", "advance " + a + " at 5s"}) {
+			t.Errorf("got %v", got)
 		}
 	})
 }
 
+// One Advance of a stream is under way at a time, however often it is told of a wake.
+func TestScheduler_oneAdvanceOfAStreamIsUnderWay(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(o *office, s *Scheduler) {
+		o.slow = 50 * time.Second
+		o.set(a, o.in(0))
+		defer running(s)()
+		pass(time.Second)
+		o.set(a, o.in(2*time.Second))
+		pass(45 * time.Second) // a sweep among them
+		if got := advances(o); len(got) != 1 {
+			t.Errorf("got %v", got)
+		}
+		pass(time.Minute)
+	})
+}
+
+// An outcome in parts, whose writer may have died between two of them, is left to the
+// writer for a moment.
+func TestScheduler_anUnfinishedOutcomeIsFinishedWhenItsWriterDoesNot(t *testing.T) {
+	t.Parallel()
+	for name, finished := range map[string]bool{"the writer finishes it": true, "the writer has died": false} {
+		bubble(t, func(o *office, s *Scheduler) {
+			defer running(s)()
+			pass(time.Second)
+			o.mu.Lock()
+			o.tell(domain.Wake{Stream: a, Revision: 1, At: o.in(time.Second), Unfinished: true})
+			o.mu.Unlock()
+			want := []string{"advance " + a + " at 1.25s"}
+			if finished {
+				pass(10 * time.Millisecond)
+				o.set(a, 0)
+				want = nil
+			}
+			pass(time.Second)
+			if got := o.notes(); !slices.Equal(got, want) {
+				t.Errorf("%s: got %v", name, got)
+			}
+		})
+	}
+}
+
 func TestScheduler_triesAgainWhatFailed(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.set(a, o.in(-time.Second))
 		o.fail = func(string) error { return domain.ErrUnavailable }
-		defer running(s, updates)()
+		defer running(s)()
 		pass(2500 * time.Millisecond)
 		if got := o.notes(); len(got) != 3 || s.CaughtUp() {
 			t.Errorf("got %v", got)
@@ -392,10 +413,10 @@ func TestScheduler_triesAgainWhatFailed(t *testing.T) {
 
 func TestScheduler_aQuarantinedStreamIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.set(a, o.in(-time.Second))
 		o.fail = func(stream string) error { return fmt.Errorf("wrapped: %w", &domain.HistoryError{Stream: stream}) }
-		defer running(s, updates)()
+		defer running(s)()
 		pass(10 * time.Second)
 		if got := o.notes(); len(got) != 1 {
 			t.Errorf("got %v", got)
@@ -408,37 +429,46 @@ func TestScheduler_aQuarantinedStreamIsLeftAlone(t *testing.T) {
 
 func TestScheduler_comesLaterWhereAnotherNodeIsQuicker(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.set(a, o.in(time.Second))
 		o.raced, o.next = true, o.in(10*time.Second)
-		defer running(s, updates)()
+		defer running(s)()
 		pass(2 * time.Second)
 		o.mu.Lock()
 		o.raced, o.next = false, o.in(20*time.Second)
 		o.mu.Unlock()
 		pass(20 * time.Second)
-		var advances []string
-		for _, note := range o.notes() {
-			if note[0] == 'a' {
-				advances = append(advances, note)
-			}
-		}
 		want := []string{"advance " + a + " at 1s", "advance " + a + " at 10.25s", "advance " + a + " at 20s"}
-		if !slices.Equal(advances, want) {
-			t.Errorf("got %v", advances)
+		if got := advances(o); !slices.Equal(got, want) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// What another node wrote may be anything. Only when it carried the wake out, it is
+// quicker.
+func TestScheduler_comesOnTimeWhereAnotherNodeOnlyWrites(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(o *office, s *Scheduler) {
+		o.set(a, o.in(time.Second))
+		o.raced, o.wrote, o.next = true, true, o.in(10*time.Second)
+		defer running(s)()
+		pass(20 * time.Second)
+		if got := advances(o); !slices.Equal(got, []string{"advance " + a + " at 1s", "advance " + a + " at 10s"}) {
+			t.Errorf("got %v", got)
 		}
 	})
 }
 
 func TestScheduler_boundsWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.slow = time.Second
 		const n = 1000
 		for i := range n {
 			o.set(fmt.Sprintf("queue-%026d", i), o.in(-time.Hour))
 		}
-		defer running(s, updates)()
+		defer running(s)()
 		pass(time.Minute)
 		if got := o.notes(); len(got) != n || o.most != atOnce {
 			t.Errorf("%d were asked, %d at once", len(got), o.most)
@@ -448,15 +478,103 @@ func TestScheduler_boundsWhatIsUnderWay(t *testing.T) {
 
 func TestScheduler_stopsWhenItIsAsked(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(o *office, s *Scheduler, updates chan *message.Message) {
+	bubble(t, func(o *office, s *Scheduler) {
 		o.slow = time.Minute
 		o.fail = func(string) error { return errors.New("stopped") }
 		o.set(a, o.in(0))
-		stop := running(s, updates)
+		stop := running(s)
 		synctest.Wait()
 		stop()
 		if o.under != 0 {
 			t.Error("it did not wait for what was under way")
+		}
+	})
+}
+
+// Whatever it is told and in whatever order, by the read models and by its own Advance,
+// what it holds is the newest wake of each stream that comes within the horizon.
+func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		o := newOffice()
+		now := o.begins
+		clock := func() time.Time { return now }
+		s := New(o, o, clock, zerolog.Nop())
+		s.Begin()
+		streams := []string{a, b, c}
+		shown := map[string]domain.Wake{}  // as the read models have it
+		newest := map[string]domain.Wake{} // of that and of what the scheduler's Advance has led to
+		history := map[string][]domain.Wake{}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			stream := rapid.SampledFrom(streams).Draw(t, "stream")
+			log := history[stream]
+			event := func() domain.Wake {
+				var at domain.Instant
+				if ms := rapid.SampledFrom([]int{-1, 0, 1, 40, 30_000, 59_000, 61_000, 3_600_000}).Draw(t, "wake in"); ms >= 0 {
+					at = domain.InstantOf(now).Add(time.Duration(ms) * time.Millisecond)
+				}
+				w := domain.Wake{Stream: stream, Revision: domain.Revision(len(log)), At: at}
+				log = append(log, w)
+				history[stream] = log
+				return w
+			}
+			switch rapid.IntRange(0, 4).Draw(t, "what") {
+			case 0: // somebody appends
+				event()
+			case 1: // the read models show some of it
+				from := int(shown[stream].Revision)
+				if len(log) == 0 {
+					continue
+				}
+				w := log[rapid.IntRange(from, len(log)-1).Draw(t, "shown")]
+				shown[stream] = w
+				o.mu.Lock()
+				o.tell(w)
+				o.mu.Unlock()
+				s.learnNew()
+			case 2: // Advance is sent to what is due
+				s.mu.Lock()
+				first, wait := s.due.first(domain.InstantOf(now))
+				if wait > 0 {
+					s.mu.Unlock()
+					continue
+				}
+				s.due.remove(first)
+				s.timers[first].advancing = true
+				s.mu.Unlock()
+				stream, log = first, history[first]
+				w := event()
+				o.mu.Lock()
+				o.unseen, o.next = true, w.At
+				o.wakes[stream] = domain.Wake{Stream: stream, Revision: w.Revision - 1}
+				o.mu.Unlock()
+				s.advance(context.Background(), stream)
+				o.mu.Lock()
+				o.wakes[stream] = shown[stream]
+				o.mu.Unlock()
+				newest[stream] = w
+			case 3:
+				now = now.Add(time.Duration(rapid.SampledFrom([]int{1, 100, 30_000}).Draw(t, "pass")) * time.Millisecond)
+			case 4:
+				s.sweep()
+			}
+			if w := shown[stream]; len(log) > 0 && w.Revision >= newest[stream].Revision && w.Stream != "" {
+				newest[stream] = w
+			}
+		}
+		s.sweep()
+		for _, stream := range streams {
+			want := newest[stream].At
+			if s.beyond(want) {
+				want = 0
+			}
+			var got domain.Instant
+			if armed, ok := s.due.at[stream]; ok {
+				got = armed.at
+			}
+			if got != want {
+				t.Fatalf("%s is armed at %s, and the newest wake is %+v; the read models have %+v", stream, got, newest[stream], shown[stream])
+			}
 		}
 	})
 }
