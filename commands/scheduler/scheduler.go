@@ -13,7 +13,6 @@
 package scheduler
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"sync"
@@ -72,8 +71,8 @@ type Scheduler struct {
 
 	mu      sync.Mutex // guards the fields below
 	timers  map[string]*timer
-	due     queue               // when each stream is sent Advance
-	ahead   queue               // when each stream is loaded, loadAhead before that
+	due     agenda              // when each stream is sent Advance
+	ahead   agenda              // when each stream is loaded, loadAhead before that
 	raced   map[string]bool     // streams whose last wake another node carried out first
 	overdue map[string]struct{} // what was due at Begin and is not done; nil before
 	started domain.Instant      // when that was
@@ -92,7 +91,7 @@ func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Lo
 	return &Scheduler{
 		deadlines: deadlines, commands: c, clock: clock, log: log,
 		slots: make(chan struct{}, atOnce), changed: make(chan struct{}, 1),
-		timers: map[string]*timer{}, due: newQueue(), ahead: newQueue(), raced: map[string]bool{},
+		timers: map[string]*timer{}, due: newAgenda(), ahead: newAgenda(), raced: map[string]bool{},
 	}
 }
 
@@ -319,81 +318,4 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	if !s.arm(t, earliest) && !newer {
 		delete(s.timers, stream)
 	}
-}
-
-// turn is when it is a stream's turn in a queue.
-type turn struct {
-	stream string
-	at     domain.Instant
-	index  int // in the heap
-}
-
-// queue has one turn of each stream in it, the earliest first.
-type queue struct {
-	at   map[string]*turn
-	heap turns
-}
-
-func newQueue() queue { return queue{at: map[string]*turn{}} }
-
-// first returns the stream whose turn is next and how long it is until then, not
-// more than sweepEvery.
-func (q *queue) first(now domain.Instant) (stream string, wait time.Duration) {
-	if len(q.heap) == 0 {
-		return "", sweepEvery
-	}
-	t := q.heap[0]
-	return t.stream, min(t.at.Time().Sub(now.Time()), sweepEvery)
-}
-
-// set has it be a stream's turn at a time.
-func (q *queue) set(stream string, at domain.Instant) {
-	t, ok := q.at[stream]
-	switch {
-	case !ok:
-		t = &turn{stream: stream, at: at}
-		q.at[stream] = t
-		heap.Push(&q.heap, t)
-	case t.at != at:
-		t.at = at
-		heap.Fix(&q.heap, t.index)
-	}
-}
-
-func (q *queue) remove(stream string) {
-	if t, ok := q.at[stream]; ok {
-		delete(q.at, stream)
-		heap.Remove(&q.heap, t.index)
-	}
-}
-
-// turns implement heap.Interface. Streams of one moment are in the order of
-// their names, that is, of their creation.
-type turns []*turn
-
-func (h turns) Len() int { return len(h) }
-
-func (h turns) Less(i, j int) bool {
-	if h[i].at != h[j].at {
-		return h[i].at < h[j].at
-	}
-	return h[i].stream < h[j].stream
-}
-
-func (h turns) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *turns) Push(x any) {
-	t := x.(*turn)
-	t.index = len(*h)
-	*h = append(*h, t)
-}
-
-func (h *turns) Pop() any {
-	old := *h
-	t := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return t
 }
