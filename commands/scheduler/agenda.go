@@ -22,7 +22,7 @@ type agenda struct {
 
 func newAgenda() agenda { return agenda{at: map[string]*appointment{}} }
 
-// first reappointments the stream of the earliest appointment and how long it is until then, at
+// first returns the stream of the earliest appointment and how long it is until then, at
 // most sweepEvery.
 func (a *agenda) first(now domain.Instant) (stream string, wait time.Duration) {
 	if len(a.heap) == 0 {
