@@ -1,5 +1,7 @@
 package queuemodel
 
+import "slices"
+
 // Refusal is why a queue refuses a request: the title of the error. It is empty when
 // the queue does not refuse.
 type Refusal string
@@ -193,16 +195,14 @@ func (q *Queue) decideFor(consumer string, to Standing, e Event, from ...Standin
 	case is == to:
 		return nil, ""
 	}
-	for _, s := range from {
-		if s == is {
-			e.Consumer, e.Entry = consumer, entry.Number
-			if len(from) > 1 {
-				e.From = is
-			}
-			return []Event{e}, ""
-		}
+	if !slices.Contains(from, is) {
+		return nil, RefusedNotPossible
 	}
-	return nil, RefusedNotPossible
+	e.Consumer, e.Entry = consumer, entry.Number
+	if e.Type == ConsumerLeft || e.Type == ConsumerDenied {
+		e.From = is
+	}
+	return []Event{e}, ""
 }
 
 // change is an update, without the fields that have the value already. It is no event

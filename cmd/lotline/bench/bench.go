@@ -148,10 +148,12 @@ func Run(ctx context.Context, o Options, p Program) (err error) {
 
 // unlessInterrupted is err, or nil after an interrupt: that is no fault.
 func unlessInterrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // runner is one run of the load generator.

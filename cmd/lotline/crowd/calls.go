@@ -45,27 +45,28 @@ var actions = map[Op]queuemodel.Action{
 
 // Call is a request and its answer.
 type Call struct {
-	ID       string // X-Request-Id
-	Op       Op
-	Node     int            // the node that got it
-	Consumer string         `json:",omitempty"`
-	Count    int64          `json:",omitempty"` // of AdmitNext
-	Key      string         `json:",omitempty"` // Idempotency-Key
-	Checked  string         `json:",omitempty"` // the token to validate
-	CloseAt  domain.Instant `json:",omitzero"`  // of an update that changes it
-	Named    string         `json:",omitempty"` // the ID of the call whose X-Position it named
+	ID       string         `json:"id"` // X-Request-Id
+	Op       Op             `json:"op"`
+	Node     int            `json:"node"` // the node that got it
+	Consumer string         `json:"consumer,omitempty"`
+	Count    int64          `json:"count,omitempty"`   // of AdmitNext
+	Key      string         `json:"key,omitempty"`     // Idempotency-Key
+	Checked  string         `json:"checked,omitempty"` // the token to validate
+	CloseAt  domain.Instant `json:"closeAt,omitzero"`  // of an update that changes it
+	Named    string         `json:"named,omitempty"`   // the ID of the call whose X-Position it named
 
-	Called, Returned time.Time
+	Called   time.Time `json:"called"`
+	Returned time.Time `json:"returned"`
 	// Late is set for a read that took as long as a node waits for the events that it
 	// has acknowledged.
-	Late     bool       `json:",omitempty"`
-	Status   int        // 0 when the call got no answer
-	Code     string     `json:",omitempty"`
-	Replayed bool       `json:",omitempty"` // the answer is marked as one to a repeated request
-	Position string     `json:",omitempty"` // X-Position
-	Shown    []Standing `json:",omitempty"`
-	Valid    bool       `json:",omitempty"` // the checked token is
-	Invalid  string     `json:",omitempty"` // why it is not
+	Late     bool       `json:"late,omitempty"`
+	Status   int        `json:"status"` // 0 when the call got no answer
+	Code     string     `json:"code,omitempty"`
+	Replayed bool       `json:"replayed,omitempty"` // the answer is marked as one to a repeated request
+	Position string     `json:"position,omitempty"` // X-Position
+	Shown    []Standing `json:"shown,omitempty"`
+	Valid    bool       `json:"valid,omitempty"`   // the checked token is
+	Invalid  string     `json:"invalid,omitempty"` // why it is not
 }
 
 // Standing is a consumer's place in the queue as an answer shows it.

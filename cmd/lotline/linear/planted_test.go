@@ -1,4 +1,4 @@
-package linear_test
+package linear
 
 import (
 	"net/http"
@@ -7,20 +7,19 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"github.com/lotline/lotline/cmd/lotline/linear"
 	"github.com/lotline/lotline/domain"
 )
 
 // story is a history in which one operation after another returns before the next is
 // called.
 type story struct {
-	linear.History
+	History
 }
 
-func (s *story) then(in linear.Input, out linear.Output) *story {
+func (s *story) then(in Input, out Output) *story {
 	in.Kind = domain.KindAuction
-	if in.Op.Reads() || in.Op == linear.Create {
-		in.IfMatch = linear.NoVersion
+	if in.Op.Reads() || in.Op == Create {
+		in.IfMatch = NoVersion
 	}
 	at := time.Duration(len(s.History)) * time.Second
 	s.Add(0, at, in, at+time.Millisecond, out)
@@ -28,27 +27,27 @@ func (s *story) then(in linear.Input, out linear.Output) *story {
 }
 
 func (s *story) create() *story {
-	return s.then(linear.Input{Op: linear.Create}, linear.Output{Status: http.StatusCreated, Object: draft("")})
+	return s.then(Input{Op: Create}, Output{Status: http.StatusCreated, Object: draft("")})
 }
 
 // put gives the object a name, if it has the version ifMatch.
 func (s *story) put(name string, ifMatch, version int64) *story {
-	return s.then(linear.Input{Op: linear.Put, Fields: map[string]string{"name": name}, IfMatch: ifMatch},
-		linear.Output{Status: http.StatusOK, Version: version, Object: draft(name)})
+	return s.then(Input{Op: Put, Fields: map[string]string{"name": name}, IfMatch: ifMatch},
+		Output{Status: http.StatusOK, Version: version, Object: draft(name)})
 }
 
 // get reads on a node that has acknowledged a version.
 func (s *story) get(name string, version, acknowledged int64) *story {
-	return s.then(linear.Input{Op: linear.Get, Acknowledged: acknowledged, Named: linear.NoVersion},
-		linear.Output{Status: http.StatusOK, Version: version, Object: draft(name)})
+	return s.then(Input{Op: Get, Acknowledged: acknowledged, Named: NoVersion},
+		Output{Status: http.StatusOK, Version: version, Object: draft(name)})
 }
 
-func draft(name string) linear.Object { return linear.Object{Status: domain.StatusDraft, Name: name} }
+func draft(name string) Object { return Object{Status: domain.StatusDraft, Name: name} }
 
 // The model refuses each mistake that is planted in a history, and nothing else.
 func TestLinear_theModelFindsWhatIsPlanted(t *testing.T) {
 	t.Parallel()
-	const always = linear.NoVersion
+	const always = NoVersion
 	for name, c := range map[string]struct {
 		nodes int
 		told  *story
