@@ -362,8 +362,8 @@ func TestQueue_doesWhatThePlainModelDoes(t *testing.T) {
 
 func FuzzQueue(f *testing.F) { f.Fuzz(rapid.MakeFuzz(playQueue)) }
 
-// TestQueue_plantedFaultsAreRefused plants a fault into each place of random logs
-// that has room for it. Whoever folds such a log is told, at that place or behind it.
+// TestQueue_plantedFaultsAreRefused plants a fault into each place of random logs that
+// has room for it. Folding such a log fails, at that place or behind it.
 func TestQueue_plantedFaultsAreRefused(t *testing.T) {
 	t.Parallel()
 	planted := map[string]int{}
@@ -430,7 +430,7 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 		if e.ByHand {
 			break
 		}
-		// Only where the pace, and not who waits since when, decided the time.
+		// Only if the pace decided the time, and not the entry of a consumer.
 		if fast := e; q.Wake() == e.At && e.At > q.Latest {
 			fast.At--
 			if fast.ExpiresAt != 0 {

@@ -2,9 +2,9 @@
 // and prints what it measured, and then checks that the engine's history agrees with
 // every answer.
 //
-// It knows an engine only by its HTTP API. It must not import the packages of the
-// engine other than for the form of keys and times, because whatever it shares with
-// the engine it cannot check. Package main passes in what starts an engine.
+// It knows an engine only by its HTTP API. It must not share any rules with the engine,
+// because it could not find the mistakes in them. Of package domain it uses the form of
+// keys and times. Package main passes in the functions that an engine needs to start.
 package bench
 
 import (

@@ -223,7 +223,7 @@ func (r *runner) admit(ctx context.Context, q *queue, rate string) error {
 }
 
 // bare starts a router that has as many routes as the API. It answers every request
-// with the engine's answer to a consumer who waits. The measured route is its first.
+// with the engine's answer to a waiting consumer. The measured route is its first.
 func (r *runner) bare(ctx context.Context, method, action string, request template) (subject, error) {
 	q, err := r.makeQueue(ctx, "")
 	if err != nil {

@@ -3,14 +3,14 @@
 // model of a queue, and counts for each claim how often it held and how often it did
 // not.
 //
-// The load generator and the check of recorded calls use it. It must not import any
-// code that decides what happens in a queue: it has to find the mistakes in that code.
+// The load generator and the check of recorded calls use it. It must not ask package
+// domain what happens in a queue, because it has to find the mistakes of that package.
+// It takes no more from there than the form of times.
 package claims
 
 import "fmt"
 
-// The claims that every history of a queue must meet, and the answers that clients
-// got.
+// The claims on the history of a queue, and on the answers that clients got about it.
 const (
 	Whole    = "the history has no gap, and each event names the hash of the one before"
 	Once     = "every acknowledged entry is in the history once"
