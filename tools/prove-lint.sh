@@ -204,6 +204,46 @@ for layer in "${layers[@]}" cmd; do
 	done
 done
 
+# The model of a queue imports nothing of ours, and only tests and checks use it.
+printf '// Package queuemodel is a dummy.\npackage queuemodel\n\n// Name is what others import.\nconst Name = "model"\n' | file domain/queuemodel/doc.go
+for package in bench claims crowd ledger linear; do
+	printf '// Package %s is a dummy.\npackage %s\n\n// Name is what others import.\nconst Name = "%s"\n' $package $package $package | file "cmd/lotline/$package/doc.go"
+done
+model=$ours/domain/queuemodel
+import domain/queuemodel/ours.go queuemodel depguard/queue-model "$ours/domain/leaf" leaf
+import domain/queuemodel/ours_test.go queuemodel_test '' "$ours/domain/leaf" leaf
+import domain/model.go domain depguard/queue-model-users "$model" queuemodel
+import domain/model_test.go domain_test '' "$model" queuemodel
+import commands/model.go commands depguard/queue-model-users "$model" queuemodel
+import cmd/lotline/model.go main depguard/queue-model-users "$model" queuemodel
+import cmd/lotline/model_test.go main_test '' "$model" queuemodel
+for package in bench claims crowd; do
+	import "cmd/lotline/$package/model.go" $package '' "$model" queuemodel
+done
+
+# A check knows domain and the claims, the ledger knows the store as well.
+for package in bench crowd linear; do
+	import "cmd/lotline/$package/claims.go" $package '' "$ours/cmd/lotline/claims" claims
+done
+for package in bench claims crowd linear; do
+	import "cmd/lotline/$package/domain.go" $package '' "$ours/domain/leaf" leaf
+	import "cmd/lotline/$package/store.go" $package depguard/checks "$ours/eventstore/leaf" leaf
+	import "cmd/lotline/$package/api_test.go" ${package}_test depguard/checks "$ours/httpapi/leaf" leaf
+done
+import cmd/lotline/ledger/domain.go ledger '' "$ours/domain/leaf" leaf
+import cmd/lotline/ledger/store.go ledger '' "$ours/eventstore/leaf" leaf
+import cmd/lotline/ledger/commands.go ledger depguard/ledger "$ours/commands/leaf" leaf
+
+# The checks that are for tests stay out of the program, and so do their libraries.
+for package in crowd ledger linear; do
+	import "cmd/lotline/uses_$package.go" main depguard/checks-in-tests "$ours/cmd/lotline/$package" $package
+	import "cmd/lotline/uses_${package}_test.go" main_test '' "$ours/cmd/lotline/$package" $package
+done
+import cmd/lotline/linear/search.go linear '' github.com/anishathalye/porcupine porcupine
+import cmd/lotline/crowd/search.go crowd depguard/tests-only github.com/anishathalye/porcupine porcupine
+import cmd/lotline/ledger/client.go ledger '' "$client" esdb
+import cmd/lotline/crowd/client.go crowd depguard/eventstore-client "$client" esdb
+
 # What is not a layer puts nothing together.
 import examples/ours.go examples depguard/elsewhere "$ours/domain" domain
 import examples/ours_test.go examples_test depguard/elsewhere "$ours/domain/leaf" leaf

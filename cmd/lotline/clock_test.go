@@ -25,7 +25,7 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.ledger.wrong = by
+		p.ledger.Wrong = by
 	}
 	set(0)
 	p.embedded(clockFile + "=" + wrong)
@@ -45,8 +45,8 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	var steps []*deed
 	for _, path := range byHand {
 		d := p.deed("updated", "POST", path+"/open", "")
-		if r := p.do(0, d); r.status != 200 {
-			t.Fatalf("%d %s", r.status, r.body)
+		if r := p.do(0, d); r.Status != 200 {
+			t.Fatalf("%d %s", r.Status, r.Body)
 		}
 		steps = append(steps, d)
 	}
@@ -56,17 +56,17 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 		times++
 		for _, paths := range [][]string{early, soon, late, byHand} {
 			for _, path := range paths {
-				if r := p.do(0, p.deed("updated", "PUT", path, body(`{"name":"for the %dth time"}`, times))); r.status != 200 && r.status != 409 {
-					t.Errorf("%d %s", r.status, r.body)
+				if r := p.do(0, p.deed("updated", "PUT", path, body(`{"name":"for the %dth time"}`, times))); r.Status != 200 && r.Status != 409 {
+					t.Errorf("%d %s", r.Status, r.Body)
 				}
 			}
 		}
 		for _, d := range steps {
-			r, err := d.send(p.http, p.nodes[0])
+			r, err := d.Send(p.http, p.nodes[0].url, testSecretKey)
 			if err != nil {
 				t.Fatal(err)
 			}
-			d.again = append(d.again, *r)
+			d.Again = append(d.Again, *r)
 		}
 	}
 	statuses := func(paths ...[]string) (all []string) {
@@ -98,8 +98,8 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	set(2 * time.Hour)
 	// The first command, or timer, does all that is due first.
 	for n, path := range append(soon[:4:4], late[:4]...) {
-		if r := p.do(0, p.deed("updated", "PUT", path, body(`{"name":"too late %d"}`, n))); r.status != 409 {
-			t.Errorf("%d %s", r.status, r.body)
+		if r := p.do(0, p.deed("updated", "PUT", path, body(`{"name":"too late %d"}`, n))); r.Status != 409 {
+			t.Errorf("%d %s", r.Status, r.Body)
 		}
 	}
 	schedule(1, in(7_300_000), in(9_000_000)) // the scheduler looks again

@@ -113,8 +113,8 @@ func (p *processes) fullDisk(fill, free func()) {
 	eventually(t, "it is ready", func() bool { return e.call("GET", "/readyz", "", "").status == 200 })
 	finish()
 	eventually(t, "what came due meanwhile is done", func() bool {
-		p.ledger.readLog()
-		return p.ledger.opened(paths) == len(paths)
+		p.ledger.ReadLog()
+		return opened(p.ledger, paths) == len(paths)
 	})
 	p.check()
 	e.kill()
@@ -147,8 +147,8 @@ func TestDisk_readModelsThatCannotBeWrittenStopNothing(t *testing.T) {
 		e.must(200, "GET", path, testSecretKey, "")
 	}
 	eventually(t, "it says so", func() bool { return strings.Count(e.stderr.String(), "views were not written") > 1 })
-	if r := p.do(0, p.deed("updated", "PUT", path, `{"name":"still here"}`)); r.status != 200 {
-		t.Errorf("%d %s", r.status, r.body)
+	if r := p.do(0, p.deed("updated", "PUT", path, `{"name":"still here"}`)); r.Status != 200 {
+		t.Errorf("%d %s", r.Status, r.Body)
 	}
 	e.must(200, "GET", "/readyz", "", "")
 	before := written()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/cmd/lotline/ledger"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/projections"
 )
@@ -98,7 +99,7 @@ type killed struct {
 	t       *testing.T
 	dir     string
 	rng     *rand.Rand
-	ledger  *ledger
+	ledger  *ledger.Ledger
 	clients []*client
 	shared  *shelf
 	engine  *engine
@@ -143,7 +144,7 @@ func (k *killed) round() {
 		c.rng = rand.New(rand.NewPCG(k.rng.Uint64(), 0))
 		writing.Go(func() {
 			for d := c.first(); c.try(d); d = c.next() {
-				if d.reply.status < 300 && acknowledged.Add(1) == target {
+				if d.Reply.Status < 300 && acknowledged.Add(1) == target {
 					close(enough)
 				}
 			}
@@ -196,10 +197,10 @@ func (k *killed) compare() {
 	for _, c := range k.clients {
 		asking.Go(func() {
 			if c.keyed != nil {
-				if r, err := c.keyed.send(c.http, c.engine); err != nil {
+				if r, err := c.keyed.Send(c.http, c.engine.url, testSecretKey); err != nil {
 					k.t.Error(err)
 				} else {
-					c.keyed.again = append(c.keyed.again, *r)
+					c.keyed.Again = append(c.keyed.Again, *r)
 				}
 				c.keyed = nil
 			}
@@ -210,7 +211,7 @@ func (k *killed) compare() {
 		})
 	}
 	asking.Wait()
-	k.ledger.check(k.engine)
+	k.ledger.Check(k.engine)
 	if k.t.Failed() {
 		k.t.FailNow()
 	}
@@ -222,15 +223,15 @@ func (k *killed) settle() {
 	k.t.Helper()
 	k.start()
 	k.compare()
-	k.ledger.untilQuiet()
+	k.ledger.UntilQuiet()
 	var objects []string
-	for stream, s := range k.ledger.distributions() {
-		k.ledger.checkObject(k.engine, stream)
-		if !s.deleted() {
-			objects = append(objects, fmt.Sprint(answer{body: []byte(s.rows[len(s.rows)-1])}.object(k.t)))
+	for stream, s := range k.ledger.Distributions() {
+		k.ledger.CheckObject(k.engine, stream)
+		if !s.Deleted() {
+			objects = append(objects, fmt.Sprint(answer{body: []byte(s.Rows[len(s.Rows)-1])}.object(k.t)))
 		}
 	}
-	k.ledger.checkUnchanged()
+	k.ledger.CheckUnchanged()
 	before := k.everything()
 	for order, listed := range before {
 		if slices.Sort(objects); !slices.Equal(slices.Sorted(slices.Values(listed)), objects) {
@@ -354,11 +355,11 @@ var collections = []string{"/api/v1/queues", "/api/v1/draws", "/api/v1/auctions"
 
 func (c *client) deed(effect, method, path, body string) *deed {
 	c.count++
-	d := &deed{client: c.name, id: fmt.Sprintf("%s-%d", c.name, c.count), method: method, path: path, body: body, effect: effect}
+	d := &deed{Client: c.name, ID: fmt.Sprintf("%s-%d", c.name, c.count), Method: method, Path: path, Body: body, Effect: effect}
 	if method == "POST" && (effect != "created" || c.rng.IntN(4) > 0) {
-		d.key = "key-" + d.id
+		d.Key = "key-" + d.ID
 	}
-	c.ledger.add(d)
+	c.ledger.Add(d)
 	return d
 }
 
@@ -392,7 +393,7 @@ func (c *client) next() *deed {
 		return c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d"}`, c.name, c.count))
 	case n < 68:
 		d := c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d, if still the same"}`, c.name, c.count))
-		d.ifMatch = o.etag
+		d.IfMatch = o.etag
 		return d
 	case n < 75:
 		return c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d","closeAt":%q}`, c.name, c.count, in(20+c.rng.IntN(400))))
@@ -439,42 +440,42 @@ func (c *client) create() *deed {
 // mayRepeat reports whether a request may be made again without doing more than
 // the first time. Without a key an update of what others change as well may.
 func (c *client) mayRepeat(d *deed) bool {
-	own := slices.ContainsFunc(c.own, func(o object) bool { return o.path == d.path })
-	return d.key != "" || d.ifMatch != "" || d.method == "DELETE" || d.effect == "entropy.supplied" || own
+	own := slices.ContainsFunc(c.own, func(o object) bool { return o.path == d.Path })
+	return d.Key != "" || d.IfMatch != "" || d.Method == http.MethodDelete || d.Effect == "entropy.supplied" || own
 }
 
 // try makes a request and takes in the answer. It reports whether there was one.
 func (c *client) try(d *deed) bool {
-	r, err := d.send(c.http, c.engine)
+	r, err := d.Send(c.http, c.engine.url, testSecretKey)
 	if err != nil {
 		c.open = d
 		return false
 	}
-	d.reply = r
-	path := strings.TrimSuffix(d.path, "/entropy")
+	d.Reply = r
+	path := strings.TrimSuffix(d.Path, "/entropy")
 	for _, step := range []string{"/open", "/close", "/draw", "/settle"} {
 		path = strings.TrimSuffix(path, step)
 	}
 	switch {
-	case r.status == 201 && strings.Contains(d.body, `"shared"`):
-		c.shared.put(object{r.location, r.etag})
-	case r.status == 201:
-		c.own = append(c.own, object{r.location, r.etag})
-	case r.status == 200:
+	case r.Status == 201 && strings.Contains(d.Body, `"shared"`):
+		c.shared.put(object{r.Location, r.ETag})
+	case r.Status == 201:
+		c.own = append(c.own, object{r.Location, r.ETag})
+	case r.Status == 200:
 		if i := slices.IndexFunc(c.own, func(o object) bool { return o.path == path }); i >= 0 {
-			c.own[i].etag = r.etag
+			c.own[i].etag = r.ETag
 		} else {
-			c.shared.put(object{path, r.etag})
+			c.shared.put(object{path, r.ETag})
 		}
 	}
-	if r.status >= 400 {
+	if r.Status >= 400 {
 		// What cannot be changed any more is of little use here.
-		c.own = slices.DeleteFunc(c.own, func(o object) bool { return o.path == path && r.status != 412 })
+		c.own = slices.DeleteFunc(c.own, func(o object) bool { return o.path == path && r.Status != 412 })
 	}
 	if len(c.own) > 10 {
 		c.own = c.own[1:]
 	}
-	if r.status < 300 && d.key != "" {
+	if r.Status < 300 && d.Key != "" {
 		c.keyed = d
 	}
 	return true
@@ -511,35 +512,35 @@ func (a *tally) add(k *killed) {
 	for end, n := range k.ends {
 		a.ends[end] += n
 	}
-	for _, d := range k.ledger.deeds {
+	for _, d := range k.ledger.Requests() {
 		a.asked++
 		switch {
-		case d.reply != nil && d.reply.status < 300:
+		case d.Reply != nil && d.Reply.Status < 300:
 			a.done++
-		case d.reply != nil:
+		case d.Reply != nil:
 			a.refused++
 		}
-		if d.reply == nil || d.reply.attempt > 1 {
-			a.open[k.ledger.fate(d)]++
+		if d.Reply == nil || d.Reply.Attempt > 1 {
+			a.open[fate(k.ledger, d)]++
 		}
 	}
-	a.events += len(k.ledger.events)
+	a.events += k.ledger.Events()
 	a.recoveries = append(a.recoveries, k.recoveries...)
 }
 
 // fate is what became of a request whose first attempt was not answered.
-func (l *ledger) fate(d *deed) string {
-	first := len(l.caused[d.requestID(1)]) > 0
+func fate(l *ledger.Ledger, d *deed) string {
+	first := l.Caused(d, 1)
 	switch {
-	case d.reply == nil && first:
+	case d.Reply == nil && first:
 		return "done, not asked again"
-	case d.reply == nil:
+	case d.Reply == nil:
 		return "not done, not asked again"
-	case first && d.reply.status < 300:
+	case first && d.Reply.Status < 300:
 		return "done, and acknowledged to the repeat"
 	case first:
 		return "done, and the repeat refused for it"
-	case d.reply.status < 300:
+	case d.Reply.Status < 300:
 		return "not done, done by the repeat"
 	}
 	return "not done, and the repeat refused"

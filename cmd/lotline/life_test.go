@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 
+	"github.com/lotline/lotline/cmd/lotline/ledger"
 	"github.com/lotline/lotline/domain"
 )
 
@@ -30,13 +30,7 @@ func officialClient(t testing.TB, dir string) *esdb.Client {
 
 func dialSocket(t testing.TB, dir string) *esdb.Client {
 	t.Helper()
-	config, err := esdb.ParseConnectionString("esdb://localhost?tls=false")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.Address = "unix:" + filepath.Join(dir, socketFile)
-	config.Logger = esdb.NoopLogging()
-	c, err := esdb.NewClient(config)
+	c, err := ledger.Dial(filepath.Join(dir, socketFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +62,7 @@ func eventsOf(t testing.TB, c *esdb.Client, id string) []*esdb.RecordedEvent {
 func lines(events []*esdb.RecordedEvent) []string {
 	var out []string
 	for _, e := range events {
-		out = append(out, fmt.Sprint(e.EventNumber, " ", e.EventType, " ", e.EventID, " ", e.Position, " ", e.CreatedDate, " ", string(e.Data), " ", string(e.UserMetadata)))
+		out = append(out, ledger.Line(e))
 	}
 	return out
 }

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lotline/lotline/cmd/lotline/ledger"
 )
 
 // outageVariable is how long the store is away, as `make outage` sets it.
@@ -26,7 +28,7 @@ type processes struct {
 	store  *engine
 	nodes  []*engine
 	http   *http.Client
-	ledger *ledger
+	ledger *ledger.Ledger
 	count  atomic.Int64
 }
 
@@ -67,63 +69,63 @@ func (p *processes) nodeIn(dir string, env ...string) *engine {
 
 func (p *processes) deed(effect, method, path, body string) *deed {
 	n := p.count.Add(1)
-	d := &deed{client: fmt.Sprint("nobody's ", n), id: fmt.Sprint("n-", n), method: method, path: path, body: body, effect: effect}
+	d := &deed{Client: fmt.Sprint("nobody's ", n), ID: fmt.Sprint("n-", n), Method: method, Path: path, Body: body, Effect: effect}
 	if method == "POST" {
-		d.key = "key-" + d.id
+		d.Key = "key-" + d.ID
 	}
-	p.ledger.add(d)
+	p.ledger.Add(d)
 	return d
 }
 
 // do has a deed done by a node, which has to answer.
 func (p *processes) do(node int, d *deed) *reply {
-	r, err := d.send(p.http, p.nodes[node])
+	r, err := d.Send(p.http, p.nodes[node].url, testSecretKey)
 	if err != nil {
 		p.t.Error(err)
 		return &reply{}
 	}
-	d.reply = r
+	d.Reply = r
 	return r
 }
 
 func (p *processes) create(node int, collection, fields string) string {
 	p.t.Helper()
 	r := p.do(node, p.deed("created", "POST", collection, `{"sequenceId":"s"`+fields+`}`))
-	if r.status != 201 {
-		p.t.Fatalf("%d %s", r.status, r.body)
+	if r.Status != 201 {
+		p.t.Fatalf("%d %s", r.Status, r.Body)
 	}
-	return r.location
+	return r.Location
 }
 
 // tryCreate asks a node for a queue, and returns the status of the answer.
 func (p *processes) tryCreate(node int) int {
 	p.t.Helper()
 	d := p.deed("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
-	r, err := d.send(p.http, p.nodes[node])
+	r, err := d.Send(p.http, p.nodes[node].url, testSecretKey)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if r.status == 503 {
-		d.denied = append(d.denied, *r)
+	if r.Status == 503 {
+		d.Denied = append(d.Denied, *r)
 	} else {
-		d.reply = r
+		d.Reply = r
 	}
-	return r.status
+	return r.Status
 }
 
 // check compares all of the log with what was said, and with both nodes.
 func (p *processes) check() {
 	p.t.Helper()
-	p.ledger.untilQuiet()
+	p.ledger.UntilQuiet()
 	for _, e := range p.nodes {
 		if e.cmd.ProcessState == nil {
-			for stream := range p.ledger.distributions() {
-				p.ledger.checkObject(e, stream)
+			for stream := range p.ledger.Distributions() {
+				p.ledger.CheckObject(e, stream)
 			}
-			p.ledger.check(e)
+			p.ledger.Check(e)
 		}
 	}
-	p.ledger.checkUnchanged()
+	p.ledger.CheckUnchanged()
 }
 
 // ends are what each kind needs to have beside its sequenceId.
@@ -146,24 +148,24 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 	same := func(d *deed, status int) (location string) {
 		t.Helper()
 		var replies [2]*reply
-		d.attempts = 2
+		d.Attempts = 2
 		both(func(i int) {
 			var err error
-			if replies[i], err = d.attempt(i+1, p.http, p.nodes[i]); err != nil {
+			if replies[i], err = d.SendAttempt(i+1, p.http, p.nodes[i].url, testSecretKey); err != nil {
 				t.Error(err)
 			}
 		})
 		if t.Failed() {
 			t.FailNow()
 		}
-		if replies[0].replayed {
+		if replies[0].Replayed {
 			slices.Reverse(replies[:])
 		}
-		d.reply, d.again = replies[0], []reply{*replies[1]}
-		if d.reply.status != status {
-			t.Fatalf("%d %s", d.reply.status, d.reply.body)
+		d.Reply, d.Again = replies[0], []reply{*replies[1]}
+		if d.Reply.Status != status {
+			t.Fatalf("%d %s", d.Reply.Status, d.Reply.Body)
 		}
-		return d.reply.location
+		return d.Reply.Location
 	}
 	for range 20 {
 		for _, collection := range collections {
@@ -177,18 +179,18 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 			tag := p.nodes[0].must(200, "GET", path, testSecretKey, "").header.Get("ETag")
 			both(func(i int) {
 				d := p.deed("updated", "PUT", path, body(`{"name":"of %d"}`, i))
-				d.ifMatch = tag
+				d.IfMatch = tag
 				updates[i] = p.do(i, d)
 			})
-			if got := []int{updates[0].status, updates[1].status}; !slices.Equal(got, []int{200, 412}) && !slices.Equal(got, []int{412, 200}) {
+			if got := []int{updates[0].Status, updates[1].Status}; !slices.Equal(got, []int{200, 412}) && !slices.Equal(got, []int{412, 200}) {
 				t.Errorf("two updates of one state: %v", got)
 			}
 
 			// What was written at one node is read at the other.
 			a := p.do(0, p.deed("updated", "PUT", path, body(`{"name":%q}`, in(0))))
-			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.position)
-			if a.body != string(b.body) {
-				t.Errorf("written\n%s\nand read\n%s", a.body, b.body)
+			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.Position)
+			if a.Body != string(b.body) {
+				t.Errorf("written\n%s\nand read\n%s", a.Body, b.body)
 			}
 
 			// An update against the close: it comes before it, or not at all.
@@ -205,9 +207,9 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 			var won [2]int
 			both(func(i int) {
 				if i == 0 {
-					won[0] = p.do(0, p.deed("deleted", "DELETE", other, "")).status
+					won[0] = p.do(0, p.deed("deleted", "DELETE", other, "")).Status
 				} else {
-					won[1] = p.do(1, p.deed("updated", "POST", other+"/open", "")).status
+					won[1] = p.do(1, p.deed("updated", "POST", other+"/open", "")).Status
 				}
 			})
 			if won != [2]int{204, 404} && won != [2]int{409, 200} {
@@ -234,8 +236,8 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 	}
 	p.nodes[0].kill()
 	for _, path := range paths {
-		if r := p.do(1, p.deed("updated", "PUT", path, `{"name":"by the other"}`)); r.status != 200 && r.status != 409 {
-			t.Errorf("%d %s", r.status, r.body)
+		if r := p.do(1, p.deed("updated", "PUT", path, `{"name":"by the other"}`)); r.Status != 200 && r.Status != 409 {
+			t.Errorf("%d %s", r.Status, r.Body)
 		}
 	}
 	p.check()
@@ -388,8 +390,8 @@ func (p *processes) outage(stop, start func()) {
 	}
 	finish()
 	p.check()
-	if opened := p.ledger.opened(paths); opened != len(paths) {
-		t.Errorf("%d of %d opened", opened, len(paths))
+	if n := opened(p.ledger, paths); n != len(paths) {
+		t.Errorf("%d of %d opened", n, len(paths))
 	}
 	slices.Sort(reads)
 	t.Logf("the slowest of 128 writes was answered after %s; reads: p50 %s, at most %s",
@@ -412,20 +414,20 @@ func (p *processes) crowd(shared []string) func() (slowest time.Duration, taken 
 		}
 		waiting.Go(func() {
 			asked := time.Now()
-			r, err := d.send(p.http, p.nodes[i%len(p.nodes)])
+			r, err := d.Send(p.http, p.nodes[i%len(p.nodes)].url, testSecretKey)
 			took[i] = time.Since(asked)
 			if err != nil {
 				p.t.Error(err)
 				return
 			}
-			if r.status < 300 {
-				d.reply = r
+			if r.Status < 300 {
+				d.Reply = r
 				done.Add(1)
 				return
 			}
-			d.denied = append(d.denied, *r)
-			if r.status != 503 || r.retryAfter == "" || took[i] > answerWithin {
-				p.t.Errorf("a write is answered after %s with %d %s", took[i], r.status, r.body)
+			d.Denied = append(d.Denied, *r)
+			if r.Status != 503 || r.RetryAfter == "" || took[i] > answerWithin {
+				p.t.Errorf("a write is answered after %s with %d %s", took[i], r.Status, r.Body)
 			}
 		})
 	}
@@ -465,38 +467,38 @@ func (p *processes) persist(c int, pause time.Duration, over <-chan struct{}) {
 		d := p.deed("updated", "PUT", own, body(`{"name":"%d of %d"}`, n, c))
 		switch {
 		case own == "":
-			d.effect, d.method, d.path, d.body, d.key = "created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`, "key-"+d.id
+			d.Effect, d.Method, d.Path, d.Body, d.Key = "created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`, "key-"+d.ID
 		case n%5 == 4:
-			d.effect, d.method, d.path, d.body, d.key = "updated", "POST", own+"/open", "", "key-"+d.id
+			d.Effect, d.Method, d.Path, d.Body, d.Key = "updated", "POST", own+"/open", "", "key-"+d.ID
 		}
-		for d.reply == nil {
-			r, err := d.send(p.http, p.nodes[(c+n+d.attempts)%len(p.nodes)])
+		for d.Reply == nil {
+			r, err := d.Send(p.http, p.nodes[(c+n+d.Attempts)%len(p.nodes)].url, testSecretKey)
 			switch {
 			case err != nil:
 				p.t.Error(err)
 				return
-			case r.status == 503 && p.t.Failed():
+			case r.Status == 503 && p.t.Failed():
 				return
-			case r.status == 503:
-				d.denied = append(d.denied, *r)
+			case r.Status == 503:
+				d.Denied = append(d.Denied, *r)
 				<-time.After(100 * time.Millisecond)
 			default:
-				d.reply = r
+				d.Reply = r
 			}
 		}
-		if d.effect == "created" {
-			own = d.reply.location
-		} else if d.key != "" {
+		if d.Effect == "created" {
+			own = d.Reply.Location
+		} else if d.Key != "" {
 			own = "" // an open one cannot be opened again
 		}
 	}
 }
 
 // opened counts the objects whose opening is in the log.
-func (l *ledger) opened(paths []string) (n int) {
+func opened(l *ledger.Ledger, paths []string) (n int) {
 	for _, path := range paths {
-		for stream, s := range l.streams {
-			if strings.HasSuffix(stream, strings.SplitN(filepath.Base(path), "_", 2)[1]) && strings.Contains(strings.Join(s.rows, ""), `"OPEN"`) {
+		for stream, s := range l.Distributions() {
+			if strings.HasSuffix(stream, strings.SplitN(filepath.Base(path), "_", 2)[1]) && strings.Contains(strings.Join(s.Rows, ""), `"OPEN"`) {
 				n++
 			}
 		}

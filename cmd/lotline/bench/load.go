@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -11,13 +11,14 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// newLatencies counts durations of 1 µs to 10 minutes, to three digits.
+// newLatencies returns a histogram of durations from 1 µs to 10 minutes, to three
+// digits.
 func newLatencies() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3)
 }
 
-// record counts a duration. One beyond the range counts as the longest: it must not
-// be missing just because it is the worst.
+// record counts a duration. A duration beyond the range counts as the longest of the
+// range: the worst latency must not be missing.
 func record(h *hdrhistogram.Histogram, d time.Duration) {
 	within := min(max(h.LowestTrackableValue(), d.Microseconds()), h.HighestTrackableValue())
 	if err := h.RecordValue(within); err != nil {
@@ -25,41 +26,42 @@ func record(h *hdrhistogram.Histogram, d time.Duration) {
 	}
 }
 
-// benchError is an answer that is not as it should be. Faults of the same text are
+// answerError says why an answer is not as it should be. Errors with the same text are
 // counted together.
-type benchError string
+type answerError string
 
-func (f benchError) Error() string { return string(f) }
+func (e answerError) Error() string { return string(e) }
 
-// benchLoad is what is asked of a server, and how fast.
-type benchLoad struct {
-	clients []*benchClient
-	// rate is how many requests are started in a second, whether those before them
-	// are answered or not; 0: each connection asks again when it is answered.
+// load is what the generator asks of a server, and how fast.
+type load struct {
+	clients []*client
+	// rate is the number of requests that are due in a second, whether those before
+	// them are answered or not. With 0 each connection sends the next request when it
+	// has the answer to the one before.
 	rate float64
-	// It ends after this time, or this many requests if that is not 0.
+	// The load ends after this time, or after this many requests unless that is 0.
 	lasts time.Duration
 	most  int64
-	// do asks for the n-th time, on the connection of the caller w.
+	// do sends the n-th request on the connection of caller w.
 	do func(w int, n int64) error
-	// asked counts how often do was called, here and in other loads that share it.
+	// asked counts the calls of do, together with other loads that share it.
 	asked *atomic.Int64
 }
 
-// benchMeasured is what a load met with.
-type benchMeasured struct {
+// measured is the result of a load.
+type measured struct {
 	took      time.Duration
-	latencies *hdrhistogram.Histogram // in µs; of what was answered as it should be
+	latencies *hdrhistogram.Histogram // in µs; of the answers that were as they should be
 	faults    map[string]int64
 	generator time.Duration // CPU
-	server    time.Duration // CPU, until it had nothing more to do
+	server    time.Duration // CPU, until it was idle again
 }
 
-func newBenchMeasured() *benchMeasured {
-	return &benchMeasured{latencies: newLatencies(), faults: map[string]int64{}}
+func newMeasured() *measured {
+	return &measured{latencies: newLatencies(), faults: map[string]int64{}}
 }
 
-func (m *benchMeasured) add(o *benchMeasured) {
+func (m *measured) add(o *measured) {
 	m.took += o.took
 	m.latencies.Merge(o.latencies)
 	for k, n := range o.faults {
@@ -69,25 +71,25 @@ func (m *benchMeasured) add(o *benchMeasured) {
 	m.server += o.server
 }
 
-func (m *benchMeasured) perSecond() float64 {
+func (m *measured) perSecond() float64 {
 	if m.took == 0 {
 		return 0
 	}
 	return float64(m.latencies.TotalCount()) / m.took.Seconds()
 }
 
-// run puts the load on the server. A latency counts from when the request should
-// have been started: with a rate, one that has to wait for a connection because the
-// server is slow is late from the beginning.
-func (l *benchLoad) run(ctx context.Context) *benchMeasured {
-	each := make([]*benchMeasured, len(l.clients))
+// run puts the load on the server. A latency counts from the time at which the request
+// was due. With a rate, a request that has to wait for a connection because the server
+// is slow is late from the beginning.
+func (l *load) run(ctx context.Context) *measured {
+	each := make([]*measured, len(l.clients))
 	before := generatorCPU()
 	started := time.Now()
 	end := started.Add(l.lasts)
 	var due, under atomic.Int64
 	var all sync.WaitGroup
 	for w := range l.clients {
-		each[w] = newBenchMeasured()
+		each[w] = newMeasured()
 		all.Go(func() {
 			m := each[w]
 			for ctx.Err() == nil {
@@ -103,13 +105,12 @@ func (l *benchLoad) run(ctx context.Context) *benchMeasured {
 					m.faults[err.Error()]++
 					continue
 				}
-				// Nothing takes longer than the histogram has room for.
 				record(m.latencies, time.Since(at))
 			}
 		})
 	}
 	all.Wait()
-	sum := newBenchMeasured()
+	sum := newMeasured()
 	for _, m := range each {
 		sum.add(m)
 	}
@@ -117,7 +118,7 @@ func (l *benchLoad) run(ctx context.Context) *benchMeasured {
 	return sum
 }
 
-// sleepUntil reports false when ctx ended before.
+// sleepUntil waits until a time. It reports false when ctx ended before.
 func sleepUntil(ctx context.Context, t time.Time) bool {
 	d := time.Until(t)
 	if d <= 0 {
@@ -133,7 +134,7 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	}
 }
 
-// generatorCPU is what this process has used so far.
+// generatorCPU is the CPU time that this process has used so far.
 func generatorCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -142,7 +143,7 @@ func generatorCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// statusFault says what a status means that was not hoped for.
+// statusFault is the error for an answer with another status than expected.
 func statusFault(status int, body []byte) error {
-	return benchError(fmt.Sprintf("%d %s", status, benchText(body, `"error":"`)))
+	return answerError(fmt.Sprintf("%d %s", status, textAfter(body, `"error":"`)))
 }

@@ -1,30 +1,35 @@
-package main
+package ledger
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
+	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore"
+	"github.com/lotline/lotline/eventstore/embedded"
 )
 
-// A ledger that is content with everything shows nothing. Each of these is what an
-// honest engine left behind, with one mistake in it.
+// A ledger reports each mistake that is planted in honest evidence, and nothing without
+// one.
 func TestLedger_findsWhatIsPlanted(t *testing.T) {
 	t.Parallel()
-	honest := newEvidence(t)
-	if said := honest.clone().judge(t); len(said) > 0 {
+	if said := honest(t).judge(t); len(said) > 0 {
 		t.Fatalf("nothing is wrong, and it says %q", said)
 	}
 	for name, c := range map[string]struct {
@@ -44,14 +49,14 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 			e.drop("n-8/1", "claim.made")
 		}, "and []: n-8 "},
 		"an acknowledged update was another event": {func(e *evidence) {
-			e.deed("n-3").effect = "deleted"
+			e.request("n-3").Effect = "deleted"
 		}, "acknowledged, and the log has [{{queue-"},
 		"an update is done twice": {func(e *evidence) {
 			e.updateAgain("n-3/1")
 		}, "queue.updated 10}] and []: n-3 "},
 		"a repeat is carried out again": {func(e *evidence) {
-			d := e.deed("n-3")
-			d.attempts, d.again = 2, []reply{*d.reply}
+			d := e.request("n-3")
+			d.Attempts, d.Again = 2, []Reply{*d.Reply}
 			e.updateAgain("n-3/2")
 		}, "done by attempt 1 and by attempt 2: n-3 "},
 		"a creation is claimed twice": {func(e *evidence) {
@@ -75,47 +80,47 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 			e.change("n-8/1", "claim.made", `"requestId":"n-8/1"`, `"requestId":"n-4/1"`)
 		}, "refused, and yet caused [] and [{{claim-"},
 		"what was said not to have been written was": {func(e *evidence) {
-			e.deed("n-7").denied[0].body = `{"code":"EVENT_STORE_UNAVAILABLE"}`
+			e.request("n-7").Denied[0].Body = `{"code":"EVENT_STORE_UNAVAILABLE"}`
 		}, "EVENT_STORE_UNAVAILABLE\"} was told in attempt 1"},
 		"what came back was done in the other order": {func(e *evidence) {
 			e.move("n-3/1", "queue.updated", e.find("n-6/1", "auction.updated"))
 		}, "before what its client did first: n-5 "},
 		"an If-Match is passed over": {func(e *evidence) {
-			e.deed("n-3").ifMatch = `"5"`
+			e.request("n-3").IfMatch = `"5"`
 		}, "carried out at 1: n-3 "},
 
 		// What was answered.
 		"another body": {func(e *evidence) {
-			r := e.deed("n-3").reply
-			r.body = strings.Replace(r.body, "renamed", "misnamed", 1)
+			r := e.request("n-3").Reply
+			r.Body = strings.Replace(r.Body, "renamed", "misnamed", 1)
 		}, `"1" is not in the log, which has `},
-		"an older ETag":       {func(e *evidence) { e.deed("n-3").reply.etag = `"0"` }, `"0" is not in the log, which has `},
-		"a later ETag":        {func(e *evidence) { e.deed("n-3").reply.etag = `"2"` }, `"2" is not in the log, which has `},
-		"an ETag of nothing":  {func(e *evidence) { e.deed("n-3").reply.etag = `"99"` }, `"99" is not in the log, which has `},
-		"no ETag":             {func(e *evidence) { e.deed("n-3").reply.etag = "" }, ` is not in the log, which has `},
-		"another's location":  {func(e *evidence) { e.deed("n-1").reply.location = e.deed("n-5").reply.location }, "it stands in queue-"},
-		"another's path":      {func(e *evidence) { e.deed("n-3").path = e.deed("n-5").reply.location }, "it stands in queue-"},
-		"a fault":             {func(e *evidence) { e.deed("n-4").reply.status = 500 }, "a fault: n-4 "},
-		"an unmarked replay":  {func(e *evidence) { e.deed("n-7").reply.replayed = false }, "done by attempt 1: n-7 "},
-		"no replay is marked": {func(e *evidence) { e.deed("n-1").reply.replayed = true }, "done by attempt 1: n-1 "},
+		"an older ETag":       {func(e *evidence) { e.request("n-3").Reply.ETag = `"0"` }, `"0" is not in the log, which has `},
+		"a later ETag":        {func(e *evidence) { e.request("n-3").Reply.ETag = `"2"` }, `"2" is not in the log, which has `},
+		"an ETag of nothing":  {func(e *evidence) { e.request("n-3").Reply.ETag = `"99"` }, `"99" is not in the log, which has `},
+		"no ETag":             {func(e *evidence) { e.request("n-3").Reply.ETag = "" }, ` is not in the log, which has `},
+		"another's location":  {func(e *evidence) { e.request("n-1").Reply.Location = e.request("n-5").Reply.Location }, "it stands in queue-"},
+		"another's path":      {func(e *evidence) { e.request("n-3").Path = e.request("n-5").Reply.Location }, "it stands in queue-"},
+		"a fault":             {func(e *evidence) { e.request("n-4").Reply.Status = 500 }, "a fault: n-4 "},
+		"an unmarked replay":  {func(e *evidence) { e.request("n-7").Reply.Replayed = false }, "done by attempt 1: n-7 "},
+		"no replay is marked": {func(e *evidence) { e.request("n-1").Reply.Replayed = true }, "done by attempt 1: n-1 "},
 		"a replay is marked without a key": {func(e *evidence) {
-			e.deed("n-3").reply.replayed = true
+			e.request("n-3").Reply.Replayed = true
 		}, "done by attempt 1: n-3 "},
 		"a refusal is marked as a replay": {func(e *evidence) {
-			e.deed("n-2").reply.replayed = true
+			e.request("n-2").Reply.Replayed = true
 		}, "a refusal is not remembered: n-2 "},
 		"a second replay is not marked": {func(e *evidence) {
-			e.deed("n-5").again[0].replayed = false
+			e.request("n-5").Again[0].Replayed = false
 		}, "repeated, it is answered otherwise: n-5 "},
 		"a second replay is refused": {func(e *evidence) {
-			e.deed("n-5").again[0].status = 409
+			e.request("n-5").Again[0].Status = 409
 		}, "repeated, it is answered otherwise: n-5 "},
 		"a second replay shows another state": {func(e *evidence) {
-			e.deed("n-5").again[0].etag = `"1"`
+			e.request("n-5").Again[0].ETag = `"1"`
 		}, "repeated, it is another: n-5 "},
 		"a second replay has another body": {func(e *evidence) {
-			r := &e.deed("n-6").again[0]
-			r.body = strings.Replace(r.body, "OPEN", "CLOSED", 1)
+			r := &e.request("n-6").Again[0]
+			r.Body = strings.Replace(r.Body, "OPEN", "CLOSED", 1)
 		}, `"3" is not in the log, which has `},
 
 		// The log itself.
@@ -185,51 +190,51 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 			e.move("n-3/1", "queue.updated", e.find("", "queue.opened"))
 		}, "though it was SCHEDULED until "},
 		"what was read has changed": {func(e *evidence) {
-			e.afterwards = func(l *ledger) {
+			e.afterwards = func(l *Ledger) {
 				i := e.find("n-3/1", "queue.updated")
 				l.events[i] = strings.Replace(l.events[i], "renamed", "misnamed", 1)
-				l.checkUnchanged()
+				l.CheckUnchanged()
 			}
 		}, "was\n1 queue.updated "},
 		"what was read is gone": {func(e *evidence) {
-			e.afterwards = func(l *ledger) {
+			e.afterwards = func(l *Ledger) {
 				l.events = slices.Insert(l.events, 0, l.events[0])
-				l.checkUnchanged()
+				l.CheckUnchanged()
 			}
 		}, "1 events are gone"},
 		"the end of the log is another": {func(e *evidence) {
-			e.afterwards = func(l *ledger) {
+			e.afterwards = func(l *Ledger) {
 				l.events[len(l.events)-1] += "?"
-				l.readLog()
+				l.ReadLog()
 			}
 		}, "the log went on from\n"},
 
 		// What the engine shows.
 		"another object is shown": {func(e *evidence) {
-			a := e.shown[e.deed("n-1").object()]
-			a.body = strings.Replace(a.body, "renamed", "misnamed", 1)
+			a := e.shown[e.request("n-1").object()]
+			a.Body = strings.Replace(a.Body, "renamed", "misnamed", 1)
 		}, " shows\n{"},
 		"an older object is shown": {func(e *evidence) {
-			d := e.deed("n-3")
-			e.shown[d.object()] = d.reply
+			d := e.request("n-3")
+			e.shown[d.object()] = d.Reply
 		}, "as the log has it"},
 		"a later object is shown": {func(e *evidence) {
-			e.shown[e.deed("n-1").object()].etag = `"99"`
+			e.shown[e.request("n-1").object()].ETag = `"99"`
 		}, " shows revision 99, the log has "},
 		"an object is not shown": {func(e *evidence) {
-			delete(e.shown, e.deed("n-1").object())
+			delete(e.shown, e.request("n-1").object())
 		}, "as the log has it"},
 		"an object cannot be shown": {func(e *evidence) {
-			e.shown[e.deed("n-1").object()].status = 500
+			e.shown[e.request("n-1").object()].Status = 500
 		}, ": 500 "},
 		"a deleted object is shown": {func(e *evidence) {
-			d := e.deed("n-8")
-			e.shown[d.object()] = &reply{status: 200, etag: `"0"`, body: d.reply.body}
+			d := e.request("n-8")
+			e.shown[d.object()] = &Reply{Status: 200, ETag: `"0"`, Body: d.Reply.Body}
 		}, "as the log has it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := honest.clone()
+			e := honest(t)
 			c.plant(e)
 			said := e.judge(t)
 			if !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, c.says) }) {
@@ -239,122 +244,121 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 	}
 }
 
-// evidence is what a ledger judges.
+// evidence is an Evidence in which a mistake can be planted.
 type evidence struct {
-	log   []esdb.RecordedEvent
-	deeds []*deed
-	shown map[string]*reply // by id
-	// asRead, when set, is what a client makes of the log that it reads.
+	log      []esdb.RecordedEvent
+	requests []*Request
+	shown    map[string]*Reply // by id
+	// asRead, when set, changes the events that the ledger reads.
 	asRead func([]*esdb.RecordedEvent) []*esdb.RecordedEvent
-	// afterwards is done when all was judged.
-	afterwards func(*ledger)
+	// afterwards, when set, is called when the ledger has compared everything.
+	afterwards func(*Ledger)
 }
 
-// newEvidence is what an engine and its client leave behind that make no mistake.
-func newEvidence(t *testing.T) *evidence {
+// honest returns what an engine without a planted mistake and its client left behind. It
+// was recorded by TestLedger_findsNothingWrongWithAnHonestEngine in cmd/lotline.
+func honest(t *testing.T) *evidence {
 	t.Helper()
-	p := newProcesses(t)
-	p.embedded()
-	e := &evidence{shown: map[string]*reply{}}
-	do := func(status int, d *deed) *reply {
-		t.Helper()
-		d.client = "the one"
-		r := p.do(0, d)
-		if r.status != status {
-			t.Fatalf("%d %s", r.status, r.body)
-		}
-		return r
+	text, err := os.ReadFile("testdata/honest.json")
+	if err != nil {
+		t.Fatal(err)
 	}
-	queue := do(201, p.deed("created", "POST", collections[0], `{"sequenceId":"s"}`))
-	do(409, p.deed("updated", "POST", queue.location+"/close", ""))
-	update := p.deed("updated", "PUT", queue.location, `{"name":"renamed"}`)
-	update.ifMatch = queue.etag
-	do(200, update)
-	do(400, p.deed("created", "POST", collections[0], `{}`))
-	creation := p.deed("created", "POST", collections[2], `{"sequenceId":"s"`+ends(collections[2], in(3_600_000))+`}`)
-	auction := do(201, creation)
-	opening := p.deed("updated", "POST", auction.location+"/open", "")
-	do(200, opening)
-	for _, d := range []*deed{creation, opening} {
-		r, err := d.send(p.http, p.nodes[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.again = append(d.again, *r)
+	var recorded Evidence
+	if err := json.Unmarshal(text, &recorded); err != nil {
+		t.Fatal(err)
 	}
-	// The first answer is lost on the way.
-	closing := p.deed("updated", "POST", auction.location+"/close", "")
-	first := *do(200, closing)
-	first.status, first.body = 503, `{"code":"OUTCOME_UNKNOWN"}`
-	closing.denied = []reply{first}
-	do(200, closing)
-	gone := do(201, p.deed("created", "POST", collections[0], `{"sequenceId":"s"}`))
-	do(204, p.deed("deleted", "DELETE", gone.location, ""))
-	do(200, p.deed("updated", "PUT", queue.location, body(`{"openAt":%q,"closeAt":%q}`, in(50), in(100))))
-
-	p.check()
-	for _, path := range []string{queue.location, auction.location} {
-		a := p.nodes[0].must(200, "GET", path, testSecretKey, "")
-		e.shown[filepath.Base(path)] = &reply{status: a.status, etag: a.header.Get("ETag"), body: string(a.body)}
+	e := &evidence{requests: recorded.Requests, shown: recorded.Shown}
+	for _, r := range recorded.Log {
+		e.log = append(e.log, esdb.RecordedEvent{
+			StreamID: r.Stream, EventID: r.ID, EventType: r.Type, Data: []byte(r.Data), UserMetadata: []byte(r.Metadata),
+		})
 	}
-	c := dialSocket(t, p.dir)
-	defer c.Close()
-	for _, r := range p.ledger.readAll(c, esdb.Position{}) {
-		e.log = append(e.log, *r)
-	}
-	e.deeds = p.ledger.deeds
-	p.nodes[0].kill()
 	return e
 }
 
-func (e *evidence) clone() *evidence {
-	c := *e
-	c.log, c.deeds, c.shown = slices.Clone(e.log), nil, map[string]*reply{}
-	for _, d := range e.deeds {
-		d := *d
-		d.reply, d.denied, d.again = new(*d.reply), slices.Clone(d.denied), slices.Clone(d.again)
-		c.deeds = append(c.deeds, &d)
-	}
-	for path, r := range e.shown {
-		c.shown[path] = new(*r)
-	}
-	return &c
-}
+// masterKey is the key under which the recorded log is sealed.
+const masterKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
-// judge returns what a ledger finds wrong.
+// judge returns the errors that a ledger reports of the evidence.
 func (e *evidence) judge(t *testing.T) []string {
 	t.Helper()
-	dir := newClusterStore(t).dir.path
-	e.store(t, dir)
-	engine := e.serve(t)
+	master, err := hex.DecodeString(masterKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := eventstore.NewKeyring(master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := startStore(t)
+	e.store(t, socket)
 	return overhear(t, func(t testing.TB) {
-		l := newLedger(t, dir)
-		l.deeds, l.patience = e.deeds, 50*time.Millisecond
+		l := New(t, socket, keys)
+		l.requests, l.Patience = e.requests, 50*time.Millisecond
 		var changed []string
 		if e.asRead == nil {
-			changed = l.readLog()
+			changed = l.ReadLog()
 		} else {
-			c := dialSocket(t, dir)
+			c := l.dial()
 			defer c.Close()
 			changed = l.takeAll(e.asRead(l.readAll(c, l.last)))
 		}
-		l.checkDeeds()
+		l.checkRequests()
 		if e.afterwards != nil {
 			e.afterwards(l)
 		}
 		if !t.Failed() {
 			for _, stream := range changed {
-				l.checkObject(engine, stream)
+				l.CheckObject(e, stream)
 			}
 		}
 	})
 }
 
-// store puts the log into a store of its own, which gives it revisions and
-// positions.
-func (e *evidence) store(t *testing.T, dir string) {
+// startStore starts an embedded store and returns its socket.
+func startStore(t *testing.T) string {
 	t.Helper()
-	c := dialSocket(t, dir)
+	// The path of a socket has to be short.
+	dir, err := os.MkdirTemp("", "lotline-ledger-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	server, err := embedded.Open(filepath.Join(dir, "events.log"), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "store.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(listener, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		serving.Wait()
+	})
+	return socket
+}
+
+// store appends the log to a store, which gives the events revisions and positions.
+func (e *evidence) store(t *testing.T, socket string) {
+	t.Helper()
+	c, err := Dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer c.Close()
 	for rest := e.log; len(rest) > 0; {
 		var batch []esdb.EventData
@@ -371,39 +375,28 @@ func (e *evidence) store(t *testing.T, dir string) {
 	}
 }
 
-// serve is an engine that shows objects.
-func (e *evidence) serve(t *testing.T) *engine {
-	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		shown, ok := e.shown[filepath.Base(r.URL.Path)]
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("ETag", shown.etag)
-		w.WriteHeader(shown.status)
-		_, _ = w.Write([]byte(shown.body))
-	}))
-	t.Cleanup(s.Close)
-	return &engine{t: t, url: s.URL, foreign: true}
-}
-
-// What a mistake needs to know of the evidence, and to do to it.
-
-func (e *evidence) deed(id string) *deed {
-	return e.deeds[slices.IndexFunc(e.deeds, func(d *deed) bool { return d.id == id })]
-}
-
-// object is the id of what an acknowledged deed was done to.
-func (d *deed) object() string {
-	if d.effect == "created" {
-		return filepath.Base(d.reply.location)
+// Object implements Engine.
+func (e *evidence) Object(path string) Reply {
+	if shown, ok := e.shown[filepath.Base(path)]; ok {
+		return *shown
 	}
-	return filepath.Base(d.path)
+	return Reply{Status: 404}
 }
 
-// find is where in the log the first event of a type is which a request caused,
-// or anybody when request is "".
+func (e *evidence) request(id string) *Request {
+	return e.requests[slices.IndexFunc(e.requests, func(r *Request) bool { return r.ID == id })]
+}
+
+// object is the id of the object that an acknowledged request created or changed.
+func (r *Request) object() string {
+	if r.Effect == "created" {
+		return filepath.Base(r.Reply.Location)
+	}
+	return filepath.Base(r.Path)
+}
+
+// find is the index in the log of the first event of a type that a request caused. With
+// an empty request it is that of the first event of the type.
 func (e *evidence) find(request, eventType string) int {
 	return slices.IndexFunc(e.log, func(r esdb.RecordedEvent) bool {
 		return r.EventType == eventType && (request == "" || bytes.Contains(r.UserMetadata, []byte(requestMember(request))))
@@ -417,7 +410,7 @@ var (
 	storedCommandID = regexp.MustCompile(`"commandId":"([^"]*)"`)
 )
 
-// at is when the first event of a type happened.
+// at is the time of the first event of a type.
 func (e *evidence) at(eventType string) string {
 	return string(storedAt.FindSubmatch(e.log[e.find("", eventType)].Data)[1])
 }
@@ -431,7 +424,7 @@ func later(at string) string {
 	return domain.InstantOf(t.Add(10 * time.Millisecond)).String()
 }
 
-// seal makes the hash chains hold.
+// seal computes the hash chains again.
 func (e *evidence) seal() {
 	revisions, hashes := map[string]domain.Revision{}, map[string]string{}
 	for i := range e.log {
@@ -450,7 +443,7 @@ func (e *evidence) drop(request, eventType string) {
 	e.seal()
 }
 
-// move puts an event right before the one at to, which is behind it.
+// move puts an event right before the one with the index to, which is later.
 func (e *evidence) move(request, eventType string, to int) {
 	i := e.find(request, eventType)
 	moved := e.log[i]
@@ -458,7 +451,7 @@ func (e *evidence) move(request, eventType string, to int) {
 	e.seal()
 }
 
-// change replaces what an event says, in its data or its metadata.
+// change replaces text in the data and the metadata of an event.
 func (e *evidence) change(request, eventType, old, to string) {
 	r := &e.log[e.find(request, eventType)]
 	r.Data = bytes.Replace(r.Data, []byte(old), []byte(to), 1)
@@ -466,8 +459,8 @@ func (e *evidence) change(request, eventType, old, to string) {
 	e.seal()
 }
 
-// updateAgain puts a second update right behind the one by n-3, as if a request
-// had caused it, or none when request is "".
+// updateAgain puts a second update right after the one that n-3 caused. It names another
+// request as its cause, or none when request is "".
 func (e *evidence) updateAgain(request string) {
 	i := e.find("n-3/1", "queue.updated")
 	again := e.log[i]
@@ -483,13 +476,13 @@ func (e *evidence) updateAgain(request string) {
 	e.seal()
 }
 
-// eavesdropper takes what is said of a test without failing it.
+// eavesdropper is a test that keeps its errors and does not fail.
 type eavesdropper struct {
 	testing.TB
 	said []string
 }
 
-// overhear returns what f says.
+// overhear returns the errors that f reports.
 func overhear(t *testing.T, f func(testing.TB)) []string {
 	t.Helper()
 	e := &eavesdropper{TB: t}

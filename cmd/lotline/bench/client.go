@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bufio"
@@ -11,29 +11,29 @@ import (
 	"time"
 )
 
-// benchClient is one connection that asks one thing at a time. net/http would take
-// more of the processors that are measured than all that is measured here, so it
-// knows only as much HTTP/1.1 as the answers to measure use: a status line, and a
-// body of a length that is told.
-type benchClient struct {
+// client sends one request after another over one connection. The client of net/http
+// would take more CPU than the server that is measured. So this one knows only the
+// part of HTTP/1.1 that the measured answers use: a status line and a body with a
+// Content-Length.
+type client struct {
 	address string
 	conn    net.Conn // nil until it is needed, and after an error
 	in      *bufio.Reader
-	out     []byte // the request, for whoever makes it to use again
+	out     []byte // the next request; the caller reuses the memory
 	body    []byte
 }
 
 const (
-	benchDialTimeout = 5 * time.Second
-	// benchPatience is how long an answer may take.
-	benchPatience = 20 * time.Second
+	dialTimeout = 5 * time.Second
+	// patience is the longest time that an answer may take.
+	patience = 20 * time.Second
 )
 
-func (c *benchClient) dial() error {
+func (c *client) dial() error {
 	if c.conn != nil {
 		return nil
 	}
-	conn, err := (&net.Dialer{Timeout: benchDialTimeout}).Dial("tcp", c.address)
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).Dial("tcp", c.address)
 	if err != nil {
 		return err
 	}
@@ -45,18 +45,18 @@ func (c *benchClient) dial() error {
 	return nil
 }
 
-func (c *benchClient) close() {
+func (c *client) close() {
 	if c.conn != nil {
-		// Nothing is under way that could be lost.
+		// No request is in flight that could be lost.
 		_ = c.conn.Close()
 		c.conn = nil
 	}
 }
 
-var errBenchFraming = errors.New("not an answer of HTTP/1.1 with a Content-Length")
+var errFraming = errors.New("not an answer of HTTP/1.1 with a Content-Length")
 
-// do sends c.out and returns what is answered. The body is good until the next call.
-func (c *benchClient) do() (status int, body []byte, err error) {
+// do sends c.out and returns the answer. The body is valid until the next call.
+func (c *client) do() (status int, body []byte, err error) {
 	if err := c.dial(); err != nil {
 		return 0, nil, err
 	}
@@ -65,7 +65,7 @@ func (c *benchClient) do() (status int, body []byte, err error) {
 			c.close()
 		}
 	}()
-	if err := c.conn.SetDeadline(time.Now().Add(benchPatience)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return 0, nil, err
 	}
 	if _, err := c.conn.Write(c.out); err != nil {
@@ -76,10 +76,10 @@ func (c *benchClient) do() (status int, body []byte, err error) {
 		return 0, nil, err
 	}
 	if len(line) < 12 || string(line[:7]) != "HTTP/1." {
-		return 0, nil, errBenchFraming
+		return 0, nil, errFraming
 	}
 	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return 0, nil, errBenchFraming
+		return 0, nil, errFraming
 	}
 	length := -1
 	for {
@@ -92,12 +92,12 @@ func (c *benchClient) do() (status int, body []byte, err error) {
 		const name = "content-length:"
 		if len(line) > len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(line[len(name):]))); err != nil {
-				return 0, nil, errBenchFraming
+				return 0, nil, errFraming
 			}
 		}
 	}
 	if length < 0 {
-		return 0, nil, errBenchFraming
+		return 0, nil, errFraming
 	}
 	if cap(c.body) < length {
 		c.body = make([]byte, length)
@@ -107,20 +107,20 @@ func (c *benchClient) do() (status int, body []byte, err error) {
 	return status, c.body, err
 }
 
-// benchClients are connections to one server, open.
-func benchClients(n int, address string) ([]*benchClient, error) {
-	all := make([]*benchClient, n)
+// dialAll returns clients that are connected to one server.
+func dialAll(n int, address string) ([]*client, error) {
+	all := make([]*client, n)
 	for i := range all {
-		all[i] = &benchClient{address: address, out: make([]byte, 0, 1<<10)}
+		all[i] = &client{address: address, out: make([]byte, 0, 1<<10)}
 		if err := all[i].dial(); err != nil {
-			closeBenchClients(all)
+			closeAll(all)
 			return nil, fmt.Errorf("connect: %w", err)
 		}
 	}
 	return all, nil
 }
 
-func closeBenchClients(all []*benchClient) {
+func closeAll(all []*client) {
 	for _, c := range all {
 		if c != nil {
 			c.close()

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"encoding/json"
@@ -9,41 +9,43 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/lotline/lotline/cmd/lotline/claims"
 )
 
-// benchReport is what bench found.
-type benchReport struct {
-	Version     string         `json:"version"`
-	Go          string         `json:"go"`
-	Machine     string         `json:"machine"`
-	Processors  int            `json:"processors"`
-	Began       time.Time      `json:"began"`
-	Connections int            `json:"connections"`
-	Interrupted bool           `json:"interrupted"`
-	Measures    []benchMeasure `json:"measures"`
-	Ratios      []benchRatio   `json:"ratios"`
-	Checks      []benchChecked `json:"checks"`
-	Postgres    string         `json:"postgres,omitempty"` // what the server says of itself
-	SQL         []string       `json:"sql,omitempty"`
+// Report is what a run measured and checked.
+type Report struct {
+	Version     string    `json:"version"`
+	Go          string    `json:"go"`
+	Machine     string    `json:"machine"`
+	Processors  int       `json:"processors"`
+	Began       time.Time `json:"began"`
+	Connections int       `json:"connections"`
+	Interrupted bool      `json:"interrupted"`
+	Measures    []Measure `json:"measures"`
+	Ratios      []Ratio   `json:"ratios"`
+	Checks      []Checked `json:"checks"`
+	Postgres    string    `json:"postgres,omitempty"` // the version and settings that the server reports
+	SQL         []string  `json:"sql,omitempty"`
 }
 
-// benchRatio is a figure that counts, beside what it should reach.
-type benchRatio struct {
+// Ratio is one of the figures that have a target.
+type Ratio struct {
 	Name   string  `json:"name"`
 	Figure float64 `json:"figure"`
-	// ByCPU is the same by the processors' time of server and generator together,
-	// which tells less of what else the machine did; 0 when that is not known.
+	// ByCPU is the same ratio of the CPU time of server and generator together. Other
+	// load on the machine changes it less. It is 0 when the CPU time is not known.
 	ByCPU float64 `json:"byCpu,omitempty"`
 	Floor float64 `json:"floor"`
 	Aim   float64 `json:"aim"`
 }
 
-// benchMeasure is one line of the report. Times are in milliseconds, but for CPU,
-// which is in microseconds a request.
-type benchMeasure struct {
+// Measure is one line of the report. Latencies are in milliseconds. CPU time is in
+// microseconds for each request.
+type Measure struct {
 	Scenario  string           `json:"scenario"`
 	Server    string           `json:"server"`
-	Rate      float64          `json:"rate,omitempty"` // requests started a second; 0: as fast as they are answered
+	Rate      float64          `json:"rate,omitempty"` // requests due in a second; 0: as fast as they are answered
 	Requests  int64            `json:"requests"`
 	Seconds   float64          `json:"seconds"`
 	PerSecond float64          `json:"perSecond"`
@@ -54,77 +56,77 @@ type benchMeasure struct {
 	OwnCPU    float64          `json:"generatorCpu"`
 	Errors    map[string]int64 `json:"errors"`
 
-	of *benchMeasured
+	of *measured
 }
 
-// benchChecked is what was checked after a scenario.
-type benchChecked struct {
-	Scenario string          `json:"scenario"`
-	Verdicts []*benchVerdict `json:"verdicts"`
+// Checked has the verdicts on a scenario.
+type Checked struct {
+	Scenario string            `json:"scenario"`
+	Verdicts []*claims.Verdict `json:"verdicts"`
 }
 
-func newBenchReport(c *benchCmd) *benchReport {
-	return &benchReport{
-		Version: programVersion(), Go: runtime.Version(), Machine: runtime.GOOS + "/" + runtime.GOARCH, Processors: runtime.NumCPU(),
-		Began: time.Now().UTC(), Connections: c.Connections,
+func newReport(version string, connections int) *Report {
+	return &Report{
+		Version: version, Go: runtime.Version(), Machine: runtime.GOOS + "/" + runtime.GOARCH, Processors: runtime.NumCPU(),
+		Began: time.Now().UTC(), Connections: connections,
 	}
 }
 
-func (r *benchReport) measured(scenario, server string, rate float64, m *benchMeasured) {
+func (r *Report) measured(scenario, server string, rate float64, m *measured) {
 	n := m.latencies.TotalCount()
 	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(max(n, 1)) }
 	ms := func(us int64) float64 { return float64(us) / 1000 }
-	r.Measures = append(r.Measures, benchMeasure{
+	r.Measures = append(r.Measures, Measure{
 		Scenario: scenario, Server: server, Rate: rate, Requests: n, Seconds: m.took.Seconds(), PerSecond: m.perSecond(),
 		P50: ms(m.latencies.ValueAtPercentile(50)), P99: ms(m.latencies.ValueAtPercentile(99)), Max: ms(m.latencies.Max()),
 		ServerCPU: each(m.server), OwnCPU: each(m.generator), Errors: m.faults, of: m,
 	})
 }
 
-// find returns the measure of a server in a scenario, as fast as it answers or at a
-// rate.
-func (r *benchReport) find(scenario, server string, paced bool) (benchMeasure, bool) {
-	i := slices.IndexFunc(r.Measures, func(m benchMeasure) bool {
+// Find returns the measure of a server in a scenario: with requests at a rate if paced,
+// otherwise with requests as fast as the server answers.
+func (r *Report) Find(scenario, server string, paced bool) (Measure, bool) {
+	i := slices.IndexFunc(r.Measures, func(m Measure) bool {
 		return m.Scenario == scenario && m.Server == server && m.Rate > 0 == paced
 	})
 	if i < 0 {
-		return benchMeasure{}, false
+		return Measure{}, false
 	}
 	return r.Measures[i], true
 }
 
-// compare works out the figures that count.
-func (r *benchReport) compare() {
+// compare computes the ratios.
+func (r *Report) compare() {
 	for _, aim := range []struct {
 		scenario, other string
 		aim             float64
 	}{
-		{"enter", benchBare, 0.25},
-		{"enter", benchTable, 2},
-		{"status", benchBare, 0.5},
+		{"enter", Bare, 0.25},
+		{"enter", Table, 2},
+		{"status", Bare, 0.5},
 	} {
-		ours, ok := r.find(aim.scenario, benchLotline, false)
-		other, also := r.find(aim.scenario, aim.other, false)
+		ours, ok := r.Find(aim.scenario, Lotline, false)
+		other, also := r.Find(aim.scenario, aim.other, false)
 		if !ok || !also || other.PerSecond == 0 {
 			continue
 		}
-		ratio := benchRatio{
+		ratio := Ratio{
 			Name: aim.scenario + " a second, of " + aim.other, Figure: ours.PerSecond / other.PerSecond,
 			Floor: aim.aim / 2, Aim: aim.aim,
 		}
-		// What PostgreSQL itself takes is not known.
-		if aim.other == benchBare && ours.ServerCPU > 0 && other.ServerCPU > 0 {
+		// The CPU time of PostgreSQL itself is not known.
+		if aim.other == Bare && ours.ServerCPU > 0 && other.ServerCPU > 0 {
 			ratio.ByCPU = (other.ServerCPU + other.OwnCPU) / (ours.ServerCPU + ours.OwnCPU)
 		}
 		r.Ratios = append(r.Ratios, ratio)
 	}
-	if paced, ok := r.find("enter", benchLotline, true); ok {
-		r.Ratios = append(r.Ratios, benchRatio{Name: "enter at half of its rate, p99 in ms", Figure: paced.P99, Floor: 50, Aim: 25})
+	if paced, ok := r.Find("enter", Lotline, true); ok {
+		r.Ratios = append(r.Ratios, Ratio{Name: "enter at half of its rate, p99 in ms", Figure: paced.P99, Floor: 50, Aim: 25})
 	}
 }
 
-// failed reports whether anything does not add up.
-func (r *benchReport) failed() bool {
+// Failed reports whether any claim did not hold.
+func (r *Report) Failed() bool {
 	for _, c := range r.Checks {
 		for _, v := range c.Verdicts {
 			if v.Broken > 0 {
@@ -135,7 +137,7 @@ func (r *benchReport) failed() bool {
 	return false
 }
 
-func (r *benchReport) write(to io.Writer, asJSON bool) error {
+func (r *Report) write(to io.Writer, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(to)
 		e.SetIndent("", "  ")

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bytes"
@@ -20,29 +20,29 @@ const (
 	svgLineGap = 18
 )
 
-// Names of the servers' colours, and those of the lines of a launch.
+// The colours of the servers, and those of the lines of a launch.
 var (
-	svgColours = map[string]string{benchLotline: "#1f6feb", benchBare: "#6e7781", benchTable: "#bc4c00"}
+	svgColours = map[string]string{Lotline: "#1f6feb", Bare: "#6e7781", Table: "#bc4c00"}
 	svgOthers  = []string{"#1f6feb", "#bf3989", "#1a7f37", "#9a6700", "#6e7781"}
 )
 
-// svgPercentiles are drawn so that each further nine takes the same room.
+// svgPercentiles have a vertical line each. Each further nine takes the same room.
 var svgPercentiles = []float64{0, 50, 90, 99, 99.9, 99.99}
 
-// svgX is where a percentile stands, from 0 to 1.
+// svgX is the place of a percentile on the axis, from 0 to 1.
 func svgX(percentile float64) float64 {
 	const nines = 4 // up to 99.99
 	return min(1, -math.Log10(1-percentile/100)/nines)
 }
 
-// svgScenario is a panel: a scenario with its lines.
+// svgScenario is the panel of a scenario with its lines.
 type svgScenario struct {
 	name  string
-	lines []benchMeasure
+	lines []Measure
 }
 
-// draw draws the latencies of every measure that has any, by percentile.
-func (r *benchReport) draw() []byte {
+// draw returns an SVG of the latencies by percentile, of each measure that has any.
+func (r *Report) draw() []byte {
 	var panels []svgScenario
 	for _, m := range r.Measures {
 		if m.Requests == 0 {
@@ -66,7 +66,7 @@ func (r *benchReport) draw() []byte {
 }
 
 func (p svgScenario) draw(out *bytes.Buffer, top int) {
-	// Whole powers of ten around what is drawn.
+	// The axis goes from one power of ten to another.
 	least, most := math.Inf(1), math.Inf(-1)
 	for _, m := range p.lines {
 		least = min(least, float64(max(1, m.of.latencies.Min()))/1000)
@@ -98,8 +98,8 @@ func (p svgScenario) draw(out *bytes.Buffer, top int) {
 	}
 }
 
-// draw draws a measure's line and, on the right, its name.
-func (m benchMeasure) draw(out *bytes.Buffer, i int, x, y func(float64) float64, nameAt int) {
+// draw writes the line of a measure and, on the right, its name.
+func (m Measure) draw(out *bytes.Buffer, i int, x, y func(float64) float64, nameAt int) {
 	_, deed, _ := strings.Cut(m.Scenario, " ")
 	colour, dashes, name := svgColours[m.Server], "", m.Server+", as fast as it answers"
 	switch {
@@ -116,7 +116,7 @@ func (m benchMeasure) draw(out *bytes.Buffer, i int, x, y func(float64) float64,
 	const steps = 100
 	for s := range steps + 1 {
 		percentile := 100 * (1 - math.Pow(10, -4*float64(s)/steps))
-		// Beyond what single requests decide there is nothing to draw.
+		// A percentile beyond that of a single request says nothing.
 		if percentile > 100*(1-1/float64(m.Requests)) {
 			break
 		}

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"container/heap"
@@ -10,11 +10,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/cmd/lotline/claims"
+	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// What consumers do in a launch, by their numbers: of ten one leaves while waiting or
-// soon after, one is admitted and does not come, and the others complete.
+// What consumers do in a launch, by the last digit of their number: of ten consumers
+// one leaves while it waits or soon after, one never completes after its admission,
+// and the others complete.
 const (
 	launchTenths    = 10
 	launchLeaver    = 3
@@ -22,7 +24,7 @@ const (
 	launchTellEvery = time.Second
 )
 
-// launchStep is what a consumer does next.
+// launchStep is the next request of a consumer.
 type launchStep struct {
 	due      time.Time
 	consumer int64
@@ -54,73 +56,74 @@ func (s *launchSteps) Pop() any {
 	return last
 }
 
-// benchLaunch is a launch under way. A consumer's step is in one place at a time, so
-// what is kept by consumer needs no lock.
-type benchLaunch struct {
-	*bench
+// launchRun is a running launch. Only one goroutine at a time has a consumer's step, so
+// the slices by consumer need no lock.
+type launchRun struct {
+	*runner
 
-	queue              *benchQueue
+	queue              *queue
 	session            time.Duration
-	enter, asks, leave benchPath
+	enter, asks, leave template
 	complete           []byte
-	sent               []time.Duration   // when each first asked to enter
-	told               []domain.Standing // what each was told last
+	sent               []time.Duration       // when each consumer first asked to enter
+	told               []queuemodel.Standing // the standing in the last answer to each
 }
 
-// launch lets consumers arrive one after another within a time, wait, be admitted and
-// finish, each as often asking for its place as it was told to.
-func (b *bench) launch(ctx context.Context, scenario string) error {
-	if err := b.makeTokens(ctx, b.Consumers); err != nil {
+// launch measures consumers that arrive one after another within a time. Each enters,
+// waits, is admitted and ends. While it waits it asks for its place as often as the
+// answers tell it to.
+func (r *runner) launch(ctx context.Context, scenario string) error {
+	if err := r.makeTokens(ctx, r.Consumers); err != nil {
 		return err
 	}
-	l := &benchLaunch{
-		bench: b, session: 3*time.Second + b.Within/10,
-		sent: make([]time.Duration, b.Consumers), told: make([]domain.Standing, b.Consumers),
+	l := &launchRun{
+		runner: r, session: 3*time.Second + r.Within/10,
+		sent: make([]time.Duration, r.Consumers), told: make([]queuemodel.Standing, r.Consumers),
 	}
-	// A little slower than they arrive, so that there is a line.
-	rate := max(1, int64(0.8*float64(b.Consumers)/b.Within.Minutes()))
+	// A little fewer than arrive, so that a line forms.
+	rate := max(1, int64(0.8*float64(r.Consumers)/r.Within.Minutes()))
 	var err error
-	l.queue, err = b.makeQueue(ctx, fmt.Sprintf(`,"admissionRate":%d,"sessionDurationSeconds":%d`, rate, int64(l.session.Seconds())))
+	l.queue, err = r.makeQueue(ctx, fmt.Sprintf(`,"admissionRate":%d,"sessionDurationSeconds":%d`, rate, int64(l.session.Seconds())))
 	if err != nil {
 		return err
 	}
 	l.queue.rate = rate
-	l.enter, l.asks, l.leave = b.path(http.MethodPost, l.queue.id, "enter"), b.path(http.MethodGet, l.queue.id, "status"), b.path(http.MethodPost, l.queue.id, "leave")
-	l.complete = []byte("POST /api/v1/queues/" + l.queue.id + "/complete HTTP/1.1\r\nHost: " + b.engine.address +
-		"\r\nAuthorization: Bearer " + b.api.secret + "\r\nContent-Type: application/json\r\nContent-Length: ")
-	clients, err := benchClients(b.Connections, b.engine.address)
+	l.enter, l.asks, l.leave = r.template(http.MethodPost, l.queue.id, "enter"), r.template(http.MethodGet, l.queue.id, "status"), r.template(http.MethodPost, l.queue.id, "leave")
+	l.complete = []byte("POST /api/v1/queues/" + l.queue.id + "/complete HTTP/1.1\r\nHost: " + r.engine.address +
+		"\r\nAuthorization: Bearer " + r.api.secret + "\r\nContent-Type: application/json\r\nContent-Length: ")
+	clients, err := dialAll(r.Connections, r.engine.address)
 	if err != nil {
 		return err
 	}
-	defer closeBenchClients(clients)
-	before, own, started := b.engine.settle(ctx), generatorCPU(), time.Now()
+	defer closeAll(clients)
+	before, own, started := r.engine.settle(ctx), generatorCPU(), time.Now()
 	deeds := l.run(ctx, clients)
 	took := time.Since(started)
-	all := newBenchMeasured()
+	all := newMeasured()
 	for i, m := range deeds {
 		m.took = took
-		b.report.measured(scenario+" "+launchNames[i], b.engine.name, 0, m)
+		r.report.measured(scenario+" "+launchNames[i], r.engine.name, 0, m)
 		all.add(m)
 	}
-	all.took, all.generator, all.server = took, generatorCPU()-own, b.engine.settle(ctx)-before
-	b.report.measured(scenario, b.engine.name, 0, all)
-	return b.check(ctx, scenario, []*benchQueue{l.queue}, func(context.Context, *benchVerdicts) error { return nil })
+	all.took, all.generator, all.server = took, generatorCPU()-own, r.engine.settle(ctx)-before
+	r.report.measured(scenario, r.engine.name, 0, all)
+	return r.check(ctx, scenario, []*queue{l.queue}, func(context.Context, *claims.Verdicts) error { return nil })
 }
 
-// launchOutcome is what became of a step.
+// launchOutcome is the result of a step.
 type launchOutcome struct {
 	next launchStep
-	over bool // there is no next step
+	over bool // the consumer has no next step
 }
 
-// run lets everything happen, until nothing is left to happen or ctx ends.
-func (l *benchLaunch) run(ctx context.Context, clients []*benchClient) (deeds [launchDeeds]*benchMeasured) {
+// run takes all steps, until none is left or ctx ends.
+func (l *launchRun) run(ctx context.Context, clients []*client) (deeds [launchDeeds]*measured) {
 	work, done := make(chan launchStep), make(chan launchOutcome)
-	each := make([][launchDeeds]*benchMeasured, len(clients))
+	each := make([][launchDeeds]*measured, len(clients))
 	var workers sync.WaitGroup
 	for w := range clients {
 		for d := range each[w] {
-			each[w][d] = newBenchMeasured()
+			each[w][d] = newMeasured()
 		}
 		workers.Go(func() {
 			for step := range work {
@@ -138,7 +141,7 @@ func (l *benchLaunch) run(ctx context.Context, clients []*benchClient) (deeds [l
 	l.dispatch(ctx, work, done)
 	workers.Wait()
 	for d := range deeds {
-		deeds[d] = newBenchMeasured()
+		deeds[d] = newMeasured()
 		for w := range each {
 			deeds[d].add(each[w][d])
 		}
@@ -147,7 +150,7 @@ func (l *benchLaunch) run(ctx context.Context, clients []*benchClient) (deeds [l
 }
 
 // dispatch hands out each step when it is due.
-func (l *benchLaunch) dispatch(ctx context.Context, work chan<- launchStep, done <-chan launchOutcome) {
+func (l *launchRun) dispatch(ctx context.Context, work chan<- launchStep, done <-chan launchOutcome) {
 	defer close(work)
 	began := time.Now()
 	gap := l.Within.Seconds() / float64(l.Consumers)
@@ -197,14 +200,14 @@ func (l *benchLaunch) dispatch(ctx context.Context, work chan<- launchStep, done
 	}
 }
 
-// launchAgain is when somebody who got no answer tries again.
+// launchAgain is how long a consumer waits after an error before it tries again.
 const launchAgain = time.Second
 
-// take takes a step, and says which is next.
-func (l *benchLaunch) take(c *benchClient, w int, step launchStep) (next launchStep, over bool, err error) {
+// take takes a step and returns the consumer's next one.
+func (l *launchRun) take(c *client, w int, step launchStep) (next launchStep, over bool, err error) {
 	n := step.consumer
 	again := launchStep{time.Now().Add(launchAgain), n, step.does}
-	var s benchStanding
+	var s standing
 	switch step.does {
 	case launchEnters:
 		sent := time.Since(l.report.Began)
@@ -212,7 +215,7 @@ func (l *benchLaunch) take(c *benchClient, w int, step launchStep) (next launchS
 			l.sent[n] = sent
 		}
 		if s, err = l.askWhere(c, l.enter, n); err == nil {
-			l.queue.acknowledged[w] = append(l.queue.acknowledged[w], benchEntry{n, l.sent[n], time.Since(l.report.Began), s.position})
+			l.queue.acknowledged[w] = append(l.queue.acknowledged[w], entry{n, l.sent[n], time.Since(l.report.Began), s.position})
 		} else {
 			l.queue.doubt(n)
 		}
@@ -225,7 +228,7 @@ func (l *benchLaunch) take(c *benchClient, w int, step launchStep) (next launchS
 	case launchDeeds:
 	}
 	if err != nil {
-		var fault benchError
+		var fault answerError
 		if errors.As(err, &fault) && step.does != launchEnters {
 			again.does = launchAsks // the session may be over
 		}
@@ -234,43 +237,39 @@ func (l *benchLaunch) take(c *benchClient, w int, step launchStep) (next launchS
 	return l.after(step, s)
 }
 
-// after is what a consumer does who was told where it stands.
-func (l *benchLaunch) after(step launchStep, s benchStanding) (next launchStep, over bool, err error) {
+// after is the next step of a consumer that was answered with its standing.
+func (l *launchRun) after(step launchStep, s standing) (next launchStep, over bool, err error) {
 	n, now := step.consumer, time.Now()
 	role := n % launchTenths
-	// Spread over a second, by a number that has nothing to do with the role.
+	// The consumers of a role act spread over a second.
 	spread := time.Duration(n/launchTenths*7919%1000) * time.Millisecond
 	poll := launchStep{now.Add(time.Duration(s.pollAfter) * time.Millisecond), n, launchAsks}
 	switch s.status {
 	case "QUEUED", "ADMITTED":
 		switch {
 		case step.does == launchLeaves || step.does == launchCompletes:
-			return next, true, benchError("after " + launchNames[step.does] + " somebody is " + s.status)
+			return next, true, answerError("after " + launchNames[step.does] + " somebody is " + s.status)
 		case role == launchLeaver:
 			return launchStep{now.Add(spread), n, launchLeaves}, false, nil
 		case s.status == "QUEUED":
-			l.told[n] = domain.StandingQueued
+			l.told[n] = queuemodel.Queued
 			return poll, false, nil
-		case role == launchNoShow && l.told[n] != domain.StandingAdmitted:
-			l.told[n] = domain.StandingAdmitted
+		case role == launchNoShow && l.told[n] != queuemodel.Admitted:
+			l.told[n] = queuemodel.Admitted
 			return launchStep{now.Add(l.session), n, launchAsks}, false, nil
 		case role == launchNoShow:
 			return launchStep{now.Add(launchAgain), n, launchAsks}, false, nil
 		}
 		return launchStep{now.Add(spread), n, launchCompletes}, false, nil
-	case "COMPLETED":
-		l.queue.end(n, domain.StandingCompleted)
-	case "EXPIRED":
-		l.queue.end(n, domain.StandingExpired)
-	case "LEFT":
-		l.queue.end(n, domain.StandingLeft)
+	case "COMPLETED", "EXPIRED", "LEFT":
+		l.queue.end(n, queuemodel.Standing(s.status))
 	default:
-		return next, true, benchError("somebody is " + s.status)
+		return next, true, answerError("somebody is " + s.status)
 	}
 	return next, true, nil
 }
 
-func (l *benchLaunch) askToComplete(c *benchClient, n int64) (benchStanding, error) {
+func (l *launchRun) askToComplete(c *client, n int64) (standing, error) {
 	body := append(l.consumer([]byte(`{"consumerId":"`), n), `"}`...)
 	c.out = append(strconv.AppendInt(append(c.out[:0], l.complete...), int64(len(body)), 10), "\r\n\r\n"...)
 	c.out = append(c.out, body...)
@@ -279,7 +278,7 @@ func (l *benchLaunch) askToComplete(c *benchClient, n int64) (benchStanding, err
 		err = statusFault(status, answer)
 	}
 	if err != nil {
-		return benchStanding{}, err
+		return standing{}, err
 	}
 	return standingOf(answer, []byte(l.consumerID(n)))
 }
