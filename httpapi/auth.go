@@ -218,8 +218,8 @@ func secretForm(shown string) bool {
 	return strings.HasPrefix(shown, "sk_live_") || strings.HasPrefix(shown, "sk_test_")
 }
 
-// bearer is what a request shows as a bearer of (RFC 6750): one credential, without
-// blanks in it.
+// bearer is what a request shows as a bearer of (RFC 6750). What is more than one
+// credential is no key and no token.
 func bearer(r *http.Request) (shown string, ok bool) {
 	headers := r.Header["Authorization"]
 	if len(headers) != 1 {
@@ -227,5 +227,5 @@ func bearer(r *http.Request) (shown string, ok bool) {
 	}
 	scheme, shown, _ := strings.Cut(headers[0], " ")
 	shown = strings.TrimLeft(shown, " ")
-	return shown, shown != "" && !strings.ContainsAny(shown, " \t,") && strings.EqualFold(scheme, "Bearer")
+	return shown, shown != "" && strings.EqualFold(scheme, "Bearer")
 }
