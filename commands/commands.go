@@ -54,6 +54,9 @@ type Request struct {
 	// IfMatch refuses the command unless the object's last change is at one of
 	// these revisions. Nil asks for nothing.
 	IfMatch []domain.Revision
+	// IfNoneMatch refuses the command if the object's last change is at one of these
+	// revisions.
+	IfNoneMatch []domain.Revision
 }
 
 // Key is what makes a command repeatable: its id, made from the caller's

@@ -360,8 +360,9 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 	if o, ok := a.after.Aggregate.(*domain.Organization); ok {
 		exists = o.ID != ""
 	}
-	if exists && p.IfMatch != nil && !slices.Contains(p.IfMatch, a.after.Changed) {
-		return nil, domain.Refuse(domain.PreconditionFailed, "the object was changed since")
+	changed := a.after.Changed
+	if exists && (p.IfMatch != nil && !slices.Contains(p.IfMatch, changed) || slices.Contains(p.IfNoneMatch, changed)) {
+		return nil, domain.Refuse(domain.PreconditionFailed, "the object was last changed at revision %d", changed)
 	}
 	return a.after.Decide(a.at, p.Command)
 }

@@ -50,12 +50,16 @@ type Detail struct {
 	Message string `json:"message"`
 }
 
+// MaxDetails is how many details a refusal of a request has at most.
+const MaxDetails = 50
+
 // Error is a refusal: the rules do not allow what was asked, and nothing
 // happened. Every other error is a fault, which says nothing about the outcome.
 type Error struct {
 	Code    Code
 	Message string   // says more than the code, or is empty
 	Details []Detail // the fields that are wrong, in the order of the contract
+	More    int      // how many more are wrong than Details has
 	// RetryAfter is when it may be different, or 0. OpensAt is the opening that has
 	// to be waited for.
 	RetryAfter time.Duration
@@ -74,6 +78,9 @@ func (e *Error) Error() string {
 			sep = ": "
 		}
 		b.WriteString(sep + d.Field + " " + d.Message)
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&b, "; %d more are wrong", e.More)
 	}
 	return b.String()
 }

@@ -111,11 +111,23 @@ func NewDistribution(k Kind) Distribution {
 	panic("not a kind of distribution: " + string(k))
 }
 
-// problems collects what is wrong with a request, all of it.
-type problems []Detail
+// problems collects what is wrong with a request: the first MaxDetails of it, and how
+// much more there is.
+type problems struct {
+	details []Detail
+	more    int
+}
 
 func (p *problems) add(field, format string, args ...any) {
-	*p = append(*p, Detail{Field: field, Message: fmt.Sprintf(format, args...)})
+	p.append(Detail{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (p *problems) append(d Detail) {
+	if len(p.details) == MaxDetails {
+		p.more++
+		return
+	}
+	p.details = append(p.details, d)
 }
 
 // clash is that a field does not go with the others: what is wrong with it and, when
@@ -139,7 +151,7 @@ func (c *clashes) between(field, message, other, otherMessage string) {
 // changes, as changes tells.
 func (p *problems) whole(d Distribution, changes func(field string) bool) {
 	told := map[string]bool{}
-	for _, w := range *p {
+	for _, w := range p.details {
 		told[w.Field] = true
 	}
 	if told["timeZone"] || told["currencyCode"] || told["auctionType"] {
@@ -153,16 +165,16 @@ func (p *problems) whole(d Distribution, changes func(field string) bool) {
 			blamed = c.other
 		}
 		if !told[blamed.Field] {
-			*p = append(*p, blamed)
+			p.append(blamed)
 		}
 	}
 }
 
 func (p *problems) refusal(code Code) error {
-	if len(*p) == 0 {
+	if len(p.details) == 0 {
 		return nil
 	}
-	return &Error{Code: code, Details: *p}
+	return &Error{Code: code, Details: p.details, More: p.more}
 }
 
 // leadingFields and trailingFields stand around each kind's own.
@@ -341,11 +353,11 @@ func (p *problems) unknown(given Fields, fields []field) {
 	for _, f := range fields {
 		known[f.name] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if !known[name] {
-			p.add(name, "is not a field of this object")
-		}
+	names, more := given.Unknown(func(name string) bool { return known[name] })
+	for _, name := range names {
+		p.add(name, "is not a field of this object")
 	}
+	p.more += more
 }
 
 // update decides a partial change. What is wrong in any state is told before
@@ -371,7 +383,7 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 			}
 		}
 	})
-	if len(changed) > 0 && len(frozen) == 0 {
+	if len(changed) > 0 && len(frozen.details) == 0 {
 		wrong.whole(next, func(field string) bool { _, differs := changed[field]; return differs })
 	}
 	if err := wrong.refusal(ValidationFailed); err != nil {

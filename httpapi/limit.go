@@ -132,8 +132,7 @@ func (x *exchange) limit(l *limiter, caller string) error {
 	if s.allowed {
 		return nil
 	}
-	x.set("Retry-After", strconv.FormatInt(int64((s.wait+time.Second-1)/time.Second), 10))
-	return domain.Refuse(rateLimitExceeded, "%s a minute are allowed", l.limit)
+	return &domain.Error{Code: rateLimitExceeded, Message: l.limit + " a minute are allowed", RetryAfter: s.wait}
 }
 
 // clientAddress is where a request comes from, as far as it can be believed: the

@@ -142,7 +142,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	for _, f := range fronts {
 		h = f(h)
 	}
-	d.leadTo(h)
+	d.leadTo(h, nil)
 	n.url = "http://" + d.address.String()
 	c.nodes = append(c.nodes, n)
 	return n

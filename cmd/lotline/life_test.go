@@ -246,10 +246,10 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 		e.must(200, "GET", good, key, "")
 		e.must(200, "PUT", good, key, body(`{"name":%q}`, in(0)))
 		e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
-		ready := string(e.call("GET", "/readyz", "", "").body)
+		ready, toAll := string(e.call("GET", "/readyz", key, "").body), string(e.call("GET", "/readyz", "", "").body)
 		for _, part := range []string{stream, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
-			if !strings.Contains(ready, part) {
-				t.Errorf("/readyz does not say %q: %s", part, ready)
+			if !strings.Contains(ready, part) || strings.Contains(toAll, part) {
+				t.Errorf("/readyz does not say %q to its organization alone: %s, and to everybody %s", part, ready, toAll)
 			}
 		}
 	}

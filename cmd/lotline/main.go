@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -51,10 +52,21 @@ type cli struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	// A second signal ends the process at once.
-	context.AfterFunc(ctx, stop)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
+	context.AfterFunc(ctx, func() {
+		// A second signal ends the process at once.
+		stop()
+		// When a terminal hangs up, what reads our output may end with it. That must
+		// not end the process in the middle of shutting down.
+		signal.Ignore(syscall.SIGPIPE)
+	})
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// endSignals are the signals on which the program ends in order. One that the process
+// was started to ignore is not among them: nohup has SIGHUP ignored.
+func endSignals() []os.Signal {
+	return slices.DeleteFunc([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}, signal.Ignored)
 }
 
 // run is the program without its process: it ends when the command does or, for

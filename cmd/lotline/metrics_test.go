@@ -411,6 +411,8 @@ func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
 	})
 	scrape(t, at+"/metrics").wants(t, map[string]float64{"lotline_ready part=eventStore": 1})
 	apart := &engine{t: t, url: at, stderr: e.stderr, foreign: true}
+	apart.must(200, "GET", "/readyz", "", "")
+	apart.must(404, "GET", "/%6Detrics", "", "")
 	apart.must(404, "GET", "/livez", "", "")
 	apart.must(405, "POST", "/metrics", "", "{}")
 	if code := e.terminate(); code != 0 {

@@ -208,7 +208,13 @@ func (e *engine) kill() {
 // terminate is SIGTERM; it returns the exit code.
 func (e *engine) terminate() int {
 	e.t.Helper()
-	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	return e.end(syscall.SIGTERM)
+}
+
+// end sends a signal on which the program ends, and returns the exit code.
+func (e *engine) end(signal syscall.Signal) int {
+	e.t.Helper()
+	if err := e.cmd.Process.Signal(signal); err != nil {
 		e.t.Error(err)
 	}
 	e.printed.Wait()

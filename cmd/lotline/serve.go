@@ -26,7 +26,7 @@ import (
 
 type serveCmd struct {
 	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"Where HTTP is served (${default})."`
-	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics is served (none: where the rest is)."`
+	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics is served, and /readyz with all details (none: /metrics is where the rest is)."`
 	OTLPEndpoint   string `name:"otlp-endpoint" env:"LOTLINE_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"The OpenTelemetry collector that takes spans over HTTP, such as http://localhost:4318 (none: there are no spans)."`
 	Bus            string `env:"LOTLINE_BUS" placeholder:"nats://…" help:"A NATS server or cluster with JetStream that is sent all that happens (none: it stays in the process)."`
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
@@ -99,12 +99,12 @@ func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dat
 		limits:   c.limits(),
 		broker:   c.Bus,
 		observer: d.observer,
-		apart:    d.metrics != nil,
+		apart:    d.operations != nil,
 	}, d.logger)
 	if err != nil {
 		return errors.Join(err, d.close(), l.Close())
 	}
-	d.leadTo(n.api)
+	d.leadTo(n.api, n.operations)
 	err = c.runNode(ctx, n, d, out)
 	asked := ctx.Err() != nil
 	if asked {
@@ -257,6 +257,8 @@ type node struct {
 	api       http.Handler
 	observer  *observer
 	caughtUp  atomic.Bool
+	// operations answers on the operators' own listener, nil without one.
+	operations http.Handler
 
 	// What stops the parts that run, nil for those that do not yet.
 	stopViews, stopRelay, stopTail, stopScheduler, stopSink func()
@@ -280,7 +282,7 @@ type nodeOptions struct {
 	limits   httpapi.Limits
 	broker   string    // the URL of the bus that is outside, "" for none
 	observer *observer // nil for one that nobody asks
-	apart    bool      // the figures have a listener of their own
+	apart    bool      // operators have a listener of their own
 }
 
 func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node, error) {
@@ -315,10 +317,11 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}
 	api := httpapi.Config{
 		Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, TokenKey: tokenKey,
-		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer,
+		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer, Metrics: n.observer.metrics.handler(),
 	}
-	if !o.apart {
-		api.Metrics = n.observer.metrics.handler()
+	if o.apart {
+		n.operations = httpapi.Operations(api)
+		api.Metrics = nil
 	}
 	n.api = httpapi.New(api)
 	n.observer.metrics.measure(n)
@@ -420,23 +423,27 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	case !n.caughtUp.Load():
 		p := n.tail.Progress()
 		views.Err = errors.New("catching up with the log")
+		views.Reason = fmt.Sprintf("catching up with the log, %d %% done", percent(p))
 		views.Detail = catchingUp{p.Events, percent(p), p.UpTo}
 	case !n.tail.Connected():
 		views.Err = errors.New("the log is not followed")
+		views.Reason = views.Err.Error()
 	}
 	timers := errOverdue
 	if n.scheduler.CaughtUp() {
 		timers = nil
 	}
 	checks := []httpapi.Check{
-		{Name: partEventStore, Err: store},
+		{Name: partEventStore, Err: store, Reason: "it does not answer, or the last write to it failed"},
 		views,
-		{Name: partTimers, Err: timers},
+		{Name: partTimers, Err: timers, Reason: errOverdue.Error()},
 	}
 	if n.sink != nil {
 		s := n.sink.State()
 		// Whoever is sent elsewhere finds the same bus there.
-		checks = append(checks, httpapi.Check{Name: "bus", Err: s.Err, Detail: sending{s.Sending, s.Messages, s.UpTo}, Advisory: true})
+		checks = append(checks, httpapi.Check{
+			Name: "bus", Err: s.Err, Reason: "it does not take what is sent to it", Detail: sending{s.Sending, s.Messages, s.UpTo}, Advisory: true,
+		})
 	}
 	return checks
 }
