@@ -266,8 +266,8 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	defer s.mu.Unlock()
 	switch {
 	case errors.As(err, &broken):
-		// Quarantined: there is nothing to wake for until somebody mends it.
-		s.log.Error().Err(err).Msg("a stream cannot be advanced")
+		// There is nothing to wake for until somebody mends it. The command handler
+		// has put it into quarantine, which is logged there.
 	case err != nil:
 		s.log.Warn().Err(err).Str("stream", stream).Msg("a timer is tried again")
 		s.due.set(stream, domain.InstantOf(s.clock().Add(retryDelay)))
