@@ -32,6 +32,7 @@ type office struct {
 	handler *commands.Handler
 	views   interface {
 		Organizations() []*domain.Organization
+		Quarantined() []domain.HistoryError
 		SigningKeys() (*domain.SigningKeys, error)
 	}
 }
@@ -130,8 +131,14 @@ func (o *office) find(ctx context.Context, idOrName string) (*domain.Organizatio
 	}
 	switch len(found) {
 	case 0:
+		if err := o.quarantine(domain.ID(idOrName)); err != nil {
+			return nil, err
+		}
 		if idOrName == defaultOrganization {
 			return o.findDefault(ctx)
+		}
+		if unread := o.unreadable(); unread > 0 {
+			return nil, badConfig("there is no organization %q, but the histories of %d are inconsistent: give the id", idOrName, unread)
 		}
 		return nil, badConfig("there is no organization %q", idOrName)
 	case 1:
@@ -151,12 +158,37 @@ func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) 
 			return nil, err
 		}
 	}
+	id := claim.Aggregate.(*domain.Claims).Made
 	for _, org := range o.views.Organizations() {
-		if org.ID == claim.Aggregate.(*domain.Claims).Made {
+		if org.ID == id {
 			return org, nil
 		}
 	}
+	if err := o.quarantine(id); err != nil {
+		return nil, err
+	}
 	return nil, badConfig("there is no organization %q", defaultOrganization)
+}
+
+// quarantine is why nothing can be done with an organization whose history is
+// inconsistent, or nil.
+func (o *office) quarantine(id domain.ID) error {
+	for _, broken := range o.views.Quarantined() {
+		if broken.Stream == id.Stream() {
+			return fmt.Errorf("the history of the organization %s is inconsistent: %w", id, &broken)
+		}
+	}
+	return nil
+}
+
+// unreadable is how many organizations are in quarantine. Nobody knows their names.
+func (o *office) unreadable() (n int) {
+	for _, broken := range o.views.Quarantined() {
+		if domain.StreamKind(broken.Stream) == domain.KindOrganization {
+			n++
+		}
+	}
+	return n
 }
 
 // withOffice runs f on the log that the settings name: on the server that is
