@@ -73,9 +73,9 @@ func (s *state) quarantined(broken *domain.HistoryError) *state {
 	return next
 }
 
-// of is s, a state in quarantine, as that of an organization's stream, if it was not
-// known whose it is. It is s itself when there is nothing to add.
-func (s *state) of(owner domain.ID) *state {
+// ownedBy is s, a state in quarantine, with the owner of its stream, if it was not
+// known. It is s itself when there is nothing to add.
+func (s *state) ownedBy(owner domain.ID) *state {
 	if s.owner != "" || owner == "" {
 		return s
 	}

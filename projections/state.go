@@ -61,7 +61,7 @@ func tombstone(h *domain.History, d domain.Distribution) *domain.History {
 // more.
 func (s *state) after(r *domain.Recorded, callers bool) *state {
 	if s.broken != nil {
-		return s.of(ownerHint(r))
+		return s.ownedBy(ownerHint(r))
 	}
 	h, changed := s.history, s.history.Changed
 	if !callers {
@@ -77,7 +77,7 @@ func (s *state) after(r *domain.Recorded, callers bool) *state {
 		}
 		return next
 	}
-	return s.quarantined(historyError(r, err)).of(ownerHint(r))
+	return s.quarantined(historyError(r, err)).ownedBy(ownerHint(r))
 }
 
 func historyError(r *domain.Recorded, err error) *domain.HistoryError {

@@ -167,7 +167,7 @@ func (v *Views) show(s shown) {
 	}
 	if e, known := v.models.streams[s.state.stream()]; known && e.current.broken != nil {
 		// Quarantine came first. The only thing left to learn is whose stream it is.
-		s.entry, s.state = e, e.current.of(s.state.owner)
+		s.entry, s.state = e, e.current.ownedBy(s.state.owner)
 	}
 	if s.state == s.entry.current {
 		return
