@@ -339,3 +339,27 @@ func (l *testLog) but(stream string, change func(domain.Recorded) *domain.Record
 	}
 	return other
 }
+
+// Whoever writes all hashes anew has not changed what the views have followed.
+func TestQueue_aHistoryThatWasWrittenAnewIsQuarantined(t *testing.T) {
+	t.Parallel()
+	written := func(consumer string) (l *testLog, org, id domain.ID) {
+		l = newLog()
+		org = l.organization(t)
+		id = l.open(t, org, nil)
+		l.enter(t, id, consumer)
+		l.must(t, id, domain.Step{To: domain.StatusClosed})
+		return l, org, id
+	}
+	l, org, id := written("a")
+	from := newReadable(l)
+	v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), from)
+	defer closeViews(t, v)
+	from.log, _, _ = written("b")
+	if _, err := v.Queue(t.Context(), org, id); !errors.As(err, new(*domain.HistoryError)) {
+		t.Errorf("got %v", err)
+	}
+	if q := v.Quarantined(); len(q) != 1 || q[0].Rule != "what was recorded stays" {
+		t.Errorf("in quarantine: %v", q)
+	}
+}
