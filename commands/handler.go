@@ -96,6 +96,21 @@ func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
 	})
 }
 
+// report tells the read models of a history that was found inconsistent.
+func (h *Handler) report(err error) {
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok && h.states != nil {
+		h.states.Quarantine(broken)
+	}
+}
+
+// known is what the read models know of a stream. Without read models it is nothing.
+func (h *Handler) known(stream string) (domain.Revision, *domain.HistoryError) {
+	if h.states == nil {
+		return domain.NoStream, nil
+	}
+	return h.states.Known(stream)
+}
+
 func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
 	id, err := newID(c.Kind)
 	if err != nil {
@@ -136,6 +151,7 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 			err = claims.Apply(r)
 		}
 		if err != nil {
+			h.report(err)
 			return "", false, err
 		}
 	}
@@ -158,24 +174,26 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 // and none behind them. There is no History when the creation was not carried
 // out yet.
 func (h *Handler) replay(ctx context.Context, stream string, k Key) (Result, error) {
+	if _, broken := h.known(stream); broken != nil {
+		return Result{}, broken
+	}
 	first := Result{Replayed: true}
+	made := domain.NewHistory(stream)
 	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
-		if err != nil {
-			return Result{}, err
-		}
-		if r.Metadata.CommandID != k.CommandID.String() {
+		if err == nil && r.Metadata.CommandID != k.CommandID.String() {
 			break
+		}
+		if err == nil {
+			err = made.Apply(r)
+		}
+		if err != nil {
+			h.report(err)
+			return Result{}, err
 		}
 		if r.Metadata.BodyHash != k.BodyHash {
 			return Result{}, reused()
 		}
-		if first.History == nil {
-			first.History = domain.NewHistory(stream)
-		}
-		if err := first.History.Apply(r); err != nil {
-			return Result{}, err
-		}
-		first.Position = r.Position
+		first.History, first.Position = made, r.Position
 	}
 	return first, nil
 }

@@ -422,18 +422,18 @@ func (l *Log) Sealed(ctx context.Context) (bool, error) {
 
 // CheckMasterKey finds out whether the keyring's master key is the log's. The
 // first node to ask puts a check value into the log, whose event's id tells this
-// log from every other and is returned. ErrMasterKey says no; any other error
-// says nothing. now is the time for that first event.
+// log from every other and is returned. ErrMasterKey says no, a *domain.HistoryError
+// that the check value is damaged; any other error says nothing. now is the time for that first event.
 func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, err error) {
 	// When another node is first, or it is not known what became of the append,
 	// the stream tells.
 	for attempt := 0; ; attempt++ {
 		for r, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
+			if err == nil {
+				err = checkSeal(r)
+			}
 			if err != nil {
 				return "", err
-			}
-			if e, ok := r.Event.(*domain.SealChecked); !ok || r.Undecoded != nil || e.Value.Plain != sealCheck {
-				return "", ErrMasterKey
 			}
 			return uuid.UUID(r.ID).String(), nil
 		}
@@ -442,6 +442,22 @@ func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, 
 		}
 		err = l.putSealCheck(ctx, now)
 	}
+}
+
+// checkSeal looks at the first event of SealStream.
+func checkSeal(r *domain.Recorded) error {
+	stored := *r
+	if errors.Is(r.Undecoded, errSealed) {
+		// Under another master key nothing opens. What is stored may be sound.
+		stored.Undecoded = nil
+	}
+	if _, err := domain.EmptyHead().Next(domain.SealStream, &stored); err != nil {
+		return err
+	}
+	if e, ok := r.Event.(*domain.SealChecked); !ok || r.Undecoded != nil || e.Value.Plain != sealCheck {
+		return ErrMasterKey
+	}
+	return nil
 }
 
 const checkAttempts = 3

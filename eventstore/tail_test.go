@@ -3,6 +3,7 @@ package eventstore
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -316,5 +317,36 @@ func TestTail_goesOnWhereItWasAfterTheServerWasAway(t *testing.T) {
 		}
 		s.stop()
 		s.start()
+	}
+}
+
+// named is a follower that writes its name down with each event.
+type named struct {
+	*collector
+	name  string
+	order *[]string
+}
+
+func (n named) Follow(r *domain.Recorded) {
+	*n.order = append(*n.order, n.name)
+	n.collector.Follow(r)
+}
+
+// Who is behind at the start comes back into its place: the others may rely on it to
+// have an event before them.
+func TestTail_handsEventsToItsFollowersInTheirOrder(t *testing.T) {
+	t.Parallel()
+	var order []string
+	follower := func(name string, at domain.Position) Follower { return named{newCollector(at), name, &order} }
+	tail := NewTail(nil, nil, at(4), zerolog.Nop(), follower("a", at(2)), follower("b", at(4)), follower("c", at(1)), follower("d", at(4)))
+	for _, c := range []int{1, 0} {
+		catchUp := tail.catchUps[c]
+		catchUp.stop = func() {}
+		catchUp.caughtUp()
+		catchUp.passed(at(4))
+	}
+	tail.event(recordedAt(5))
+	if got := strings.Join(order, ""); got != "abcd" {
+		t.Errorf("handed to %s", got)
 	}
 }

@@ -117,7 +117,10 @@ func explain(err error, reads bool) (refusal *domain.Error, identifier string, f
 	switch {
 	case isBroken:
 		refusal.Code = domain.HistoryInconsistent
-		refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
+		refusal.Message = fmt.Sprintf("revision %d: %s", broken.Revision, broken.Rule)
+		if broken.Type != "" {
+			refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
+		}
 	case !reads && (late && !away || errors.Is(err, domain.ErrOutcomeUnknown)): // the latter also when looking into the doubt failed
 		refusal.Code = domain.EventStoreUnavailable
 		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"

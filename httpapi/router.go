@@ -34,6 +34,8 @@ type Views interface {
 	Get(organization, id domain.ID) (projections.Row, error)
 	Queue(ctx context.Context, organization, id domain.ID) (*domain.Queue, error)
 	Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool)
+	Known(stream string) (domain.Revision, *domain.HistoryError)
+	Quarantine(broken *domain.HistoryError)
 	List(q projections.ListQuery) (projections.Page, error)
 	Position() domain.Position
 	WaitFor(ctx context.Context, p domain.Position) error

@@ -139,7 +139,7 @@ func build(states []*state) models {
 			t.entries[s.id] = e
 			l := t.list(d.Kind())
 			listed[l] = append(listed[l], e)
-		} else if s.broken != nil && s.id.Kind().Distribution() {
+		} else if s.broken != nil && s.owner != "" && s.id.Kind().Distribution() {
 			m.tenant(s.owner).entries[s.id] = e
 		}
 	}
@@ -272,17 +272,6 @@ func (v *Views) SigningKeys() (*domain.SigningKeys, error) {
 		return nil, e.current.broken
 	}
 	return e.current.history.Aggregate.(*domain.SigningKeys), nil
-}
-
-// Quarantined says which streams are in quarantine and why, by name.
-func (v *Views) Quarantined() []domain.HistoryError {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	all := make([]domain.HistoryError, 0, len(v.models.quarantine))
-	for _, stream := range slices.Sorted(maps.Keys(v.models.quarantine)) {
-		all = append(all, *v.models.quarantine[stream])
-	}
-	return all
 }
 
 // State returns a copy of a distribution's state, and a position up to which it

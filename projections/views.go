@@ -37,7 +37,7 @@ type Views struct {
 
 	held shown // a state that nobody has been shown, if there is one; owned by Follow and Passed
 
-	mu       sync.RWMutex // guards the fields below; only Follow and Passed change them once the views are open
+	mu       sync.RWMutex // guards the fields below; only Follow, Passed and Quarantine change them once the views are open
 	models   models
 	position domain.Position   // of the last event that was handled
 	seen     domain.Position   // nothing of ours stands between position and here
@@ -70,6 +70,9 @@ func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views,
 		return nil, err
 	}
 	v := newViews(file, loaded, log)
+	for _, broken := range v.Quarantined() {
+		v.logQuarantine(&broken)
+	}
 	v.histories = origin.Log
 	v.snapshots = newSnapshots(path, origin.ID, seals)
 	return v, nil
@@ -129,13 +132,10 @@ func (v *Views) Follow(r *domain.Recorded) {
 	}
 	was, mine := v.held.state, true
 	if next.entry = v.held.entry; next.entry == nil {
-		next.entry = v.models.find(r.Stream)
-		was, mine = next.entry.current, false
+		next.entry, was = v.find(r.Stream)
+		mine = false
 	}
-	if next.state = was.after(r, mine); next.state.broken != nil && next.state != was {
-		v.log.Error().Str("stream", r.Stream).Int64("revision", int64(r.Revision)).Str("type", r.Type).
-			Str("rule", next.state.broken.Rule).Str("detail", next.state.broken.Detail).Msg("stream quarantined")
-	}
+	next.state = was.after(r, mine)
 	if next.state.partial() || next.state.queueOf() != nil && !domain.ChangesObject(r.Event) && next.events < heldAtOnce {
 		v.held = next
 		return
@@ -162,14 +162,37 @@ func (v *Views) show(s shown) {
 	defer v.mu.Unlock()
 	v.position = s.position
 	v.reach(s.position)
-	if s.entry == nil || s.state == s.entry.current {
+	if s.entry == nil {
 		return
 	}
-	v.models.publish(s.entry, s.state)
-	v.dirty[s.entry] = s.state
+	if e, known := v.models.streams[s.state.stream()]; known && e.current.broken != nil {
+		// Quarantine came first. The only thing left to learn is whose stream it is.
+		s.entry, s.state = e, e.current.ownedBy(s.state.owner)
+	}
+	if s.state == s.entry.current {
+		return
+	}
+	v.publish(s.entry, s.state)
 	if len(v.dirty) >= crowd {
 		signal(v.crowded)
 	}
+}
+
+// find returns the entry of a stream and its state.
+func (v *Views) find(stream string) (*entry, *state) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	e := v.models.find(stream)
+	return e, e.current
+}
+
+// publish makes next the state of an entry, and has it written. The caller holds mu.
+func (v *Views) publish(e *entry, next *state) {
+	if next.broken != nil && e.current.broken == nil {
+		v.logQuarantine(next.broken)
+	}
+	v.models.publish(e, next)
+	v.dirty[e] = next
 }
 
 // projected reports whether the stream is one that the views are about.

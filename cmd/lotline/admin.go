@@ -34,6 +34,7 @@ type office struct {
 	handler *commands.Handler
 	views   interface {
 		Organizations() []*domain.Organization
+		Quarantined() []domain.HistoryError
 		SigningKeys() (*domain.SigningKeys, error)
 	}
 }
@@ -137,6 +138,9 @@ func (o *office) find(ctx context.Context, text string) (*domain.Organization, e
 	}
 	switch len(found) {
 	case 0:
+		if unread := o.unreadable(); unread > 0 {
+			return nil, badConfig("there is no organization %q, but the histories of %d are inconsistent: give the id", text, unread)
+		}
 		return nil, badConfig("there is no organization %q", text)
 	case 1:
 		return found[0], nil
@@ -149,6 +153,9 @@ func (o *office) findID(id domain.ID) (*domain.Organization, error) {
 		if org.ID == id {
 			return org, nil
 		}
+	}
+	if err := o.quarantine(id); err != nil {
+		return nil, err
 	}
 	return nil, badConfig("there is no organization %q", id)
 }
@@ -170,6 +177,27 @@ func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) 
 		return nil, badConfig("there is no organization %q: the first start makes it; name another by its id", defaultOrganization)
 	}
 	return o.findID(id)
+}
+
+// quarantine is why nothing can be done with an organization whose history is
+// inconsistent, or nil.
+func (o *office) quarantine(id domain.ID) error {
+	for _, broken := range o.views.Quarantined() {
+		if broken.Stream == id.Stream() {
+			return fmt.Errorf("the history of the organization %s is inconsistent: %w", id, &broken)
+		}
+	}
+	return nil
+}
+
+// unreadable is how many organizations are in quarantine. Nobody knows their names.
+func (o *office) unreadable() (n int) {
+	for _, broken := range o.views.Quarantined() {
+		if domain.StreamKind(broken.Stream) == domain.KindOrganization {
+			n++
+		}
+	}
+	return n
 }
 
 // withOffice runs f on the log that the settings name: on the server that is

@@ -153,6 +153,10 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer)
 		return nil
 	}
 	made, err := c.provision(ctx, n, out)
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok {
+		n.logger.Warn().Str("stream", broken.Stream).Msg("no keys were set up: the history of the organization default is inconsistent")
+		made, err = nil, nil
+	}
 	if err != nil {
 		return unlessStopped(ctx, fmt.Errorf("set up keys and the organization %s: %w", defaultOrganization, err))
 	}
@@ -176,7 +180,8 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer)
 // provision makes sure that there is a key to sign tokens with, and that the default
 // organization has the keys that are given, and a key of each level at all. It returns the keys that it made, which
 // work by then. They are shown before they are stored, so that there is none in
-// the log that nobody has seen.
+// the log that nobody has seen. A *domain.HistoryError says that the default
+// organization cannot be used; all others can.
 func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[domain.KeyLevel]string, error) {
 	if err := n.makeSigningKey(ctx); err != nil {
 		return nil, err
@@ -236,6 +241,9 @@ func (n *node) makeSigningKey(ctx context.Context) error {
 	}
 	o := &office{n.log, n.handler, n.views}
 	made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true})
+	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
+		return nil // likewise
+	}
 	if err != nil {
 		return err
 	}
@@ -300,13 +308,13 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		BlockPublishUntilSubscriberAck: true,
 	}, busLogger{logger})
 	// The bus is for what happens from now on; the log has what happened.
-	n.relay = relay.New(n.bus, l.head, logger)
+	n.relay = relay.New(n.bus, views, l.head, logger)
 	followers := []eventstore.Follower{observedViews{views, n}, n.relay}
 	if o.broker != "" {
 		if n.broker, err = natsbus.New(o.broker, logger, busLogger{logger}); err != nil {
 			return nil, errors.Join(badConfig("LOTLINE_BUS: %w", err), views.Close())
 		}
-		n.sink = sink.New("bus", l.Log, n.broker, l.head, time.Now, logger)
+		n.sink = sink.New("bus", l.Log, n.broker, views, l.head, time.Now, logger)
 		followers = append(followers, n.sink)
 	}
 	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, followers...)

@@ -226,6 +226,9 @@ func (l *log) check(ctx context.Context) (err error) {
 	if errors.Is(err, eventstore.ErrMasterKey) {
 		return badConfig("master key: %w; set LOTLINE_MASTER_KEY to the one that the other nodes have", err)
 	}
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok {
+		return fmt.Errorf("event store: nothing can be served, because the check value of the master key is damaged: %w; start on a backup", broken)
+	}
 	if err == nil {
 		l.head, err = l.Head(ctx)
 	}

@@ -293,8 +293,8 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	var earliest domain.Instant
 	newer := false // than what the read models have told
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
-		// Quarantined: there is nothing to wake for until somebody mends it.
-		s.log.Error().Err(err).Msg("a stream cannot be advanced")
+		// There is nothing to wake for until somebody mends it. The command handler
+		// has put the stream into quarantine and logged that.
 		delete(s.overdue, stream)
 		delete(s.timers, stream)
 		return
