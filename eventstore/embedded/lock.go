@@ -8,6 +8,9 @@ import (
 	"syscall"
 )
 
+// lockPath is where the lock of the store at path is.
+func lockPath(path string) string { return path + ".lock" }
+
 // lockFile takes the exclusive lock that keeps a second process from writing to
 // the same store. The lock is on a file of its own, since SQLite locks the
 // database file itself and lets go of all locks on it when any handle closes.

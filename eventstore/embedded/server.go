@@ -156,6 +156,11 @@ func (s *Server) Serve(l net.Listener, access *Access) error {
 	return err
 }
 
+// LeaveAsItIs has Close leave the files as they are, the write-ahead log included: it
+// may hold events that SQLite does not show because the file is damaged, and that
+// somebody may still save.
+func (s *Server) LeaveAsItIs() { s.store.asItIs.Store(true) }
+
 // Close stops taking calls, ends subscriptions, finishes the appends that are
 // under way and closes the file. It returns when all of that is done; calling it
 // again waits for the same and gives the same result.
