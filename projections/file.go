@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -165,7 +166,7 @@ func putAside(path string) error {
 
 func tryFile(path string, origin Origin, seals Opener, program string) (_ *file, _ loaded, err error) {
 	// SQLite would let everybody read the file.
-	made, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	made, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, loaded{}, err
 	}

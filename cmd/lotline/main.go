@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
 )
 
 // Exit codes beside 0.
@@ -51,6 +52,9 @@ type cli struct {
 }
 
 func main() {
+	// What is made is for this user only, SQLite's files as well, whose modes it
+	// leaves to the umask.
+	unix.Umask(privateUmask)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)

@@ -81,11 +81,10 @@ func (e *embeddedStore) listen(ctx context.Context, s *settings, dir *dataDir, l
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, badConfig("event store: %w", err)
 	}
-	l, err := listen(ctx, "unix", socket)
+	l, err := listenPrivately(socket)
 	if err != nil {
 		return nil, badConfig("event store: %w", err)
 	}
-	// The directory's mode keeps others away from the socket.
 	opened = append(opened, storeListener{l, nil})
 	if s.EmbeddedListen == "" {
 		return opened, nil

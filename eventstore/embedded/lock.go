@@ -16,7 +16,7 @@ func lockPath(path string) string { return path + ".lock" }
 // database file itself and lets go of all locks on it when any handle closes.
 // It ends with the process, however that ends.
 func lockFile(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
