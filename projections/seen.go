@@ -126,6 +126,8 @@ func PutAside(path string) error {
 type marks struct {
 	conn *sqlite3.Conn
 	put  *sqlite3.Stmt
+	path string
+	file fs.FileInfo // what is at path
 
 	mu    sync.Mutex // guards the connection and the field below
 	saved Mark
@@ -152,9 +154,12 @@ func newMarks(path string) (*marks, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &marks{conn: conn}
+	m := &marks{conn: conn, path: path}
 	if err = conn.Exec(createSeen); err == nil {
 		m.put, _, err = conn.Prepare(putSeen)
+	}
+	if err == nil {
+		m.file, err = os.Stat(path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.close())
@@ -164,12 +169,15 @@ func newMarks(path string) (*marks, error) {
 
 func (s *marks) close() error { return errors.Join(s.put.Close(), s.conn.Close()) }
 
-// save returns once the mark is on disk.
+// save returns once the mark is on disk, in the file that the next start opens.
 func (s *marks) save(m Mark) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m == s.saved {
 		return nil
+	}
+	if now, err := os.Stat(s.path); err != nil || !os.SameFile(now, s.file) {
+		return fmt.Errorf("%s was removed, renamed or replaced while it was open: start again", s.path)
 	}
 	err := exec(s.put, m.Log, int64(m.Position.Commit), int64(m.Position.Prepare), m.Stream, int64(m.Revision),
 		uuid.UUID(m.ID).String(), m.At.UTC().Format(time.RFC3339Nano))

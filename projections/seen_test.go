@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,6 +98,23 @@ func TestViews_writeTheMarkBeforeTheRows(t *testing.T) {
 	save(t, v)
 	if got, want := mark(t, path), markOf(l.events[len(l.events)-1]); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// What is written to a file that nobody finds again is not kept.
+func TestViews_sayThatTheirFileWasTakenAway(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	v, path := testViews(t, l)
+	save(t, v)
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	l.create(t, org, domain.KindDraw, nil)
+	follow(v, l)
+	if err := v.write(map[*entry]*state{}); err == nil || !strings.Contains(err.Error(), path+" was removed, renamed or replaced") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -71,25 +71,29 @@ func (l *log) checkSeen(ctx context.Context, s *settings, dir *dataDir, logger z
 			return fmt.Errorf("event store: %w", err)
 		}
 	}
-	switch {
-	case lost == "":
-		l.seen = m
-	case !s.restored:
+	if lost != "" && !s.restored {
 		if l.embedded != nil {
 			l.embedded.server.LeaveAsItIs()
 		}
 		return badConfig("event store: %s: %s", lost, remedy)
-	default:
-		if err := projections.PutAside(dir.file(viewsFile)); err != nil {
-			return badConfig("read models: %w", err)
-		}
 	}
-	if s.restored {
-		l.restored = errors.New(declared)
-		if lost != "" {
-			l.restored = fmt.Errorf("%s: %s", declared, lost)
-		}
-		logger.Warn().Str("lost", lost).Msg(declared)
+	if lost == "" {
+		l.seen = m
+	}
+	if !s.restored {
+		return nil
+	}
+	l.restored = errors.New(declared)
+	if lost != "" {
+		l.restored = fmt.Errorf("%s: %s", declared, lost)
+	}
+	logger.Warn().Str("lost", lost).Msg(declared)
+	if l.seen.Log != "" {
+		return nil
+	}
+	// Whatever the read models hold, nothing says that it is of this log.
+	if err := projections.PutAside(dir.file(viewsFile)); err != nil {
+		return badConfig("read models: %w", err)
 	}
 	return nil
 }
