@@ -64,7 +64,8 @@ type Server struct {
 // Beside it stand a lock file and, while it is open, SQLite's write-ahead log;
 // the file may be read by other programs meanwhile. Open fails when another
 // process has the store open, when the file is something else, and when it was
-// written by a newer release.
+// written by a newer release. It fails with ErrLost when there was a store at path
+// before and the file is missing or empty; see Forget.
 func Open(path string, log zerolog.Logger) (*Server, error) {
 	return open(path, log, time.Now)
 }
