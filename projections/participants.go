@@ -212,7 +212,14 @@ func ReadAgain(ctx context.Context) domain.Again {
 func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, again domain.Again) (*domain.History, error) {
 	stream := known.stream()
 	h := v.snapshots.load(stream)
-	if h == nil || h.Head.Revision > last {
+	usable := h != nil && h.Head.Revision <= last
+	if usable && last == all {
+		var err error
+		if usable, err = v.inLog(ctx, h); err != nil {
+			return nil, err
+		}
+	}
+	if !usable {
 		h = domain.NewHistory(stream)
 	}
 	from := h.Head.Revision
@@ -229,6 +236,23 @@ func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, ag
 		v.keep(h)
 	}
 	return h, nil
+}
+
+// inLog reports whether the log holds the last event of a snapshot. A stream that is
+// read to its end, and is shorter than the snapshot, has no event that contradicts
+// the snapshot.
+func (v *Views) inLog(ctx context.Context, h *domain.History) (bool, error) {
+	for r, err := range v.histories.Read(ctx, h.Stream, h.Head.Revision-1) {
+		if _, cut := errors.AsType[*domain.HistoryError](err); cut {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		_, hash, ok := domain.SplitHash(r.RawMetadata)
+		return ok && r.Revision == h.Head.Revision && hash == h.Head.Hash, nil
+	}
+	return false, nil
 }
 
 func (v *Views) foldOn(ctx context.Context, h *domain.History, known *state, last domain.Revision, again domain.Again) error {

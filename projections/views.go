@@ -34,13 +34,14 @@ type Views struct {
 	crowded chan struct{}
 
 	writeFailures atomic.Int64
+	seen          newest // of what the log is known to hold
 
 	held shown // a state that nobody has been shown, if there is one; owned by Follow and Passed
 
 	mu       sync.RWMutex // guards the fields below; only Follow, Passed and Quarantine change them once the views are open
 	models   models
 	position domain.Position   // of the last event that was handled
-	seen     domain.Position   // nothing of ours stands between position and here
+	passed   domain.Position   // nothing of ours stands between position and here
 	dirty    map[*entry]*state // what changed since Run took these last
 	waiters  *btree.BTreeG[*waiter]
 	waited   uint64 // numbers the waiters
@@ -55,6 +56,7 @@ type Origin struct {
 	ID   string // tells it from every other log
 	Head domain.Position
 	Log  Histories
+	Seen Mark // an event that the log is known to hold; zero for none
 }
 
 // Open loads the views from the file at path, which is made when there is none.
@@ -74,7 +76,15 @@ func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views,
 		v.logQuarantine(&broken)
 	}
 	v.histories = origin.Log
+	v.seen.mark = origin.Seen
+	v.seen.mark.Log = origin.ID
 	v.snapshots = newSnapshots(path, origin.ID, seals)
+	// The file may be a new one.
+	if origin.Seen != (Mark{}) {
+		if err := v.saveSeen(); err != nil {
+			return nil, errors.Join(err, v.Close())
+		}
+	}
 	return v, nil
 }
 
@@ -86,7 +96,7 @@ func newViews(f *file, l loaded, log zerolog.Logger) *Views {
 		crowded:  make(chan struct{}, 1),
 		models:   l.models,
 		position: l.position,
-		seen:     l.position,
+		passed:   l.position,
 		dirty:    map[*entry]*state{},
 		waiters:  newTree(compareWaiters),
 	}
@@ -118,6 +128,7 @@ func (v *Views) Position() domain.Position {
 // stream is followed, when Passed or CaughtUp say that no more is at hand, and after
 // a few hundred events.
 func (v *Views) Follow(r *domain.Recorded) {
+	v.Saw(r.Stream, r.Revision, r.ID, r.Position, r.RecordedAt)
 	if !v.position.Before(r.Position) || !v.held.position.Before(r.Position) {
 		return
 	}
@@ -229,10 +240,10 @@ func (v *Views) CaughtUp() {
 
 // reach lets those go on who wait for p or an earlier position.
 func (v *Views) reach(p domain.Position) {
-	if !v.seen.Before(p) {
+	if !v.passed.Before(p) {
 		return
 	}
-	v.seen = p
+	v.passed = p
 	for {
 		w, ok := v.waiters.Min()
 		if !ok || p.Before(w.position) {
@@ -283,7 +294,7 @@ func (v *Views) WaitFor(ctx context.Context, p domain.Position) error {
 func (v *Views) reached(p domain.Position) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return !v.seen.Before(p)
+	return !v.passed.Before(p)
 }
 
 func (v *Views) wait(p domain.Position) *waiter {
@@ -291,7 +302,7 @@ func (v *Views) wait(p domain.Position) *waiter {
 	defer v.mu.Unlock()
 	w := &waiter{position: p, number: v.waited, reached: make(chan struct{})}
 	v.waited++
-	if v.seen.Before(p) {
+	if v.passed.Before(p) {
 		v.waiters.Set(w)
 	} else {
 		close(w.reached)

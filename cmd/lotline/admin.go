@@ -214,7 +214,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id, Log: l}, l.keys, zerolog.Nop())
+	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id, Log: l, Seen: l.seen}, l.keys, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,12 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return f(&office{l, commands.NewHandler(l, nil, time.Now), views})
+	acknowledged := seenLog{l, views.Saw}
+	err = f(&office{acknowledged, commands.NewHandler(acknowledged, nil, time.Now), views})
+	if l.dir != nil && l.seen.Log != "" {
+		err = errors.Join(err, projections.SaveMark(l.dir.file(viewsFile), views.Seen()))
+	}
+	return err
 }
 
 // adminLog is the log with, where this process has to run the embedded store

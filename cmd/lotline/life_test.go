@@ -259,7 +259,8 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 	check()
 }
 
-// Read models that know more than the log, or another log, are not believed.
+// After a declared restore, read models that know more than the log, or another log,
+// are not believed.
 func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -292,7 +293,7 @@ func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
 	if err := os.WriteFile(events, backup, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e = lotline.serve(t, dir)
+	e = lotline.serveWith(t, dir, restored)
 	e.must(404, "GET", lost, key, "")
 	if got := e.must(200, "GET", kept, key, "").object(t)["name"]; got != nil {
 		t.Errorf("the name is %v", got)
@@ -302,7 +303,7 @@ func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
 	if err := os.Remove(events); err != nil {
 		t.Fatal(err)
 	}
-	e = lotline.serve(t, dir)
+	e = lotline.serveWith(t, dir, restored)
 	e.must(401, "GET", kept, key, "")
 	fresh := e.secretKey()
 	e.must(404, "GET", kept, fresh, "")

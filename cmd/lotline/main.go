@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
 )
 
 // Exit codes beside 0.
@@ -52,6 +53,9 @@ type cli struct {
 }
 
 func main() {
+	// What is made is for this user only, SQLite's files as well, whose modes it
+	// leaves to the umask.
+	unix.Umask(privateUmask)
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	context.AfterFunc(ctx, func() {
 		// A second signal ends the process at once.

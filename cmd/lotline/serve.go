@@ -32,6 +32,8 @@ type serveCmd struct {
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
 
+	Restored bool `help:"Declare that the log was restored from a copy, or is another one than before. For one start: do not keep it in a service's configuration."`
+
 	RateLimitSecret   int       `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
 	RateLimitConsumer int       `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
 	RateLimitPublic   int       `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
@@ -88,6 +90,7 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 // runBehind brings up, behind an open door, all that it leads to, and shuts it
 // down in order when ctx ends.
 func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dataDir, out io.Writer) error {
+	s.restored = c.Restored
 	found := reportWaiting(d.logger)
 	l, err := openLog(ctx, s, dir, d.logger)
 	found()
@@ -269,7 +272,7 @@ type node struct {
 	operations http.Handler
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopRelay, stopTail, stopScheduler, stopSink func()
+	stopViews, stopSeen, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
@@ -294,11 +297,19 @@ type nodeOptions struct {
 }
 
 func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node, error) {
-	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head, Log: l}, l.keys, logger)
+	seen := l.seen
+	if seen.Log == "" {
+		var err error
+		if seen, err = begin(l.id); err != nil {
+			return nil, err
+		}
+	}
+	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head, Log: l, Seen: seen}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
-	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock), observer: o.observer}
+	n := &node{logger: logger, log: l, views: views, observer: o.observer}
+	n.handler = commands.NewHandler(commandsLog(seenLog{l, views.Saw}), views, clock)
 	if n.observer == nil {
 		n.observer = newObserver(nil)
 	}
@@ -351,6 +362,11 @@ func (n *node) catchUp(ctx context.Context) bool {
 			return false
 		}
 	}
+	n.stopSeen = start(func(ctx context.Context) {
+		if err := n.views.KeepSeen(ctx); err != nil {
+			n.logger.Error().Err(err).Msg("the newest event that was seen was not written")
+		}
+	})
 	n.stopRelay = start(n.relay.Run)
 	n.stopTail = start(n.tail.Run)
 	report := time.NewTicker(progressEvery)
@@ -416,6 +432,7 @@ const (
 	partEventStore  = "eventStore"
 	partProjections = "projections"
 	partTimers      = "timers"
+	partRestored    = "restored"
 )
 
 var errOverdue = errors.New("what was overdue at the start is not done")
@@ -445,6 +462,9 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 		{Name: partEventStore, Err: store, Reason: "it does not answer, or the last write to it failed"},
 		views,
 		{Name: partTimers, Err: timers, Reason: errOverdue.Error()},
+	}
+	if n.log.restored != nil {
+		checks = append(checks, httpapi.Check{Name: partRestored, Err: n.log.restored, Advisory: true})
 	}
 	if n.sink != nil {
 		s := n.sink.State()
@@ -481,6 +501,7 @@ func (n *node) shutDown() error {
 		err = errors.Join(err, n.broker.Close())
 	}
 	stop(n.stopViews)
+	stop(n.stopSeen)
 	return errors.Join(err, n.views.Close())
 }
 

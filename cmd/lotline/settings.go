@@ -26,6 +26,8 @@ type settings struct {
 	EmbeddedPassword string `env:"LOTLINE_EMBEDDED_PASSWORD" placeholder:"PASSWORD" help:"The password of the user admin on that address."`
 	MasterKey        string `env:"LOTLINE_MASTER_KEY" placeholder:"KEY" help:"32 bytes in hex or base64 under which secrets are sealed (made in the data directory when not given)."`
 	LogFormat        string `env:"LOTLINE_LOG_FORMAT" enum:"auto,console,json" default:"auto" help:"console, json, or auto: console on a terminal, else json."`
+
+	restored bool // serve --restored
 }
 
 // masterKey decodes the master key, or returns nil when none is given.

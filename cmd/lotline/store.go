@@ -16,6 +16,7 @@ import (
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/eventstore/embedded"
+	"github.com/lotline/lotline/projections"
 )
 
 // embeddedStore is the embedded server while it runs in this process.
@@ -35,11 +36,17 @@ type storeListener struct {
 // startEmbedded opens the store of a data directory and serves it on the
 // directory's socket and, when one is configured, on a TCP address.
 func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (*embeddedStore, error) {
+	if err := dir.checkLogFile(s.restored); err != nil {
+		return nil, err
+	}
 	e := &embeddedStore{}
 	listeners, err := e.listen(ctx, s, dir, log)
 	if err == nil {
 		if e.server, err = embedded.Open(dir.file(eventsFile), log); err != nil {
 			err = badConfig("event store: %w", err)
+		}
+		if errors.Is(err, embedded.ErrLost) {
+			err = fmt.Errorf("%w: %s", err, remedy)
 		}
 	}
 	if err != nil {
@@ -74,11 +81,10 @@ func (e *embeddedStore) listen(ctx context.Context, s *settings, dir *dataDir, l
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, badConfig("event store: %w", err)
 	}
-	l, err := listen(ctx, "unix", socket)
+	l, err := listenPrivately(socket)
 	if err != nil {
 		return nil, badConfig("event store: %w", err)
 	}
-	// The directory's mode keeps others away from the socket.
 	opened = append(opened, storeListener{l, nil})
 	if s.EmbeddedListen == "" {
 		return opened, nil
@@ -144,8 +150,10 @@ type log struct {
 	id       string          // tells this log from every other
 	head     domain.Position // where it ended at the start
 	keys     *eventstore.Keyring
-	embedded *embeddedStore // nil when the store runs elsewhere
-	dir      *dataDir       // locked for the log alone, or nil
+	embedded *embeddedStore   // nil when the store runs elsewhere
+	dir      *dataDir         // locked for the log alone, or nil
+	seen     projections.Mark // what views.db says that the node has seen, and the log holds
+	restored error            // what the declared restore has lost; nil when none was declared
 }
 
 // reachTimeout is how long a start waits for the event store.
@@ -164,7 +172,11 @@ func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logg
 			return nil, err
 		}
 	}
-	if err = l.connect(s, dir.file(socketFile), key); err == nil && made {
+	if err = l.connect(s, dir.file(socketFile), key); err == nil {
+		// A log that is there in the place of another one is not written to.
+		err = l.checkSeen(ctx, s, dir, logger)
+	}
+	if err == nil && made {
 		err = l.adopt(ctx, dir, key)
 	}
 	if err == nil {
