@@ -404,8 +404,8 @@ func (f field) read(raw json.RawMessage) error {
 // replay reads what an event holds, which may have been taken when less was asked
 // of it.
 func (f field) replay(raw json.RawMessage) error {
-	if o, ok := f.value.(object); ok && !isNull(raw) {
-		return o.replay(raw)
+	if v, ok := f.value.(replayed); ok && !isNull(raw) {
+		return v.replay(raw)
 	}
 	return f.read(raw)
 }

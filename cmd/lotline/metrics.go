@@ -72,6 +72,9 @@ func newMetrics() *metrics {
 		return v
 	}
 
+	zones := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lotline_zoneinfo_info", Help: "1, with the edition of the time zones that local times are read by."}, []string{"edition"})
+	m.registry.MustRegister(zones)
+	zones.WithLabelValues(domain.CurrentZones().Edition()).Set(1)
 	requests := counter("lotline_http_requests_total", "Requests that were answered.", "route", "method", "status")
 	requestsTook := histogram("lotline_http_request_duration_seconds", "From the head of a request to its answer.", durations, "route")
 	m.requests = newChildren(func(k requestKey) counted {
