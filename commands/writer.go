@@ -242,8 +242,12 @@ func (a *attempt) rests() bool {
 // decide decides batch on a fork of the state: first what is due, then each
 // command with what is due because of it.
 func (w *writer) decide(batch []*pending) (*attempt, error) {
+	now, err := w.handler.Now(context.Background())
+	if err != nil {
+		return nil, err
+	}
 	a := &attempt{after: w.history.Fork()}
-	a.at = a.after.At(domain.InstantOf(w.handler.clock()))
+	a.at = a.after.At(domain.InstantOf(now))
 	w.remembered.forget(a.at.Add(-rememberFor))
 	cause := &pending{id: uuid.New(), Request: Request{Caller: Caller{Actor: domain.ActorClock, Traceparent: batch[0].Caller.Traceparent}}}
 	if batch[0].begun {

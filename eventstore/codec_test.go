@@ -311,3 +311,24 @@ func FuzzCodec_readsAsEncodingJSONDoes(f *testing.F) {
 		}
 	})
 }
+
+// A time that could not be read back is not stored, wherever it stands in an event.
+func TestLog_encodesNoTimeThatCannotBeReadBack(t *testing.T) {
+	t.Parallel()
+	keys, err := NewKeyring(make([]byte, MasterKeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Log{codec: newCodec(), keys: keys}
+	const good, bad = domain.Instant(1_795_000_000_123), domain.Instant(7_258_118_400_000)
+	for _, e := range []domain.Event{
+		domain.Opened{Stamp: domain.Stamp{At: 10_000}},
+		domain.Opened{Stamp: domain.Stamp{At: bad}},
+		domain.ConsumerAdmitted{Stamp: domain.Stamp{At: good}, ExpiresAt: bad},
+		&domain.QueueCreated{Stamp: domain.Stamp{At: good}, Common: domain.Common{OpenAt: bad}},
+	} {
+		if p, err := l.Encode("queue-1", e, domain.Metadata{}); err == nil {
+			t.Errorf("it is stored as %s", p.Data)
+		}
+	}
+}

@@ -11,12 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/projections"
@@ -185,7 +185,9 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return f(&office{l, commands.NewHandler(l, nil, time.Now), views})
+	handler := commands.NewHandler(l, nil, clock)
+	handler.GoBy(l.clock)
+	return f(&office{l, handler, views})
 }
 
 // adminLog is the log with, where this process has to run the embedded store
@@ -215,7 +217,10 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 	if made {
 		return nil, badConfig("there is no master key in %s yet, and another process is using it: set LOTLINE_MASTER_KEY", path)
 	}
-	l := &log{}
+	l := &log{clock: walltime.New(clock)}
+	if err := mustBeRight(ctx, l.clock); err != nil {
+		return nil, err
+	}
 	if err = l.connect(s, theirs.file(socketFile), key); err == nil {
 		err = l.check(ctx)
 	}

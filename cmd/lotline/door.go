@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/httpapi"
 )
 
@@ -18,6 +19,7 @@ import (
 type door struct {
 	logger   zerolog.Logger
 	observer *observer
+	clock    *walltime.Clock
 	address  net.Addr
 	server   *http.Server
 	metrics  *http.Server // nil without an address of its own
@@ -33,7 +35,7 @@ func (c *serveCmd) openDoor(ctx context.Context, o *observer, logger zerolog.Log
 	if err != nil {
 		return nil, badConfig("LOTLINE_LISTEN: %w", err)
 	}
-	d := &door{logger: logger, observer: o, address: listener.Addr(), failed: make(chan error, 1)}
+	d := &door{logger: logger, observer: o, clock: walltime.New(clock), address: listener.Addr(), failed: make(chan error, 1)}
 	starting := httpapi.Config{Ready: d.starting, Clock: clock, Log: logger, Observer: o}
 	if c.MetricsListen == "" {
 		starting.Metrics = o.metrics.handler()
@@ -60,6 +62,7 @@ func (d *door) starting(context.Context) []httpapi.Check {
 		store = nil
 	}
 	return []httpapi.Check{
+		{Name: partClock, Err: d.clock.Err()},
 		{Name: partEventStore, Err: store},
 		{Name: partProjections, Err: errors.New("they are not loaded yet")},
 		{Name: partTimers, Err: errOverdue},

@@ -270,7 +270,7 @@ func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.node == nil {
-		for _, part := range []string{partEventStore, partProjections, partTimers} {
+		for _, part := range []string{partClock, partEventStore, partProjections, partTimers} {
 			to <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, 0, part)
 		}
 		return

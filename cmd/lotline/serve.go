@@ -88,8 +88,8 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 // runBehind brings up, behind an open door, all that it leads to, and shuts it
 // down in order when ctx ends.
 func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dataDir, out io.Writer) error {
-	found := reportWaiting(d.logger)
-	l, err := openLog(ctx, s, dir, d.logger)
+	found := reportWaiting(d)
+	l, err := openLogWhen(ctx, s, dir, d.logger, d.clock, untilRight)
 	found()
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), d.close())
@@ -120,15 +120,19 @@ func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dat
 // firstReport is after how long a start that waits for the store says so.
 const firstReport = time.Second
 
-// reportWaiting says now and again that the start waits for the event store, until
-// what it returns is called.
-func reportWaiting(logger zerolog.Logger) func() {
+// reportWaiting says now and again what the start waits for, until what it returns is
+// called.
+func reportWaiting(d *door) func() {
 	began := time.Now()
 	return start(func(ctx context.Context) {
 		for pause := firstReport; ; pause = progressEvery {
 			select {
 			case <-time.After(pause):
-				logger.Warn().Int("seconds", int(time.Since(began).Seconds())).Msg("waiting for the event store")
+				line, message := d.logger.Warn().Int("seconds", int(time.Since(began).Seconds())), "waiting for the event store"
+				if err := d.clock.Err(); isWrong(err) {
+					line, message = line.Err(err), "waiting for the clock"
+				}
+				line.Msg(message)
 			case <-ctx.Done():
 				return
 			}
@@ -289,6 +293,7 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		return nil, badConfig("read models: %w", err)
 	}
 	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock), observer: o.observer}
+	n.handler.GoBy(l.clock)
 	if n.observer == nil {
 		n.observer = newObserver(nil)
 	}
@@ -304,11 +309,12 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		if n.broker, err = natsbus.New(o.broker, logger, busLogger{logger}); err != nil {
 			return nil, errors.Join(badConfig("LOTLINE_BUS: %w", err), views.Close())
 		}
-		n.sink = sink.New("bus", l.Log, n.broker, l.head, time.Now, logger)
+		n.sink = sink.New("bus", clockedLog{l.Log, l.clock}, n.broker, l.head, time.Now, logger)
 		followers = append(followers, n.sink)
 	}
 	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, followers...)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
+	n.scheduler.PauseWhile(l.clock.Err)
 	macKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
@@ -412,6 +418,7 @@ func (n *node) sendOut() {
 
 // What a ready engine needs.
 const (
+	partClock       = "clock"
 	partEventStore  = "eventStore"
 	partProjections = "projections"
 	partTimers      = "timers"
@@ -439,6 +446,7 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 		timers = nil
 	}
 	checks := []httpapi.Check{
+		{Name: partClock, Err: n.log.clock.Err()},
 		{Name: partEventStore, Err: store},
 		views,
 		{Name: partTimers, Err: timers},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/eventstore/embedded"
@@ -143,6 +144,7 @@ type log struct {
 	*eventstore.Log
 	id       string          // tells this log from every other
 	head     domain.Position // where it ended at the start
+	clock    *walltime.Clock
 	keys     *eventstore.Keyring
 	embedded *embeddedStore // nil when the store runs elsewhere
 	dir      *dataDir       // locked for the log alone, or nil
@@ -152,13 +154,22 @@ type log struct {
 const reachTimeout = 30 * time.Second
 
 // openLog opens the log: on the server that is named, or on the embedded store
-// of the data directory, which it starts.
+// of the data directory, which it starts. It refuses to with a clock that is wrong.
 func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) (*log, error) {
+	return openLogWhen(ctx, s, dir, logger, walltime.New(clock), mustBeRight)
+}
+
+// openLogWhen opens the log likewise, but deals with the clock as await does. Nothing
+// is written before the clock is right.
+func openLogWhen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger, c *walltime.Clock, await awaitClock) (*log, error) {
+	if err := await(ctx, c); err != nil {
+		return nil, err
+	}
 	key, made, err := masterKey(s, dir)
 	if err != nil {
 		return nil, err
 	}
-	l := &log{}
+	l := &log{clock: c}
 	if s.EventStore == "" {
 		if l.embedded, err = startEmbedded(ctx, s, dir, logger); err != nil {
 			return nil, err
@@ -222,7 +233,11 @@ func (l *log) adopt(ctx context.Context, dir *dataDir, key []byte) error {
 func (l *log) check(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	l.id, err = l.CheckMasterKey(ctx, time.Now())
+	now, err := l.clock.Now(ctx)
+	if err != nil {
+		return err
+	}
+	l.id, err = l.CheckMasterKey(ctx, now)
 	if errors.Is(err, eventstore.ErrMasterKey) {
 		return badConfig("master key: %w; set LOTLINE_MASTER_KEY to the one that the other nodes have", err)
 	}

@@ -59,6 +59,7 @@ type Scheduler struct {
 	commands  Commands
 	clock     func() time.Time
 	log       zerolog.Logger
+	pause     func() error // why nothing may be done now, or nil
 
 	slots   chan struct{} // one for each command under way
 	changed chan struct{} // tells Run that the earliest wake may be another
@@ -74,11 +75,15 @@ type Scheduler struct {
 // New returns a scheduler that does nothing until Begin and Run.
 func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Logger) *Scheduler {
 	return &Scheduler{
-		deadlines: deadlines, commands: c, clock: clock, log: log,
+		deadlines: deadlines, commands: c, clock: clock, log: log, pause: func() error { return nil },
 		slots: make(chan struct{}, atOnce), changed: make(chan struct{}, 1),
 		due: newQueue(), ahead: newQueue(), raced: map[string]bool{},
 	}
 }
+
+// PauseWhile has the scheduler send nothing while why returns a reason. It is called
+// before Begin.
+func (s *Scheduler) PauseWhile(why func() error) { s.pause = why }
 
 // Begin notes what is overdue, so that CaughtUp tells of it from then on. The read
 // model has to be caught up.
@@ -104,8 +109,19 @@ func (s *Scheduler) Run(ctx context.Context, updates <-chan *message.Message) {
 	defer sweep.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	paused := false
 	for {
-		timer.Reset(s.dispatch(ctx, &working))
+		if s.pause() != nil {
+			paused = true
+			timer.Reset(retryDelay)
+		} else {
+			if paused {
+				// What was loaded was what a wrong clock called soon.
+				s.sweep()
+				paused = false
+			}
+			timer.Reset(s.dispatch(ctx, &working))
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -160,7 +160,7 @@ func updateOf(t *testing.T, stream string, times ...domain.Instant) *message.Mes
 	if err != nil {
 		t.Fatal(err)
 	}
-	payload, err := json.Marshal(domain.NewCloudEvent("1", domain.TopicDistributionUpdated, id, 1, data))
+	payload, err := json.Marshal(domain.NewCloudEvent("1", domain.TopicDistributionUpdated, id, domain.InstantOf(time.Now()), data))
 	if err != nil {
 		t.Fatal(err)
 	}
