@@ -205,9 +205,16 @@ func (w *writer) borrow(batch []*pending) {
 func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
+	first := a.events[0].ID
+	// Later attempts may repeat events that are in the log since before, and claims are
+	// not followed.
+	if number == 1 && domain.StreamKind(w.stream) != domain.KindClaim {
+		w.handler.wall.Appending(first)
+	}
 	started := w.handler.clock()
 	head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, a.events)
 	ended := w.handler.clock()
+	w.handler.wall.Appended(first, err)
 	w.handler.health.appended(err, ended)
 	w.appended(a, number, ended.Sub(started), err)
 	return head, position, err

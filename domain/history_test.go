@@ -552,12 +552,12 @@ func TestNewAggregate(t *testing.T) {
 		f()
 		return false
 	}
-	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, "", "lottery"} {
+	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindClock, "", "lottery"} {
 		if !panics(func() { domain.NewAggregate(k) }) {
 			t.Errorf("%q has an aggregate", k)
 		}
 	}
-	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindOrganization, domain.KindClaim, domain.KindSigning, ""} {
+	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindOrganization, domain.KindClaim, domain.KindSigning, domain.KindClock, ""} {
 		if !panics(func() { domain.NewDistribution(k) }) {
 			t.Errorf("%q is a distribution", k)
 		}

@@ -72,6 +72,7 @@ func samples() map[schema]domain.Event {
 		{"signing.key.revoked", 1}: domain.SigningKeyRevoked{Stamp: at, KeyID: "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"},
 		{"claim.made", 1}:          domain.Claimed{Stamp: at, ID: "queue_01h455vb4pex5vsknk084sn02q"},
 		{"seal.checked", 1}:        &domain.SealChecked{Stamp: at, Value: domain.Secret{Sealed: "v1.Y2hlY2s"}},
+		{"clock.compared", 1}:      domain.ClockCompared{Stamp: at},
 		{"sink.leased", 1}:         domain.Leased{Stamp: at, Holder: "0198c1f0-6f6e-7c55-9d0e-3a5d1c0b7f42", Position: domain.Position{Commit: 4711, Prepare: 4710}},
 	}
 	for _, kind := range domain.Kinds() {

@@ -80,7 +80,7 @@ func drawDistribution(t *rapid.T, l *testLog, org domain.ID) domain.ID {
 		f["drawAt"], f["winnerCount"] = end, json.RawMessage("3")
 	case domain.KindAuction:
 		f["settleAt"], f["startingBid"] = end, json.RawMessage("100")
-	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
+	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning, domain.KindClock:
 		f["closeAt"], f["admissionRate"] = end, json.RawMessage("60")
 	}
 	c := domain.Create{

@@ -221,7 +221,7 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 	if err := mustBeRight(ctx, l.clock); err != nil {
 		return nil, err
 	}
-	if err = l.connect(s, theirs.file(socketFile), key); err == nil {
+	if err = l.connect(ctx, s, theirs.file(socketFile), key, mustBeRight); err == nil {
 		err = l.check(ctx)
 	}
 	if err != nil {

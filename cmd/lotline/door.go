@@ -58,7 +58,7 @@ func (d *door) leadTo(h http.Handler) { d.behind.Store(&h) }
 // starting is how the parts are before there is a node that knows.
 func (d *door) starting(context.Context) []httpapi.Check {
 	store := errors.New("it has not answered yet")
-	if d.foundLog.Load() {
+	if d.foundLog.Load() || d.clock.Compared() {
 		store = nil
 	}
 	return []httpapi.Check{

@@ -252,6 +252,8 @@ var (
 	busSendingDesc    = prometheus.NewDesc("lotline_bus_sending", "1 when it is this node that sends to the message bus outside, else 0.", nil, nil)
 	busMessagesDesc   = prometheus.NewDesc("lotline_bus_messages_total", "Messages that this node has sent to the message bus outside.", nil, nil)
 	busLagDesc        = prometheus.NewDesc("lotline_bus_lag_seconds", "Since when the oldest event that is not sent to the message bus outside is in the log, as far as this node knows.", nil, nil)
+	clockOffsetDesc   = prometheus.NewDesc("lotline_clock_offset_seconds", "By how much the clock is ahead of the event store's for certain; negative when it is behind, 0 when it may be right.", nil, nil)
+	streamsAheadDesc  = prometheus.NewDesc("lotline_streams_ahead_of_clock", "Streams that hold a time which is ahead of the clock.", nil, nil)
 	writeFailuresDesc = prometheus.NewDesc("lotline_views_write_failures_total", "How often the read models could not be written to their file.", nil, nil)
 )
 
@@ -259,7 +261,7 @@ var (
 func (c *nodeCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		readyDesc, lagEventsDesc, lagSecondsDesc, overdueDesc, quarantinedDesc, writersDesc, waitingDesc,
-		relayWaitingDesc, relayDroppedDesc, busSendingDesc, busMessagesDesc, busLagDesc, writeFailuresDesc,
+		relayWaitingDesc, relayDroppedDesc, busSendingDesc, busMessagesDesc, busLagDesc, writeFailuresDesc, clockOffsetDesc, streamsAheadDesc,
 	} {
 		to <- d
 	}
@@ -317,6 +319,8 @@ func (n *node) measure() (all []prometheus.Metric) {
 	})
 	gauge(overdueDesc, overdue)
 	gauge(quarantinedDesc, float64(len(n.views.Quarantined())))
+	gauge(clockOffsetDesc, n.log.clock.Offset().Seconds())
+	gauge(streamsAheadDesc, float64(len(n.ahead.look())))
 	held := n.handler.Occupancy()
 	gauge(writersDesc, float64(held.Writers))
 	gauge(waitingDesc, float64(held.Waiting))

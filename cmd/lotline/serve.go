@@ -129,7 +129,7 @@ func reportWaiting(d *door) func() {
 			select {
 			case <-time.After(pause):
 				line, message := d.logger.Warn().Int("seconds", int(time.Since(began).Seconds())), "waiting for the event store"
-				if err := d.clock.Err(); isWrong(err) {
+				if err := d.clock.Usable(); isWrong(err) {
 					line, message = line.Err(err), "waiting for the clock"
 				}
 				line.Msg(message)
@@ -261,17 +261,22 @@ type node struct {
 	api       http.Handler
 	observer  *observer
 	caughtUp  atomic.Bool
+	ahead     *aheadStreams
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopRelay, stopTail, stopScheduler, stopSink func()
+	stopClock, stopViews, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
 // ones in their place that fail.
 var (
 	clock       = time.Now
+	elapsed     = func() time.Duration { return time.Since(programBegan) }
 	commandsLog = func(l commands.Log) commands.Log { return l }
 )
+
+// programBegan is when by the monotonic clock, which nobody sets.
+var programBegan = time.Now()
 
 // followedKinds are the kinds of streams that the read models are about.
 func followedKinds() []domain.Kind {
@@ -294,6 +299,7 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}
 	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock), observer: o.observer}
 	n.handler.GoBy(l.clock)
+	n.ahead = &aheadStreams{views: views}
 	if n.observer == nil {
 		n.observer = newObserver(nil)
 	}
@@ -314,7 +320,7 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}
 	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, followers...)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
-	n.scheduler.PauseWhile(l.clock.Err)
+	n.scheduler.PauseWhile(l.clock.Usable)
 	macKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
@@ -346,6 +352,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 			return false
 		}
 	}
+	n.stopClock = start(func(ctx context.Context) { n.log.clock.Run(ctx, n.logger) })
 	n.stopRelay = start(n.relay.Run)
 	n.stopTail = start(n.tail.Run)
 	report := time.NewTicker(progressEvery)
@@ -422,6 +429,7 @@ const (
 	partEventStore  = "eventStore"
 	partProjections = "projections"
 	partTimers      = "timers"
+	partStreamTimes = "streamTimes" // advisory
 )
 
 var errOverdue = errors.New("what was overdue at the start is not done")
@@ -450,6 +458,7 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 		{Name: partEventStore, Err: store},
 		views,
 		{Name: partTimers, Err: timers},
+		n.ahead.check(),
 	}
 	if n.sink != nil {
 		s := n.sink.State()
@@ -476,6 +485,7 @@ func (n *node) shutDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandsTimeout)
 	defer cancel()
 	err := n.handler.Close(ctx)
+	stop(n.stopClock)
 	stop(n.stopTail)
 	stop(n.stopRelay)
 	stop(n.stopSink)

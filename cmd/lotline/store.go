@@ -175,7 +175,7 @@ func openLogWhen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.
 			return nil, err
 		}
 	}
-	if err = l.connect(s, dir.file(socketFile), key); err == nil && made {
+	if err = l.connect(ctx, s, dir.file(socketFile), key, await); err == nil && made {
 		err = l.adopt(ctx, dir, key)
 	}
 	if err == nil {
@@ -200,8 +200,10 @@ func (l *log) failed() <-chan error {
 	return l.embedded.failed
 }
 
-// connect reaches the server that is named, or the embedded one by its socket.
-func (l *log) connect(s *settings, socket string, key []byte) (err error) {
+// connect reaches the server that is named, or the embedded one by its socket. The
+// clock is compared with that of a server, and dealt with as await does; the embedded
+// one has the same clock.
+func (l *log) connect(ctx context.Context, s *settings, socket string, key []byte, await awaitClock) (err error) {
 	if l.keys, err = eventstore.NewKeyring(key); err != nil {
 		return badConfig("%w", err)
 	}
@@ -212,7 +214,13 @@ func (l *log) connect(s *settings, socket string, key []byte) (err error) {
 	if l.Log, err = eventstore.Connect(s.EventStore, l.keys); err != nil {
 		return badConfig("LOTLINE_EVENTSTORE: %w", err)
 	}
-	return nil
+	reach, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if _, err := l.Head(reach); err != nil {
+		return fmt.Errorf("event store: %w", err)
+	}
+	l.clock.Compare(l.Log, elapsed)
+	return await(ctx, l.clock)
 }
 
 // adopt saves a new master key, unless the log has one already.
