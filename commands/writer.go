@@ -215,9 +215,16 @@ func (w *writer) borrow(batch []*pending) {
 func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
+	first := a.events[0].ID
+	// Later attempts may repeat events that are in the log since before, and claims are
+	// not followed.
+	if number == 1 && domain.StreamKind(w.stream) != domain.KindClaim {
+		w.handler.wall.Appending(first)
+	}
 	started := w.handler.clock()
 	head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, a.events)
 	ended := w.handler.clock()
+	w.handler.wall.Appended(first, err)
 	w.handler.health.appended(err, ended)
 	w.appended(a, number, ended.Sub(started), err)
 	return head, position, err
@@ -252,8 +259,12 @@ func (a *attempt) rests() bool {
 // decide decides batch on a fork of the state: first what is due, then each
 // command with what is due because of it.
 func (w *writer) decide(batch []*pending) (*attempt, error) {
+	now, err := w.handler.Now(context.Background())
+	if err != nil {
+		return nil, err
+	}
 	a := &attempt{after: w.history.Fork()}
-	a.at = a.after.At(domain.InstantOf(w.handler.clock()))
+	a.at = a.after.At(domain.InstantOf(now))
 	w.remembered.forget(a.at.Add(-rememberFor))
 	cause := &pending{id: uuid.New(), Request: Request{Caller: Caller{Actor: domain.ActorClock, Traceparent: batch[0].Caller.Traceparent}}}
 	if batch[0].begun {

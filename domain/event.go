@@ -271,6 +271,10 @@ type Leased struct {
 	Position Position `json:"position"`
 }
 
+// ClockCompared is written by a node that compares its clock with the store's: At is
+// what the node's clock showed, and the store records when the event came.
+type ClockCompared struct{ Stamp }
+
 // SealChecked holds a known value, sealed, by which a node finds out whether its
 // master key is the log's.
 type SealChecked struct {

@@ -123,6 +123,11 @@ func escaped(raw json.RawMessage) rune {
 	return rune(n)
 }
 
+// replayed is a value of which events may hold what parse does not take any more.
+type replayed interface {
+	replay(raw json.RawMessage) error
+}
+
 // shown is a computed value; it is only ever written.
 type shown func(dst []byte) []byte
 
@@ -251,11 +256,18 @@ func (v zone) parse(raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	if _, err := LoadZone(s); err != nil {
+	// The present one may stay, whatever the database in use says about it.
+	if _, err := LoadZone(s); err != nil && s != *v.p {
 		return fmt.Errorf("must be an IANA time zone such as Europe/Berlin")
 	}
 	*v.p = s
 	return nil
+}
+
+// replay takes a zone of any edition: the database in use may not have it.
+func (v zone) replay(raw json.RawMessage) (err error) {
+	*v.p, err = parseString(raw)
+	return err
 }
 
 func (v zone) clear()                       { *v.p = "" }

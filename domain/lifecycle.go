@@ -106,7 +106,7 @@ func NewDistribution(k Kind) Distribution {
 		return &Draw{}
 	case KindAuction:
 		return &Auction{}
-	case KindOrganization, KindClaim, KindSeal, KindSink, KindSigning:
+	case KindOrganization, KindClaim, KindSeal, KindSink, KindSigning, KindClock:
 	}
 	panic("not a kind of distribution: " + string(k))
 }
@@ -416,8 +416,8 @@ func (f field) read(raw json.RawMessage) error {
 // replay reads what an event holds, which may have been taken when less was asked
 // of it.
 func (f field) replay(raw json.RawMessage) error {
-	if o, ok := f.value.(object); ok && !isNull(raw) {
-		return o.replay(raw)
+	if v, ok := f.value.(replayed); ok && !isNull(raw) {
+		return v.replay(raw)
 	}
 	return f.read(raw)
 }

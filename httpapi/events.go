@@ -242,7 +242,7 @@ func (s *server) appendEvent(dst []byte, organization domain.ID, e shownEvent) [
 		SchemaVersion: e.Metadata.SchemaVersion,
 		Revision:      e.Revision,
 		Position:      s.formatPosition(organization, e.Position),
-		RecordedAt:    domain.InstantOf(e.RecordedAt),
+		RecordedAt:    domain.InstantOf(e.RecordedAt).String(),
 	})
 	dst = append(dst, head[:len(head)-1]...)
 	dst = appendStored(dst, "data", e.Data)
@@ -266,8 +266,8 @@ type eventHead struct {
 	Type          string          `json:"type"`
 	SchemaVersion int             `json:"schemaVersion"`
 	Revision      domain.Revision `json:"revision"`
-	Position      string          `json:"position"` // as X-Position has it
-	RecordedAt    domain.Instant  `json:"recordedAt"`
+	Position      string          `json:"position"`   // as X-Position has it
+	RecordedAt    string          `json:"recordedAt"` // by the store's clock, whatever that showed
 }
 
 // eventProblem is what is wrong with the event at which a history was put into

@@ -23,6 +23,8 @@ type Commands interface {
 	Handle(ctx context.Context, r commands.Request) (commands.Result, error)
 	Create(ctx context.Context, c commands.Creation) (commands.Result, error)
 	CreateKey(ctx context.Context, c commands.KeyCreation) (commands.IssuedKey, error)
+	// Now is the time to decide at, or why nothing may be decided now.
+	Now(ctx context.Context) (time.Time, error)
 }
 
 // Views answers queries. *projections.Views does.

@@ -22,6 +22,7 @@ type models struct {
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
 	newWakes      *newWakes
+	latest        domain.Instant // the latest time in any stream
 }
 
 // signal says so on a channel with room for one: once is enough until it is heard.
@@ -100,6 +101,7 @@ func (m *models) publish(e *entry, next *state) {
 	was := e.current
 	e.current, e.id = next, next.id
 	m.streams[next.stream()] = e
+	m.latest = max(m.latest, next.latest())
 	if next.owner != "" && domain.StreamKind(next.stream()).Distribution() {
 		m.tenant(next.owner).place(e, was, next)
 	}
@@ -127,6 +129,7 @@ func build(states []*state) models {
 	for _, s := range states {
 		e := &entry{id: s.id, current: s}
 		m.streams[s.stream()] = e
+		m.latest = max(m.latest, s.latest())
 		m.account(nil, s.organization())
 		if s.broken != nil {
 			m.quarantine[s.stream()] = s.broken

@@ -120,6 +120,14 @@ func (s *state) partial() bool {
 	return wake != 0 && wake <= s.history.At(0)
 }
 
+// latest is the latest time in the stream, or 0 in quarantine.
+func (s *state) latest() domain.Instant {
+	if s.history == nil {
+		return 0
+	}
+	return s.history.At(0)
+}
+
 // organization is the organization of the state, or nil when it shows none.
 func (s *state) organization() *domain.Organization {
 	if s == nil || s.history == nil || s.id == "" {

@@ -12,13 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/projections"
@@ -227,7 +227,9 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return ctx.Err()
 	}
 	acknowledged := seenLog{l, views.Saw}
-	err = f(&office{acknowledged, commands.NewHandler(acknowledged, nil, time.Now), views})
+	handler := commands.NewHandler(acknowledged, nil, clock)
+	handler.GoBy(l.clock)
+	err = f(&office{acknowledged, handler, views})
 	if l.dir != nil && l.seen.Log != "" {
 		err = errors.Join(err, projections.SaveMark(l.dir.file(viewsFile), views.Seen()))
 	}
@@ -261,8 +263,14 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 	if made {
 		return nil, badConfig("there is no master key in %s yet, and another process is using it: set LOTLINE_MASTER_KEY", path)
 	}
-	l := &log{}
+	l := &log{clock: walltime.New(clock)}
+	if err := mustBeRight(ctx, l.clock); err != nil {
+		return nil, err
+	}
 	if err = l.connect(s, theirs.file(socketFile), key); err == nil {
+		err = l.compareClocks(ctx, mustBeRight)
+	}
+	if err == nil {
 		err = l.check(ctx)
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/httpapi"
 )
 
@@ -18,6 +19,7 @@ import (
 type door struct {
 	logger     zerolog.Logger
 	observer   *observer
+	clock      *walltime.Clock
 	address    net.Addr
 	server     *http.Server
 	operations *http.Server // for operators alone; nil without an address of its own
@@ -43,7 +45,7 @@ func (c *serveCmd) openDoor(ctx context.Context, o *observer, logger zerolog.Log
 	if err != nil {
 		return nil, badConfig("LOTLINE_LISTEN: %w", err)
 	}
-	d := &door{logger: logger, observer: o, address: listener.Addr(), failed: make(chan error, 1)}
+	d := &door{logger: logger, observer: o, clock: walltime.New(clock), address: listener.Addr(), failed: make(chan error, 1)}
 	starting := httpapi.Config{Ready: d.starting, Clock: clock, Log: logger, Observer: o, Metrics: o.metrics.handler()}
 	if c.MetricsListen != "" {
 		d.aside.set(httpapi.Operations(starting))
@@ -74,10 +76,11 @@ func (d *door) leadTo(api, operations http.Handler) {
 // starting is how the parts are before there is a node that knows.
 func (d *door) starting(context.Context) []httpapi.Check {
 	store := errors.New("it has not answered yet")
-	if d.foundLog.Load() {
+	if d.foundLog.Load() || d.clock.Compared() {
 		store = nil
 	}
 	return []httpapi.Check{
+		{Name: partClock, Err: d.clock.Err(), Reason: clockReason},
 		{Name: partEventStore, Err: store, Reason: "it has not answered yet"},
 		{Name: partProjections, Err: errors.New("they are not loaded yet"), Reason: "they are not loaded yet"},
 		{Name: partTimers, Err: errOverdue, Reason: errOverdue.Error()},

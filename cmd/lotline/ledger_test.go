@@ -265,7 +265,7 @@ func (l *ledger) takeAll(events []*esdb.RecordedEvent) (changed []string) {
 	}
 	defer stored.Close()
 	for _, stream := range slices.Sorted(maps.Keys(touched)) {
-		if l.streams[stream].history != nil {
+		if s := l.streams[stream]; s != nil && s.history != nil {
 			l.fold(stored, stream)
 		}
 		if domain.StreamKind(stream).Distribution() {
@@ -308,6 +308,9 @@ func (l *ledger) take(e *esdb.RecordedEvent) {
 	}
 	l.last = e.Position
 	l.events = append(l.events, lines([]*esdb.RecordedEvent{e})[0])
+	if k := domain.StreamKind(e.StreamID); k == domain.KindClock || strings.HasPrefix(e.StreamID, "$$") {
+		return // what nodes compare their clocks by, and how much of that the store keeps
+	}
 	s, ok := l.streams[e.StreamID]
 	if !ok {
 		s = &storedStream{}

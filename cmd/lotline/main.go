@@ -19,6 +19,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
+
+	"github.com/lotline/lotline/domain"
 )
 
 // Exit codes beside 0.
@@ -47,7 +49,7 @@ type cli struct {
 	Keys    keysCmd    `cmd:"" help:"Administer keys."`
 	Signing signingCmd `cmd:"" help:"Administer the keys by which tokens are signed."`
 	Bench   benchCmd   `cmd:"" help:"Measure an engine under load, and check what it says afterwards."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Version versionCmd `cmd:"" help:"Print the version, and the edition of the time zones."`
 
 	BenchServer benchServerCmd `cmd:"" hidden:"" help:"Serve what bench measures."`
 }
@@ -100,7 +102,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.Bind(&c.settings, streams{stdout, stderr})
-	if err := command.Run(); err != nil {
+	err = c.useZones()
+	if err == nil {
+		err = command.Run()
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "lotline:", err)
 		if _, ok := errors.AsType[configError](err); ok {
 			return exitConfig
@@ -116,7 +122,7 @@ type streams struct{ out, err io.Writer }
 type versionCmd struct{}
 
 func (versionCmd) Run(to streams) error {
-	_, err := fmt.Fprintln(to.out, "lotline", programVersion())
+	_, err := fmt.Fprintf(to.out, "lotline %s\ntime zones %s\n", programVersion(), domain.CurrentZones().Edition())
 	return err
 }
 

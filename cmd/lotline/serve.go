@@ -91,8 +91,8 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 // down in order when ctx ends.
 func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dataDir, out io.Writer) error {
 	s.restored = c.Restored
-	found := reportWaiting(d.logger)
-	l, err := openLog(ctx, s, dir, d.logger)
+	found := reportWaiting(d)
+	l, err := openLogWhen(ctx, s, dir, d.logger, d.clock, untilRight)
 	found()
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), d.close())
@@ -123,15 +123,19 @@ func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dat
 // firstReport is after how long a start that waits for the store says so.
 const firstReport = time.Second
 
-// reportWaiting says now and again that the start waits for the event store, until
-// what it returns is called.
-func reportWaiting(logger zerolog.Logger) func() {
+// reportWaiting says now and again what the start waits for, until what it returns is
+// called.
+func reportWaiting(d *door) func() {
 	began := time.Now()
 	return start(func(ctx context.Context) {
 		for pause := firstReport; ; pause = progressEvery {
 			select {
 			case <-time.After(pause):
-				logger.Warn().Int("seconds", int(time.Since(began).Seconds())).Msg("waiting for the event store")
+				line, message := d.logger.Warn().Int("seconds", int(time.Since(began).Seconds())), "waiting for the event store"
+				if err := d.clock.Usable(); isWrong(err) {
+					line, message = line.Err(err), "waiting for the clock"
+				}
+				line.Msg(message)
 			case <-ctx.Done():
 				return
 			}
@@ -268,19 +272,24 @@ type node struct {
 	api       http.Handler
 	observer  *observer
 	caughtUp  atomic.Bool
+	ahead     *aheadStreams
 	// operations answers on the operators' own listener, nil without one.
 	operations http.Handler
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopSeen, stopRelay, stopTail, stopScheduler, stopSink func()
+	stopClock, stopViews, stopSeen, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
 // ones in their place that fail.
 var (
 	clock       = time.Now
+	elapsed     = func() time.Duration { return time.Since(programBegan) }
 	commandsLog = func(l commands.Log) commands.Log { return l }
 )
+
+// programBegan is when by the monotonic clock, which nobody sets.
+var programBegan = time.Now()
 
 // followedKinds are the kinds of streams that the read models are about.
 func followedKinds() []domain.Kind {
@@ -310,6 +319,8 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}
 	n := &node{logger: logger, log: l, views: views, observer: o.observer}
 	n.handler = commands.NewHandler(commandsLog(seenLog{l, views.Saw}), views, clock)
+	n.handler.GoBy(l.clock)
+	n.ahead = &aheadStreams{views: views}
 	if n.observer == nil {
 		n.observer = newObserver(nil)
 	}
@@ -325,11 +336,12 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		if n.broker, err = natsbus.New(o.broker, logger, busLogger{logger}); err != nil {
 			return nil, errors.Join(badConfig("LOTLINE_BUS: %w", err), views.Close())
 		}
-		n.sink = sink.New("bus", l.Log, n.broker, views, l.head, time.Now, logger)
+		n.sink = sink.New("bus", clockedLog{l.Log, l.clock}, n.broker, views, l.head, time.Now, logger)
 		followers = append(followers, n.sink)
 	}
 	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, followers...)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
+	n.scheduler.PauseWhile(l.clock.Usable)
 	tokenKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
@@ -367,6 +379,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 			n.logger.Error().Err(err).Msg("the newest event that was seen was not written")
 		}
 	})
+	n.stopClock = start(func(ctx context.Context) { n.log.clock.Run(ctx, n.logger) })
 	n.stopRelay = start(n.relay.Run)
 	n.stopTail = start(n.tail.Run)
 	report := time.NewTicker(progressEvery)
@@ -429,10 +442,12 @@ func (n *node) sendOut() {
 
 // What a ready engine needs.
 const (
+	partClock       = "clock"
 	partEventStore  = "eventStore"
 	partProjections = "projections"
 	partTimers      = "timers"
 	partRestored    = "restored"
+	partStreamTimes = "streamTimes" // advisory
 )
 
 var errOverdue = errors.New("what was overdue at the start is not done")
@@ -459,9 +474,11 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 		timers = nil
 	}
 	checks := []httpapi.Check{
+		{Name: partClock, Err: n.log.clock.Err(), Reason: clockReason},
 		{Name: partEventStore, Err: store, Reason: "it does not answer, or the last write to it failed"},
 		views,
 		{Name: partTimers, Err: timers, Reason: errOverdue.Error()},
+		n.ahead.check(),
 	}
 	if n.log.restored != nil {
 		checks = append(checks, httpapi.Check{Name: partRestored, Err: n.log.restored, Advisory: true})
@@ -493,6 +510,7 @@ func (n *node) shutDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandsTimeout)
 	defer cancel()
 	err := n.handler.Close(ctx)
+	stop(n.stopClock)
 	stop(n.stopTail)
 	stop(n.stopRelay)
 	stop(n.stopSink)
