@@ -284,6 +284,39 @@ func (l *Log) Head(ctx context.Context) (domain.Position, error) {
 	return head, nil
 }
 
+// At returns the event at a position of the log, or nil when there is none or the log
+// has no event that begins there. A stream that was deleted or cut does not hide its
+// events from it. Error: domain.ErrUnavailable.
+func (l *Log) At(ctx context.Context, p domain.Position) (*domain.Recorded, error) {
+	var found *esdb.RecordedEvent
+	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
+		read, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Forwards, From: esdb.Position{Commit: p.Commit, Prepare: p.Prepare}}, 1)
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		resolved, err := read.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found = resolved.OriginalEvent()
+		return nil
+	})
+	if status.Code(err) == codes.InvalidArgument {
+		return nil, nil // it is no position of this log
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the log at position %d: %w: %w", p.Commit, domain.ErrUnavailable, err)
+	}
+	if found == nil || found.Position.Commit != p.Commit || found.Position.Prepare != p.Prepare {
+		return nil, nil
+	}
+	return l.decode(found), nil
+}
+
 // Newest returns the last event of stream, or nil when it has none. Error:
 // domain.ErrUnavailable.
 func (l *Log) Newest(ctx context.Context, stream string) (*domain.Recorded, error) {

@@ -559,3 +559,31 @@ func BenchmarkCodec(b *testing.B) {
 		}
 	})
 }
+
+// A stream that somebody deletes takes no event away from the log.
+func TestLog_atAPositionIsTheEventThere(t *testing.T) {
+	t.Parallel()
+	l := newTestLog(t)
+	_, first := appendTo(t, l, stream, domain.EmptyHead(), queueCreated())
+	_, second := appendTo(t, l, otherStream, domain.EmptyHead(), queueCreated())
+	err := l.client.do(t.Context(), func(ctx context.Context, c *esdb.Client) error {
+		_, err := c.TombstoneStream(ctx, stream, esdb.TombstoneStreamOptions{ExpectedRevision: esdb.Any{}})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[domain.Position]string{first: stream, second: otherStream} {
+		if r, err := l.At(t.Context(), p); err != nil || r == nil || r.Stream != want || r.Position != p {
+			t.Errorf("at %v: %+v, %v, want an event of %s", p, r, err, want)
+		}
+	}
+	head, err := l.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	head.Commit, head.Prepare = head.Commit+100, head.Prepare+100
+	if r, err := l.At(t.Context(), head); err != nil || r != nil {
+		t.Errorf("behind the end: %+v, %v", r, err)
+	}
+}

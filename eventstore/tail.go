@@ -39,6 +39,8 @@ type Tail struct {
 	logger zerolog.Logger
 
 	connected atomic.Bool
+	live      chan struct{} // closed when the live subscription has come to the log's end for the first time
+	wasLive   sync.Once     // closes live
 	level     chan struct{} // closed when no follower is behind any more
 	catchUps  []*catchUp
 
@@ -59,7 +61,7 @@ type placed struct {
 // level. It has caught up when all followers have reached head, where the log
 // ends now.
 func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog.Logger, followers ...Follower) *Tail {
-	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, level: make(chan struct{}), reached: head}
+	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, live: make(chan struct{}), level: make(chan struct{}), reached: head}
 	for i, f := range followers {
 		f := placed{f, i}
 		if at := f.Position(); at.Before(head) {
@@ -77,6 +79,10 @@ func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog
 
 // CaughtUp is closed when all that stood before head has been handed on.
 func (t *Tail) CaughtUp() <-chan struct{} { return t.level }
+
+// Live is closed when the live subscription has come to the log's end for the first
+// time. Servers that do not say where the log ends close it with the next event.
+func (t *Tail) Live() <-chan struct{} { return t.live }
 
 // Connected reports whether the live subscription stands.
 func (t *Tail) Connected() bool { return t.connected.Load() }
@@ -183,7 +189,7 @@ func (t *Tail) passed(p domain.Position) {
 // older servers do not say so.
 func (t *Tail) advanced(p domain.Position) {
 	if !p.Before(t.head) {
-		t.connected.Store(true)
+		t.connect()
 	}
 }
 
@@ -193,7 +199,12 @@ func (t *Tail) caughtUp() {
 	for _, f := range t.followers {
 		f.CaughtUp()
 	}
+	t.connect()
+}
+
+func (t *Tail) connect() {
 	t.connected.Store(true)
+	t.wasLive.Do(func() { close(t.live) })
 }
 
 // join hands f over to the live subscription, if p, up to which f has all, is not

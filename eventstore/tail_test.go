@@ -94,12 +94,9 @@ func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
 	all, later := newCollector(domain.Position{}), newCollector(position)
 	tail := follow(t, l, all, later)
 	<-tail.CaughtUp()
-	for !tail.Connected() {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-t.Context().Done():
-			t.Fatal("not connected")
-		}
+	<-tail.Live()
+	if !tail.Connected() {
+		t.Error("live, but not connected")
 	}
 	appendTo(t, l, stream, head, deleted())
 	want := []string{stream + " queue.created", otherStream + " queue.created", stream + " queue.deleted"}
@@ -164,6 +161,39 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 
 // A follower goes over to the live subscription where that is, and neither misses
 // an event nor gets one from both.
+// Followers may have caught up before the live subscription stands. A start that did not
+// wait for that would say that it is ready while /readyz says that it is not.
+func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	isLive := func(tail *Tail) bool {
+		select {
+		case <-tail.Live():
+			return true
+		default:
+			return false
+		}
+	}
+	for name, comes := range map[string]func(*Tail){
+		"the server says so": (*Tail).caughtUp,
+		"by position":        func(tail *Tail) { tail.passed(at(9)) },
+	} {
+		tail := NewTail(nil, nil, at(9), zerolog.Nop(), newCollector(at(1)))
+		tail.levelled()
+		if !isLevel(tail) || isLive(tail) || tail.Connected() {
+			t.Errorf("%s: before it comes: level %t, live %t, connected %t", name, isLevel(tail), isLive(tail), tail.Connected())
+		}
+		comes(tail)
+		if !isLive(tail) || !tail.Connected() {
+			t.Errorf("%s: live %t, connected %t", name, isLive(tail), tail.Connected())
+		}
+		tail.dropped()
+		comes(tail)
+		if !isLive(tail) || !tail.Connected() {
+			t.Errorf("%s, after a drop: live %t, connected %t", name, isLive(tail), tail.Connected())
+		}
+	}
+}
+
 func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	t.Parallel()
 	behind, live := &recorder{from: at(0)}, &recorder{from: at(4)}

@@ -43,7 +43,7 @@ func readOn(t *testing.T, env []string) *log {
 
 // checkOf is one part of an engine's /readyz.
 func checkOf(e *engine, part string) (status int, said string) {
-	a := e.call(http.MethodGet, "/readyz", "", "")
+	a := e.call(http.MethodGet, "/readyz", testSecretKey, "")
 	var all struct {
 		Checks map[string]json.RawMessage `json:"checks"`
 	}
@@ -130,7 +130,7 @@ func TestServe_aStartWithAClockUnlikeTheStoresWaitsForIt(t *testing.T) {
 	e := testBinary(t).launch(t, dir, append(env, wrong.env())...)
 	eventually(t, "/readyz names it", func() bool {
 		status, said := checkOf(e, "clock")
-		return status == 503 && strings.Contains(said, reason)
+		return status == 503 && strings.Contains(said, clockReason)
 	})
 	eventually(t, "the log says what it waits for", func() bool {
 		return strings.Contains(lineWith(e.stderr.String(), "waiting for the clock"), reason)
@@ -182,20 +182,22 @@ func TestServe_namesTheStreamsThatAreAheadOfTheClock(t *testing.T) {
 	t.Parallel()
 	dir, wrong := dataDirectory(t), newWrongClock(t)
 	wrong.set(time.Hour)
-	e := testBinary(t).serve(t, dir, wrong.env(), "LOTLINE_SECRET_KEY="+testSecretKey)
+	e := testBinary(t).serve(t, dir, wrong.env(), operatorsListen, "LOTLINE_SECRET_KEY="+testSecretKey)
 	path := e.must(201, "POST", "/api/v1/queues", testSecretKey, `{"sequenceId":"s"}`).header.Get("Location")
 	stream := domain.ID(path[strings.LastIndex(path, "/")+1:]).Stream()
 	if status, said := checkOf(e, "streamTimes"); status != 200 || said != `{"ok":true}` {
 		t.Errorf("/readyz: %d %s", status, said)
 	}
 	named := func(e *engine, more int) bool {
-		status, said := checkOf(e, "streamTimes")
+		status, said := checkOf(e.operators(), "streamTimes")
 		return status == 200 && strings.Contains(said, `{"stream":"`+stream+`","latest":"`) && strings.Contains(said, fmt.Sprintf(`"count":%d`, more))
 	}
 	// The queue, the organization and the keys that sign tokens.
 	wrong.set(0)
 	eventually(t, "they are named", func() bool { return named(e, 3) })
-	eventually(t, "they are counted", func() bool { return scrape(t, e.url+"/metrics").value("lotline_streams_ahead_of_clock") == 3 })
+	eventually(t, "they are counted", func() bool {
+		return scrape(t, e.operators().url+"/metrics").value("lotline_streams_ahead_of_clock") == 3
+	})
 	// So they are after a restart, with and without the read models' file.
 	for _, remove := range []bool{false, true} {
 		if code := e.terminate(); code != 0 {
@@ -206,9 +208,9 @@ func TestServe_namesTheStreamsThatAreAheadOfTheClock(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		e = testBinary(t).serve(t, dir, wrong.env())
+		e = testBinary(t).serve(t, dir, wrong.env(), operatorsListen)
 		if !named(e, 3) {
-			_, said := checkOf(e, "streamTimes")
+			_, said := checkOf(e.operators(), "streamTimes")
 			t.Errorf("after a restart: %s", said)
 		}
 	}

@@ -76,11 +76,12 @@ func (e *engine) quarantinedLines(stream string) (lines []string) {
 	return lines
 }
 
-// told checks that everybody is told of exactly these streams: /readyz, the figure,
+// told checks that operators are told of exactly these streams: /readyz, the figure,
 // and one line of the log at level error for each.
 func (e *engine) told(streams ...string) {
 	e.t.Helper()
-	ready := e.must(200, "GET", "/readyz", "", "").object(e.t)["checks"].(map[string]any)["histories"].(map[string]any)
+	operators := e.operators()
+	ready := operators.must(200, "GET", "/readyz", "", "").object(e.t)["checks"].(map[string]any)["histories"].(map[string]any)
 	var named []string
 	all, _ := ready["quarantined"].([]any)
 	for _, q := range all {
@@ -100,7 +101,7 @@ func (e *engine) told(streams ...string) {
 	}
 	want := fmt.Sprintf("\nlotline_quarantined_streams %d\n", len(streams))
 	eventually(e.t, "the figure is "+want, func() bool {
-		return strings.Contains(string(e.must(200, "GET", "/metrics", "", "").body), want)
+		return strings.Contains(string(operators.must(200, "GET", "/metrics", "", "").body), want)
 	})
 }
 
@@ -190,7 +191,7 @@ func TestDamage_aDamagedDefaultOrganizationStopsNobodyElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, lotline := dataDirectory(t), testBinary(t)
-			e := lotline.serve(t, dir)
+			e := lotline.serve(t, dir, operatorsListen)
 			key := e.secretKey()
 			theirs := tenant(t, dir, "Acme")
 			var path string
@@ -211,7 +212,7 @@ func TestDamage_aDamagedDefaultOrganizationStopsNobodyElse(t *testing.T) {
 			if c.anew {
 				forgetViews(t, dir)
 			}
-			e = lotline.serve(t, dir, "LOTLINE_SECRET_KEY="+key)
+			e = lotline.serve(t, dir, operatorsListen, "LOTLINE_SECRET_KEY="+key)
 			e.must(200, "POST", path+"/enter", theirs, "", "X-Consumer-Id", "c")
 			e.must(200, "GET", path, theirs, "")
 			e.must(201, "POST", "/api/v1/draws", theirs, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
@@ -255,11 +256,11 @@ func TestDamage_ofWhatAStartReadsStopsOnlyWhatNeedsIt(t *testing.T) {
 	t.Run("which organization is the default one", func(t *testing.T) {
 		t.Parallel()
 		dir, lotline := dataDirectory(t), testBinary(t)
-		e := lotline.serve(t, dir)
+		e := lotline.serve(t, dir, operatorsListen)
 		key := e.secretKey()
 		e.terminate()
 		tamper(t, dir, spoil+ofStream, defaultClaim)
-		e = lotline.serve(t, dir)
+		e = lotline.serve(t, dir, operatorsListen)
 		e.must(200, "GET", "/api/v1/queues", key, "")
 		e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`, "Idempotency-Key", "k")
 		e.told(defaultClaim)
@@ -268,12 +269,12 @@ func TestDamage_ofWhatAStartReadsStopsOnlyWhatNeedsIt(t *testing.T) {
 	t.Run("the signing keys", func(t *testing.T) {
 		t.Parallel()
 		dir, lotline := dataDirectory(t), testBinary(t)
-		e := lotline.serve(t, dir)
+		e := lotline.serve(t, dir, operatorsListen)
 		key := e.secretKey()
 		e.terminate()
 		tamper(t, dir, spoil+ofStream, domain.SigningStream)
 		forgetViews(t, dir)
-		e = lotline.serve(t, dir)
+		e = lotline.serve(t, dir, operatorsListen)
 		queue := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q}`, in(-1000))).header.Get("Location")
 		e.must(200, "POST", queue+"/enter", key, "", "X-Consumer-Id", "c")
 		e.must(500, "POST", "/api/v1/auth/consumer", key, `{"consumerId":"c"}`)
@@ -284,7 +285,7 @@ func TestDamage_ofWhatAStartReadsStopsOnlyWhatNeedsIt(t *testing.T) {
 		t.Parallel()
 		for _, sql := range []string{spoil, `UPDATE events SET type = 'junk'`, `UPDATE events SET metadata = '{}'`, `DELETE FROM events`} {
 			dir, lotline := dataDirectory(t), testBinary(t)
-			e := lotline.serve(t, dir)
+			e := lotline.serve(t, dir, operatorsListen)
 			e.terminate()
 			if sql == `DELETE FROM events` {
 				tamper(t, dir, `UPDATE streams SET truncate_before = 9223372036854775807 WHERE name = ?`, domain.SealStream)
@@ -306,7 +307,7 @@ func TestDamage_ofWhatAStartReadsStopsOnlyWhatNeedsIt(t *testing.T) {
 func TestDamage_aQuarantinedDistributionTakesNoWrites(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
+	e := lotline.serve(t, dir, operatorsListen)
 	key := e.secretKey()
 	open := func() string {
 		path := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q}`, in(-1000))).header.Get("Location")
@@ -333,7 +334,7 @@ func TestDamage_aQuarantinedDistributionTakesNoWrites(t *testing.T) {
 	revision := body(` AND revision = (SELECT max(revision) FROM events%s)`, ofStream)
 	tamper(t, dir, `DELETE FROM events`+ofStream+revision, streamOf(end), streamOf(end))
 	tamper(t, dir, `DELETE FROM events`+ofStream+` AND type = 'queue.consumer.entered' AND data LIKE '%"b"%'`, streamOf(middle))
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	for _, path := range []string{end, middle, live, draw, auction} {
 		e.refuses(path, key)
 	}
@@ -343,7 +344,7 @@ func TestDamage_aQuarantinedDistributionTakesNoWrites(t *testing.T) {
 	e.terminate()
 
 	// It survives a restart, and is told again.
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	e.refuses(middle, key)
 	e.told(streamOf(end), streamOf(middle), streamOf(live), streamOf(draw), streamOf(auction))
 }
@@ -353,7 +354,7 @@ func TestDamage_aQuarantinedDistributionTakesNoWrites(t *testing.T) {
 func TestDamage_whoeverFindsItTellsEverybody(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
+	e := lotline.serve(t, dir, operatorsListen)
 	key := e.secretKey()
 	create := func(kind, fields string, header ...string) string {
 		return e.must(201, "POST", "/api/v1/"+kind, key, body(`{"sequenceId":"s","name":"Raffle",%s}`, fields), header...).header.Get("Location")
@@ -392,7 +393,7 @@ func TestDamage_whoeverFindsItTellsEverybody(t *testing.T) {
 	}
 	// Queues under way are read at the start.
 	rig(t, dir, streamOf(underWay))
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	found := []string{streamOf(underWay)}
 	e.refuses(underWay, key)
 	e.told(found...)
@@ -411,12 +412,12 @@ func TestDamage_whoeverFindsItTellsEverybody(t *testing.T) {
 func TestDamage_isFoundByTheTimerToo(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
+	e := lotline.serve(t, dir, operatorsListen)
 	key := e.secretKey()
 	path := e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","name":"Raffle","openAt":%q,"drawAt":%q,"winnerCount":1}`, in(3_000), in(3_600_000))).header.Get("Location")
 	e.terminate()
 	rig(t, dir, streamOf(path))
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	eventually(t, "the timer has found it", func() bool { return e.call("GET", path, key, "").status == 500 })
 	e.refuses(path, key)
 	e.told(streamOf(path))
@@ -436,7 +437,7 @@ func (e *engine) events(id, key string) (all []map[string]any) {
 func TestDamage_ofTheFirstEventIsNotTakenForAMissingDistribution(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
+	e := lotline.serve(t, dir, operatorsListen)
 	key := e.secretKey()
 	theirs := tenant(t, dir, "Acme")
 	var paths []string
@@ -454,7 +455,7 @@ func TestDamage_ofTheFirstEventIsNotTakenForAMissingDistribution(t *testing.T) {
 	}
 	tamper(t, dir, `UPDATE events SET type = 'queue.made'`+ofStream, streamOf(unread))
 	forgetViews(t, dir)
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	var streams []string
 	for _, path := range append(paths, unread) {
 		streams = append(streams, streamOf(path))
@@ -481,7 +482,7 @@ func TestDamage_ofTheFirstEventIsNotTakenForAMissingDistribution(t *testing.T) {
 func TestDamage_isMarkedAtTheEventWhereTheChainBreaks(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
+	e := lotline.serve(t, dir, operatorsListen)
 	key := e.secretKey()
 	make5 := func() string {
 		path := e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
@@ -494,7 +495,7 @@ func TestDamage_isMarkedAtTheEventWhereTheChainBreaks(t *testing.T) {
 	e.terminate()
 	tamper(t, dir, `UPDATE events SET data = replace(data, 'Raffle 1', 'Rigged 1')`+ofStream+` AND revision = 2`, streamOf(changed))
 	tamper(t, dir, `DELETE FROM events`+ofStream+` AND revision = 1`, streamOf(missing))
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	for path, rule := range map[string]string{changed: "each event's hash covers it and the event before", missing: "revisions have no gaps"} {
 		problem := func(event map[string]any) string {
 			p, _ := event["problem"].(map[string]any)
@@ -523,7 +524,7 @@ func TestDamage_isMarkedAtTheEventWhereTheChainBreaks(t *testing.T) {
 func TestDamage_ofAStreamThatWasCutNothingIsServed(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
+	e := lotline.serve(t, dir, operatorsListen)
 	key := e.secretKey()
 	create := func() string {
 		path := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q}`, in(-1000))).header.Get("Location")
@@ -548,7 +549,7 @@ func TestDamage_ofAStreamThatWasCutNothingIsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.kill()
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	for _, path := range []string{soft, ended, limited, deleted} {
 		a := e.call("GET", "/api/v1/distributions/"+filepath.Base(path)+"/events", key, "")
 		if a.status != 500 || !strings.Contains(string(a.body), inconsistent) {
@@ -563,7 +564,7 @@ func TestDamage_ofAStreamThatWasCutNothingIsServed(t *testing.T) {
 func TestDamage_ofAClaimEndsOneIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
+	e := lotline.serve(t, dir, operatorsListen)
 	key := e.secretKey()
 	create := func(status int, idempotencyKey string) string {
 		return e.must(status, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`, "Idempotency-Key", idempotencyKey).header.Get("Location")
@@ -573,12 +574,12 @@ func TestDamage_ofAClaimEndsOneIdempotencyKey(t *testing.T) {
 	id := filepath.Base(path)
 	tamper(t, dir, `UPDATE events SET data = replace(data, ?, 'queue_00000000000000000000000000') WHERE type LIKE 'claim.%'
 		AND data LIKE '%' || ? || '%'`, id, id)
-	e = lotline.serve(t, dir)
+	e = lotline.serve(t, dir, operatorsListen)
 	create(500, "a")
 	create(201, "b")
 	e.must(200, "GET", path, key, "")
 	e.must(200, "PUT", path, key, `{"name":"x"}`)
-	if q := e.must(200, "GET", "/readyz", "", "").object(t)["checks"].(map[string]any)["histories"].(map[string]any)["count"]; q != 1.0 {
+	if q := e.must(200, "GET", "/readyz", key, "").object(t)["checks"].(map[string]any)["histories"].(map[string]any)["count"]; q != 1.0 {
 		t.Errorf("%v streams are told of", q)
 	}
 }
@@ -636,13 +637,12 @@ func TestOperations_whatIsSaidAboutDamageWorks(t *testing.T) {
 	serve := func(name string) *engine {
 		t.Helper()
 		prepare, start, found := strings.Cut(commands(name), "LOTLINE_DATA_DIR=")
-		dir, serves := strings.CutSuffix(start, " lotline serve\n")
+		dir, flags, serves := strings.Cut(start, " lotline serve")
 		if !found || !serves {
 			t.Fatalf("the last command does not serve: %s", start)
 		}
 		shell(prepare)
-		dir, _, _ = strings.Cut(dir, " ")
-		return lotline.serve(t, dir)
+		return lotline.serveWith(t, dir, strings.Fields(flags))
 	}
 
 	shell(commands("backup"))

@@ -106,17 +106,17 @@ func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	shows("503, eventStore true, histories true, projections false, timers false")
+	shows("503, clock true, eventStore true, histories true, projections false, streamTimes true, timers false")
 	if !n.catchUp(t.Context()) {
 		t.Fatal("it did not catch up")
 	}
-	shows("503, eventStore true, histories true, projections true, timers false")
+	shows("503, clock true, eventStore true, histories true, projections true, streamTimes true, timers false")
 	n.keepTime()
 	eventually(t, "nothing is overdue", n.scheduler.CaughtUp)
-	shows("200, eventStore true, histories true, projections true, timers true")
+	shows("200, clock true, eventStore true, histories true, projections true, streamTimes true, timers true")
 	n.link.cut()
 	eventually(t, "the parts that need the store are named", func() bool {
-		return told() == "503, eventStore false, histories true, projections false, timers true"
+		return told() == "503, clock true, eventStore false, histories true, projections false, streamTimes true, timers true"
 	})
 }
 

@@ -389,7 +389,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 		case <-n.tail.CaughtUp():
 			n.caughtUp.Store(true)
 			n.keepViews()
-			return true
+			return n.awaitLive(ctx)
 		case <-ctx.Done():
 			return false
 		case <-report.C:
@@ -397,6 +397,25 @@ func (n *node) catchUp(ctx context.Context) bool {
 			n.logger.Info().Int64("events", p.Events).Int("percent", percent(p)).Time("up_to", p.UpTo).Msg("catching up with the log")
 		}
 	}
+}
+
+// liveWait is how long a start waits for the live subscription beside those that
+// catch up. Servers before EventStoreDB 23.10 do not say that the log ends, so on an idle
+// one nothing comes.
+const liveWait = 2 * time.Second
+
+// awaitLive waits for the live subscription, so that a node which says that it is
+// ready is. It reports false when ctx ended before.
+func (n *node) awaitLive(ctx context.Context) bool {
+	wait := time.NewTimer(liveWait)
+	defer wait.Stop()
+	select {
+	case <-n.tail.Live():
+	case <-wait.C:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 // restoreAgain is how long to wait for a store that could not be read.

@@ -112,17 +112,16 @@ func (l *log) lost(ctx context.Context, m projections.Mark) (string, error) {
 	if !m.At.IsZero() {
 		seen += ", at " + m.At.UTC().Format(time.RFC3339Nano)
 	}
-	switch {
-	case begun == nil:
-		return seen + ", and the store holds no log", nil
-	case logID(begun) != m.Log:
+	if begun != nil && logID(begun) != m.Log {
 		return fmt.Sprintf("%s, and the store holds another log, %s", seen, logID(begun)), nil
 	}
-	if m.Stream != "" {
-		e, err := l.event(ctx, m.Stream, m.Revision)
-		if err != nil || e != nil && e.ID == m.ID {
-			return "", err
-		}
+	// When the newest event is there, a log whose beginning cannot be read is damaged
+	// rather than another one, which the check of the master key says.
+	if held, err := l.holds(ctx, m); err != nil || held {
+		return "", err
+	}
+	if begun == nil {
+		return seen + ", and the store holds no log", nil
 	}
 	head, err := l.Head(ctx)
 	switch {
@@ -135,6 +134,22 @@ func (l *log) lost(ctx context.Context, m projections.Mark) (string, error) {
 		return fmt.Sprintf("%s, and it ends at position %d", seen, head.Commit), nil
 	}
 	return "", nil
+}
+
+// holds reports whether the log holds the newest event that the node has seen: in its
+// stream or, when somebody has deleted or cut that, at its position.
+func (l *log) holds(ctx context.Context, m projections.Mark) (bool, error) {
+	if m.Stream == "" {
+		return false, nil
+	}
+	if e, err := l.event(ctx, m.Stream, m.Revision); err != nil || e != nil && e.ID == m.ID {
+		return err == nil, err
+	}
+	if m.Position == (domain.Position{}) {
+		return false, nil
+	}
+	e, err := l.At(ctx, m.Position)
+	return err == nil && e != nil && e.ID == m.ID, err
 }
 
 // event returns what a stream has at a revision, or nil.

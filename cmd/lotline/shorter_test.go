@@ -57,12 +57,13 @@ func endOf(t testing.TB, dir string) domain.Position {
 	return domain.Position{Commit: p.Commit, Prepare: p.Prepare}
 }
 
-// readyChecks waits until an engine is ready and returns what it says of its parts.
-func (e *engine) readyChecks() map[string]any {
+// readyChecks waits until an engine is ready and returns what it says of its parts to
+// the holder of a secret key.
+func (e *engine) readyChecks(key string) map[string]any {
 	e.t.Helper()
 	var a answer
 	eventually(e.t, "it is ready", func() bool {
-		a = e.call("GET", "/readyz", "", "")
+		a = e.call("GET", "/readyz", key, "")
 		return a.status == 200
 	})
 	return a.object(e.t)["checks"].(map[string]any)
@@ -174,7 +175,7 @@ func TestServe_aWriteAheadLogThatLostItsEndStopsTheStart(t *testing.T) {
 			e = lotline.serve(t, dir)
 			e.must(401, "GET", "/api/v1/keys", revoked, "")
 			e.must(200, "GET", "/api/v1/keys", key, "")
-			if checks := e.readyChecks(); checks["restored"] != nil {
+			if checks := e.readyChecks(key); checks["restored"] != nil {
 				t.Errorf("/readyz tells of a restore: %v", checks)
 			}
 		})
@@ -223,7 +224,7 @@ func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
 			// Declared, the log is what counts. It is declared for one start.
 			e = lotline.serveWith(t, dir, restored, "LOTLINE_LOG_FORMAT=json")
 			e.must(404, "GET", lost, key, "")
-			ready := e.readyChecks()["restored"].(map[string]any)
+			ready := e.readyChecks(key)["restored"].(map[string]any)
 			if ready["ok"] != false || !strings.Contains(ready["error"].(string), "does not hold its last event") {
 				t.Errorf("/readyz says %v", ready)
 			}
@@ -235,7 +236,7 @@ func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
 			keptBy(t, dir, endOf(t, dir))
 			e.kill()
 			e = lotline.serve(t, dir)
-			if checks := e.readyChecks(); checks["restored"] != nil {
+			if checks := e.readyChecks(key); checks["restored"] != nil {
 				t.Errorf("/readyz tells of a restore: %v", checks)
 			}
 		})
@@ -441,7 +442,7 @@ func TestServe_aLogThatIsNotAtItsPathTakesNothing(t *testing.T) {
 			}
 			unready := func() {
 				t.Helper()
-				a := e.must(503, "GET", "/readyz", "", "")
+				a := e.must(503, "GET", "/readyz", key, "")
 				if store := a.object(t)["checks"].(map[string]any)["eventStore"].(map[string]any); store["ok"] != false || !strings.Contains(store["error"].(string), "was removed, renamed or replaced") {
 					t.Errorf("/readyz says %v", store)
 				}
