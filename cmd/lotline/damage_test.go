@@ -642,7 +642,8 @@ func TestOperations_whatIsSaidAboutDamageWorks(t *testing.T) {
 			t.Fatalf("the last command does not serve: %s", start)
 		}
 		shell(prepare)
-		return lotline.serveWith(t, dir, strings.Fields(flags))
+		dir, _, _ = strings.Cut(dir, " ") // from the address that the page gives it
+		return lotline.serveWith(t, dir, strings.Fields(flags), operatorsListen)
 	}
 
 	shell(commands("backup"))
