@@ -119,9 +119,8 @@ cover: ## Run the tests and show what they cover
 	go tool cover -func=coverage.out | tail -n 1
 
 .PHONY: zones
-zones: ## Bring the time-zone database up to this Go release's
-	cp "$$(go env GOROOT)/lib/time/zoneinfo.zip" domain/zoneinfo.zip
-	chmod 644 domain/zoneinfo.zip
+zones: ## Bring the time-zone database up to Debian's newest edition; needs Debian and its mirror
+	tools/zones.sh
 
 .PHONY: notices
 notices: ## Write the licenses of the modules in the binary to THIRD_PARTY_NOTICES

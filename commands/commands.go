@@ -29,6 +29,11 @@ type States interface {
 	// process, and a position up to which it holds the log; or nil. It may be
 	// behind: what is appended to it finds out.
 	State(stream string) (*domain.History, domain.Position)
+	// Known is a revision at which a stream held an event, or domain.NoStream, and why
+	// the stream is in quarantine, or nil.
+	Known(stream string) (domain.Revision, *domain.HistoryError)
+	// Quarantine takes note of a stream whose history is inconsistent.
+	Quarantine(broken *domain.HistoryError)
 }
 
 // Caller is who asks, for the metadata of the events.
@@ -54,6 +59,9 @@ type Request struct {
 	// IfMatch refuses the command unless the object's last change is at one of
 	// these revisions. Nil asks for nothing.
 	IfMatch []domain.Revision
+	// IfNoneMatch refuses the command if the object's last change is at one of these
+	// revisions.
+	IfNoneMatch []domain.Revision
 }
 
 // Key is what makes a command repeatable: its id, made from the caller's

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 )
 
@@ -36,8 +37,9 @@ var ErrClosed = errors.New("the command handler is closed")
 // command with the same Key is safe. Safe for concurrent use.
 type Handler struct {
 	log    Log
-	states States // nil when there are no read models
-	clock  func() time.Time
+	states States           // nil when there are no read models
+	clock  func() time.Time // for measuring; wall is what is decided by
+	wall   *walltime.Clock
 	health health
 	// observer is nil when nobody looks on.
 	observer Observer
@@ -58,8 +60,18 @@ type Handler struct {
 // With states, which may be nil, most streams need not be read before they are
 // written to.
 func NewHandler(log Log, states States, clock func() time.Time) *Handler {
-	return &Handler{log: log, states: states, clock: clock, maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New()}
+	return &Handler{
+		log: log, states: states, clock: clock, wall: walltime.New(clock),
+		maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New(),
+	}
 }
+
+// GoBy has the handler decide by c instead of a clock of its own. It is called before
+// the first command.
+func (h *Handler) GoBy(c *walltime.Clock) { h.wall = c }
+
+// Now is the time to decide at, or why nothing may be decided now.
+func (h *Handler) Now(ctx context.Context) (time.Time, error) { return h.wall.Now(ctx) }
 
 // Handle carries out a command. When ctx ends first the outcome is unknown,
 // unless the command had not been decided yet.
@@ -96,7 +108,26 @@ func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
 	})
 }
 
+// report tells the read models of a history that was found inconsistent.
+func (h *Handler) report(err error) {
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok && h.states != nil {
+		h.states.Quarantine(broken)
+	}
+}
+
+// known is what the read models know of a stream. Without read models it is nothing.
+func (h *Handler) known(stream string) (domain.Revision, *domain.HistoryError) {
+	if h.states == nil {
+		return domain.NoStream, nil
+	}
+	return h.states.Known(stream)
+}
+
 func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
+	// An id holds the time as well.
+	if _, err := h.Now(ctx); err != nil {
+		return Result{}, err
+	}
 	id, err := newID(c.Kind)
 	if err != nil {
 		return Result{}, err
@@ -136,14 +167,18 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 			err = claims.Apply(r)
 		}
 		if err != nil {
+			h.report(err)
 			return "", false, err
 		}
 	}
 	if made := claims.Aggregate.(*domain.Claims).Made; made != "" {
 		return made, true, nil
 	}
-	now := domain.InstantOf(h.clock())
-	if _, err := domain.NewHistory(create.ID.Stream()).Decide(now, create); err != nil {
+	now, err := h.Now(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	if _, err := domain.NewHistory(create.ID.Stream()).Decide(domain.InstantOf(now), create); err != nil {
 		return "", false, err
 	}
 	result, err := h.submit(ctx, &pending{Request: Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller}})
@@ -158,24 +193,26 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 // and none behind them. There is no History when the creation was not carried
 // out yet.
 func (h *Handler) replay(ctx context.Context, stream string, k Key) (Result, error) {
+	if _, broken := h.known(stream); broken != nil {
+		return Result{}, broken
+	}
 	first := Result{Replayed: true}
+	made := domain.NewHistory(stream)
 	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
-		if err != nil {
-			return Result{}, err
-		}
-		if r.Metadata.CommandID != k.CommandID.String() {
+		if err == nil && r.Metadata.CommandID != k.CommandID.String() {
 			break
+		}
+		if err == nil {
+			err = made.Apply(r)
+		}
+		if err != nil {
+			h.report(err)
+			return Result{}, err
 		}
 		if r.Metadata.BodyHash != k.BodyHash {
 			return Result{}, reused()
 		}
-		if first.History == nil {
-			first.History = domain.NewHistory(stream)
-		}
-		if err := first.History.Apply(r); err != nil {
-			return Result{}, err
-		}
-		first.Position = r.Position
+		first.History, first.Position = made, r.Position
 	}
 	return first, nil
 }

@@ -1190,6 +1190,28 @@ func TestHandler_aPreconditionIsCheckedAfterWhatIsDue(t *testing.T) {
 	}
 }
 
+func TestHandler_ifNoneMatchRefusesWhatIsAtOneOfTheRevisions(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	stream := b.queue(t)
+	update := Request{Stream: stream, Organization: org, Command: domain.Update{Fields: fields("name", `"x"`)}}
+	for _, at := range [][]domain.Revision{{0}, {7, 0}} {
+		update.IfNoneMatch = at
+		_, err := b.Handle(t.Context(), update)
+		refusedWith(t, err, domain.PreconditionFailed)
+	}
+	update.IfNoneMatch = []domain.Revision{7, 1}
+	if _, err := b.Handle(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	// That made it one of them.
+	_, err := b.Handle(t.Context(), update)
+	refusedWith(t, err, domain.PreconditionFailed)
+	update.Stream, update.IfNoneMatch = "queue-01h455vb4pex5vsknk084sn02q", []domain.Revision{0}
+	_, err = b.Handle(t.Context(), update)
+	refusedWith(t, err, domain.NotFound(domain.KindQueue))
+}
+
 func TestHandler_aBrokenHistoryIsNotWrittenTo(t *testing.T) {
 	t.Parallel()
 	b := newBench()

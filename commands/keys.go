@@ -31,6 +31,10 @@ type IssuedKey struct {
 
 // CreateKey makes a key. With a Key it makes one only, as Handle does.
 func (h *Handler) CreateKey(ctx context.Context, c KeyCreation) (IssuedKey, error) {
+	// An id holds the time as well.
+	if _, err := h.Now(ctx); err != nil {
+		return IssuedKey{}, err
+	}
 	id, err := keyID(c.Key)
 	if err != nil {
 		return IssuedKey{}, err

@@ -33,6 +33,9 @@ func (m readModels) State(stream string) (*domain.History, domain.Position) {
 	return h, position
 }
 
+func (readModels) Known(string) (domain.Revision, *domain.HistoryError) { return domain.NoStream, nil }
+func (readModels) Quarantine(*domain.HistoryError)                      {}
+
 // borrowing returns another node, whose read models end at a revision.
 func (b *bench) borrowing(at domain.Revision) *Handler {
 	return NewHandler(b.log, readModels{b.log, at}, b.clock.time)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -86,6 +87,8 @@ type writer struct {
 	doubt      error           // an append for the present batch ended without an answer
 	remembered memory
 	borrowed   bool // the state is the read models', who remember no keys
+	// known is a revision that the stream had before the present batch.
+	known domain.Revision
 }
 
 // run answers what waits until nothing does.
@@ -118,6 +121,13 @@ func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
 // one append, first the one whose outcome did not.
 func (w *writer) carry(batch []*pending) []*pending {
 	w.doubt = nil
+	known, broken := w.handler.known(w.stream)
+	if broken != nil {
+		w.forgetState()
+		w.failAll(batch, broken)
+		return nil
+	}
+	w.known = known
 	w.borrow(batch)
 	fresh := !w.whole // the state was read from the log for this batch
 	if fresh {
@@ -205,9 +215,16 @@ func (w *writer) borrow(batch []*pending) {
 func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
+	first := a.events[0].ID
+	// Later attempts may repeat events that are in the log since before, and claims are
+	// not followed.
+	if number == 1 && domain.StreamKind(w.stream) != domain.KindClaim {
+		w.handler.wall.Appending(first)
+	}
 	started := w.handler.clock()
 	head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, a.events)
 	ended := w.handler.clock()
+	w.handler.wall.Appended(first, err)
 	w.handler.health.appended(err, ended)
 	w.appended(a, number, ended.Sub(started), err)
 	return head, position, err
@@ -243,8 +260,12 @@ func (a *attempt) rests() bool {
 // decide decides batch on a fork of the state: first what is due, then each
 // command with what is due because of it.
 func (w *writer) decide(batch []*pending) (*attempt, error) {
+	now, err := w.handler.Now(context.Background())
+	if err != nil {
+		return nil, err
+	}
 	a := &attempt{after: w.history.Fork()}
-	a.at = a.after.At(domain.InstantOf(w.handler.clock()))
+	a.at = a.after.At(domain.InstantOf(now))
 	w.remembered.forget(a.at.Add(-rememberFor))
 	cause := &pending{id: uuid.New(), Request: Request{Caller: Caller{Actor: domain.ActorClock, Traceparent: batch[0].Caller.Traceparent}}}
 	if batch[0].begun {
@@ -362,8 +383,9 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 	if o, ok := a.after.Aggregate.(*domain.Organization); ok {
 		exists = o.ID != ""
 	}
-	if exists && p.IfMatch != nil && !slices.Contains(p.IfMatch, a.after.Changed) {
-		return nil, domain.Refuse(domain.PreconditionFailed, "the object was changed since")
+	changed := a.after.Changed
+	if exists && (p.IfMatch != nil && !slices.Contains(p.IfMatch, changed) || slices.Contains(p.IfNoneMatch, changed)) {
+		return nil, domain.Refuse(domain.PreconditionFailed, "the object was last changed at revision %d", changed)
 	}
 	return a.after.Decide(a.at, p.Command)
 }
@@ -376,7 +398,16 @@ func (w *writer) recall(o *outcome, first domain.Revision) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	for r, err := range w.handler.log.Read(ctx, w.stream, first-1) {
+	// The event before is read for its hash.
+	head := domain.Head{Revision: first - 1}
+	for r, err := range w.handler.log.Read(ctx, w.stream, first-2) {
+		if err == nil && r.Revision < first {
+			_, head.Hash, _ = domain.SplitHash(r.RawMetadata)
+			continue
+		}
+		if err == nil {
+			head, err = head.Next(w.stream, r)
+		}
 		if err != nil {
 			return err
 		}
@@ -480,9 +511,10 @@ func (w *writer) confirm(a *attempt, head domain.Head, position domain.Position)
 	w.remembered.merge(&a.made)
 }
 
-// failAll answers a batch with a fault. While there is doubt about an append, a
-// fault must not say that nothing was written.
+// failAll answers a batch with a fault, and reports an inconsistent history. While
+// there is doubt about an append, a fault must not say that nothing was written.
 func (w *writer) failAll(batch []*pending, err error) {
+	w.handler.report(err)
 	if w.doubt != nil {
 		err = fmt.Errorf("%w: %w", w.doubt, err)
 	}
@@ -508,7 +540,10 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 	defer cancel()
 	idle := time.AfterFunc(storeTimeout, cancel)
 	defer idle.Stop()
-	for r, err := range w.handler.log.Read(ctx, w.stream, w.history.Head.Revision) {
+	from := func(after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+		return w.handler.log.Read(ctx, w.stream, after)
+	}
+	for r, err := range domain.ReadWhole(w.stream, w.history.Head.Revision, w.known, from, readAgain) {
 		if err != nil {
 			return err
 		}
@@ -529,6 +564,12 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 	}
 	w.whole = true
 	return nil
+}
+
+// readAgain waits for a server that seems to lag behind, but not for ever.
+func readAgain(attempt int) (bool, error) {
+	time.Sleep(retryPause)
+	return attempt < int(patience/retryPause), nil
 }
 
 // reconcile reads the stream after an append that lost a race or ended without

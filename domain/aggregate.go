@@ -32,7 +32,7 @@ func NewAggregate(k Kind) Aggregate {
 		return &Claims{}
 	case KindSigning:
 		return &SigningKeys{}
-	case KindSeal, KindSink:
+	case KindSeal, KindSink, KindClock:
 	}
 	panic("not a kind with an aggregate: " + string(k))
 }

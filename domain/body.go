@@ -64,6 +64,10 @@ func ReadConsumer(body Fields) (consumer string, err error) {
 	return consumer, err
 }
 
+// ReadNothing reads the body of a request that has no members. The error is a *Error that
+// names every member.
+func ReadNothing(body Fields) error { return readBody(body) }
+
 // readBody reads the members of a body.
 func readBody(body Fields, members ...field) error {
 	var wrong problems

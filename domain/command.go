@@ -1,6 +1,9 @@
 package domain
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // Command is something that is asked of an aggregate. The set is closed. A
 // command carries all that a decision needs except the time. The time is read when the
@@ -9,6 +12,27 @@ type Command interface{ command() }
 
 // Fields are the JSON values of a request's body by their names.
 type Fields map[string]json.RawMessage
+
+// Unknown is the names in f that are not known: the first MaxDetails of them in
+// order, and how many more there are. A request may have very many of them, so they
+// are not sorted as a whole.
+func (f Fields) Unknown(known func(name string) bool) (first []string, more int) {
+	for name := range f {
+		if known(name) {
+			continue
+		}
+		at, _ := slices.BinarySearch(first, name)
+		if len(first) == MaxDetails {
+			more++
+			if at == MaxDetails {
+				continue
+			}
+			first = first[:MaxDetails-1]
+		}
+		first = slices.Insert(first, at, name)
+	}
+	return first, more
+}
 
 // Create makes a distribution. Defaults are the organization's; Seed and Secret
 // are random and used where the kind needs them and the request gives none.

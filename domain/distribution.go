@@ -65,7 +65,7 @@ func NewDistribution(k Kind) Distribution {
 		return &Draw{}
 	case KindAuction:
 		return &Auction{}
-	case KindOrganization, KindClaim, KindSeal, KindSink, KindSigning:
+	case KindOrganization, KindClaim, KindSeal, KindSink, KindSigning, KindClock:
 	}
 	panic("not a kind of distribution: " + string(k))
 }

@@ -54,12 +54,16 @@ type Detail struct {
 	Message string `json:"message"`
 }
 
+// MaxDetails is how many details a refusal of a request has at most.
+const MaxDetails = 50
+
 // Error is a refusal: the rules do not allow the command, and nothing happened. Every
 // other error is a fault, which says nothing about the outcome.
 type Error struct {
 	Code    Code
 	Message string   // says more than the code, or is empty
 	Details []Detail // the fields that are wrong, in the order of the contract
+	More    int      // how many more fields are wrong than Details names
 	// RetryAfter is after how long the same command may be allowed, or 0. OpensAt is the
 	// opening that the consumer has to wait for, or 0.
 	RetryAfter time.Duration
@@ -78,6 +82,9 @@ func (e *Error) Error() string {
 			sep = ": "
 		}
 		b.WriteString(sep + d.Field + " " + d.Message)
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&b, "; %d more are wrong", e.More)
 	}
 	return b.String()
 }

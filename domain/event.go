@@ -289,6 +289,10 @@ type Leased struct {
 	Position Position `json:"position"`
 }
 
+// ClockCompared is written by a node that compares its clock with the store's. At is the
+// time of the node's clock, and the store records when the event came.
+type ClockCompared struct{ Stamp }
+
 // SealChecked holds a known value, sealed. A node that can open it has the log's master
 // key.
 type SealChecked struct {

@@ -123,6 +123,11 @@ func escaped(raw json.RawMessage) rune {
 	return rune(n)
 }
 
+// replayed is a value of which events may hold what parse does not take any more.
+type replayed interface {
+	replay(raw json.RawMessage) error
+}
+
 // readOnly is a computed value. A request never sets it.
 type readOnly func(dst []byte) []byte
 
@@ -251,11 +256,18 @@ func (v zone) parse(raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	if _, err := LoadZone(s); err != nil {
+	// The present one may stay, whatever the database in use says about it.
+	if _, err := LoadZone(s); err != nil && s != *v.p {
 		return fmt.Errorf("must be an IANA time zone such as Europe/Berlin")
 	}
 	*v.p = s
 	return nil
+}
+
+// replay takes a zone of any edition: the database in use may not have it.
+func (v zone) replay(raw json.RawMessage) (err error) {
+	*v.p, err = parseString(raw)
+	return err
 }
 
 func (v zone) clear()                       { *v.p = "" }
@@ -482,8 +494,8 @@ func (f field) read(raw json.RawMessage) error {
 // replay reads what an event holds, which may have been taken when less was asked
 // of it.
 func (f field) replay(raw json.RawMessage) error {
-	if o, ok := f.value.(object); ok && !isNull(raw) {
-		return o.replay(raw)
+	if v, ok := f.value.(replayed); ok && !isNull(raw) {
+		return v.replay(raw)
 	}
 	return f.read(raw)
 }

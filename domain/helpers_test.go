@@ -115,7 +115,7 @@ func created(k domain.Kind, clock string, set func(*domain.Common)) domain.Event
 				SettleAt: at("12:00"), CurrencyCode: "USD", WinnerCount: 1, AuctionType: domain.English,
 			},
 		}
-	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
+	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning, domain.KindClock:
 	}
 	panic("not a distribution: " + k)
 }
@@ -193,7 +193,7 @@ func end(k domain.Kind, clock string) []domain.Event {
 		return []domain.Event{drawn(clock, ""), completed(clock)}
 	case domain.KindAuction:
 		return []domain.Event{settled(clock)}
-	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
+	case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning, domain.KindClock:
 	}
 	panic("not a distribution: " + k)
 }

@@ -36,32 +36,98 @@ func (h *History) Fork() *History {
 // that the rules allow it. Otherwise it returns a *HistoryError, and the caller must not
 // use h any more.
 func (h *History) Apply(r *Recorded) error {
-	bad := func(rule, format string, args ...any) error {
-		return &HistoryError{h.Stream, r.Revision, r.Type, rule, fmt.Sprintf(format, args...)}
+	next, err := h.Head.Next(h.Stream, r)
+	if err != nil {
+		return err
 	}
-	if r.Stream != h.Stream || r.Revision != h.Head.Revision+1 {
-		return bad("revisions have no gaps", "%s@%d follows %d", r.Stream, r.Revision, h.Head.Revision)
-	}
-	metadata, hash, ok := SplitHash(r.RawMetadata)
-	if !ok || hash != EventHash(r.ID, r.Type, r.Stream, r.Revision, r.Data, metadata, h.Head.Hash) {
-		return bad("each event's hash covers it and the event before", "it does not")
-	}
-	if r.Undecoded != nil {
-		return bad("every event can be read", "%s", r.Undecoded)
-	}
-	if err := h.evolve(r.Event, Head{r.Revision, hash}); err != nil {
+	if err := h.evolve(r.Event, next); err != nil {
 		if v, ok := errors.AsType[*RuleError](err); ok {
-			return bad(v.Rule, "%s", v.Detail)
+			return breaks(h.Stream, r, v.Rule, "%s", v.Detail)
 		}
 		return err
 	}
 	h.Identify(r.Event, r.ID)
 	// Or two streams could claim one id.
 	if id := h.subject(); r.Revision == 0 && id != "" && id.Stream() != h.Stream {
-		return bad("a stream is about what it is named for", "it is about %s", id)
+		return breaks(h.Stream, r, "a stream is about what it is named for", "it is about %s", id)
 	}
 	return nil
 }
+
+// Next is the head after r, the next event of the stream that ends at h. It checks
+// that the event continues the stream without a gap, that the hash chain holds and
+// that the event can be read; otherwise it gives a *HistoryError. Whether the rules
+// allow the event takes a History.
+func (h Head) Next(stream string, r *Recorded) (Head, error) {
+	if r.Stream != stream || r.Revision != h.Revision+1 {
+		return Head{}, breaks(stream, r, "revisions have no gaps", "%s@%d follows %d", r.Stream, r.Revision, h.Revision)
+	}
+	metadata, hash, ok := SplitHash(r.RawMetadata)
+	if !ok || hash != EventHash(r.ID, r.Type, r.Stream, r.Revision, r.Data, metadata, h.Hash) {
+		return Head{}, breaks(stream, r, "each event's hash covers it and the event before", "it does not")
+	}
+	if r.Undecoded != nil {
+		return Head{}, breaks(stream, r, "every event can be read", "%s", r.Undecoded)
+	}
+	return Head{r.Revision, hash}, nil
+}
+
+// breaks says that an event of a stream breaks a rule.
+func breaks(stream string, r *Recorded, rule, format string, args ...any) *HistoryError {
+	return &HistoryError{stream, r.Revision, r.Type, rule, fmt.Sprintf(format, args...)}
+}
+
+// ReadWhole yields what read does of a stream behind a revision, of which it is known
+// that it holds an event at the revision known. It ends after the first error. Read
+// may give a *HistoryError when the store says that the stream is gone.
+//
+// A server may lag behind another one, from which the event is known. So when the
+// stream seems to be gone, or to end too early, ReadWhole reads on from where it is,
+// as long as again reports true. When again reports false the stream was shortened,
+// which is a *HistoryError. An error of again ends the reading.
+func ReadWhole(stream string, after, known Revision, read func(after Revision) iter.Seq2[*Recorded, error], again Again) iter.Seq2[*Recorded, error] {
+	return func(yield func(*Recorded, error) bool) {
+		for attempt := 1; ; attempt++ {
+			var failed error
+			for r, err := range read(after) {
+				if failed = err; err != nil {
+					break
+				}
+				if !yield(r, nil) {
+					return
+				}
+				after = r.Revision
+			}
+			if failed == nil && after < known {
+				failed = &HistoryError{
+					Stream: stream, Revision: after + 1, Rule: "what was recorded stays",
+					Detail: fmt.Sprintf("the event at revision %d is known, and the stream ends before it", known),
+				}
+			}
+			if failed == nil {
+				return
+			}
+			more := false
+			if _, gone := errors.AsType[*HistoryError](failed); gone {
+				var err error
+				if more, err = again(attempt); err != nil {
+					failed = err
+				}
+			}
+			if !more {
+				yield(nil, failed)
+				return
+			}
+		}
+	}
+}
+
+// Again reports whether ReadWhole is to read once more, after so many attempts. It
+// waits before it says so.
+type Again func(attempt int) (bool, error)
+
+// Once is for a server that does not lag behind.
+func Once(int) (bool, error) { return false, nil }
 
 // subject is the id of the object that the stream is about, or "" when it is about
 // none.

@@ -108,7 +108,7 @@ func brokenHistories() map[string]broken {
 		add("changes encryptionSeed", ruleUpdate, draft, updated("08:10", domain.CauseUpdate, `encryptionSeed "made" "x"`))
 		add("changes from what was not", ruleUpdate, draft, updated("08:10", domain.CauseUpdate, `name "y" "x"`))
 		add("changes from what is not JSON", ruleUpdate, draft, updated("08:10", domain.CauseUpdate, `name nul "x"`))
-		add("changes to what cannot be", ruleUpdate, draft, updated("08:10", domain.CauseUpdate, `timeZone "UTC" "Mars"`))
+		add("changes to what cannot be", ruleUpdate, draft, updated("08:10", domain.CauseUpdate, `timeZone "UTC" 7`))
 		add("clears what is never null", ruleUpdate, draft, updated("08:10", domain.CauseUpdate, `timeZone "UTC" null`))
 		add("changes openAt once open", ruleFrozen, open, updated("09:10", domain.CauseUpdate, `openAt "@09:00" "@10:00"`))
 		add("changes openAt by hand once open", ruleFrozen, open, updated("09:10", domain.CauseHand, `openAt "@09:00" "@09:10"`))
@@ -552,12 +552,12 @@ func TestNewAggregate(t *testing.T) {
 		f()
 		return false
 	}
-	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, "", "lottery"} {
+	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindClock, "", "lottery"} {
 		if !panics(func() { domain.NewAggregate(k) }) {
 			t.Errorf("%q has an aggregate", k)
 		}
 	}
-	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindOrganization, domain.KindClaim, domain.KindSigning, ""} {
+	for _, k := range []domain.Kind{domain.KindSeal, domain.KindSink, domain.KindOrganization, domain.KindClaim, domain.KindSigning, domain.KindClock, ""} {
 		if !panics(func() { domain.NewDistribution(k) }) {
 			t.Errorf("%q is a distribution", k)
 		}

@@ -18,6 +18,7 @@ const (
 	KindSeal         Kind = "seal"    // holds the check value of the master key
 	KindSink         Kind = "sink"    // holds who sends what leaves the system, and how far that is
 	KindSigning      Kind = "signing" // holds the keys by which tokens are signed
+	KindClock        Kind = "clock"   // holds what nodes wrote to compare their clocks with the store's
 )
 
 // Kinds are the kinds of distributions.
@@ -25,7 +26,7 @@ func Kinds() []Kind { return []Kind{KindQueue, KindDraw, KindAuction} }
 
 // StreamKinds are all kinds of streams; a stream of no such kind is foreign.
 func StreamKinds() []Kind {
-	return append(Kinds(), KindOrganization, KindClaim, KindSeal, KindSink, KindSigning)
+	return append(Kinds(), KindOrganization, KindClaim, KindSeal, KindSink, KindSigning, KindClock)
 }
 
 // Distribution reports whether k is a kind of distribution.
@@ -122,6 +123,10 @@ func SinkStream(name string) string { return string(KindSink) + "-" + name }
 
 // SigningStream is the one stream that holds the keys by which tokens are signed.
 const SigningStream = string(KindSigning) + "-keys"
+
+// ClockStream is the one stream that nodes write to in order to compare their clocks
+// with the store's.
+const ClockStream = string(KindClock) + "-comparisons"
 
 // StreamKind is the kind that a stream's name begins with, or "" for a foreign
 // stream. Names are split at their first dash only.

@@ -32,8 +32,18 @@ func (i Instant) String() string {
 	return i.Time().Format(instantLayout)
 }
 
-// MarshalJSON writes null or the instant in UTC.
-func (i Instant) MarshalJSON() ([]byte, error) { return i.appendJSON(nil), nil }
+// MarshalJSON writes null or the instant in UTC. A time that UnmarshalJSON would not
+// read is an error, so that no event is stored that cannot be read back.
+func (i Instant) MarshalJSON() ([]byte, error) {
+	if i != 0 && !i.Recordable() {
+		return nil, fmt.Errorf("%s cannot be stored: only the years 2000 to 2199 can", i)
+	}
+	return i.appendJSON(nil), nil
+}
+
+// Recordable reports whether i is in the years 2000 to 2199, and so can stand in an
+// event.
+func (i Instant) Recordable() bool { return i >= earliest && i <= latest }
 
 func (i Instant) appendJSON(dst []byte) []byte {
 	if i == 0 {
@@ -92,7 +102,7 @@ func parseWritten(s string) (Instant, bool) {
 	t := time.Date(n[0], time.Month(n[1]), n[2], n[3], n[4], n[5], n[6]*int(time.Millisecond), time.UTC)
 	i := InstantOf(t)
 	// A date that does not exist comes out as another one.
-	return i, t.Format(instantLayout) == s && i >= earliest && i <= latest
+	return i, t.Format(instantLayout) == s && i.Recordable()
 }
 
 var (
@@ -129,7 +139,7 @@ func ParseInstant(s, timeZone string) (Instant, error) {
 		return 0, err
 	}
 	i := InstantOf(t)
-	if i < earliest || i > latest {
+	if !i.Recordable() {
 		return 0, errors.New("must be in the years 2000 to 2199")
 	}
 	return i, nil

@@ -238,3 +238,26 @@ func TestInstant(t *testing.T) {
 		}
 	}
 }
+
+// What an event holds can be read back, or it is not written.
+func TestInstant_aTimeThatCannotBeReadBackIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for text, recordable := range map[string]bool{
+		"1970-01-01T00:00:10Z": false, "1999-12-31T23:59:59.999Z": false, "2000-01-01T00:00:00Z": true,
+		"2199-12-31T23:59:59.999Z": true, "2200-01-01T00:00:00Z": false, "2306-01-01T00:00:00Z": false,
+	} {
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := domain.InstantOf(at)
+		raw, err := json.Marshal(i)
+		if i.Recordable() != recordable || (err == nil) != recordable {
+			t.Errorf("%s: recordable %t, %s, %v", i, i.Recordable(), raw, err)
+		}
+		var back domain.Instant
+		if recordable && (json.Unmarshal(raw, &back) != nil || back != i) {
+			t.Errorf("%s is read back as %s", i, back)
+		}
+	}
+}

@@ -103,11 +103,14 @@ var (
 type HistoryError struct {
 	Stream   string   `json:"stream"`
 	Revision Revision `json:"revision"`
-	Type     string   `json:"type"`
+	Type     string   `json:"type"` // "" when it is not about an event that is there
 	Rule     string   `json:"rule"`
 	Detail   string   `json:"detail"`
 }
 
 func (e *HistoryError) Error() string {
+	if e.Type == "" {
+		return fmt.Sprintf("%s@%d breaks a rule: %s: %s", e.Stream, e.Revision, e.Rule, e.Detail)
+	}
 	return fmt.Sprintf("%s@%d (%s) breaks a rule: %s: %s", e.Stream, e.Revision, e.Type, e.Rule, e.Detail)
 }

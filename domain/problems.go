@@ -3,15 +3,25 @@ package domain
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 )
 
-// problems collects everything that is wrong with a request.
-type problems []Detail
+// problems collects what is wrong with a request: the first MaxDetails problems, and how
+// many more there are.
+type problems struct {
+	details []Detail
+	more    int
+}
 
 func (p *problems) add(field, format string, args ...any) {
-	*p = append(*p, Detail{Field: field, Message: fmt.Sprintf(format, args...)})
+	p.append(Detail{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (p *problems) append(d Detail) {
+	if len(p.details) == MaxDetails {
+		p.more++
+		return
+	}
+	p.details = append(p.details, d)
 }
 
 // clash says that two settings contradict each other. It can be reported at field and,
@@ -34,7 +44,7 @@ func (c *clashes) between(field, message, other, otherMessage string) {
 // field. Of two fields that clash it reports the one that the request changes.
 func (p *problems) whole(d Distribution, changes func(field string) bool) {
 	told := map[string]bool{}
-	for _, w := range *p {
+	for _, w := range p.details {
 		told[w.Field] = true
 	}
 	if told["timeZone"] || told["currencyCode"] || told["auctionType"] {
@@ -48,16 +58,16 @@ func (p *problems) whole(d Distribution, changes func(field string) bool) {
 			blamed = c.other
 		}
 		if !told[blamed.Field] {
-			*p = append(*p, blamed)
+			p.append(blamed)
 		}
 	}
 }
 
 func (p *problems) refusal(code Code) error {
-	if len(*p) == 0 {
+	if len(p.details) == 0 {
 		return nil
 	}
-	return &Error{Code: code, Details: *p}
+	return &Error{Code: code, Details: p.details, More: p.more}
 }
 
 // readNew reads the fields of a creation. A field that is absent or null keeps its
@@ -125,9 +135,9 @@ func (p *problems) unknownNames(given Fields, fields []field, message string) {
 	for _, f := range fields {
 		known[f.name] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if !known[name] {
-			p.add(name, "%s", message)
-		}
+	names, more := given.Unknown(func(name string) bool { return known[name] })
+	for _, name := range names {
+		p.add(name, "%s", message)
 	}
+	p.more += more
 }

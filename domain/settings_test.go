@@ -86,7 +86,7 @@ func TestCreation_defaults(t *testing.T) {
 		case domain.KindAuction:
 			nulls += `, "startingBid": null, "minimumIncrement": null, "reservePrice": null, "buyNowPrice": null, "currencyCode": null, "winnerCount": null,
 				"auctionType": null, "autoExtendSeconds": null, "maxExtensions": null, "startPrice": null, "floorPrice": null, "priceDropAmount": null, "priceDropIntervalSeconds": null}`
-		case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
+		case domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning, domain.KindClock:
 		}
 		return map[string]domaintest.Scenario{
 			"are the organization's": {Kind: k, Now: at("08:00"), When: inBerlin, Then: list(there)},

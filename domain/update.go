@@ -30,7 +30,7 @@ func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, e
 			}
 		}
 	})
-	if len(changed) > 0 && len(frozen) == 0 {
+	if len(changed) > 0 && len(frozen.details) == 0 {
 		wrong.whole(next, func(field string) bool { _, differs := changed[field]; return differs })
 	}
 	if err := wrong.refusal(ValidationFailed); err != nil {

@@ -261,7 +261,7 @@ func TestStreams(t *testing.T) {
 	}
 	for s, want := range map[string]domain.Kind{
 		"queue-1": domain.KindQueue, "draw-a-b": domain.KindDraw, "auction-": domain.KindAuction, "organization-1": domain.KindOrganization,
-		domain.ClaimStream("c-1"): domain.KindClaim, domain.SealStream: domain.KindSeal,
+		domain.ClaimStream("c-1"): domain.KindClaim, domain.SealStream: domain.KindSeal, domain.ClockStream: domain.KindClock,
 		"queue": "", "": "", "-": "", "$ce-queue": "", "org-1": "", "queues-1": "", "-queue": "", "sinks-bus": "",
 	} {
 		if got := domain.StreamKind(s); got != want {

@@ -4,59 +4,155 @@ import (
 	"archive/zip"
 	"bytes"
 	_ "embed" // for the time-zone database
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
+	"path"
+	"regexp"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// zoneArchive is the time-zone database of the Go release that the program was
-// last brought up to, `make zones`. Package time would prefer the files of the
-// machine, and then nodes could disagree about what a history allows.
+// zoneArchive is the time-zone database that the program carries: `make zones`
+// brings it up to the IANA's newest edition. Package time would prefer the files of
+// the machine, and then nodes could read one local time as different instants.
 //
 //go:embed zoneinfo.zip
 var zoneArchive []byte
 
-// zones holds the locations that were asked for, by name. There are some 600.
-var zones sync.Map
-
-// zoneFiles are the files of the archive, by name.
-var zoneFiles = sync.OnceValue(func() map[string]*zip.File {
+// carriedZones is the program's own database.
+var carriedZones = sync.OnceValue(func() *Zones {
 	archive, err := zip.NewReader(bytes.NewReader(zoneArchive), int64(len(zoneArchive)))
 	if err != nil {
 		panic("the time-zone database in the program is damaged: " + err.Error())
 	}
-	files := make(map[string]*zip.File, len(archive.File))
-	for _, f := range archive.File {
-		files[f.Name] = f
+	z, err := ReadZones(archive)
+	if err != nil {
+		panic("the time-zone database in the program is damaged: " + err.Error())
 	}
-	// It stands for "nobody has set the zone" and is none.
-	delete(files, "Factory")
-	return files
+	return z
 })
 
-// LoadZone finds an IANA time zone by its name, in the program's own database.
-func LoadZone(name string) (*time.Location, error) {
-	if loc, ok := zones.Load(name); ok {
-		return loc.(*time.Location), nil
+// otherZones is what UseZones was given, or nil.
+var otherZones atomic.Pointer[Zones]
+
+// UseZones replaces the program's own database. Only requests are read by it: what
+// a history holds does not depend on it.
+func UseZones(z *Zones) { otherZones.Store(z) }
+
+// CurrentZones is the database in use.
+func CurrentZones() *Zones {
+	if z := otherZones.Load(); z != nil {
+		return z
 	}
-	f, ok := zoneFiles()[name]
-	if !ok || f.FileInfo().IsDir() {
+	return carriedZones()
+}
+
+// LoadZone finds an IANA time zone by its name, in the database in use.
+func LoadZone(name string) (*time.Location, error) {
+	loc, ok := CurrentZones().locations[name]
+	if !ok {
 		return nil, fmt.Errorf("%q is not an IANA time zone", name)
 	}
-	r, err := f.Open()
-	if err != nil {
-		return nil, fmt.Errorf("time zone %s: %w", name, err)
-	}
-	defer r.Close()
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("time zone %s: %w", name, err)
-	}
-	loc, err := time.LoadLocationFromTZData(name, data)
-	if err != nil {
-		return nil, fmt.Errorf("time zone %s: %w", name, err)
-	}
-	zones.Store(name, loc)
 	return loc, nil
+}
+
+// Zones is a time-zone database. It is immutable.
+type Zones struct {
+	edition   string
+	locations map[string]*time.Location // by name
+}
+
+// Edition is the name of the IANA's edition, such as 2026f, or "unknown".
+func (z *Zones) Edition() string { return z.edition }
+
+// Names is how many time zones there are, each of an alias's names counted.
+func (z *Zones) Names() int { return len(z.locations) }
+
+const (
+	// maxZoneFiles keeps a folder that is something else from being read.
+	maxZoneFiles    = 5_000
+	maxZoneFileSize = 1 << 20
+	// zoneMagic begins every file of a time zone.
+	zoneMagic = "TZif"
+	// Where an edition's name is: in a file of its own, or at the beginning of the
+	// IANA's source.
+	editionFile   = "+VERSION"
+	editionSource = "tzdata.zi"
+)
+
+// ReadZones reads a database that is laid out as /usr/share/zoneinfo is: a file in
+// the TZif format for each name. It reads everything, so that the database stays
+// the same when the files change. Files of other kinds are left out.
+func ReadZones(files fs.FS) (*Zones, error) {
+	z := &Zones{edition: readEdition(files), locations: map[string]*time.Location{}}
+	seen := 0
+	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+		if seen++; seen > maxZoneFiles {
+			return fmt.Errorf("it has more than %d files", maxZoneFiles)
+		}
+		switch {
+		case err != nil:
+			return err
+		case name == ".":
+			return nil
+		case !isZoneName(name) && entry.IsDir():
+			return fs.SkipDir
+		case !isZoneName(name) || entry.IsDir():
+			return nil
+		}
+		return z.read(files, name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if z.locations["UTC"] == nil {
+		return nil, errors.New("it has no time zone UTC")
+	}
+	return z, nil
+}
+
+// isZoneName is false for what systems keep beside the zones: copies with and
+// without leap seconds, the machine's own zone, hidden files, and Factory, which
+// stands for "nobody has set the zone".
+func isZoneName(name string) bool {
+	switch name {
+	case "posix", "right", "localtime", "posixrules", "Factory":
+		return false
+	}
+	return !strings.HasPrefix(path.Base(name), ".")
+}
+
+// read reads one file, unless it is no time zone.
+func (z *Zones) read(files fs.FS, name string) error {
+	// Of a symbolic link this is what it leads to.
+	info, err := fs.Stat(files, name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxZoneFileSize {
+		return err
+	}
+	data, err := fs.ReadFile(files, name)
+	if err != nil || !bytes.HasPrefix(data, []byte(zoneMagic)) {
+		return err
+	}
+	if z.locations[name], err = time.LoadLocationFromTZData(name, data); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+var editionPattern = regexp.MustCompile(`^(?:# version )?(\d{4}[a-z]{0,2})\s`)
+
+func readEdition(files fs.FS) string {
+	for _, name := range []string{editionFile, editionSource} {
+		text, err := fs.ReadFile(files, name)
+		if err != nil {
+			continue
+		}
+		if m := editionPattern.FindSubmatch(append(text, '\n')); m != nil {
+			return string(m[1])
+		}
+	}
+	return "unknown"
 }

@@ -68,6 +68,7 @@ func newCodec() *codec {
 	register[domain.Claimed](c, "made", 1, domain.KindClaim)
 	register[*domain.SealChecked](c, "checked", 1, domain.KindSeal)
 	register[domain.Leased](c, "leased", 1, domain.KindSink)
+	register[domain.ClockCompared](c, "compared", 1, domain.KindClock)
 	return c
 }
 

@@ -72,6 +72,7 @@ func samples() map[schema]domain.Event {
 		{"signing.key.revoked", 1}: domain.SigningKeyRevoked{Stamp: at, KeyID: "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"},
 		{"claim.made", 1}:          domain.Claimed{Stamp: at, ID: "queue_01h455vb4pex5vsknk084sn02q"},
 		{"seal.checked", 1}:        &domain.SealChecked{Stamp: at, Value: domain.Secret{Sealed: "v1.Y2hlY2s"}},
+		{"clock.compared", 1}:      domain.ClockCompared{Stamp: at},
 		{"sink.leased", 1}:         domain.Leased{Stamp: at, Holder: "0198c1f0-6f6e-7c55-9d0e-3a5d1c0b7f42", Position: domain.Position{Commit: 4711, Prepare: 4710}},
 	}
 	for _, kind := range domain.Kinds() {
@@ -310,4 +311,25 @@ func FuzzCodec_readsAsEncodingJSONDoes(f *testing.F) {
 			t.Fatalf("%s: %q read as\n%s\nencoding/json reads\n%s", s.name, data, again, std)
 		}
 	})
+}
+
+// A time that could not be read back is not stored, wherever it stands in an event.
+func TestLog_encodesNoTimeThatCannotBeReadBack(t *testing.T) {
+	t.Parallel()
+	keys, err := NewKeyring(make([]byte, MasterKeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Log{codec: newCodec(), keys: keys}
+	const good, bad = domain.Instant(1_795_000_000_123), domain.Instant(7_258_118_400_000)
+	for _, e := range []domain.Event{
+		domain.Opened{Stamp: domain.Stamp{At: 10_000}},
+		domain.Opened{Stamp: domain.Stamp{At: bad}},
+		domain.ConsumerAdmitted{Stamp: domain.Stamp{At: good}, ExpiresAt: bad},
+		&domain.QueueCreated{Stamp: domain.Stamp{At: good}, Common: domain.Common{OpenAt: bad}},
+	} {
+		if p, err := l.Encode("queue-1", e, domain.Metadata{}); err == nil {
+			t.Errorf("it is stored as %s", p.Data)
+		}
+	}
 }

@@ -23,7 +23,8 @@ is written by ` + "`go test ./eventstore -run Docs -update`" + `.
 
 A distribution's events are in the stream ` + "`<kind>-<id without its prefix>`" + `, an organization's in ` + "`organization-…`" + `. ` + "`claim-…`" + `
 streams hold which id a repeatable creation made, ` + "`seal-check`" + ` the check value of the master key, ` + "`sink-…`" + ` streams who sends
-what leaves the system, and up to where it is sent, ` + "`signing-keys`" + ` the keys by which tokens are signed. ` + "`at`" + ` is when the event counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
+what leaves the system, and up to where it is sent, ` + "`signing-keys`" + ` the keys by which tokens are signed, ` + "`clock-comparisons`" + ` what nodes
+wrote to compare their clocks with the store's. ` + "`at`" + ` is when the event counts. Sealed values begin with ` + "`v1.`" + `: [integrity.md](integrity.md).
 
 | metadata | |
 |---|---|

@@ -284,6 +284,39 @@ func (l *Log) Head(ctx context.Context) (domain.Position, error) {
 	return head, nil
 }
 
+// At returns the event at a position of the log, or nil when there is none or the log
+// has no event that begins there. A stream that was deleted or cut does not hide its
+// events from it. Error: domain.ErrUnavailable.
+func (l *Log) At(ctx context.Context, p domain.Position) (*domain.Recorded, error) {
+	var found *esdb.RecordedEvent
+	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
+		read, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Forwards, From: esdb.Position{Commit: p.Commit, Prepare: p.Prepare}}, 1)
+		if err != nil {
+			return err
+		}
+		defer read.Close()
+		resolved, err := read.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found = resolved.OriginalEvent()
+		return nil
+	})
+	if status.Code(err) == codes.InvalidArgument {
+		return nil, nil // it is no position of this log
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the log at position %d: %w: %w", p.Commit, domain.ErrUnavailable, err)
+	}
+	if found == nil || found.Position.Commit != p.Commit || found.Position.Prepare != p.Prepare {
+		return nil, nil
+	}
+	return l.decode(found), nil
+}
+
 // Newest returns the last event of stream, or nil when it has none. Error:
 // domain.ErrUnavailable.
 func (l *Log) Newest(ctx context.Context, stream string) (*domain.Recorded, error) {
@@ -422,18 +455,18 @@ func (l *Log) Sealed(ctx context.Context) (bool, error) {
 
 // CheckMasterKey finds out whether the keyring's master key is the log's. The
 // first node to ask puts a check value into the log, whose event's id tells this
-// log from every other and is returned. ErrMasterKey says no; any other error
-// says nothing. now is the time for that first event.
+// log from every other and is returned. ErrMasterKey says no, a *domain.HistoryError
+// that the check value is damaged; any other error says nothing. now is the time for that first event.
 func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, err error) {
 	// When another node is first, or it is not known what became of the append,
 	// the stream tells.
 	for attempt := 0; ; attempt++ {
 		for r, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
+			if err == nil {
+				err = checkSeal(r)
+			}
 			if err != nil {
 				return "", err
-			}
-			if e, ok := r.Event.(*domain.SealChecked); !ok || r.Undecoded != nil || e.Value.Plain != sealCheck {
-				return "", ErrMasterKey
 			}
 			return uuid.UUID(r.ID).String(), nil
 		}
@@ -442,6 +475,22 @@ func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, 
 		}
 		err = l.putSealCheck(ctx, now)
 	}
+}
+
+// checkSeal looks at the first event of SealStream.
+func checkSeal(r *domain.Recorded) error {
+	stored := *r
+	if errors.Is(r.Undecoded, errSealed) {
+		// Under another master key nothing opens. What is stored may be sound.
+		stored.Undecoded = nil
+	}
+	if _, err := domain.EmptyHead().Next(domain.SealStream, &stored); err != nil {
+		return err
+	}
+	if e, ok := r.Event.(*domain.SealChecked); !ok || r.Undecoded != nil || e.Value.Plain != sealCheck {
+		return ErrMasterKey
+	}
+	return nil
 }
 
 const checkAttempts = 3

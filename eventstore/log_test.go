@@ -448,6 +448,49 @@ func TestLog_refusesAnotherMasterKey(t *testing.T) {
 	}
 }
 
+// A check value that is damaged is not taken for one of another master key, nor for
+// one that opens.
+func TestLog_tellsADamagedCheckValueFromAnotherMasterKey(t *testing.T) {
+	t.Parallel()
+	seal := &domain.SealChecked{Stamp: domain.Stamp{At: 1_795_000_000_000}, Value: domain.Secret{Plain: sealCheck}}
+	for name, c := range map[string]struct {
+		spoil func(p *domain.Proposed)
+		key   byte
+		want  bool // the check value is damaged
+	}{
+		"it is sound":                    {func(*domain.Proposed) {}, 1, false},
+		"another key":                    {func(*domain.Proposed) {}, 2, false},
+		"another event":                  {func(p *domain.Proposed) { p.Type = "queue.opened" }, 1, true},
+		"another key and another event":  {func(p *domain.Proposed) { p.Type = "junk" }, 2, true},
+		"a value that nobody has sealed": {func(p *domain.Proposed) { p.Data = []byte(`{"at":"2026-12-15T09:00:00.000Z","value":"v1.AAAA"}`) }, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newTestStore(t)
+			l := s.log(testKeyring(t, 1))
+			p := encode(t, l, domain.SealStream, seal)[0]
+			stored := p
+			c.spoil(&stored)
+			hash := domain.EventHash(p.ID, p.Type, domain.SealStream, 0, p.Data, p.Metadata, "")
+			r := l.decode(&esdb.RecordedEvent{
+				EventID: p.ID, EventType: stored.Type, StreamID: domain.SealStream, Data: stored.Data, UserMetadata: domain.WithHash(p.Metadata, hash),
+			})
+			if c.key != 1 {
+				r = s.log(testKeyring(t, c.key)).decode(&esdb.RecordedEvent{
+					EventID: p.ID, EventType: stored.Type, StreamID: domain.SealStream, Data: stored.Data, UserMetadata: domain.WithHash(p.Metadata, hash),
+				})
+			}
+			err := checkSeal(r)
+			if _, damaged := errors.AsType[*domain.HistoryError](err); damaged != c.want {
+				t.Errorf("got %v", err)
+			}
+			if wrong := errors.Is(err, ErrMasterKey); wrong != (name == "another key") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestLog_nodesThatStartTogetherAgreeOnTheMasterKey(t *testing.T) {
 	t.Parallel()
 	s := newTestStore(t)
@@ -515,4 +558,32 @@ func BenchmarkCodec(b *testing.B) {
 			}
 		}
 	})
+}
+
+// A stream that somebody deletes takes no event away from the log.
+func TestLog_atAPositionIsTheEventThere(t *testing.T) {
+	t.Parallel()
+	l := newTestLog(t)
+	_, first := appendTo(t, l, stream, domain.EmptyHead(), queueCreated())
+	_, second := appendTo(t, l, otherStream, domain.EmptyHead(), queueCreated())
+	err := l.client.do(t.Context(), func(ctx context.Context, c *esdb.Client) error {
+		_, err := c.TombstoneStream(ctx, stream, esdb.TombstoneStreamOptions{ExpectedRevision: esdb.Any{}})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[domain.Position]string{first: stream, second: otherStream} {
+		if r, err := l.At(t.Context(), p); err != nil || r == nil || r.Stream != want || r.Position != p {
+			t.Errorf("at %v: %+v, %v, want an event of %s", p, r, err, want)
+		}
+	}
+	head, err := l.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	head.Commit, head.Prepare = head.Commit+100, head.Prepare+100
+	if r, err := l.At(t.Context(), head); err != nil || r != nil {
+		t.Errorf("behind the end: %+v, %v", r, err)
+	}
 }

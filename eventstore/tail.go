@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,21 +39,31 @@ type Tail struct {
 	logger zerolog.Logger
 
 	connected atomic.Bool
+	live      chan struct{} // closed when the live subscription has come to the log's end for the first time
+	wasLive   sync.Once     // closes live
 	level     chan struct{} // closed when no follower is behind any more
 	catchUps  []*catchUp
 
 	mu        sync.Mutex // held while an event is handed on, and guards the fields below
-	followers []Follower // those that are level
+	followers []placed   // those that are level, each in its place
 	behind    int        // how many are not
 	reached   domain.Position
 }
 
+// placed is a follower with its place among all of them.
+type placed struct {
+	Follower
+	place int
+}
+
 // NewTail returns a tail of the streams of some kinds, which delivers nothing
-// until Run. It has caught up when all followers have reached head, where the log
+// until Run. An event is handed to the followers in their order, as far as they are
+// level. It has caught up when all followers have reached head, where the log
 // ends now.
 func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog.Logger, followers ...Follower) *Tail {
-	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, level: make(chan struct{}), reached: head}
-	for _, f := range followers {
+	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, live: make(chan struct{}), level: make(chan struct{}), reached: head}
+	for i, f := range followers {
+		f := placed{f, i}
 		if at := f.Position(); at.Before(head) {
 			t.catchUps = append(t.catchUps, &catchUp{tail: t, follower: f, started: at, reached: at, at: at})
 			t.behind++
@@ -68,6 +79,10 @@ func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog
 
 // CaughtUp is closed when all that stood before head has been handed on.
 func (t *Tail) CaughtUp() <-chan struct{} { return t.level }
+
+// Live is closed when the live subscription has come to the log's end for the first
+// time. Servers that do not say where the log ends close it with the next event.
+func (t *Tail) Live() <-chan struct{} { return t.live }
 
 // Connected reports whether the live subscription stands.
 func (t *Tail) Connected() bool { return t.connected.Load() }
@@ -174,7 +189,7 @@ func (t *Tail) passed(p domain.Position) {
 // older servers do not say so.
 func (t *Tail) advanced(p domain.Position) {
 	if !p.Before(t.head) {
-		t.connected.Store(true)
+		t.connect()
 	}
 }
 
@@ -184,18 +199,24 @@ func (t *Tail) caughtUp() {
 	for _, f := range t.followers {
 		f.CaughtUp()
 	}
+	t.connect()
+}
+
+func (t *Tail) connect() {
 	t.connected.Store(true)
+	t.wasLive.Do(func() { close(t.live) })
 }
 
 // join hands f over to the live subscription, if p, up to which f has all, is not
 // before the place where that is.
-func (t *Tail) join(f Follower, p domain.Position) bool {
+func (t *Tail) join(f placed, p domain.Position) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p.Before(t.reached) {
 		return false
 	}
 	t.followers = append(t.followers, f)
+	slices.SortFunc(t.followers, func(a, b placed) int { return a.place - b.place })
 	return true
 }
 
@@ -212,7 +233,7 @@ func (t *Tail) levelled() {
 // one goroutine.
 type catchUp struct {
 	tail     *Tail
-	follower Follower
+	follower placed
 	started  domain.Position
 	reached  domain.Position // the last event handed on
 	at       domain.Position // up to where there is nothing else

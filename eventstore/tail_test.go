@@ -3,6 +3,7 @@ package eventstore
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -93,12 +94,9 @@ func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
 	all, later := newCollector(domain.Position{}), newCollector(position)
 	tail := follow(t, l, all, later)
 	<-tail.CaughtUp()
-	for !tail.Connected() {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-t.Context().Done():
-			t.Fatal("not connected")
-		}
+	<-tail.Live()
+	if !tail.Connected() {
+		t.Error("live, but not connected")
 	}
 	appendTo(t, l, stream, head, deleted())
 	want := []string{stream + " queue.created", otherStream + " queue.created", stream + " queue.deleted"}
@@ -163,6 +161,39 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 
 // A follower goes over to the live subscription where that is, and neither misses
 // an event nor gets one from both.
+// Followers may have caught up before the live subscription stands. A start that did not
+// wait for that would say that it is ready while /readyz says that it is not.
+func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	isLive := func(tail *Tail) bool {
+		select {
+		case <-tail.Live():
+			return true
+		default:
+			return false
+		}
+	}
+	for name, comes := range map[string]func(*Tail){
+		"the server says so": (*Tail).caughtUp,
+		"by position":        func(tail *Tail) { tail.passed(at(9)) },
+	} {
+		tail := NewTail(nil, nil, at(9), zerolog.Nop(), newCollector(at(1)))
+		tail.levelled()
+		if !isLevel(tail) || isLive(tail) || tail.Connected() {
+			t.Errorf("%s: before it comes: level %t, live %t, connected %t", name, isLevel(tail), isLive(tail), tail.Connected())
+		}
+		comes(tail)
+		if !isLive(tail) || !tail.Connected() {
+			t.Errorf("%s: live %t, connected %t", name, isLive(tail), tail.Connected())
+		}
+		tail.dropped()
+		comes(tail)
+		if !isLive(tail) || !tail.Connected() {
+			t.Errorf("%s, after a drop: live %t, connected %t", name, isLive(tail), tail.Connected())
+		}
+	}
+}
+
 func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	t.Parallel()
 	behind, live := &recorder{from: at(0)}, &recorder{from: at(4)}
@@ -316,5 +347,36 @@ func TestTail_goesOnWhereItWasAfterTheServerWasAway(t *testing.T) {
 		}
 		s.stop()
 		s.start()
+	}
+}
+
+// named is a follower that writes its name down with each event.
+type named struct {
+	*collector
+	name  string
+	order *[]string
+}
+
+func (n named) Follow(r *domain.Recorded) {
+	*n.order = append(*n.order, n.name)
+	n.collector.Follow(r)
+}
+
+// Who is behind at the start comes back into its place: the others may rely on it to
+// have an event before them.
+func TestTail_handsEventsToItsFollowersInTheirOrder(t *testing.T) {
+	t.Parallel()
+	var order []string
+	follower := func(name string, at domain.Position) Follower { return named{newCollector(at), name, &order} }
+	tail := NewTail(nil, nil, at(4), zerolog.Nop(), follower("a", at(2)), follower("b", at(4)), follower("c", at(1)), follower("d", at(4)))
+	for _, c := range []int{1, 0} {
+		catchUp := tail.catchUps[c]
+		catchUp.stop = func() {}
+		catchUp.caughtUp()
+		catchUp.passed(at(4))
+	}
+	tail.event(recordedAt(5))
+	if got := strings.Join(order, ""); got != "abcd" {
+		t.Errorf("handed to %s", got)
 	}
 }

@@ -81,28 +81,45 @@ func (s *server) count(x *exchange, r *http.Request) error {
 	return x.limit(s.byAddress, addressCaller(s.clientAddress(r)))
 }
 
-// admitSecret admits who brings a secret key.
+// admitSecret admits who brings a secret key. Whoever brings another credential that
+// holds is told that it does not do here.
 func (s *server) admitSecret(x *exchange, r *http.Request) error {
-	c, err := secretKey(r)
-	if err != nil {
-		return err
+	err := s.admit(x, r)
+	if err == nil && x.level == domain.SecretKey {
+		return nil
 	}
-	return s.authenticate(x, c)
+	if err == nil || s.holdsOtherwise(x, r) {
+		return domain.Refuse(secretKeyRequired, "")
+	}
+	return err
+}
+
+// holdsOtherwise reports whether the credential in the place of a secret key is a
+// publishable key or an access token that holds.
+func (s *server) holdsOtherwise(x *exchange, r *http.Request) bool {
+	shown, ok := bearer(r)
+	if !ok {
+		return false
+	}
+	if _, err := s.tokens.Verify(shown, tokens.Access, domain.InstantOf(x.started)); err == nil {
+		return true
+	}
+	_, k, ok := s.lookUp(x, shown)
+	return ok && k.Level == domain.PublishableKey
 }
 
 // admit admits who brings a secret or a publishable key. Of both, the secret one
 // counts. Beside a publishable key there may be a consumer's token, which then has
 // to hold.
 func (s *server) admit(x *exchange, r *http.Request) error {
-	c, err := secretKey(r)
-	if err == nil {
-		return s.authenticate(x, c)
+	if shown, ok := bearer(r); ok && secretForm(shown) {
+		return s.authenticate(x, shown, domain.SecretKey)
 	}
 	keys := r.Header["X-Publishable-Key"]
 	if len(keys) != 1 {
 		return domain.Refuse(authenticationRequired, "")
 	}
-	if err := s.authenticate(x, credential{keys[0], domain.PublishableKey}); err != nil {
+	if err := s.authenticate(x, keys[0], domain.PublishableKey); err != nil {
 		return err
 	}
 	if _, ok := r.Header["Authorization"]; !ok {
@@ -160,60 +177,49 @@ func (s *server) admitConsumer(x *exchange, r *http.Request) error {
 	return nil
 }
 
-func (s *server) authenticate(x *exchange, shown credential) error {
-	sum := sha256.Sum256([]byte(shown.key))
+// authenticate puts into x whose key is shown, if it holds and is of a level.
+func (s *server) authenticate(x *exchange, shown string, level domain.KeyLevel) error {
+	organization, k, ok := s.lookUp(x, shown)
+	switch {
+	case !ok:
+		return domain.Refuse(authenticationRequired, "")
+	case k.Level == level:
+		x.organization, x.keyID, x.level = organization, k.ID, level
+		return nil
+	case level == domain.SecretKey:
+		return domain.Refuse(secretKeyRequired, "")
+	}
+	// A secret key where everybody can see it gives access to nothing.
+	return domain.Refuse(authenticationRequired, "")
+}
+
+// lookUp finds a key that holds, and the organization whose it is.
+func (s *server) lookUp(x *exchange, shown string) (*domain.Organization, domain.Key, bool) {
+	sum := sha256.Sum256([]byte(shown))
 	var buf [2 * sha256.Size]byte
 	hex.Encode(buf[:], sum[:])
 	c, ok := s.Views.Credential(string(buf[:]))
 	if !ok {
-		return domain.Refuse(authenticationRequired, "")
+		return nil, domain.Key{}, false
 	}
 	organization, ok := s.Views.Organization(c.OrganizationID)
 	if !ok {
-		return domain.Refuse(authenticationRequired, "")
+		return nil, domain.Key{}, false
 	}
 	k := organization.Keys[c.KeyID]
 	// A key that has expired gives no access, even when the timer that records it is
 	// late.
-	if subtle.ConstantTimeCompare([]byte(k.Hash), buf[:]) != 1 || !k.Works(domain.InstantOf(x.started)) {
-		return domain.Refuse(authenticationRequired, "")
-	}
-	if k.Level != shown.level {
-		if shown.level == domain.SecretKey {
-			return domain.Refuse(secretKeyRequired, "")
-		}
-		// A secret key where everybody can see it gives access to nothing.
-		return domain.Refuse(authenticationRequired, "")
-	}
-	x.organization, x.keyID, x.level = organization, c.KeyID, k.Level
-	return nil
+	holds := subtle.ConstantTimeCompare([]byte(k.Hash), buf[:]) == 1 && k.Works(domain.InstantOf(x.started))
+	return organization, k, holds
 }
 
-// credential is a key that a request brings, and what it is shown as.
-type credential struct {
-	key   string
-	level domain.KeyLevel
+// secretForm reports whether a credential is meant to be a secret key.
+func secretForm(shown string) bool {
+	return strings.HasPrefix(shown, "sk_live_") || strings.HasPrefix(shown, "sk_test_")
 }
 
-// secretKey finds the secret key that a request brings. Whoever shows another
-// credential in its place is told what is missing.
-func secretKey(r *http.Request) (credential, error) {
-	if _, ok := r.Header["Authorization"]; !ok {
-		if _, ok := r.Header["X-Publishable-Key"]; ok {
-			return credential{}, domain.Refuse(secretKeyRequired, "")
-		}
-	}
-	key, ok := bearer(r)
-	if !ok {
-		return credential{}, domain.Refuse(authenticationRequired, "")
-	}
-	if !strings.HasPrefix(key, "sk_live_") && !strings.HasPrefix(key, "sk_test_") {
-		return credential{}, domain.Refuse(secretKeyRequired, "")
-	}
-	return credential{key, domain.SecretKey}, nil
-}
-
-// bearer is what a request shows as a bearer of (RFC 6750).
+// bearer is what a request shows as a bearer of (RFC 6750). What is more than one
+// credential is no key and no token.
 func bearer(r *http.Request) (shown string, ok bool) {
 	headers := r.Header["Authorization"]
 	if len(headers) != 1 {

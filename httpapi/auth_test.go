@@ -14,6 +14,7 @@ func TestAuthentication(t *testing.T) {
 	without := func(r *http.Request) { r.Header.Del("Authorization") }
 	bearer := func(v ...string) option { return header("Authorization", v...) }
 	const required, secret = "Authentication required", "Secret key required"
+	token := w.session("c")
 	for name, c := range map[string]struct {
 		options []option
 		text    string // "" when let through
@@ -32,7 +33,29 @@ func TestAuthentication(t *testing.T) {
 		"an empty header":                       {[]option{bearer("")}, required},
 		"a publishable key":                     {[]option{without, header("X-Publishable-Key", myPublic)}, secret},
 		"a publishable key as bearer":           {[]option{key(myPublic)}, secret},
-		"a token as bearer":                     {[]option{key("eyJhbGciOiJFZERTQSJ9.e30.c2ln")}, secret},
+		"a token":                               {[]option{key(token)}, secret},
+		"a token beside a publishable key":      {[]option{as(token)}, secret},
+		"a token and who acts":                  {[]option{as(token), header("X-Consumer-Id", "c")}, secret},
+		"a token that nobody signed":            {[]option{key("eyJhbGciOiJFZERTQSJ9.e30.c2ln")}, required},
+		"half a token":                          {[]option{key(token[:len(token)/2])}, required},
+		"half a token beside a publishable key": {[]option{as(token[:len(token)/2])}, required},
+		"an unknown publishable key":            {[]option{without, header("X-Publishable-Key", "pk_live_nobody")}, required},
+		"an unknown publishable key as bearer":  {[]option{key("pk_live_nobody0000000000000000000000")}, required},
+		"an empty publishable key":              {[]option{without, header("X-Publishable-Key", "")}, required},
+		"two publishable keys":                  {[]option{without, header("X-Publishable-Key", myPublic, myPublic)}, required},
+		"a secret key that is shown to all":     {[]option{without, header("X-Publishable-Key", myKey)}, required},
+		"letters":                               {[]option{key("x")}, required},
+		"two words":                             {[]option{key("x y")}, required},
+		"two words beside a publishable key":    {[]option{key("x y"), header("X-Publishable-Key", myPublic)}, required},
+		"a key and a word":                      {[]option{key(myKey + " y")}, required},
+		"a key and a tab":                       {[]option{key(myKey + "\ty")}, required},
+		"a publishable key and a word":          {[]option{key(myPublic + " y")}, required},
+		"a token and a word":                    {[]option{key(token + " y")}, required},
+		"two keys in one line":                  {[]option{bearer("Bearer " + myKey + ", Bearer " + myKey)}, required},
+		"two keys after one scheme":             {[]option{bearer("Bearer " + myKey + "," + myKey)}, required},
+		"no scheme":                             {[]option{bearer(myKey)}, required},
+		"a scheme and no blank":                 {[]option{bearer("Bearer" + myKey)}, required},
+		"another scheme with a key":             {[]option{bearer("Token " + myKey)}, required},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,18 +7,21 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"maps"
 	"mime"
 	"net/http"
-	"slices"
+	"os"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/lotline/lotline/domain"
 )
 
-// maxBody is how many bytes a request's body may have.
-const maxBody = 1 << 20
+const (
+	// maxBody is how many bytes the body of a request may have.
+	maxBody = 1 << 20
+	// maxNothing is how many bytes the body of a call that takes no body may have.
+	maxNothing = 4 << 10
+)
 
 // body is a request's body as it came.
 type body []byte
@@ -29,33 +32,64 @@ func (b body) hash() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// readBody reads the whole body of a request, which has to be JSON when there is
-// one.
-func readBody(x *exchange, r *http.Request) (body, error) {
+// readBody reads the whole body of a request, which may have most bytes, and has to
+// be JSON when there is one.
+func readBody(x *exchange, r *http.Request, most int64) (body, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
 	wrongType := checkContentType(r.Header)
-	if r.ContentLength > 0 && wrongType != nil {
+	// That it is too large is told first, and that it is none is not known yet when it
+	// comes in pieces.
+	if wrongType != nil && r.ContentLength > 0 && r.ContentLength <= most {
 		return nil, wrongType
 	}
-	tooLarge := domain.Refuse(contentTooLarge, "a body may have at most %d bytes", maxBody)
-	if r.ContentLength > maxBody {
+	b, err := readBytes(x, r, most)
+	if err != nil || len(b) == 0 {
+		return nil, err // or it was sent in pieces, of which there were none
+	}
+	return b, wrongType
+}
+
+// readBytes reads the whole body of a request, whatever it is.
+func readBytes(x *exchange, r *http.Request, most int64) ([]byte, error) {
+	tooLarge := domain.Refuse(contentTooLarge, "a body may have at most %d bytes here", most)
+	if r.ContentLength > most {
 		return nil, tooLarge
 	}
 	// The connection's own writer, so that the server learns that it is not to
 	// wait for the rest.
-	b, err := io.ReadAll(http.MaxBytesReader(x.ResponseWriter, r.Body, maxBody))
+	b, err := io.ReadAll(http.MaxBytesReader(x.ResponseWriter, r.Body, most))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, domain.Refuse(requestTimeout, "only %d bytes of the body came in time", len(b))
 	}
 	if err != nil {
 		return nil, domain.Refuse(invalidJSON, "the body ended after %d bytes, before it was complete", len(b))
 	}
-	if len(b) == 0 {
-		return nil, nil // it was sent in pieces, of which there were none
+	return b, nil
+}
+
+// takesNoBody reports whether HTTP gives the body of a request with this method no
+// meaning.
+func takesNoBody(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:
+		return true
 	}
-	return b, wrongType
+	return false
+}
+
+// skipBody reads past the body of a request whose method gives a body no meaning. It
+// refuses one that is large or comes too slowly.
+func skipBody(x *exchange, r *http.Request) error {
+	_, err := readBytes(x, r, maxNothing)
+	if refusal, ok := errors.AsType[*domain.Error](err); ok && refusal.Code == invalidJSON {
+		return nil // it broke off, and nobody needs it
+	}
+	return err
 }
 
 func checkContentType(h http.Header) error {
@@ -72,9 +106,9 @@ func checkContentType(h http.Header) error {
 	return nil
 }
 
-// fields reads the body as one JSON object. Names are taken literally, and each
-// may be given once in its object: of two, one would be lost without a word, here
-// or with whoever reads it next.
+// fields reads the body as one JSON object. Names are taken literally. Each name may
+// be given once in its object: of two members with one name, this reader or the next
+// would lose one without a word.
 func (b body) fields() (domain.Fields, error) {
 	if bad := invalidUTF8(b); bad >= 0 {
 		return nil, malformed(bad, "is not UTF-8")
@@ -86,78 +120,102 @@ func (b body) fields() (domain.Fields, error) {
 		}
 		return nil, err
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	start, err := d.Token()
-	if err != nil {
-		return nil, err
+	if start := bytes.IndexFunc(b, notSpace); b[start] != '{' {
+		return nil, malformed(start, "the body has to be an object")
 	}
-	if start != json.Delim('{') {
-		return nil, malformed(bytes.IndexFunc(b, notSpace), "the body has to be an object")
+	return b.members()
+}
+
+// members splits a valid JSON object into its members. It goes through the text once,
+// and looks for repeated names in the objects within as well.
+func (b body) members() (domain.Fields, error) {
+	type level struct {
+		object  int  // its number, 0 for an array
+		hasName bool // the name of the member that begins here has been read
 	}
-	fields := domain.Fields{}
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, err
+	type member struct {
+		object int
+		name   string
+	}
+	var (
+		fields  = domain.Fields{}
+		seen    = map[member]bool{} // the names in objects within
+		levels  []level             // the objects and arrays that are open
+		objects int                 // how many there were so far
+		name    string              // of the body's member that is being read,
+		value   int                 // and where its value begins
+	)
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '{':
+			objects++
+			levels = append(levels, level{object: objects})
+			continue
+		case '[':
+			levels = append(levels, level{})
+			continue
 		}
-		end := int(d.InputOffset())
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, err
+		if len(levels) == 0 {
+			continue // white space around the object
 		}
-		if _, twice := fields[name.(string)]; twice {
-			return nil, malformed(end, "%q is given twice", name)
+		top := &levels[len(levels)-1]
+		body := len(levels) == 1
+		switch b[i] {
+		case '"':
+			end := stringEnd(b, i)
+			if top.object != 0 && !top.hasName {
+				text := unquote(b[i:end])
+				var twice bool
+				if body {
+					_, twice = fields[text]
+					fields[text], name = nil, text
+				} else {
+					m := member{top.object, text}
+					twice, seen[m] = seen[m], true
+				}
+				if twice {
+					return nil, malformed(end, "%q is given twice", brief(text))
+				}
+				top.hasName = true
+			}
+			i = end - 1
+		case ':':
+			if body {
+				value = i + 1
+			}
+		case ',', '}', ']':
+			if body && top.hasName {
+				fields[name] = json.RawMessage(bytes.Trim(b[value:i], " \t\r\n"))
+			}
+			top.hasName = false
+			if b[i] != ',' {
+				levels = levels[:len(levels)-1]
+			}
 		}
-		if again, at := repeatedName(value); at >= 0 {
-			return nil, malformed(int(d.InputOffset())-len(value)+at, "%q is given twice", again)
-		}
-		fields[name.(string)] = value
 	}
 	return fields, nil
 }
 
-// repeatedName finds a name that an object in a valid JSON text has twice, and the
-// end of the second one, or -1.
-func repeatedName(raw json.RawMessage) (name string, end int) {
-	if raw[0] != '{' && raw[0] != '[' {
-		return "", -1
+// stringEnd is where the JSON string ends that begins at start.
+func stringEnd(b []byte, start int) int {
+	for i := start + 1; ; i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
 	}
-	type level struct {
-		names  map[string]bool // nil in an array
-		inName bool            // a name comes next, unless the object ends
+}
+
+// unquote is the text of a valid JSON string.
+func unquote(quoted []byte) string {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return string(quoted[1 : len(quoted)-1])
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	var levels []level
-	for {
-		token, err := d.Token()
-		if err != nil {
-			return "", -1 // the end
-		}
-		switch token {
-		case json.Delim('{'):
-			levels = append(levels, level{map[string]bool{}, true})
-			continue
-		case json.Delim('['):
-			levels = append(levels, level{})
-			continue
-		case json.Delim('}'), json.Delim(']'):
-			levels = levels[:len(levels)-1]
-		}
-		if len(levels) == 0 {
-			continue
-		}
-		top := &levels[len(levels)-1]
-		if !top.inName {
-			top.inName = top.names != nil
-			continue
-		}
-		name = token.(string)
-		if top.names[name] {
-			return name, int(d.InputOffset())
-		}
-		top.names[name], top.inName = true, false
-	}
+	var s string
+	_ = json.Unmarshal(quoted, &s) // it is valid
+	return s
 }
 
 // malformed refuses a body for what stands at a byte offset, counted from 0.
@@ -192,7 +250,7 @@ func notSpace(r rune) bool { return !strings.ContainsRune(" \t\r\n", r) }
 
 // readFields reads a body that has to be an object.
 func readFields(x *exchange, r *http.Request) (domain.Fields, body, error) {
-	b, err := readBody(x, r)
+	b, err := readBody(x, r, maxBody)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -203,7 +261,7 @@ func readFields(x *exchange, r *http.Request) (domain.Fields, body, error) {
 // readNothing reads the body of a call that takes none. An object without
 // fields says nothing either.
 func readNothing(x *exchange, r *http.Request) (body, error) {
-	b, err := readBody(x, r)
+	b, err := readBody(x, r, maxNothing)
 	if err != nil || len(b) == 0 {
 		return b, err
 	}
@@ -211,19 +269,8 @@ func readNothing(x *exchange, r *http.Request) (body, error) {
 	if err != nil {
 		return nil, err
 	}
-	if wrong := unknownFields(fields, ""); len(wrong) > 0 {
-		return nil, invalid(wrong...)
+	if err := domain.ReadNothing(fields); err != nil {
+		return nil, err
 	}
 	return b, nil
-}
-
-// unknownFields names the fields beside those that are known.
-func unknownFields(given domain.Fields, known ...string) []domain.Detail {
-	var wrong []domain.Detail
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if !slices.Contains(known, name) {
-			wrong = append(wrong, domain.Detail{Field: name, Message: "is not a field of this request"})
-		}
-	}
-	return wrong
 }

@@ -258,3 +258,11 @@ func TestBody_nothingInPiecesIsNoBody(t *testing.T) {
 	w.do(http.MethodPost, path+"/close", "{}", inPieces).refuses(http.StatusUnsupportedMediaType, "Unsupported media type")
 	w.do(http.MethodPost, path+"/close", "{}", func(r *http.Request) { r.ContentLength = -1 }).is(http.StatusOK)
 }
+
+// A call that takes no body takes no fields, whatever they are called.
+func TestBody_aFieldWithoutANameIsUnknown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	path, _ := w.create("queues", `{"sequenceId":"s"}`)
+	w.do(http.MethodPost, path+"/open", `{"":1}`).blames("")
+}

@@ -82,30 +82,49 @@ func revision(tag string) (domain.Revision, bool) {
 }
 
 // precondition returns the revisions of which one has to be the object's, or nil
-// when any will do.
-func precondition(r *http.Request) ([]domain.Revision, error) {
-	lines, ok := r.Header["If-Match"]
-	if !ok {
-		return nil, nil
+// when any will do, and those of which none may be (RFC 9110, section 13.1).
+func precondition(r *http.Request) (match, noneMatch []domain.Revision, err error) {
+	var wrong []domain.Detail
+	read := func(name string) (t tags, given bool) {
+		lines, given := r.Header[name]
+		if !given {
+			return t, false
+		}
+		t, ok := parseTags(lines)
+		if !ok {
+			wrong = append(wrong, domain.Detail{Field: name, Message: `must be "*" or a list of entity tags such as "3"`})
+		}
+		return t, ok
 	}
-	t, ok := parseTags(lines)
-	if !ok {
-		return nil, invalid(domain.Detail{Field: "If-Match", Message: `must be "*" or a list of entity tags such as "3"`})
+	// For If-Match: * nothing has to be looked at. An object that does not exist is not
+	// found, which says more than that it does not match.
+	if t, given := read("If-Match"); given && !t.any {
+		// Weak tags and foreign ones match nothing, so what is left may be empty,
+		// which is not nil.
+		match = revisions(t.strong)
 	}
-	if t.any {
-		// An object that does not exist is not found, which says more than that
-		// it does not match.
-		return nil, nil
-	}
-	// Weak tags and foreign ones match nothing, so what is left may be empty,
-	// which is not nil.
-	wanted := []domain.Revision{}
-	for _, tag := range t.strong {
-		if rev, ok := revision(tag); ok {
-			wanted = append(wanted, rev)
+	if t, given := read("If-None-Match"); given {
+		noneMatch = append(revisions(t.strong), revisions(t.weak)...)
+		if t.any {
+			match = []domain.Revision{} // so that no object will do
 		}
 	}
-	return wanted, nil
+	if len(wrong) > 0 {
+		return nil, nil, invalid(wrong...)
+	}
+	return match, noneMatch, nil
+}
+
+// revisions are what the tags stand for, without those that are nobody's. It is
+// never nil.
+func revisions(tags []string) []domain.Revision {
+	all := []domain.Revision{}
+	for _, tag := range tags {
+		if r, ok := revision(tag); ok {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // unchanged reports whether the client has the object as it is (RFC 9110, section

@@ -135,3 +135,78 @@ func FuzzTags(f *testing.F) {
 		}
 	})
 }
+
+// A write that is only for what does not exist yet changes nothing that exists.
+func TestIfNoneMatch_refusesAWrite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const refused, malformed = http.StatusPreconditionFailed, http.StatusBadRequest
+	for name, c := range map[string]struct {
+		match, noneMatch []string
+		status           int // of a write to an object that last changed at revision 1
+	}{
+		"any":                          {nil, []string{`*`}, refused},
+		"any, with blanks":             {nil, []string{" * "}, refused},
+		"the present one":              {nil, []string{`"1"`}, refused},
+		"the present one, weakly":      {nil, []string{`W/"1"`}, refused},
+		"one of several":               {nil, []string{`"7", W/"1"`, `"9"`}, refused},
+		"any, beside the present one":  {[]string{`"1"`}, []string{`*`}, refused},
+		"any, beside any":              {[]string{`*`}, []string{`*`}, refused},
+		"an old one, beside the wrong": {[]string{`"0"`}, []string{`"0"`}, refused},
+		"without quotes":               {nil, []string{`1`}, malformed},
+		"nothing":                      {nil, []string{``}, malformed},
+		"any and one":                  {nil, []string{`*, "1"`}, malformed},
+		"an old one":                   {nil, []string{`"0"`}, http.StatusOK},
+		"foreign ones":                 {nil, []string{`"abc", W/"01", "p1"`}, http.StatusOK},
+		"an old one, beside any":       {[]string{`*`}, []string{`"0"`}, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, _ := w.create("queues", `{"sequenceId":"s"}`)
+			w.do(http.MethodPut, path, `{"name":"a"}`).is(http.StatusOK)
+			given := func(r *http.Request) {
+				if c.match != nil {
+					r.Header["If-Match"] = c.match
+				}
+				r.Header["If-None-Match"] = c.noneMatch
+			}
+			before := w.do(http.MethodGet, path, "").Body.String()
+			for _, call := range []struct{ method, body string }{{http.MethodPut, `{"name":"b"}`}, {http.MethodDelete, ""}} {
+				if c.status == http.StatusOK && call.method == http.MethodDelete {
+					continue // the PUT has changed the revision
+				}
+				a := w.do(call.method, path, call.body, given)
+				switch c.status {
+				case refused:
+					a.refuses(refused, "Precondition failed")
+				case malformed:
+					a.blames("If-None-Match")
+				default:
+					a.is(c.status)
+				}
+			}
+			if after := w.do(http.MethodGet, path, "").Body.String(); (after != before) != (c.status == http.StatusOK) {
+				t.Errorf("it is %s, was %s", after, before)
+			}
+			if c.status == malformed {
+				w.do(http.MethodPut, path, `{}`, given, header("If-Match", "x")).blames("If-Match", "If-None-Match")
+			}
+		})
+	}
+	anyOne := header("If-None-Match", "*")
+	draw, _ := w.create("draws", kindCases[1].body)
+	keyPath, _, _ := w.newKey(`{"level":"secret"}`)
+	w.writes(0, func() {
+		w.do(http.MethodPut, draw+"/entropy", `{"value":"v"}`, anyOne).refuses(refused, "Precondition failed")
+		w.do(http.MethodPut, organizationAt, `{"name":"b"}`, anyOne).refuses(refused, "Precondition failed")
+		w.do(http.MethodDelete, keyPath, "", anyOne).refuses(refused, "Precondition failed")
+		// What does not exist says more by that.
+		w.do(http.MethodPut, queues+"/queue_01h455vb4pex5vsknk084sn02q", `{}`, anyOne).refuses(http.StatusNotFound, "Queue not found")
+		w.do(http.MethodDelete, draw, "", anyOne, key(otherKey)).refuses(http.StatusNotFound, "Draw not found")
+		w.do(http.MethodDelete, keysAt+"/key_01h455vb4pex5vsknk084sn02q", "", anyOne).refuses(http.StatusNotFound, "Key not found")
+	})
+	// Keys have no entity tags, so that none is another.
+	w.do(http.MethodDelete, keyPath, "", header("If-None-Match", `"1"`)).is(http.StatusNoContent)
+	// Whoever makes something makes it anew.
+	w.do(http.MethodPost, queues, `{"sequenceId":"s"}`, anyOne).is(http.StatusCreated)
+}

@@ -194,10 +194,11 @@ func (s *server) supplyEntropy(x *exchange, r *http.Request) error {
 	return s.written(x, r, http.StatusOK, result)
 }
 
-// runIfMatch carries out a command on an object that is as If-Match says.
+// runIfMatch carries out a command on an object that is as If-Match and If-None-Match
+// say.
 func (s *server) runIfMatch(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
 	var err error
-	if c.IfMatch, err = precondition(r); err != nil {
+	if c.IfMatch, c.IfNoneMatch, err = precondition(r); err != nil {
 		return commands.Result{}, err
 	}
 	return s.run(x, r, c)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
@@ -26,6 +27,7 @@ const (
 	notFound               domain.Code = "Not found"
 	methodNotAllowed       domain.Code = "Method not allowed"
 	notAcceptable          domain.Code = "Not acceptable"
+	requestTimeout         domain.Code = "Request timeout"
 	contentTooLarge        domain.Code = "Content too large"
 	unsupportedMediaType   domain.Code = "Unsupported media type"
 	rateLimitExceeded      domain.Code = "Rate limit exceeded"
@@ -68,9 +70,12 @@ var commonRefusals = map[domain.Code]answer{
 	domain.OrganizationNotFound: {status: http.StatusNotFound},
 	domain.KeyNotFound:          {status: http.StatusNotFound},
 
-	methodNotAllowed:     {status: http.StatusMethodNotAllowed}, // Allow depends on the path
-	notAcceptable:        {http.StatusNotAcceptable, "Accept", mediaJSON + ", " + mediaProblem},
-	contentTooLarge:      {status: http.StatusRequestEntityTooLarge},
+	methodNotAllowed: {status: http.StatusMethodNotAllowed}, // Allow depends on the path
+	notAcceptable:    {http.StatusNotAcceptable, "Accept", mediaJSON + ", " + mediaProblem},
+	// What is left of such a body must neither be waited for nor taken for the next
+	// request.
+	requestTimeout:       {http.StatusRequestTimeout, "Connection", "close"},
+	contentTooLarge:      {http.StatusRequestEntityTooLarge, "Connection", "close"},
 	unsupportedMediaType: {http.StatusUnsupportedMediaType, "Accept", mediaJSON},
 
 	domain.UpdateClosed:      {status: http.StatusConflict},
@@ -114,7 +119,10 @@ func explain(err error, reads bool) (refusal *domain.Error, identifier string, f
 	switch {
 	case isBroken:
 		refusal.Code = domain.HistoryInconsistent
-		refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
+		refusal.Message = fmt.Sprintf("revision %d: %s", broken.Revision, broken.Rule)
+		if broken.Type != "" {
+			refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
+		}
 	case !reads && (late && !away || errors.Is(err, domain.ErrOutcomeUnknown)): // the latter also when looking into the doubt failed
 		refusal.Code = domain.EventStoreUnavailable
 		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"
@@ -171,7 +179,8 @@ func (x *exchange) fail(r *http.Request, err error) {
 	if refusal.OpensAt != 0 {
 		x.set("X-Opens-At", refusal.OpensAt.String())
 	}
-	f := failure{string(refusal.Code), refusal.Message, refusal.Details, identifier, x.requestID}
+	message, details := bounded(refusal)
+	f := failure{string(refusal.Code), message, details, identifier, x.requestID}
 	if !wantsProblem(r) {
 		x.json(r, a.status, typeJSON, encode(f))
 		return
@@ -184,6 +193,34 @@ func (x *exchange) fail(r *http.Request, err error) {
 		Instance: r.URL.EscapedPath(),
 		failure:  f,
 	}))
+}
+
+// maxEchoed is how many bytes of a name that the client chose an answer repeats.
+const maxEchoed = 128
+
+// bounded is what a refusal says, cut to a size that does not depend on the request's.
+func bounded(refusal *domain.Error) (message string, details []domain.Detail) {
+	message = refusal.Message
+	told := min(len(refusal.Details), domain.MaxDetails)
+	for _, d := range refusal.Details[:told] {
+		details = append(details, domain.Detail{Field: brief(d.Field), Message: d.Message})
+	}
+	if more := refusal.More + len(refusal.Details) - told; more > 0 {
+		message = strings.TrimPrefix(fmt.Sprintf("%s; %d more are wrong", message, more), "; ")
+	}
+	return message, details
+}
+
+// brief cuts a name that the client chose where it becomes too long to be repeated.
+func brief(name string) string {
+	if len(name) <= maxEchoed {
+		return name
+	}
+	end := maxEchoed
+	for !utf8.RuneStart(name[end]) && end > 0 {
+		end--
+	}
+	return name[:end] + "…"
 }
 
 // encode writes v, which always encodes, as JSON.

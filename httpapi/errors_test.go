@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
@@ -91,6 +92,8 @@ func (f failing) CreateKey(context.Context, commands.KeyCreation) (commands.Issu
 	r, err := f.Handle(context.Background(), commands.Request{})
 	return commands.IssuedKey{Result: r}, err
 }
+
+func (f failing) Now(context.Context) (time.Time, error) { return time.Time{}, f.err }
 
 func TestFaults(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
 )
 
 const (
@@ -48,15 +50,14 @@ func (s *server) events(x *exchange, r *http.Request) error {
 	if err := s.awaitWrites(x, r); err != nil {
 		return err
 	}
-	broken, owned := s.Views.Owned(x.organization.ID, id)
-	if !owned {
+	if _, owned := s.Views.Owned(x.organization.ID, id); !owned {
 		return domain.Refuse(domain.DistributionNotFound, "")
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	overdue := time.AfterFunc(eventsTimeout, func() { cancel(errNoAnswer) })
 	defer overdue.Stop()
-	history := s.history(ctx, id.Stream(), q.after, broken)
+	history := s.history(ctx, id.Stream(), q.after)
 	if lines {
 		return s.eventLines(x, r, history, overdue)
 	}
@@ -181,28 +182,54 @@ type shownEvent struct {
 }
 
 // history yields the events of a stream behind a revision, oldest first, and
-// ends after the first error. broken says where the stream breaks a rule, if it
-// does.
-func (s *server) history(ctx context.Context, stream string, after domain.Revision, broken *domain.HistoryError) iter.Seq2[shownEvent, error] {
+// ends after the first error. It checks the chain as it goes, reports what does not
+// hold, and goes on: the events are evidence. Of a stream that was cut, at its
+// beginning or at its end, it yields a *domain.HistoryError.
+func (s *server) history(ctx context.Context, stream string, after domain.Revision) iter.Seq2[shownEvent, error] {
 	return func(yield func(shownEvent, error) bool) {
-		previous := ""
+		known, quarantine := s.Views.Known(stream)
+		again := projections.ReadAgain(ctx)
+		if quarantine != nil {
+			again = domain.Once
+		}
+		begin := max(after-1, domain.NoStream)
+		head := domain.Head{Revision: begin}
+		read := func(after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+			return s.Histories.Read(ctx, stream, after)
+		}
 		// It begins with the event before, for its hash.
-		for r, err := range s.Histories.Read(ctx, stream, max(after-1, domain.NoStream)) {
+		for r, err := range domain.ReadWhole(stream, begin, known, read, again) {
+			if err == nil && head == domain.EmptyHead() && r.Revision > 0 {
+				_, err = head.Next(stream, r)
+			}
 			if err != nil {
+				s.report(err)
 				yield(shownEvent{}, err)
 				return
 			}
+			e := shownEvent{Recorded: r, previous: head.Hash}
 			if r.Revision > after {
-				e := shownEvent{Recorded: r, previous: previous}
-				if broken != nil && broken.Revision == r.Revision {
-					e.broken = broken
+				_, err := head.Next(stream, r)
+				s.report(err)
+				e.broken, _ = errors.AsType[*domain.HistoryError](err)
+				if quarantine != nil && quarantine.Revision == r.Revision {
+					e.broken = quarantine
 				}
 				if !yield(e, nil) {
 					return
 				}
 			}
-			_, previous, _ = domain.SplitHash(r.RawMetadata)
+			// What follows is held against what is stored here, whether or not that holds.
+			head.Revision = r.Revision
+			_, head.Hash, _ = domain.SplitHash(r.RawMetadata)
 		}
+	}
+}
+
+// report tells the read models of a history that was found inconsistent.
+func (s *server) report(err error) {
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok {
+		s.Views.Quarantine(broken)
 	}
 }
 
@@ -215,7 +242,7 @@ func (s *server) appendEvent(dst []byte, organization domain.ID, e shownEvent) [
 		SchemaVersion: e.Metadata.SchemaVersion,
 		Revision:      e.Revision,
 		Position:      s.formatPosition(organization, e.Position),
-		RecordedAt:    domain.InstantOf(e.RecordedAt),
+		RecordedAt:    domain.InstantOf(e.RecordedAt).String(),
 	})
 	dst = append(dst, head[:len(head)-1]...)
 	dst = appendStored(dst, "data", e.Data)
@@ -239,8 +266,8 @@ type eventHead struct {
 	Type          string          `json:"type"`
 	SchemaVersion int             `json:"schemaVersion"`
 	Revision      domain.Revision `json:"revision"`
-	Position      string          `json:"position"` // as X-Position has it
-	RecordedAt    domain.Instant  `json:"recordedAt"`
+	Position      string          `json:"position"`   // as X-Position has it
+	RecordedAt    string          `json:"recordedAt"` // by the store's clock, whatever that showed
 }
 
 // eventProblem is what is wrong with the event at which a history was put into

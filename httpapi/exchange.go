@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,7 +50,34 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r = s.Observer.Received(r)
 	}
 	defer s.finish(x, r)
+	if mayHideItsLength(r) {
+		x.set("Connection", "close")
+	}
+	if !literal(r.URL) {
+		s.router.NotFoundHandler.ServeHTTP(x, r)
+		return
+	}
 	s.router.ServeHTTP(x, r)
+}
+
+// mayHideItsLength reports whether a request may have said in two ways how long it is.
+// Package net/http believes one of them and drops the other: a Content-Length beside
+// Transfer-Encoding, and a Transfer-Encoding in HTTP/1.0. A proxy in front may have
+// believed the other one, so that the two do not agree where the next request begins.
+// RFC 9112, section 6.1, therefore has the server close the connection after the
+// answer. What was dropped cannot be seen any more, so all requests are meant that may
+// be of that kind.
+func mayHideItsLength(r *http.Request) bool {
+	return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1)
+}
+
+// literal reports whether a path is written as our own are. A path that encodes a
+// letter or a slash names the same place to the router, but not to a proxy that
+// compares paths as they are sent, and may have to keep them from the outside. So does
+// a path behind a scheme without a host.
+func literal(u *url.URL) bool {
+	// RawPath is only there when the path is not encoded as package net/url would.
+	return (u.RawPath == "" || !strings.Contains(u.RawPath, "%")) && (u.Scheme == "" || u.Host != "")
 }
 
 // finish answers for a handler that panicked, and tells the log and the observer.

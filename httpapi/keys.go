@@ -62,11 +62,11 @@ func (s *server) getKey(x *exchange, r *http.Request) error {
 
 // revokeKey ends a key.
 func (s *server) revokeKey(x *exchange, r *http.Request) error {
-	wanted, err := precondition(r)
+	match, _, err := precondition(r)
 	if err != nil {
 		return err
 	}
-	if wanted != nil {
+	if match != nil {
 		if _, err := s.key(x, r); err != nil {
 			return err
 		}

@@ -128,12 +128,12 @@ func (x *exchange) limit(l *limiter, caller string) error {
 	s := l.spend(caller, x.started)
 	x.set("X-Ratelimit-Limit", l.limit)
 	x.set("X-Ratelimit-Remaining", strconv.FormatInt(s.left, 10))
-	x.set("X-Ratelimit-Reset", strconv.FormatInt(s.whole.Add(time.Second-1).Unix(), 10))
+	// A clock that is far beyond its century must not make it negative.
+	x.set("X-Ratelimit-Reset", strconv.FormatInt(max(s.whole.Add(time.Second-1).Unix(), 0), 10))
 	if s.allowed {
 		return nil
 	}
-	x.set("Retry-After", strconv.FormatInt(int64((s.wait+time.Second-1)/time.Second), 10))
-	return domain.Refuse(rateLimitExceeded, "%s a minute are allowed", l.limit)
+	return &domain.Error{Code: rateLimitExceeded, Message: l.limit + " a minute are allowed", RetryAfter: s.wait}
 }
 
 // clientAddress is where a request comes from, as far as it can be believed: the

@@ -240,7 +240,10 @@ func (q *listRequest) readStatus(v string) error {
 	if !slices.Contains(domain.Statuses(), domain.Status(v)) {
 		return fmt.Errorf("must be one of %v", domain.Statuses())
 	}
-	q.Status = append(q.Status, domain.Status(v))
+	// A repeated one means nothing. Each that is kept is compared with every row.
+	if !slices.Contains(q.Status, domain.Status(v)) {
+		q.Status = append(q.Status, domain.Status(v))
+	}
 	return nil
 }
 
@@ -305,8 +308,8 @@ func (s *server) parseCursor(q projections.ListQuery, token string) (*projection
 
 // listIdentity is what makes a list another list: all of the query but the page.
 func listIdentity(q projections.ListQuery) string {
-	// The order of status values, and their repetition, mean nothing.
-	q.Status = slices.Compact(slices.Sorted(slices.Values(q.Status)))
+	// The order of status values means nothing.
+	q.Status = slices.Sorted(slices.Values(q.Status))
 	q.Limit, q.From, q.Backward = 0, nil, false
 	b, err := json.Marshal(q)
 	if err != nil {

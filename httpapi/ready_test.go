@@ -2,8 +2,10 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -30,60 +32,189 @@ func TestReady(t *testing.T) {
 			}
 			return checks
 		}
+		c.Metrics = http.NotFoundHandler()
 	})
-	without := header("Authorization")
+	operators := Operations(w.config)
 	for _, c := range []struct {
-		checks []Check
-		status int
-		body   string
+		checks                       []Check
+		status                       int
+		everybody, secret, operators string
 	}{
 		{
-			[]Check{{Name: "timers"}, {Name: "eventStore"}},
+			[]Check{{Name: "timers", Reason: "late"}, {Name: "eventStore", Detail: 1}},
 			http.StatusOK,
 			`{"status":"ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"timers":{"ok":true}}}`,
+			`{"status":"ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"timers":{"ok":true}}}`,
+			`{"status":"ready","checks":{"eventStore":{"ok":true,"detail":1},"histories":{"ok":true},"timers":{"ok":true}}}`,
 		},
 		{
-			[]Check{{Name: "eventStore"}, {Name: "projections", Err: errors.New("behind"), Detail: map[string]int{"events": 7}}},
+			[]Check{{Name: "eventStore"}, {Name: "projections", Err: errors.New("behind 10.0.0.7"), Reason: "behind", Detail: map[string]int{"events": 7}}},
 			http.StatusServiceUnavailable,
-			`{"status":"not ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"projections":{"ok":false,"error":"behind","detail":{"events":7}}}}`,
+			`{"status":"not ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"projections":{"ok":false,"reason":"behind"}}}`,
+			`{"status":"not ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"projections":{"ok":false,"reason":"behind","error":"behind 10.0.0.7"}}}`,
+			`{"status":"not ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"projections":{"ok":false,"reason":"behind","error":"behind 10.0.0.7","detail":{"events":7}}}}`,
 		},
-		{
+		{ // A part that gives no reason gives nothing away.
 			[]Check{{Name: "bus", Err: errors.New("away"), Advisory: true}, {Name: "eventStore"}},
 			http.StatusOK,
-			`{"status":"ready","checks":{"bus":{"ok":false,"error":"away"},"eventStore":{"ok":true},"histories":{"ok":true}}}`,
+			`{"status":"ready","checks":{"bus":{"ok":false,"reason":"it is not as it should be"},"eventStore":{"ok":true},"histories":{"ok":true}}}`,
+			`{"status":"ready","checks":{"bus":{"ok":false,"reason":"it is not as it should be","error":"away"},"eventStore":{"ok":true},"histories":{"ok":true}}}`,
+			`{"status":"ready","checks":{"bus":{"ok":false,"reason":"it is not as it should be","error":"away"},"eventStore":{"ok":true},"histories":{"ok":true}}}`,
 		},
 	} {
 		checks = c.checks
-		if a := w.do(http.MethodGet, "/readyz", "", without).is(c.status); a.Body.String() != c.body {
-			t.Errorf("got %s\nwant %s", a.Body, c.body)
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			for _, to := range []struct {
+				want string
+				with option
+			}{{c.everybody, header("Authorization")}, {c.secret, key(myKey)}} {
+				if a := w.do(method, "/readyz", "", to.with).is(c.status); method == http.MethodGet && a.Body.String() != to.want {
+					t.Errorf("got  %s\nwant %s", a.Body, to.want)
+				}
+			}
+			if status, text := ask(t, operators, method, "/readyz"); status != c.status || method == http.MethodGet && text != c.operators {
+				t.Errorf("operators got  %d %s\nwant %s", status, text, c.operators)
+			}
 		}
-		w.do(http.MethodHead, "/readyz", "", without).is(c.status)
 	}
 	if strings.Contains(w.logged.String(), `"level":"error"`) {
 		t.Errorf("not being ready is logged as a fault: %s", w.logged)
 	}
 }
 
-// A stream in quarantine is named; the node serves everything else.
-func TestReadyWithAHistoryInQuarantine(t *testing.T) {
+// ask sends a request without a key to a handler that the document does not describe.
+func ask(t *testing.T, h http.Handler, method, path string) (status int, text string) {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), method, path, http.NoBody))
+	return answer.Code, answer.Body.String()
+}
+
+// A stream in quarantine does not take the node out of service. Its name is for its
+// own organization and for operators.
+func TestReady_namesAStreamInQuarantineToWhomItConcerns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := w.create("queues", `{"sequenceId":"s"}`)
-	stream := strings.Replace(id, "_", "-", 1)
+	stream := domain.ID(id).Stream()
 	w.log.corrupt(stream)
-	a := w.do(http.MethodGet, "/readyz", "", header("Authorization")).is(http.StatusOK)
-	want := `{"status":"ready","checks":{"eventStore":{"ok":true},"histories":{"ok":false,"quarantined":[{"stream":"` + stream +
-		`","revision":1,"type":"queue.completed","rule":"the status moves forward, one step at a time"}],"count":1}}}`
-	if a.Body.String() != want {
-		t.Errorf("got  %s\nwant %s", a.Body, want)
+	w.key(w.other, domain.PublishableKey, otherPublic)
+	token := w.session("c")
+	const (
+		starts  = `{"status":"ready","checks":{"eventStore":{"ok":true},"histories":{"ok":false,"reason":"streams are in quarantine"`
+		ends    = `}}}`
+		counted = starts + `,"count":1` + ends
+	)
+	named := starts + `,"quarantined":[{"stream":"` + stream +
+		`","revision":1,"type":"queue.completed","rule":"the status moves forward, one step at a time"}],"count":1` + ends
+	for name, c := range map[string]struct {
+		options []option
+		want    string
+	}{
+		"nobody":                       {[]option{header("Authorization")}, starts + ends},
+		"its organization":             {[]option{key(myKey)}, named},
+		"another organization":         {[]option{key(otherKey)}, counted},
+		"its publishable key":          {[]option{publishable(myPublic)}, starts + ends},
+		"its publishable key, for one": {[]option{key(myPublic)}, starts + ends},
+		"a consumer of it":             {[]option{as(token)}, starts + ends},
+		"an unknown key":               {[]option{key(unknownKey)}, starts + ends},
+		"a revoked key":                {[]option{key(myRevoked)}, starts + ends},
+		"something else":               {[]option{header("Authorization", "Bearer x y")}, starts + ends},
+	} {
+		if a := w.do(http.MethodGet, "/readyz", "", c.options...).is(http.StatusOK); a.Body.String() != c.want {
+			t.Errorf("%s got %s\nwant %s", name, a.Body, c.want)
+		}
+	}
+	w.config.Metrics = http.NotFoundHandler()
+	if status, text := ask(t, Operations(w.config), http.MethodGet, "/readyz"); status != http.StatusOK || text != named {
+		t.Errorf("operators got %d %s", status, text)
+	}
+	// As long as the node catches up it does not know which keys hold.
+	w.config.CaughtUp = func() bool { return false }
+	w.api = New(w.config)
+	if a := w.do(http.MethodGet, "/readyz", "").is(http.StatusOK); a.Body.String() != starts+ends {
+		t.Errorf("while it catches up: %s", a.Body)
 	}
 }
 
-func TestReadyNamesABoundedNumber(t *testing.T) {
+func TestReady_namesABoundedNumber(t *testing.T) {
 	t.Parallel()
-	state := historyState(make([]domain.HistoryError, 250))
-	if state.OK || state.Count != 250 || len(state.Quarantined) != 100 {
-		t.Errorf("%t, %d, %d named", state.OK, state.Count, len(state.Quarantined))
+	w := newWorld(t)
+	for range 120 {
+		_, id := w.create("queues", `{"sequenceId":"s"}`)
+		w.log.corrupt(domain.ID(id).Stream())
+	}
+	histories := func(text string) (count float64, named int) {
+		t.Helper()
+		var a struct {
+			Checks map[string]struct {
+				Count       float64
+				Quarantined []any
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &a); err != nil {
+			t.Fatal(err)
+		}
+		return a.Checks["histories"].Count, len(a.Checks["histories"].Quarantined)
+	}
+	w.config.Metrics = http.NotFoundHandler()
+	_, text := ask(t, Operations(w.config), http.MethodGet, "/readyz")
+	for _, text := range []string{text, w.do(http.MethodGet, "/readyz", "").Body.String()} {
+		if count, named := histories(text); count != 120 || named != 100 {
+			t.Errorf("%v, %d named", count, named)
+		}
+	}
+}
+
+// Asking for the state of a node is no way to try more keys than elsewhere, and no
+// health check fails for a key.
+func TestReady_keysAreCountedAndNeverRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, limits(2, 2))
+	w.config.Ready = func(context.Context) []Check {
+		return []Check{{Name: "eventStore", Err: errors.New("10.0.0.7 is away"), Advisory: true}}
+	}
+	w.api = New(w.config)
+	remaining := func(o ...option) (left string, detailed bool) {
+		t.Helper()
+		a := w.do(http.MethodGet, "/readyz", "", o...).is(http.StatusOK)
+		if got := a.Header().Get("Retry-After"); got != "" {
+			t.Errorf("Retry-After %s", got)
+		}
+		return a.Header().Get("X-RateLimit-Remaining"), strings.Contains(a.Body.String(), "10.0.0.7")
+	}
+	for i, want := range []string{"1", "0", "0"} {
+		if left, detailed := remaining(key(unknownKey), from("203.0.113.7:1")); left != want || detailed {
+			t.Errorf("wrong key %d: %q left, detailed: %t", i, left, detailed)
+		}
+		if left, detailed := remaining(key(myKey), from("203.0.113.7:1")); left != want || detailed != (i < 2) {
+			t.Errorf("right key %d: %q left, detailed: %t", i, left, detailed)
+		}
+		if left, _ := remaining(header("Authorization"), from("203.0.113.7:1")); left != "" {
+			t.Errorf("a probe without a key is counted: %q", left)
+		}
+	}
+	// They were spent.
+	w.do(http.MethodGet, queues, "", key(unknownKey), from("203.0.113.7:1")).is(http.StatusTooManyRequests)
+	w.do(http.MethodGet, queues, "").is(http.StatusTooManyRequests)
+}
+
+// The operators' listener serves nothing else.
+func TestOperations_servesTheFiguresAndReadiness(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.config.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("figures 1\n")) })
+	h := Operations(w.config)
+	for path, want := range map[string]int{
+		"/metrics": http.StatusOK, "/readyz": http.StatusOK,
+		"/%6Detrics": http.StatusNotFound, "/livez": http.StatusNotFound, "/docs": http.StatusNotFound, "/console": http.StatusNotFound, queues: http.StatusNotFound, "/": http.StatusNotFound,
+	} {
+		if status, text := ask(t, h, http.MethodGet, path); status != want {
+			t.Errorf("%s: %d %s", path, status, text)
+		}
+	}
+	if status, _ := ask(t, h, http.MethodPost, "/readyz"); status != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %d", status)
 	}
 }
 
@@ -105,7 +236,7 @@ func TestStarting_answersTheProbesAndNothingElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.config.Ready = func(context.Context) []Check {
-		return []Check{{Name: "eventStore", Err: errors.New("it has not answered yet")}}
+		return []Check{{Name: "eventStore", Err: errors.New("no answer from 10.0.0.7"), Reason: "it has not answered yet"}}
 	}
 	w.config.Views, w.config.Commands, w.config.Histories, w.config.CaughtUp = nil, nil, nil, nil
 	w.config.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -116,9 +247,11 @@ func TestStarting_answersTheProbesAndNothingElse(t *testing.T) {
 	for _, path := range []string{"/livez", "/metrics", "/openapi.yaml", "/docs", "/console"} {
 		w.do(http.MethodGet, path, "", header("Authorization")).is(http.StatusOK)
 	}
+	// With or without a key, of which nobody knows yet whether it holds.
+	w.do(http.MethodGet, "/readyz", "").is(http.StatusServiceUnavailable)
 	a := w.do(http.MethodGet, "/readyz", "", header("Authorization")).is(http.StatusServiceUnavailable)
-	want := `{"status":"not ready","checks":{"eventStore":{"ok":false,"error":"it has not answered yet"},` +
-		`"histories":{"ok":false,"error":"nothing is known of them yet"}}}`
+	want := `{"status":"not ready","checks":{"eventStore":{"ok":false,"reason":"it has not answered yet"},` +
+		`"histories":{"ok":false,"reason":"nothing is known of them yet"}}}`
 	if a.Body.String() != want {
 		t.Errorf("got  %s\nwant %s", a.Body, want)
 	}

@@ -23,6 +23,8 @@ type Commands interface {
 	Handle(ctx context.Context, r commands.Request) (commands.Result, error)
 	Create(ctx context.Context, c commands.Creation) (commands.Result, error)
 	CreateKey(ctx context.Context, c commands.KeyCreation) (commands.IssuedKey, error)
+	// Now is the time to decide at, or why nothing may be decided now.
+	Now(ctx context.Context) (time.Time, error)
 }
 
 // Views answers queries. *projections.Views does.
@@ -34,6 +36,8 @@ type Views interface {
 	Get(organization, id domain.ID) (projections.Row, error)
 	Participants(ctx context.Context, organization, id domain.ID) (domain.Distribution, error)
 	Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool)
+	Known(stream string) (domain.Revision, *domain.HistoryError)
+	Quarantine(broken *domain.HistoryError)
 	List(q projections.ListQuery) (projections.Page, error)
 	Position() domain.Position
 	WaitFor(ctx context.Context, p domain.Position) error
@@ -124,7 +128,7 @@ func newServer(c Config) *server {
 		bySecret: newLimiter(c.Limits.Secret), byConsumer: newLimiter(c.Limits.Consumer), byAddress: newLimiter(c.Limits.Public),
 	}
 	// Paths are taken literally: a redirect to a cleaner one would turn a POST
-	// into a GET.
+	// into a GET. ServeHTTP refuses those that are encoded without need.
 	s.router.SkipClean(true)
 	// The router looks at one route after the other, so those that are called
 	// most come first.
@@ -172,10 +176,15 @@ func newServer(c Config) *server {
 	s.handle(basePath+"/auth/consumer", methods{http.MethodPost: s.secret(noQuery(s.openConsumerSession))})
 	s.handle("/.well-known/jwks.json", methods{http.MethodGet: s.keySet})
 	s.handleOwn()
+	s.handleRest()
+	return s
+}
+
+// handleRest handles the paths that nothing is at.
+func (s *server) handleRest() {
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
 		return domain.Refuse(notFound, "there is nothing at this path")
 	})
-	return s
 }
 
 // Starting returns the handler of a node that has no log yet. It answers what needs
@@ -186,6 +195,18 @@ func Starting(c Config) http.Handler {
 	s.router.SkipClean(true)
 	s.handleOwn()
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error { return projections.ErrBehind })
+	return s
+}
+
+// Operations returns the handler of a listener that only operators reach: the figures,
+// and /readyz with all that there is to say. Of c it needs Ready, Clock, Log and
+// Metrics, and Views once the node has a log. It asks for no key.
+func Operations(c Config) http.Handler {
+	s := &server{Config: c, router: mux.NewRouter()}
+	s.router.SkipClean(true)
+	s.handle("/metrics", methods{http.MethodGet: s.metrics})
+	s.handle("/readyz", methods{http.MethodGet: s.readyForOperators})
+	s.handleRest()
 	return s
 }
 
@@ -230,6 +251,11 @@ func (s *server) handle(template string, m methods) {
 		if !ok {
 			x.set("Allow", allow)
 			return domain.Refuse(methodNotAllowed, "this path takes %s", allow)
+		}
+		if r.ContentLength != 0 && takesNoBody(r.Method) {
+			if err := skipBody(x, r); err != nil {
+				return err
+			}
 		}
 		return h(x, r)
 	}))

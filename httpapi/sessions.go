@@ -39,7 +39,12 @@ type session struct {
 }
 
 func (s *server) openSession(x *exchange, r *http.Request, consumer string) error {
-	c := tokens.NewAccess(x.organization.ID, consumer, domain.InstantOf(x.started))
+	// Other nodes take a token for what it says.
+	now, err := s.Commands.Now(r.Context())
+	if err != nil {
+		return err
+	}
+	c := tokens.NewAccess(x.organization.ID, consumer, domain.InstantOf(now))
 	token, err := s.tokens.Sign(c)
 	if err != nil {
 		return err

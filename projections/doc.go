@@ -10,7 +10,9 @@
 //   - The accounts are the organizations and their keys.
 //
 // The package reads histories and believes only what domain.History accepts; a
-// stream that it refuses is quarantined, and everything else goes on.
+// stream that it refuses is quarantined, and everything else goes on. Other packages
+// that find a history inconsistent report it to Views.Quarantine, and those that decide
+// or publish ask before.
 //
 // It must not decide anything, cause anything outside (a rebuild handles every
 // event again) or follow the message bus, which may lose or reorder what the log

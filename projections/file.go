@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -81,9 +82,10 @@ const (
 	dropState     = `DELETE FROM %s WHERE stream = ?`
 )
 
-// file is views.db. It is for one goroutine.
+// file is views.db. It is for one goroutine, but for its marks.
 type file struct {
 	conn    *sqlite3.Conn
+	marks   *marks
 	origin  Origin
 	program string
 	put     map[string]*sqlite3.Stmt // by table
@@ -164,18 +166,14 @@ func putAside(path string) error {
 
 func tryFile(path string, origin Origin, seals Opener, program string) (_ *file, _ loaded, err error) {
 	// SQLite would let everybody read the file.
-	made, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	made, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, loaded{}, err
 	}
 	if err := made.Close(); err != nil {
 		return nil, loaded{}, err
 	}
-	// The files that SQLite puts beside it get its mode. In a query of its URIs a
-	// plus sign is no space.
-	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
-	uri := url.URL{Scheme: "file", Path: path, RawQuery: "modeof=" + mode}
-	conn, err := sqlite3.Open(uri.String())
+	conn, err := sqlite3.Open(fileURI(path))
 	if err != nil {
 		return nil, loaded{}, err
 	}
@@ -189,7 +187,19 @@ func tryFile(path string, origin Origin, seals Opener, program string) (_ *file,
 		return nil, loaded{}, err
 	}
 	l, err := f.load(seals)
+	if err == nil {
+		f.marks, err = newMarks(path)
+	}
 	return f, l, err
+}
+
+// fileURI names the file at an absolute path for SQLite. The files that SQLite puts
+// beside it get its mode.
+func fileURI(path string) string {
+	// In a query of SQLite's URIs a plus sign is no space.
+	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
+	uri := url.URL{Scheme: "file", Path: path, RawQuery: "modeof=" + mode}
+	return uri.String()
 }
 
 func (f *file) prepare() error {
@@ -242,14 +252,22 @@ func (f *file) number(query string) (n int64, err error) {
 
 // each calls row with every row that the query gives.
 func (f *file) each(query string, row func(*sqlite3.Stmt)) error {
-	s, _, err := f.conn.Prepare(query)
+	return each(f.conn, query, func(s *sqlite3.Stmt) error {
+		row(s)
+		return nil
+	})
+}
+
+// each calls row with every row that the query gives, until row fails.
+func each(conn *sqlite3.Conn, query string, row func(*sqlite3.Stmt) error) (err error) {
+	s, _, err := conn.Prepare(query)
 	if err != nil {
 		return err
 	}
-	for s.Step() {
-		row(s)
+	for err == nil && s.Step() {
+		err = row(s)
 	}
-	return s.Close()
+	return errors.Join(err, s.Close())
 }
 
 // close finishes the write-ahead log as well, so that the file stands alone.
@@ -259,6 +277,9 @@ func (f *file) close() error {
 		for _, s := range statements {
 			errs = append(errs, s.Close())
 		}
+	}
+	if f.marks != nil {
+		errs = append(errs, f.marks.close())
 	}
 	return errors.Join(append(errs, f.conn.Close())...)
 }
@@ -403,6 +424,11 @@ func (v *Views) write(changed map[*entry]*state) error {
 	v.dirty = map[*entry]*state{}
 	v.mu.Unlock()
 	maps.Copy(changed, fresh)
+	// The mark goes first, so that the file never holds an event that the mark does
+	// not cover.
+	if err := v.saveSeen(); err != nil {
+		return err
+	}
 	if err := v.file.write(changed, position); err != nil {
 		return fmt.Errorf("write views: %w", err)
 	}

@@ -22,6 +22,7 @@ type models struct {
 	credentials   map[string][]Credential // under the key's hash, by the key's id
 	quarantine    map[string]*domain.HistoryError
 	newWakes      *newWakes
+	latest        domain.Instant // the latest time in any stream
 }
 
 // signal says so on a channel with room for one: once is enough until it is heard.
@@ -100,6 +101,7 @@ func (m *models) publish(e *entry, next *state) {
 	was := e.current
 	e.current, e.id = next, next.id
 	m.streams[next.stream()] = e
+	m.latest = max(m.latest, next.latest())
 	if next.owner != "" && domain.StreamKind(next.stream()).Distribution() {
 		m.tenant(next.owner).place(e, was, next)
 	}
@@ -127,6 +129,7 @@ func build(states []*state) models {
 	for _, s := range states {
 		e := &entry{id: s.id, current: s}
 		m.streams[s.stream()] = e
+		m.latest = max(m.latest, s.latest())
 		m.account(nil, s.organization())
 		if s.broken != nil {
 			m.quarantine[s.stream()] = s.broken
@@ -139,7 +142,7 @@ func build(states []*state) models {
 			t.entries[s.id] = e
 			l := t.list(d.Kind())
 			listed[l] = append(listed[l], e)
-		} else if s.broken != nil && s.id.Kind().Distribution() {
+		} else if s.broken != nil && s.owner != "" && s.id.Kind().Distribution() {
 			m.tenant(s.owner).entries[s.id] = e
 		}
 	}
@@ -272,17 +275,6 @@ func (v *Views) SigningKeys() (*domain.SigningKeys, error) {
 		return nil, e.current.broken
 	}
 	return e.current.history.Aggregate.(*domain.SigningKeys), nil
-}
-
-// Quarantined says which streams are in quarantine and why, by name.
-func (v *Views) Quarantined() []domain.HistoryError {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	all := make([]domain.HistoryError, 0, len(v.models.quarantine))
-	for _, stream := range slices.Sorted(maps.Keys(v.models.quarantine)) {
-		all = append(all, *v.models.quarantine[stream])
-	}
-	return all
 }
 
 // State returns a copy of a distribution's state, and a position up to which it

@@ -54,7 +54,13 @@ func (v *Views) Participants(ctx context.Context, organization, id domain.ID) (d
 	if row.Distribution.KnowsParticipants() {
 		return row.Distribution, nil
 	}
-	return v.folds.get(ctx, v.fold, id.Stream())
+	return v.folds.get(ctx, func(ctx context.Context) (*domain.History, error) {
+		h, err := v.fold(ctx, row.state, all, ReadAgain(ctx))
+		if broken, ok := errors.AsType[*domain.HistoryError](err); ok {
+			v.Quarantine(broken)
+		}
+		return h, err
+	}, id.Stream())
 }
 
 // folds are the distributions that were folded on demand. Nothing more happens to
@@ -75,8 +81,8 @@ type folds struct {
 // all is the revision up to which a whole stream is folded.
 const all domain.Revision = math.MaxInt64
 
-// folding folds a stream up to a revision.
-type folding func(ctx context.Context, stream string, last domain.Revision) (*domain.History, error)
+// folding folds a whole stream.
+type folding func(ctx context.Context) (*domain.History, error)
 
 // foldedDistribution is one fold, or one on its way.
 type foldedDistribution struct {
@@ -148,7 +154,7 @@ func (f *folds) make(by folding, stream string, d *foldedDistribution) {
 	defer func() { <-f.slots }()
 	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
 	defer cancel()
-	h, err := by(ctx, stream, all)
+	h, err := by(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer close(d.done)
@@ -182,18 +188,43 @@ func (f *folds) drop(stream string) {
 	f.order = without(f.order, stream)
 }
 
-// fold folds a stream up to a revision, on from a snapshot if there is one.
-func (v *Views) fold(ctx context.Context, stream string, last domain.Revision) (*domain.History, error) {
+// ReadAgain is what domain.ReadWhole asks before it reads on: it waits for a
+// server that seems to lag behind, one second at most.
+func ReadAgain(ctx context.Context) domain.Again {
+	const attempts, pause = 20, 50 * time.Millisecond
+	return func(attempt int) (bool, error) {
+		wait := time.NewTimer(pause)
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+			return attempt < attempts, nil
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// fold folds the stream of a state up to a revision, on from a snapshot if there is
+// one. What the state holds has to be in it; again is that of domain.ReadWhole.
+func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, again domain.Again) (*domain.History, error) {
+	stream := known.stream()
 	h := v.snapshots.load(stream)
-	if h == nil || h.Head.Revision > last {
+	usable := h != nil && h.Head.Revision <= last
+	if usable && last == all {
+		var err error
+		if usable, err = v.inLog(ctx, h); err != nil {
+			return nil, err
+		}
+	}
+	if !usable {
 		h = domain.NewHistory(stream)
 	}
 	from := h.Head.Revision
-	err := v.foldOn(ctx, h, last)
+	err := v.foldOn(ctx, h, known, last, again)
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken && from != domain.NoStream {
 		// It may be the snapshot that the history does not continue.
 		h = domain.NewHistory(stream)
-		err = v.foldOn(ctx, h, last)
+		err = v.foldOn(ctx, h, known, last, again)
 	}
 	if err != nil {
 		return nil, err
@@ -204,11 +235,31 @@ func (v *Views) fold(ctx context.Context, stream string, last domain.Revision) (
 	return h, nil
 }
 
-func (v *Views) foldOn(ctx context.Context, h *domain.History, last domain.Revision) error {
-	if h.Head.Revision == last {
-		return nil
+// inLog reports whether the log holds the last event of a snapshot. A stream that is
+// read to its end, and is shorter than the snapshot, has no event that contradicts
+// the snapshot.
+func (v *Views) inLog(ctx context.Context, h *domain.History) (bool, error) {
+	for r, err := range v.histories.Read(ctx, h.Stream, h.Head.Revision-1) {
+		if _, cut := errors.AsType[*domain.HistoryError](err); cut {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		_, hash, ok := domain.SplitHash(r.RawMetadata)
+		return ok && r.Revision == h.Head.Revision && hash == h.Head.Hash, nil
 	}
-	for r, err := range v.histories.Read(ctx, h.Stream, h.Head.Revision) {
+	return false, nil
+}
+
+func (v *Views) foldOn(ctx context.Context, h *domain.History, known *state, last domain.Revision, again domain.Again) error {
+	if h.Head.Revision == last {
+		return known.keptBy(h)
+	}
+	read := func(after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+		return v.histories.Read(ctx, h.Stream, after)
+	}
+	for r, err := range domain.ReadWhole(h.Stream, h.Head.Revision, known.history.Head.Revision, read, again) {
 		if err == nil {
 			err = h.Apply(r)
 		}
@@ -219,7 +270,7 @@ func (v *Views) foldOn(ctx context.Context, h *domain.History, last domain.Revis
 			break
 		}
 	}
-	return nil
+	return known.keptBy(h)
 }
 
 // Restore folds the distributions anew that are under way: the file does not hold
@@ -256,18 +307,13 @@ func (v *Views) Restore(ctx context.Context) error {
 func (v *Views) restore(ctx context.Context, e *entry) error {
 	was := e.current
 	last := was.history.Head.Revision
-	h, err := v.fold(ctx, was.stream(), last)
-	if err == nil && h.Head.Revision != last {
-		err = &domain.HistoryError{
-			Stream: was.stream(), Revision: h.Head.Revision + 1, Rule: "what was recorded stays",
-			Detail: fmt.Sprintf("events up to revision %d were followed before", last),
-		}
-	}
+	// The server has just said that the log holds all that the views do.
+	h, err := v.fold(ctx, was, last, domain.Once)
 	var next *state
 	broken, isBroken := errors.AsType[*domain.HistoryError](err)
 	switch {
 	case isBroken:
-		next = &state{owner: was.owner, id: was.id, broken: broken}
+		next = was.quarantined(broken)
 	case err != nil:
 		return fmt.Errorf("restore %s: %w", was.stream(), err)
 	default:
@@ -276,7 +322,6 @@ func (v *Views) restore(ctx context.Context, e *entry) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.models.publish(e, next)
-	v.dirty[e] = next
+	v.publish(e, next)
 	return nil
 }

@@ -41,8 +41,12 @@ type snapshots struct {
 	kept map[string]domain.Revision // of the files by stream, as far as known
 }
 
+// participantsSuffix is what the name of their directory has behind that of the
+// views.
+const participantsSuffix = ".participants"
+
 func newSnapshots(viewsPath, log string, seals Opener) *snapshots {
-	return &snapshots{dir: viewsPath + ".participants", log: log, seals: seals, kept: map[string]domain.Revision{}}
+	return &snapshots{dir: viewsPath + participantsSuffix, log: log, seals: seals, kept: map[string]domain.Revision{}}
 }
 
 func (s *snapshots) note(h *domain.History) {

@@ -186,7 +186,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	open := func() *Views {
 		t.Helper()
 		w.from = nil
-		v, err := Open(path, Origin{testOrigin.ID, testOrigin.Head, w}, testSeals{}, zerolog.Nop())
+		v, err := Open(path, Origin{ID: testOrigin.ID, Head: testOrigin.Head, Log: w}, testSeals{}, zerolog.Nop())
 		if err != nil {
 			t.Fatal(err)
 		}

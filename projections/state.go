@@ -57,11 +57,11 @@ func tombstone(h *domain.History, d domain.Distribution) *domain.History {
 }
 
 // after is the state that the stream's next event leads to. Quarantine has no
-// way out: it is s itself then. A state that is the caller's alone is of no use any
+// way out: it is s itself then, unless the event says whose the stream is. A state that is the caller's alone is of no use any
 // more.
 func (s *state) after(r *domain.Recorded, callers bool) *state {
 	if s.broken != nil {
-		return s
+		return s.ownedBy(ownerHint(r))
 	}
 	h, changed := s.history, s.history.Changed
 	if !callers {
@@ -77,7 +77,7 @@ func (s *state) after(r *domain.Recorded, callers bool) *state {
 		}
 		return next
 	}
-	return &state{owner: s.owner, id: s.id, broken: historyError(r, err)}
+	return s.quarantined(historyError(r, err)).ownedBy(ownerHint(r))
 }
 
 func historyError(r *domain.Recorded, err error) *domain.HistoryError {
@@ -118,6 +118,14 @@ func (s *state) live() domain.Distribution {
 func (s *state) partial() bool {
 	wake := s.wake()
 	return wake != 0 && wake <= s.history.At(0)
+}
+
+// latest is the latest time in the stream, or 0 in quarantine.
+func (s *state) latest() domain.Instant {
+	if s.history == nil {
+		return 0
+	}
+	return s.history.At(0)
 }
 
 // organization is the organization of the state, or nil when it shows none.

@@ -34,13 +34,14 @@ type Views struct {
 	crowded chan struct{}
 
 	writeFailures atomic.Int64
+	seen          newest // of what the log is known to hold
 
 	held shown // a state that nobody has been shown, if there is one; owned by Follow and Passed
 
-	mu       sync.RWMutex // guards the fields below; only Follow and Passed change them once the views are open
+	mu       sync.RWMutex // guards the fields below; only Follow, Passed and Quarantine change them once the views are open
 	models   models
 	position domain.Position   // of the last event that was handled
-	seen     domain.Position   // nothing of ours stands between position and here
+	passed   domain.Position   // nothing of ours stands between position and here
 	dirty    map[*entry]*state // what changed since Run took these last
 	waiters  *btree.BTreeG[*waiter]
 	waited   uint64 // numbers the waiters
@@ -55,6 +56,7 @@ type Origin struct {
 	ID   string // tells it from every other log
 	Head domain.Position
 	Log  Histories
+	Seen Mark // an event that the log is known to hold; zero for none
 }
 
 // Open loads the views from the file at path, which is made when there is none.
@@ -70,8 +72,19 @@ func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views,
 		return nil, err
 	}
 	v := newViews(file, loaded, log)
+	for _, broken := range v.Quarantined() {
+		v.logQuarantine(&broken)
+	}
 	v.histories = origin.Log
+	v.seen.mark = origin.Seen
+	v.seen.mark.Log = origin.ID
 	v.snapshots = newSnapshots(path, origin.ID, seals)
+	// The file may be a new one.
+	if origin.Seen != (Mark{}) {
+		if err := v.saveSeen(); err != nil {
+			return nil, errors.Join(err, v.Close())
+		}
+	}
 	return v, nil
 }
 
@@ -83,7 +96,7 @@ func newViews(f *file, l loaded, log zerolog.Logger) *Views {
 		crowded:  make(chan struct{}, 1),
 		models:   l.models,
 		position: l.position,
-		seen:     l.position,
+		passed:   l.position,
 		dirty:    map[*entry]*state{},
 		waiters:  newTree(compareWaiters),
 	}
@@ -115,6 +128,7 @@ func (v *Views) Position() domain.Position {
 // stream is followed, when Passed or CaughtUp say that no more is at hand, and after
 // a few hundred events.
 func (v *Views) Follow(r *domain.Recorded) {
+	v.Saw(r.Stream, r.Revision, r.ID, r.Position, r.RecordedAt)
 	if !v.position.Before(r.Position) || !v.held.position.Before(r.Position) {
 		return
 	}
@@ -129,13 +143,10 @@ func (v *Views) Follow(r *domain.Recorded) {
 	}
 	was, mine := v.held.state, true
 	if next.entry = v.held.entry; next.entry == nil {
-		next.entry = v.models.find(r.Stream)
-		was, mine = next.entry.current, false
+		next.entry, was = v.find(r.Stream)
+		mine = false
 	}
-	if next.state = was.after(r, mine); next.state.broken != nil && next.state != was {
-		v.log.Error().Str("stream", r.Stream).Int64("revision", int64(r.Revision)).Str("type", r.Type).
-			Str("rule", next.state.broken.Rule).Str("detail", next.state.broken.Detail).Msg("stream quarantined")
-	}
+	next.state = was.after(r, mine)
 	if next.state.partial() || next.state.distribution() != nil && !domain.ChangesObject(r.Event) && next.events < heldAtOnce {
 		v.held = next
 		return
@@ -162,14 +173,37 @@ func (v *Views) show(s shown) {
 	defer v.mu.Unlock()
 	v.position = s.position
 	v.reach(s.position)
-	if s.entry == nil || s.state == s.entry.current {
+	if s.entry == nil {
 		return
 	}
-	v.models.publish(s.entry, s.state)
-	v.dirty[s.entry] = s.state
+	if e, known := v.models.streams[s.state.stream()]; known && e.current.broken != nil {
+		// Quarantine came first. The only thing left to learn is whose stream it is.
+		s.entry, s.state = e, e.current.ownedBy(s.state.owner)
+	}
+	if s.state == s.entry.current {
+		return
+	}
+	v.publish(s.entry, s.state)
 	if len(v.dirty) >= crowd {
 		signal(v.crowded)
 	}
+}
+
+// find returns the entry of a stream and its state.
+func (v *Views) find(stream string) (*entry, *state) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	e := v.models.find(stream)
+	return e, e.current
+}
+
+// publish makes next the state of an entry, and has it written. The caller holds mu.
+func (v *Views) publish(e *entry, next *state) {
+	if next.broken != nil && e.current.broken == nil {
+		v.logQuarantine(next.broken)
+	}
+	v.models.publish(e, next)
+	v.dirty[e] = next
 }
 
 // projected reports whether the stream is one that the views are about.
@@ -206,10 +240,10 @@ func (v *Views) CaughtUp() {
 
 // reach lets those go on who wait for p or an earlier position.
 func (v *Views) reach(p domain.Position) {
-	if !v.seen.Before(p) {
+	if !v.passed.Before(p) {
 		return
 	}
-	v.seen = p
+	v.passed = p
 	for {
 		w, ok := v.waiters.Min()
 		if !ok || p.Before(w.position) {
@@ -260,7 +294,7 @@ func (v *Views) WaitFor(ctx context.Context, p domain.Position) error {
 func (v *Views) reached(p domain.Position) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return !v.seen.Before(p)
+	return !v.passed.Before(p)
 }
 
 func (v *Views) wait(p domain.Position) *waiter {
@@ -268,7 +302,7 @@ func (v *Views) wait(p domain.Position) *waiter {
 	defer v.mu.Unlock()
 	w := &waiter{position: p, number: v.waited, reached: make(chan struct{})}
 	v.waited++
-	if v.seen.Before(p) {
+	if v.passed.Before(p) {
 		v.waiters.Set(w)
 	} else {
 		close(w.reached)

@@ -80,7 +80,7 @@ func drawDistribution(t *rapid.T, l *testLog, org domain.ID) domain.ID {
 		f["drawAt"], f["winnerCount"] = end, json.RawMessage("3")
 	case domain.KindAuction:
 		f["settleAt"], f["startingBid"] = end, json.RawMessage("100")
-	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
+	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning, domain.KindClock:
 		f["closeAt"], f["admissionRate"] = end, json.RawMessage("60")
 	}
 	c := domain.Create{
@@ -106,7 +106,7 @@ func drawUpdate(t *rapid.T, l *testLog, id domain.ID) {
 func breakStream(t *rapid.T, l *testLog, stream string) {
 	switch rapid.IntRange(0, 3).Draw(t, "how") {
 	case 0:
-		l.record(stream, domain.Settled{Stamp: domain.Stamp{At: 1}})
+		l.record(stream, domain.Settled{Stamp: domain.Stamp{At: 946_684_800_000}})
 	case 1:
 		r := l.record(stream, domain.Updated{Stamp: domain.Stamp{At: l.now.Add(1e15)}})
 		r.RawMetadata = bytes.Replace(r.RawMetadata, []byte(`"commandId":"`), []byte(`"commandId":"x`), 1)

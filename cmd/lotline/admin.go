@@ -12,13 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/projections"
@@ -34,6 +34,7 @@ type office struct {
 	handler *commands.Handler
 	views   interface {
 		Organizations() []*domain.Organization
+		Quarantined() []domain.HistoryError
 		SigningKeys() (*domain.SigningKeys, error)
 	}
 }
@@ -137,6 +138,9 @@ func (o *office) find(ctx context.Context, text string) (*domain.Organization, e
 	}
 	switch len(found) {
 	case 0:
+		if unread := o.unreadable(); unread > 0 {
+			return nil, badConfig("there is no organization %q, but the histories of %d are inconsistent: give the id", text, unread)
+		}
 		return nil, badConfig("there is no organization %q", text)
 	case 1:
 		return found[0], nil
@@ -149,6 +153,9 @@ func (o *office) findID(id domain.ID) (*domain.Organization, error) {
 		if org.ID == id {
 			return org, nil
 		}
+	}
+	if err := o.quarantine(id); err != nil {
+		return nil, err
 	}
 	return nil, badConfig("there is no organization %q", id)
 }
@@ -172,6 +179,27 @@ func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) 
 	return o.findID(id)
 }
 
+// quarantine is why nothing can be done with an organization whose history is
+// inconsistent, or nil.
+func (o *office) quarantine(id domain.ID) error {
+	for _, broken := range o.views.Quarantined() {
+		if broken.Stream == id.Stream() {
+			return fmt.Errorf("the history of the organization %s is inconsistent: %w", id, &broken)
+		}
+	}
+	return nil
+}
+
+// unreadable is how many organizations are in quarantine. Nobody knows their names.
+func (o *office) unreadable() (n int) {
+	for _, broken := range o.views.Quarantined() {
+		if domain.StreamKind(broken.Stream) == domain.KindOrganization {
+			n++
+		}
+	}
+	return n
+}
+
 // withOffice runs f on the log that the settings name: on the server that is
 // named, through the socket of the engine that has the data directory, or on the
 // directory's file when nobody has it.
@@ -186,7 +214,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id, Log: l}, l.keys, zerolog.Nop())
+	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id, Log: l, Seen: l.seen}, l.keys, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -198,7 +226,14 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return f(&office{l, commands.NewHandler(l, nil, time.Now), views})
+	acknowledged := seenLog{l, views.Saw}
+	handler := commands.NewHandler(acknowledged, nil, clock)
+	handler.GoBy(l.clock)
+	err = f(&office{acknowledged, handler, views})
+	if l.dir != nil && l.seen.Log != "" {
+		err = errors.Join(err, projections.SaveMark(l.dir.file(viewsFile), views.Seen()))
+	}
+	return err
 }
 
 // adminLog is the log with, where this process has to run the embedded store
@@ -228,8 +263,14 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 	if made {
 		return nil, badConfig("there is no master key in %s yet, and another process is using it: set LOTLINE_MASTER_KEY", path)
 	}
-	l := &log{}
+	l := &log{clock: walltime.New(clock)}
+	if err := mustBeRight(ctx, l.clock); err != nil {
+		return nil, err
+	}
 	if err = l.connect(s, theirs.file(socketFile), key); err == nil {
+		err = l.compareClocks(ctx, mustBeRight)
+	}
+	if err == nil {
 		err = l.check(ctx)
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 )
@@ -112,7 +113,7 @@ func (c *cluster) startNode(t testing.TB, fronts ...front) *clusterNode {
 // openNode is a node that listens and does not follow the log yet.
 func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *clusterNode {
 	t.Helper()
-	n := &clusterNode{link: newLink(t, dir.file("link.sock"), c.dir.file(socketFile)), log: &log{keys: c.keys}}
+	n := &clusterNode{link: newLink(t, dir.file("link.sock"), c.dir.file(socketFile)), log: &log{keys: c.keys, clock: walltime.New(clock)}}
 	var err error
 	if n.log.Log, err = eventstore.ConnectSocket(n.link.path, c.keys); err != nil {
 		t.Fatal(err)
@@ -142,7 +143,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 	for _, f := range fronts {
 		h = f(h)
 	}
-	d.leadTo(h)
+	d.leadTo(h, nil)
 	n.url = "http://" + d.address.String()
 	c.nodes = append(c.nodes, n)
 	return n

@@ -54,6 +54,9 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		args []string
 		says string
 	}{
+		"no such time zones":        {env: []string{"LOTLINE_ZONEINFO=/nowhere"}, says: "LOTLINE_ZONEINFO: /nowhere is no time-zone database"},
+		"time zones in no archive":  {env: []string{"LOTLINE_ZONEINFO=" + file}, says: "is no time-zone database: zip: not a valid zip file"},
+		"folder without time zones": {env: []string{"LOTLINE_ZONEINFO=" + t.TempDir()}, says: "is no time-zone database: it has no time zone UTC"},
 		"unknown flag":              {args: []string{"--colour"}, says: "unknown flag --colour"},
 		"bad master key":            {env: []string{"LOTLINE_MASTER_KEY=short"}, says: "LOTLINE_MASTER_KEY must be 32 bytes"},
 		"bad secret key":            {env: []string{"LOTLINE_SECRET_KEY=hunter2"}, says: "LOTLINE_SECRET_KEY must look like sk_live_"},
@@ -247,7 +250,7 @@ func TestHelp_namesEveryVariable(t *testing.T) {
 	for _, v := range []string{
 		"LOTLINE_LISTEN", "LOTLINE_DATA_DIR", "LOTLINE_EVENTSTORE", "LOTLINE_EMBEDDED_LISTEN", "LOTLINE_BUS",
 		"LOTLINE_EMBEDDED_TLS_CERT", "LOTLINE_EMBEDDED_TLS_KEY", "LOTLINE_EMBEDDED_PASSWORD",
-		"LOTLINE_MASTER_KEY", "LOTLINE_SECRET_KEY", "LOTLINE_PUBLISHABLE_KEY", "LOTLINE_LOG_FORMAT",
+		"LOTLINE_MASTER_KEY", "LOTLINE_SECRET_KEY", "LOTLINE_PUBLISHABLE_KEY", "LOTLINE_ZONEINFO", "LOTLINE_LOG_FORMAT",
 		"LOTLINE_METRICS_LISTEN", "LOTLINE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT",
 	} {
 		if !strings.Contains(stdout, v) {

@@ -37,7 +37,10 @@ func openDataDir(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, badConfig("data directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err := checkRights(path); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, badConfig("data directory: %w", err)
 	}
@@ -58,8 +61,9 @@ func (d *dataDir) Close() error {
 
 func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
 
-// The files of a data directory beside the lock.
+// The files of a data directory.
 const (
+	lockFile      = "lock"
 	eventsFile    = "events.db"
 	viewsFile     = "views.db"
 	masterKeyFile = "master.key"
@@ -73,7 +77,7 @@ func masterKey(s *settings, dir *dataDir) (key []byte, made bool, err error) {
 		return key, false, err
 	}
 	name := dir.file(masterKeyFile)
-	raw, err := os.ReadFile(name)
+	raw, err := readPrivate(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		key = make([]byte, eventstore.MasterKeySize)
 		rand.Read(key)
@@ -93,7 +97,12 @@ func masterKey(s *settings, dir *dataDir) (key []byte, made bool, err error) {
 // on disk, or not there.
 func saveMasterKey(dir *dataDir, key []byte) error {
 	name := dir.file(masterKeyFile)
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	// A crash may have left one.
+	if err := os.Remove(name + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return badConfig("master key: %w", err)
+	}
+	// Nothing that is there already is written to, nor what a link there leads to.
+	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return badConfig("master key: %w", err)
 	}

@@ -58,7 +58,7 @@ func mountSmall(t *testing.T, dir string) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=8m", "lotline-test", dir).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "lotline-test", dir).CombinedOutput(); err != nil {
 		t.Skipf("a file system cannot be mounted here: %v: %s", err, out)
 	}
 	t.Cleanup(func() {

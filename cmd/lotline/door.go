@@ -10,21 +10,33 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/httpapi"
 )
 
 // door is where HTTP is answered. It opens before there is a node behind it, and
 // tells those who knock how far the start is.
 type door struct {
-	logger   zerolog.Logger
-	observer *observer
-	address  net.Addr
-	server   *http.Server
-	metrics  *http.Server // nil without an address of its own
-	failed   chan error   // has why HTTP is not served any more, unless it was closed
-	foundLog atomic.Bool
-	behind   atomic.Pointer[http.Handler]
-	stop     func() // ends the serving of metrics, nil when they have no address
+	logger     zerolog.Logger
+	observer   *observer
+	clock      *walltime.Clock
+	address    net.Addr
+	server     *http.Server
+	operations *http.Server // for operators alone; nil without an address of its own
+	failed     chan error   // has why HTTP is not served any more, unless it was closed
+	foundLog   atomic.Bool
+	behind     handlerSwitch // what server serves
+	aside      handlerSwitch // what operations serves
+	stop       func()        // ends operations, nil when there is none
+}
+
+// handlerSwitch is a handler that can be replaced while it serves.
+type handlerSwitch struct{ now atomic.Pointer[http.Handler] }
+
+func (s *handlerSwitch) set(h http.Handler) { s.now.Store(&h) }
+
+func (s *handlerSwitch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*s.now.Load()).ServeHTTP(w, r)
 }
 
 // openDoor takes the addresses, all before anything is answered, and answers.
@@ -33,15 +45,17 @@ func (c *serveCmd) openDoor(ctx context.Context, o *observer, logger zerolog.Log
 	if err != nil {
 		return nil, badConfig("LOTLINE_LISTEN: %w", err)
 	}
-	d := &door{logger: logger, observer: o, address: listener.Addr(), failed: make(chan error, 1)}
-	starting := httpapi.Config{Ready: d.starting, Clock: clock, Log: logger, Observer: o}
-	if c.MetricsListen == "" {
-		starting.Metrics = o.metrics.handler()
-	} else if err := d.serveMetrics(ctx, c.MetricsListen); err != nil {
-		return nil, errors.Join(err, listener.Close())
+	d := &door{logger: logger, observer: o, clock: walltime.New(clock), address: listener.Addr(), failed: make(chan error, 1)}
+	starting := httpapi.Config{Ready: d.starting, Clock: clock, Log: logger, Observer: o, Metrics: o.metrics.handler()}
+	if c.MetricsListen != "" {
+		d.aside.set(httpapi.Operations(starting))
+		if err := d.serveOperations(ctx, c.MetricsListen); err != nil {
+			return nil, errors.Join(err, listener.Close())
+		}
+		starting.Metrics = nil
 	}
-	d.leadTo(httpapi.Starting(starting))
-	d.server = httpServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.behind.Load()).ServeHTTP(w, r) }))
+	d.behind.set(httpapi.Starting(starting))
+	d.server = httpServer(&d.behind)
 	go func() {
 		if err := d.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			d.failed <- err
@@ -50,19 +64,26 @@ func (c *serveCmd) openDoor(ctx context.Context, o *observer, logger zerolog.Log
 	return d, nil
 }
 
-// leadTo has h answer from now on.
-func (d *door) leadTo(h http.Handler) { d.behind.Store(&h) }
+// leadTo has a node's handlers answer from now on: api everybody, and operations, which
+// is nil without an address of its own, operators.
+func (d *door) leadTo(api, operations http.Handler) {
+	d.behind.set(api)
+	if operations != nil {
+		d.aside.set(operations)
+	}
+}
 
 // starting is how the parts are before there is a node that knows.
 func (d *door) starting(context.Context) []httpapi.Check {
 	store := errors.New("it has not answered yet")
-	if d.foundLog.Load() {
+	if d.foundLog.Load() || d.clock.Compared() {
 		store = nil
 	}
 	return []httpapi.Check{
-		{Name: partEventStore, Err: store},
-		{Name: partProjections, Err: errors.New("they are not loaded yet")},
-		{Name: partTimers, Err: errOverdue},
+		{Name: partClock, Err: d.clock.Err(), Reason: clockReason},
+		{Name: partEventStore, Err: store, Reason: "it has not answered yet"},
+		{Name: partProjections, Err: errors.New("they are not loaded yet"), Reason: "they are not loaded yet"},
+		{Name: partTimers, Err: errOverdue, Reason: errOverdue.Error()},
 	}
 }
 
@@ -98,22 +119,20 @@ func httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// serveMetrics serves the figures on an address of their own.
-func (d *door) serveMetrics(ctx context.Context, at string) error {
+// serveOperations serves operators on an address of their own.
+func (d *door) serveOperations(ctx context.Context, at string) error {
 	l, err := listen(ctx, "tcp", at)
 	if err != nil {
 		return badConfig("LOTLINE_METRICS_LISTEN: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", d.observer.metrics.handler())
-	d.metrics = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	d.operations = httpServer(&d.aside)
 	wait := start(func(context.Context) {
-		if err := d.metrics.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := d.operations.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			d.logger.Error().Err(err).Msg("the metrics are not served")
 		}
 	})
 	d.stop = func() {
-		_ = d.metrics.Close() // whoever collects just now goes without
+		_ = d.operations.Close() // whoever collects just now goes without
 		wait()
 	}
 	d.logger.Info().Stringer("address", l.Addr()).Msg("the metrics are served")

@@ -12,6 +12,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/httpapi"
 )
 
 // pipes is a listener whose connections are inside the process, so that it can be
@@ -172,4 +176,25 @@ func TestHTTPServer_whatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {
 			t.Errorf("%s: %d %v", name, a.StatusCode, a.Header)
 		}
 	}
+}
+
+// The engine's own patience: a body that does not come within 30 seconds is a request
+// that has timed out.
+func TestHTTPServer_aBodyThatDoesNotComeIsARequestTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		api := httpapi.Starting(httpapi.Config{Clock: time.Now, Log: zerolog.Nop()})
+		began := time.Now()
+		overPipe(api.ServeHTTP, func(client io.Writer) {
+			_, _ = io.WriteString(client, "GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+		}, func(client net.Conn) {
+			answer, err := io.ReadAll(client)
+			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") || !strings.Contains(string(answer), `"code":"REQUEST_TIMEOUT"`) {
+				t.Errorf("%q, %v", answer, err)
+			}
+			if took := time.Since(began); took != 30*time.Second {
+				t.Errorf("after %s", took)
+			}
+		})
+	})
 }

@@ -240,10 +240,10 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 		e.must(200, "GET", good, key, "")
 		e.must(200, "PUT", good, key, body(`{"name":%q}`, in(0)))
 		e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
-		ready := string(e.call("GET", "/readyz", "", "").body)
+		ready, toAll := string(e.call("GET", "/readyz", key, "").body), string(e.call("GET", "/readyz", "", "").body)
 		for _, part := range []string{stream, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
-			if !strings.Contains(ready, part) {
-				t.Errorf("/readyz does not say %q: %s", part, ready)
+			if !strings.Contains(ready, part) || strings.Contains(toAll, part) {
+				t.Errorf("/readyz does not say %q to its organization alone: %s, and to everybody %s", part, ready, toAll)
 			}
 		}
 	}
@@ -253,7 +253,8 @@ func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
 	check()
 }
 
-// Read models that know more than the log, or another log, are not believed.
+// After a declared restore, read models that know more than the log, or another log,
+// are not believed.
 func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -286,7 +287,7 @@ func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
 	if err := os.WriteFile(events, backup, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e = lotline.serve(t, dir)
+	e = lotline.serveWith(t, dir, restored)
 	e.must(404, "GET", lost, key, "")
 	if got := e.must(200, "GET", kept, key, "").object(t)["name"]; got != nil {
 		t.Errorf("the name is %v", got)
@@ -296,7 +297,7 @@ func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
 	if err := os.Remove(events); err != nil {
 		t.Fatal(err)
 	}
-	e = lotline.serve(t, dir)
+	e = lotline.serveWith(t, dir, restored)
 	e.must(401, "GET", kept, key, "")
 	fresh := e.secretKey()
 	e.must(404, "GET", kept, fresh, "")

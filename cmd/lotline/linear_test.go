@@ -189,7 +189,7 @@ func newSubject(random *rand.Rand, k domain.Kind, i, nodes int) *subject {
 		fields["drawAt"], fields["winnerCount"] = farEnd, 1
 	case domain.KindAuction:
 		fields["settleAt"] = farEnd
-	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning:
+	case domain.KindQueue, domain.KindOrganization, domain.KindClaim, domain.KindSeal, domain.KindSink, domain.KindSigning, domain.KindClock:
 	}
 	if s.openAt != "" {
 		fields["openAt"] = s.openAt

@@ -13,10 +13,14 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
+
+	"github.com/lotline/lotline/domain"
 )
 
 // Exit codes beside 0.
@@ -45,16 +49,30 @@ type cli struct {
 	Keys    keysCmd    `cmd:"" help:"Administer keys."`
 	Signing signingCmd `cmd:"" help:"Administer the keys by which tokens are signed."`
 	Bench   benchCmd   `cmd:"" help:"Measure an engine under load, and check what it says afterwards."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Version versionCmd `cmd:"" help:"Print the version, and the edition of the time zones."`
 
 	BenchServer benchServerCmd `cmd:"" hidden:"" help:"Serve what bench measures."`
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	// A second signal ends the process at once.
-	context.AfterFunc(ctx, stop)
+	// What is made is for this user only, SQLite's files as well, whose modes it
+	// leaves to the umask.
+	unix.Umask(privateUmask)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
+	context.AfterFunc(ctx, func() {
+		// A second signal ends the process at once.
+		stop()
+		// When a terminal hangs up, what reads our output may end with it. That must
+		// not end the process in the middle of shutting down.
+		signal.Ignore(syscall.SIGPIPE)
+	})
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// endSignals are the signals on which the program ends in order. One that the process
+// was started to ignore is not among them: nohup has SIGHUP ignored.
+func endSignals() []os.Signal {
+	return slices.DeleteFunc([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}, signal.Ignored)
 }
 
 // run is the program without its process: it ends when the command does or, for
@@ -84,7 +102,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.Bind(&c.settings, streams{stdout, stderr})
-	if err := command.Run(); err != nil {
+	err = c.useZones()
+	if err == nil {
+		err = command.Run()
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "lotline:", err)
 		if _, ok := errors.AsType[configError](err); ok {
 			return exitConfig
@@ -100,7 +122,7 @@ type streams struct{ out, err io.Writer }
 type versionCmd struct{}
 
 func (versionCmd) Run(to streams) error {
-	_, err := fmt.Fprintln(to.out, "lotline", programVersion())
+	_, err := fmt.Fprintf(to.out, "lotline %s\ntime zones %s\n", programVersion(), domain.CurrentZones().Edition())
 	return err
 }
 

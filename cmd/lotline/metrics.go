@@ -82,6 +82,9 @@ func newMetrics() *metrics {
 		return v
 	}
 
+	zones := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lotline_zoneinfo_info", Help: "1, with the edition of the time zones that local times are read by."}, []string{"edition"})
+	m.registry.MustRegister(zones)
+	zones.WithLabelValues(domain.CurrentZones().Edition()).Set(1)
 	requests := counter("lotline_http_requests_total", "Requests that were answered.", "route", "method", "status")
 	requestsTook := histogram("lotline_http_request_duration_seconds", "From the head of a request to its answer.", durations, "route")
 	m.requests = newChildren(func(k requestKey) counted {
@@ -274,6 +277,8 @@ var (
 	busSendingDesc    = prometheus.NewDesc("lotline_bus_sending", "1 when it is this node that sends to the message bus outside, else 0.", nil, nil)
 	busMessagesDesc   = prometheus.NewDesc("lotline_bus_messages_total", "Messages that this node has sent to the message bus outside.", nil, nil)
 	busLagDesc        = prometheus.NewDesc("lotline_bus_lag_seconds", "Since when the oldest event that is not sent to the message bus outside is in the log, as far as this node knows.", nil, nil)
+	clockOffsetDesc   = prometheus.NewDesc("lotline_clock_offset_seconds", "By how much the clock is ahead of the event store's for certain; negative when it is behind, 0 when it may be right.", nil, nil)
+	streamsAheadDesc  = prometheus.NewDesc("lotline_streams_ahead_of_clock", "Streams that hold a time which is ahead of the clock.", nil, nil)
 	writeFailuresDesc = prometheus.NewDesc("lotline_views_write_failures_total", "How often the read models could not be written to their file.", nil, nil)
 )
 
@@ -281,7 +286,7 @@ var (
 func (c *nodeCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		readyDesc, lagEventsDesc, lagSecondsDesc, overdueDesc, quarantinedDesc, writersDesc, waitingDesc,
-		relayWaitingDesc, relayDroppedDesc, busSendingDesc, busMessagesDesc, busLagDesc, writeFailuresDesc,
+		relayWaitingDesc, relayDroppedDesc, busSendingDesc, busMessagesDesc, busLagDesc, writeFailuresDesc, clockOffsetDesc, streamsAheadDesc,
 	} {
 		to <- d
 	}
@@ -292,7 +297,7 @@ func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.node == nil {
-		for _, part := range []string{partEventStore, partProjections, partTimers} {
+		for _, part := range []string{partClock, partEventStore, partProjections, partTimers} {
 			to <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, 0, part)
 		}
 		return
@@ -339,6 +344,8 @@ func (n *node) measure() (all []prometheus.Metric) {
 	})
 	gauge(overdueDesc, overdue)
 	gauge(quarantinedDesc, float64(len(n.views.Quarantined())))
+	gauge(clockOffsetDesc, n.log.clock.Offset().Seconds())
+	gauge(streamsAheadDesc, float64(len(n.ahead.look())))
 	held := n.handler.Occupancy()
 	gauge(writersDesc, float64(held.Writers))
 	gauge(waitingDesc, float64(held.Waiting))

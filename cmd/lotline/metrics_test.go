@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/httpapi"
 	"github.com/lotline/lotline/projections"
@@ -325,7 +326,7 @@ func TestMetrics_theLatenessOfAnAdmission(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer views.Close()
-		n := &node{observer: newObserver(nil)}
+		n := &node{observer: newObserver(nil), log: &log{clock: walltime.New(clock)}}
 		n.caughtUp.Store(true)
 		follower := observedViews{views, n}
 		for range 2 { // what is followed again counts once
@@ -396,21 +397,33 @@ func TestMetrics_tellHowSendingToTheBusGoes(t *testing.T) {
 	}
 }
 
-var metricsAddress = regexp.MustCompile(`"address":"([^"]+)"[^\n]*"message":"the metrics are served"`)
+// operatorsListen has an engine serve /metrics and all of /readyz on an address of its
+// own, which operators returns.
+const operatorsListen = "LOTLINE_METRICS_LISTEN=127.0.0.1:0"
 
-func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
-	t.Parallel()
-	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_METRICS_LISTEN=127.0.0.1:0")
-	e.must(404, "GET", "/metrics", "", "")
+var operatorsAddress = regexp.MustCompile(`"address":"([^"]+)"[^\n]*"message":"the metrics are served"`)
+
+// operators is the listener of an engine that was started with operatorsListen.
+func (e *engine) operators() *engine {
+	e.t.Helper()
 	var at string
-	eventually(t, "its address is logged", func() bool {
-		if m := metricsAddress.FindStringSubmatch(e.stderr.String()); m != nil {
+	eventually(e.t, "its address is logged", func() bool {
+		if m := operatorsAddress.FindStringSubmatch(e.stderr.String()); m != nil {
 			at = "http://" + m[1]
 		}
 		return at != ""
 	})
-	scrape(t, at+"/metrics").wants(t, map[string]float64{"lotline_ready part=eventStore": 1})
-	apart := &engine{t: t, url: at, stderr: e.stderr, foreign: true}
+	return &engine{t: e.t, url: at, stderr: e.stderr, foreign: true}
+}
+
+func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t), operatorsListen)
+	e.must(404, "GET", "/metrics", "", "")
+	apart := e.operators()
+	scrape(t, apart.url+"/metrics").wants(t, map[string]float64{"lotline_ready part=eventStore": 1})
+	apart.must(200, "GET", "/readyz", "", "")
+	apart.must(404, "GET", "/%6Detrics", "", "")
 	apart.must(404, "GET", "/livez", "", "")
 	apart.must(405, "POST", "/metrics", "", "{}")
 	if code := e.terminate(); code != 0 {

@@ -52,6 +52,7 @@ type observedViews struct {
 }
 
 func (v observedViews) Follow(r *domain.Recorded) {
+	v.node.log.clock.Recorded(r.ID, r.RecordedAt)
 	if !v.node.caughtUp.Load() {
 		v.Views.Follow(r)
 		return

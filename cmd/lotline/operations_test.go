@@ -210,13 +210,13 @@ func TestOperations_theCommandsForBackupAndRestoreWork(t *testing.T) {
 	}
 
 	// The last of them runs until it is stopped.
-	restore, start, found := strings.Cut(commands("restore"), "LOTLINE_DATA_DIR=")
-	dir, serves := strings.CutSuffix(start, " lotline serve\n")
+	copied, start, found := strings.Cut(commands("restore"), "LOTLINE_DATA_DIR=")
+	dir, serves := strings.CutSuffix(start, " lotline serve --restored\n")
 	if !found || !serves {
-		t.Fatalf("the last command does not serve: %s", start)
+		t.Fatalf("the last command does not serve and declare the restore: %s", start)
 	}
-	shell(restore)
-	e = lotline.serve(t, dir)
+	shell(copied)
+	e = lotline.serveWith(t, dir, restored)
 	if got := e.must(200, "GET", path, key, ""); string(got.body) != string(draw.body) {
 		t.Errorf("it was\n%s\nand is\n%s", draw.body, got.body)
 	}

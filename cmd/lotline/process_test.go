@@ -146,8 +146,13 @@ func dataDirectory(t testing.TB) string {
 // listens. It is killed at the end of the test if it still runs.
 func (p program) serve(t testing.TB, dir string, env ...string) *engine {
 	t.Helper()
+	return p.serveWith(t, dir, nil, env...)
+}
+
+func (p program) serveWith(t testing.TB, dir string, flags []string, env ...string) *engine {
+	t.Helper()
 	env = append([]string{"LOTLINE_DATA_DIR=" + dir, "LOTLINE_LISTEN=127.0.0.1:0"}, env...)
-	e := &engine{t: t, cmd: p.command(context.Background(), env, "serve"), stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
+	e := &engine{t: t, cmd: p.command(context.Background(), env, append([]string{"serve"}, flags...)...), stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
 	e.cmd.Stderr = e.stderr
 	out, err := e.cmd.StdoutPipe()
 	if err != nil {
@@ -208,7 +213,13 @@ func (e *engine) kill() {
 // terminate is SIGTERM; it returns the exit code.
 func (e *engine) terminate() int {
 	e.t.Helper()
-	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	return e.end(syscall.SIGTERM)
+}
+
+// end sends a signal on which the program ends, and returns the exit code.
+func (e *engine) end(signal syscall.Signal) int {
+	e.t.Helper()
+	if err := e.cmd.Process.Signal(signal); err != nil {
 		e.t.Error(err)
 	}
 	e.printed.Wait()

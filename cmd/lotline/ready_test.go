@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -103,16 +106,107 @@ func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	shows("503, eventStore true, histories true, projections false, timers false")
+	shows("503, clock true, eventStore true, histories true, projections false, streamTimes true, timers false")
 	if !n.catchUp(t.Context()) {
 		t.Fatal("it did not catch up")
 	}
-	shows("503, eventStore true, histories true, projections true, timers false")
+	shows("503, clock true, eventStore true, histories true, projections true, streamTimes true, timers false")
 	n.keepTime()
 	eventually(t, "nothing is overdue", n.scheduler.CaughtUp)
-	shows("200, eventStore true, histories true, projections true, timers true")
+	shows("200, clock true, eventStore true, histories true, projections true, streamTimes true, timers true")
 	n.link.cut()
 	eventually(t, "the parts that need the store are named", func() bool {
-		return told() == "503, eventStore false, histories true, projections false, timers true"
+		return told() == "503, clock true, eventStore false, histories true, projections false, streamTimes true, timers true"
 	})
+}
+
+// What the store said, and how much there is to catch up with, is not for everybody.
+func TestReadyz_saysToEachAsMuchAsConcernsThem(t *testing.T) {
+	t.Parallel()
+	c := newClusterStore(t)
+	c.options.apart = true
+	n := c.openNode(t, lockedDir(t))
+	e := n.engine(t)
+	type state struct {
+		OK            bool
+		Reason, Error string
+		Detail        map[string]any
+	}
+	read := func(body []byte) map[string]state {
+		t.Helper()
+		var a struct{ Checks map[string]state }
+		if err := json.Unmarshal(body, &a); err != nil {
+			t.Fatal(err)
+		}
+		return a.Checks
+	}
+	toOperators := func() map[string]state {
+		t.Helper()
+		answer := httptest.NewRecorder()
+		n.operations.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", http.NoBody))
+		return read(answer.Body.Bytes())
+	}
+	toAll := read(e.must(503, "GET", "/readyz", "", "").body)["projections"]
+	if toAll.Reason != "catching up with the log, 0 % done" || toAll.Error != "" || toAll.Detail != nil {
+		t.Errorf("everybody is told %+v", toAll)
+	}
+	if told := toOperators()["projections"]; told.Error == "" || told.Detail["percent"] == nil || told.Detail["events"] == nil {
+		t.Errorf("operators are told %+v", told)
+	}
+	n.bringUp(t)
+	eventually(t, "it is ready", func() bool { return e.call("GET", "/readyz", clusterKey, "").status == 200 })
+	n.link.cut()
+	eventually(t, "the store is missed", func() bool { return e.call("GET", "/readyz", "", "").status == 503 })
+	for key, detailed := range map[string]bool{"": false, clusterKey + "x": false, clusterKey: true} {
+		told := read(e.must(503, "GET", "/readyz", key, "").body)["eventStore"]
+		if told.OK || told.Reason != "it does not answer, or the last write to it failed" || (told.Error != "") != detailed {
+			t.Errorf("with the key %q: %+v", key, told)
+		}
+	}
+	if told := toOperators()["eventStore"]; told.Error == "" {
+		t.Errorf("operators are told %+v", told)
+	}
+}
+
+// The operators' listener says how a start goes, before there is a node and after.
+func TestReadyz_isOnTheOperatorsListenerFromTheStart(t *testing.T) {
+	t.Parallel()
+	at, store := freeAddress(t), freeAddress(t)
+	var stdout, stderr lockedBuffer
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{
+			"serve", "--data-dir=" + dataDirectory(t), "--listen=127.0.0.1:0", "--metrics-listen=" + at, "--log-format=json",
+			"--eventstore=esdb://" + store + "?tls=false", "--master-key=" + testMasterKey,
+		}, &stdout, &stderr)
+	}()
+	client := newHTTPClient(t)
+	get := func() (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at+"/readyz", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := client.Do(req)
+		if err != nil {
+			return 0, ""
+		}
+		defer a.Body.Close()
+		text, err := io.ReadAll(a.Body)
+		if err != nil {
+			return 0, ""
+		}
+		return a.StatusCode, string(text)
+	}
+	eventually(t, "the start is told", func() bool {
+		status, text := get()
+		return status == http.StatusServiceUnavailable && strings.Contains(text, `"eventStore":{"ok":false`)
+	})
+	startStore(t, testBinary(t), dataDirectory(t), store, "LOTLINE_MASTER_KEY="+testMasterKey)
+	eventually(t, "it is ready", func() bool { status, _ := get(); return status == http.StatusOK })
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Errorf("exit %d: %s", code, &stderr)
+	}
 }

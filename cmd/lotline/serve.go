@@ -26,11 +26,13 @@ import (
 
 type serveCmd struct {
 	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"Where HTTP is served (${default})."`
-	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics is served (none: where the rest is)."`
+	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics is served, and /readyz with all details (none: /metrics is where the rest is)."`
 	OTLPEndpoint   string `name:"otlp-endpoint" env:"LOTLINE_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"The OpenTelemetry collector that takes spans over HTTP, such as http://localhost:4318 (none: there are no spans)."`
 	Bus            string `env:"LOTLINE_BUS" placeholder:"nats://…" help:"A NATS server or cluster with JetStream that is sent all that happens (none: it stays in the process)."`
 	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
 	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
+
+	Restored bool `help:"Declare that the log was restored from a copy, or is another one than before. For one start: do not keep it in a service's configuration."`
 
 	RateLimitSecret   int       `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
 	RateLimitConsumer int       `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
@@ -88,8 +90,9 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 // runBehind brings up, behind an open door, all that it leads to, and shuts it
 // down in order when ctx ends.
 func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dataDir, out io.Writer) error {
-	found := reportWaiting(d.logger)
-	l, err := openLog(ctx, s, dir, d.logger)
+	s.restored = c.Restored
+	found := reportWaiting(d)
+	l, err := openLogWhen(ctx, s, dir, d.logger, d.clock, untilRight)
 	found()
 	if err != nil {
 		return errors.Join(unlessStopped(ctx, err), d.close())
@@ -99,12 +102,12 @@ func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dat
 		limits:   c.limits(),
 		broker:   c.Bus,
 		observer: d.observer,
-		apart:    d.metrics != nil,
+		apart:    d.operations != nil,
 	}, d.logger)
 	if err != nil {
 		return errors.Join(err, d.close(), l.Close())
 	}
-	d.leadTo(n.api)
+	d.leadTo(n.api, n.operations)
 	err = c.runNode(ctx, n, d, out)
 	asked := ctx.Err() != nil
 	if asked {
@@ -120,15 +123,19 @@ func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dat
 // firstReport is after how long a start that waits for the store says so.
 const firstReport = time.Second
 
-// reportWaiting says now and again that the start waits for the event store, until
-// what it returns is called.
-func reportWaiting(logger zerolog.Logger) func() {
+// reportWaiting says now and again what the start waits for, until what it returns is
+// called.
+func reportWaiting(d *door) func() {
 	began := time.Now()
 	return start(func(ctx context.Context) {
 		for pause := firstReport; ; pause = progressEvery {
 			select {
 			case <-time.After(pause):
-				logger.Warn().Int("seconds", int(time.Since(began).Seconds())).Msg("waiting for the event store")
+				line, message := d.logger.Warn().Int("seconds", int(time.Since(began).Seconds())), "waiting for the event store"
+				if err := d.clock.Usable(); isWrong(err) {
+					line, message = line.Err(err), "waiting for the clock"
+				}
+				line.Msg(message)
 			case <-ctx.Done():
 				return
 			}
@@ -153,6 +160,10 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer)
 		return nil
 	}
 	made, err := c.provision(ctx, n, out)
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok {
+		n.logger.Warn().Str("stream", broken.Stream).Msg("no keys were set up: the history of the organization default is inconsistent")
+		made, err = nil, nil
+	}
 	if err != nil {
 		return unlessStopped(ctx, fmt.Errorf("set up keys and the organization %s: %w", defaultOrganization, err))
 	}
@@ -176,7 +187,8 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer)
 // provision makes sure that there is a key to sign tokens with, and that the default
 // organization has the keys that are given, and a key of each level at all. It returns the keys that it made, which
 // work by then. They are shown before they are stored, so that there is none in
-// the log that nobody has seen.
+// the log that nobody has seen. A *domain.HistoryError says that the default
+// organization cannot be used; all others can.
 func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[domain.KeyLevel]string, error) {
 	if err := n.makeSigningKey(ctx); err != nil {
 		return nil, err
@@ -236,6 +248,9 @@ func (n *node) makeSigningKey(ctx context.Context) error {
 	}
 	o := &office{n.log, n.handler, n.views}
 	made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true})
+	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
+		return nil // likewise
+	}
 	if err != nil {
 		return err
 	}
@@ -257,17 +272,24 @@ type node struct {
 	api       http.Handler
 	observer  *observer
 	caughtUp  atomic.Bool
+	ahead     *aheadStreams
+	// operations answers on the operators' own listener, nil without one.
+	operations http.Handler
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopViews, stopRelay, stopTail, stopScheduler, stopSink func()
+	stopClock, stopViews, stopSeen, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
 // ones in their place that fail.
 var (
 	clock       = time.Now
+	elapsed     = func() time.Duration { return time.Since(programBegan) }
 	commandsLog = func(l commands.Log) commands.Log { return l }
 )
+
+// programBegan is when by the monotonic clock, which nobody sets.
+var programBegan = time.Now()
 
 // followedKinds are the kinds of streams that the read models are about.
 func followedKinds() []domain.Kind {
@@ -280,15 +302,25 @@ type nodeOptions struct {
 	limits   httpapi.Limits
 	broker   string    // the URL of the bus that is outside, "" for none
 	observer *observer // nil for one that nobody asks
-	apart    bool      // the figures have a listener of their own
+	apart    bool      // operators have a listener of their own
 }
 
 func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node, error) {
-	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head, Log: l}, l.keys, logger)
+	seen := l.seen
+	if seen.Log == "" {
+		var err error
+		if seen, err = begin(l.id); err != nil {
+			return nil, err
+		}
+	}
+	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head, Log: l, Seen: seen}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
-	n := &node{logger: logger, log: l, views: views, handler: commands.NewHandler(commandsLog(l), views, clock), observer: o.observer}
+	n := &node{logger: logger, log: l, views: views, observer: o.observer}
+	n.handler = commands.NewHandler(commandsLog(seenLog{l, views.Saw}), views, clock)
+	n.handler.GoBy(l.clock)
+	n.ahead = &aheadStreams{views: views}
 	if n.observer == nil {
 		n.observer = newObserver(nil)
 	}
@@ -298,27 +330,29 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		BlockPublishUntilSubscriberAck: true,
 	}, busLogger{logger})
 	// The bus is for what happens from now on; the log has what happened.
-	n.relay = relay.New(n.bus, l.head, logger)
+	n.relay = relay.New(n.bus, views, l.head, logger)
 	followers := []eventstore.Follower{observedViews{views, n}, n.relay}
 	if o.broker != "" {
 		if n.broker, err = natsbus.New(o.broker, logger, busLogger{logger}); err != nil {
 			return nil, errors.Join(badConfig("LOTLINE_BUS: %w", err), views.Close())
 		}
-		n.sink = sink.New("bus", l.Log, n.broker, l.head, time.Now, logger)
+		n.sink = sink.New("bus", clockedLog{l.Log, l.clock}, n.broker, views, l.head, time.Now, logger)
 		followers = append(followers, n.sink)
 	}
 	n.tail = eventstore.NewTail(l.Log, followedKinds(), l.head, logger, followers...)
 	n.scheduler = scheduler.New(views, n.handler, clock, logger)
+	n.scheduler.PauseWhile(l.clock.Usable)
 	tokenKey, err := l.keys.Derive("http tokens v1")
 	if err != nil {
 		return nil, errors.Join(err, views.Close())
 	}
 	api := httpapi.Config{
 		Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, TokenKey: tokenKey,
-		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer,
+		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer, Metrics: n.observer.metrics.handler(),
 	}
-	if !o.apart {
-		api.Metrics = n.observer.metrics.handler()
+	if o.apart {
+		n.operations = httpapi.Operations(api)
+		api.Metrics = nil
 	}
 	n.api = httpapi.New(api)
 	n.observer.metrics.measure(n)
@@ -340,6 +374,12 @@ func (n *node) catchUp(ctx context.Context) bool {
 			return false
 		}
 	}
+	n.stopSeen = start(func(ctx context.Context) {
+		if err := n.views.KeepSeen(ctx); err != nil {
+			n.logger.Error().Err(err).Msg("the newest event that was seen was not written")
+		}
+	})
+	n.stopClock = start(func(ctx context.Context) { n.log.clock.Run(ctx, n.logger) })
 	n.stopRelay = start(n.relay.Run)
 	n.stopTail = start(n.tail.Run)
 	report := time.NewTicker(progressEvery)
@@ -349,7 +389,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 		case <-n.tail.CaughtUp():
 			n.caughtUp.Store(true)
 			n.keepViews()
-			return true
+			return n.awaitLive(ctx)
 		case <-ctx.Done():
 			return false
 		case <-report.C:
@@ -357,6 +397,25 @@ func (n *node) catchUp(ctx context.Context) bool {
 			n.logger.Info().Int64("events", p.Events).Int("percent", percent(p)).Time("up_to", p.UpTo).Msg("catching up with the log")
 		}
 	}
+}
+
+// liveWait is how long a start waits for the live subscription beside those that
+// catch up. Servers before EventStoreDB 23.10 do not say that the log ends, so on an idle
+// one nothing comes.
+const liveWait = 2 * time.Second
+
+// awaitLive waits for the live subscription, so that a node which says that it is
+// ready is. It reports false when ctx ended before.
+func (n *node) awaitLive(ctx context.Context) bool {
+	wait := time.NewTimer(liveWait)
+	defer wait.Stop()
+	select {
+	case <-n.tail.Live():
+	case <-wait.C:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 // restoreAgain is how long to wait for a store that could not be read.
@@ -402,9 +461,12 @@ func (n *node) sendOut() {
 
 // What a ready engine needs.
 const (
+	partClock       = "clock"
 	partEventStore  = "eventStore"
 	partProjections = "projections"
 	partTimers      = "timers"
+	partRestored    = "restored"
+	partStreamTimes = "streamTimes" // advisory
 )
 
 var errOverdue = errors.New("what was overdue at the start is not done")
@@ -420,23 +482,32 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	case !n.caughtUp.Load():
 		p := n.tail.Progress()
 		views.Err = errors.New("catching up with the log")
+		views.Reason = fmt.Sprintf("catching up with the log, %d %% done", percent(p))
 		views.Detail = catchingUp{p.Events, percent(p), p.UpTo}
 	case !n.tail.Connected():
 		views.Err = errors.New("the log is not followed")
+		views.Reason = views.Err.Error()
 	}
 	timers := errOverdue
 	if n.scheduler.CaughtUp() {
 		timers = nil
 	}
 	checks := []httpapi.Check{
-		{Name: partEventStore, Err: store},
+		{Name: partClock, Err: n.log.clock.Err(), Reason: clockReason},
+		{Name: partEventStore, Err: store, Reason: "it does not answer, or the last write to it failed"},
 		views,
-		{Name: partTimers, Err: timers},
+		{Name: partTimers, Err: timers, Reason: errOverdue.Error()},
+		n.ahead.check(),
+	}
+	if n.log.restored != nil {
+		checks = append(checks, httpapi.Check{Name: partRestored, Err: n.log.restored, Advisory: true})
 	}
 	if n.sink != nil {
 		s := n.sink.State()
 		// Whoever is sent elsewhere finds the same bus there.
-		checks = append(checks, httpapi.Check{Name: "bus", Err: s.Err, Detail: sending{s.Sending, s.Messages, s.UpTo}, Advisory: true})
+		checks = append(checks, httpapi.Check{
+			Name: "bus", Err: s.Err, Reason: "it does not take what is sent to it", Detail: sending{s.Sending, s.Messages, s.UpTo}, Advisory: true,
+		})
 	}
 	return checks
 }
@@ -458,6 +529,7 @@ func (n *node) shutDown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandsTimeout)
 	defer cancel()
 	err := n.handler.Close(ctx)
+	stop(n.stopClock)
 	stop(n.stopTail)
 	stop(n.stopRelay)
 	stop(n.stopSink)
@@ -466,6 +538,7 @@ func (n *node) shutDown() error {
 		err = errors.Join(err, n.broker.Close())
 	}
 	stop(n.stopViews)
+	stop(n.stopSeen)
 	return errors.Join(err, n.views.Close())
 }
 

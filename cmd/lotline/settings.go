@@ -25,7 +25,10 @@ type settings struct {
 	EmbeddedTLSKey   string `name:"embedded-tls-key" env:"LOTLINE_EMBEDDED_TLS_KEY" placeholder:"FILE" help:"The certificate's private key (PEM)."`
 	EmbeddedPassword string `env:"LOTLINE_EMBEDDED_PASSWORD" placeholder:"PASSWORD" help:"The password of the user admin on that address."`
 	MasterKey        string `env:"LOTLINE_MASTER_KEY" placeholder:"KEY" help:"32 bytes in hex or base64 under which secrets are sealed (made in the data directory when not given)."`
+	ZoneInfo         string `name:"zoneinfo" env:"LOTLINE_ZONEINFO" placeholder:"PATH" help:"A zip archive or a folder of time zones to use instead of the program's own, such as /usr/share/zoneinfo."`
 	LogFormat        string `env:"LOTLINE_LOG_FORMAT" enum:"auto,console,json" default:"auto" help:"console, json, or auto: console on a terminal, else json."`
+
+	restored bool // serve --restored
 }
 
 // masterKey decodes the master key, or returns nil when none is given.

@@ -13,9 +13,11 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/commands/walltime"
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/eventstore/embedded"
+	"github.com/lotline/lotline/projections"
 )
 
 // embeddedStore is the embedded server while it runs in this process.
@@ -35,11 +37,17 @@ type storeListener struct {
 // startEmbedded opens the store of a data directory and serves it on the
 // directory's socket and, when one is configured, on a TCP address.
 func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (*embeddedStore, error) {
+	if err := dir.checkLogFile(s.restored); err != nil {
+		return nil, err
+	}
 	e := &embeddedStore{}
 	listeners, err := e.listen(ctx, s, dir, log)
 	if err == nil {
 		if e.server, err = embedded.Open(dir.file(eventsFile), log); err != nil {
 			err = badConfig("event store: %w", err)
+		}
+		if errors.Is(err, embedded.ErrLost) {
+			err = fmt.Errorf("%w: %s", err, remedy)
 		}
 	}
 	if err != nil {
@@ -74,11 +82,10 @@ func (e *embeddedStore) listen(ctx context.Context, s *settings, dir *dataDir, l
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, badConfig("event store: %w", err)
 	}
-	l, err := listen(ctx, "unix", socket)
+	l, err := listenPrivately(socket)
 	if err != nil {
 		return nil, badConfig("event store: %w", err)
 	}
-	// The directory's mode keeps others away from the socket.
 	opened = append(opened, storeListener{l, nil})
 	if s.EmbeddedListen == "" {
 		return opened, nil
@@ -141,30 +148,51 @@ func (storeCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
 // log is the event log that the settings name, with what stands behind it.
 type log struct {
 	*eventstore.Log
-	id       string          // tells this log from every other
-	head     domain.Position // where it ended at the start
-	keys     *eventstore.Keyring
-	embedded *embeddedStore // nil when the store runs elsewhere
-	dir      *dataDir       // locked for the log alone, or nil
+	id        string          // tells this log from every other
+	head      domain.Position // where it ended at the start
+	clock     *walltime.Clock
+	keys      *eventstore.Keyring
+	embedded  *embeddedStore   // nil when another process runs the store
+	elsewhere bool             // a server is named, which has a clock of its own
+	dir       *dataDir         // locked for the log alone, or nil
+	seen      projections.Mark // what views.db says that the node has seen, and the log holds
+	restored  error            // what the declared restore has lost; nil when none was declared
 }
 
 // reachTimeout is how long a start waits for the event store.
 const reachTimeout = 30 * time.Second
 
 // openLog opens the log: on the server that is named, or on the embedded store
-// of the data directory, which it starts.
+// of the data directory, which it starts. It refuses to with a clock that is wrong.
 func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) (*log, error) {
+	return openLogWhen(ctx, s, dir, logger, walltime.New(clock), mustBeRight)
+}
+
+// openLogWhen opens the log likewise, but deals with the clock as await does. Nothing
+// is written before the clock is right.
+func openLogWhen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger, c *walltime.Clock, await awaitClock) (*log, error) {
+	if err := await(ctx, c); err != nil {
+		return nil, err
+	}
 	key, made, err := masterKey(s, dir)
 	if err != nil {
 		return nil, err
 	}
-	l := &log{}
+	l := &log{clock: c}
 	if s.EventStore == "" {
 		if l.embedded, err = startEmbedded(ctx, s, dir, logger); err != nil {
 			return nil, err
 		}
 	}
-	if err = l.connect(s, dir.file(socketFile), key); err == nil && made {
+	if err = l.connect(s, dir.file(socketFile), key); err == nil {
+		// A log that is there in the place of another one is not written to, not even
+		// to compare clocks.
+		err = l.checkSeen(ctx, s, dir, logger)
+	}
+	if err == nil {
+		err = l.compareClocks(ctx, await)
+	}
+	if err == nil && made {
 		err = l.adopt(ctx, dir, key)
 	}
 	if err == nil {
@@ -201,7 +229,23 @@ func (l *log) connect(s *settings, socket string, key []byte) (err error) {
 	if l.Log, err = eventstore.Connect(s.EventStore, l.keys); err != nil {
 		return badConfig("LOTLINE_EVENTSTORE: %w", err)
 	}
+	l.elsewhere = true
 	return nil
+}
+
+// compareClocks compares the clock with that of a server, and deals with a wrong one
+// as await does. The embedded store has the same clock.
+func (l *log) compareClocks(ctx context.Context, await awaitClock) error {
+	if !l.elsewhere {
+		return nil
+	}
+	reach, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if _, err := l.Head(reach); err != nil {
+		return fmt.Errorf("event store: %w", err)
+	}
+	l.clock.Compare(l.Log, elapsed)
+	return await(ctx, l.clock)
 }
 
 // adopt saves a new master key, unless the log has one already.
@@ -222,9 +266,16 @@ func (l *log) adopt(ctx context.Context, dir *dataDir, key []byte) error {
 func (l *log) check(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	l.id, err = l.CheckMasterKey(ctx, time.Now())
+	now, err := l.clock.Now(ctx)
+	if err != nil {
+		return err
+	}
+	l.id, err = l.CheckMasterKey(ctx, now)
 	if errors.Is(err, eventstore.ErrMasterKey) {
 		return badConfig("master key: %w; set LOTLINE_MASTER_KEY to the one that the other nodes have", err)
+	}
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok {
+		return fmt.Errorf("event store: nothing can be served, because the check value of the master key is damaged: %w; start on a backup", broken)
 	}
 	if err == nil {
 		l.head, err = l.Head(ctx)

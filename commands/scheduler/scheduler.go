@@ -65,6 +65,7 @@ type Scheduler struct {
 	commands  Commands
 	clock     func() time.Time
 	log       zerolog.Logger
+	pause     func() error // why nothing may be done now, or nil
 
 	slots   chan struct{} // one for each command under way
 	changed chan struct{} // tells Run that the earliest wake may be another
@@ -89,11 +90,15 @@ type timer struct {
 // New returns a scheduler that does nothing until Begin and Run.
 func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Logger) *Scheduler {
 	return &Scheduler{
-		deadlines: deadlines, commands: c, clock: clock, log: log,
+		deadlines: deadlines, commands: c, clock: clock, log: log, pause: func() error { return nil },
 		slots: make(chan struct{}, atOnce), changed: make(chan struct{}, 1),
 		timers: map[string]*timer{}, due: newAgenda(), ahead: newAgenda(), raced: map[string]bool{},
 	}
 }
+
+// PauseWhile has the scheduler send nothing while why returns a reason. It is called
+// before Begin.
+func (s *Scheduler) PauseWhile(why func() error) { s.pause = why }
 
 // Begin notes what is overdue, so that CaughtUp tells of it from then on. The read
 // models have to be caught up.
@@ -119,8 +124,19 @@ func (s *Scheduler) Run(ctx context.Context) {
 	defer sweep.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
+	paused := false
 	for {
-		next.Reset(s.dispatch(ctx, &working))
+		if s.pause() != nil {
+			paused = true
+			next.Reset(retryDelay)
+		} else {
+			if paused {
+				// What was loaded was what a wrong clock called soon.
+				s.sweep()
+				paused = false
+			}
+			next.Reset(s.dispatch(ctx, &working))
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -292,8 +308,8 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	var earliest domain.Instant
 	newer := false // than what the read models have told
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
-		// Quarantined: there is nothing to wake for until somebody mends it.
-		s.log.Error().Err(err).Msg("a stream cannot be advanced")
+		// There is nothing to wake for until somebody mends it. The command handler
+		// has put the stream into quarantine and logged that.
 		delete(s.overdue, stream)
 		delete(s.timers, stream)
 		return

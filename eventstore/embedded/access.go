@@ -226,6 +226,10 @@ func unchanged(was, is fs.FileInfo) bool {
 func (c *certificate) read(now [2]fs.FileInfo) error {
 	// One that is refused is not tried, and complained of, at every connection.
 	c.loaded = now
+	// A group that is trusted with keys may read it.
+	if mode := now[1].Mode().Perm(); mode&0o037 != 0 {
+		return fmt.Errorf("certificate %s: its key %s is open to others (mode %04o): chmod g-wx,o= %s", c.certFile, c.keyFile, mode, c.keyFile)
+	}
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("certificate %s with key %s: %w", c.certFile, c.keyFile, err)

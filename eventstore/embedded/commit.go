@@ -273,6 +273,9 @@ func (c *committer) takeBack() {
 }
 
 func (c *committer) transact(batch []*write) (err error) {
+	if lost := c.store.places.lost.Load(); lost != nil {
+		return *lost
+	}
 	if err := c.begin.Exec(); err != nil {
 		return err
 	}
@@ -294,7 +297,11 @@ func (c *committer) transact(batch []*write) (err error) {
 			return err
 		}
 	}
-	return c.end.Exec()
+	if err := c.end.Exec(); err != nil {
+		return err
+	}
+	// What is acknowledged has to be in the files that the next start opens.
+	return c.store.places.check()
 }
 
 // apply does one write inside the transaction. A refusal is left in w and has

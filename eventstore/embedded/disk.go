@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"errors"
+	"io/fs"
 	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
@@ -30,7 +31,7 @@ func (d disk) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vf
 }
 
 // systemFile is all that SQLite asks of a file of the system, so that nothing of
-// it is lost behind diskFile.
+// it is lost behind diskFile, and what tells the file from others.
 type systemFile interface {
 	vfs.File
 	vfs.FileHasMoved
@@ -40,6 +41,8 @@ type systemFile interface {
 	vfs.FilePowersafeOverwrite
 	vfs.FileSharedMemory
 	vfs.FileSizeHint
+
+	Stat() (fs.FileInfo, error)
 }
 
 type diskFile struct{ systemFile }

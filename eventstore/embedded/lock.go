@@ -8,12 +8,15 @@ import (
 	"syscall"
 )
 
+// lockPath is where the lock of the store at path is.
+func lockPath(path string) string { return path + ".lock" }
+
 // lockFile takes the exclusive lock that keeps a second process from writing to
 // the same store. The lock is on a file of its own, since SQLite locks the
 // database file itself and lets go of all locks on it when any handle closes.
 // It ends with the process, however that ends.
 func lockFile(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -141,7 +141,8 @@ type page struct {
 	complete bool
 }
 
-// withReader lends a connection to do.
+// withReader lends a connection to do. It fails once the file is not at its path any
+// more, so that whoever asks how the store is learns of it.
 func (s *store) withReader(ctx context.Context, do func(*reader) error) error {
 	select {
 	case r, open := <-s.readers:
@@ -149,6 +150,9 @@ func (s *store) withReader(ctx context.Context, do func(*reader) error) error {
 			return errClosed
 		}
 		defer func() { s.readers <- r }()
+		if err := s.places.check(); err != nil {
+			return err
+		}
 		if r == nil {
 			opened, err := openReader(s.uri)
 			if err != nil {

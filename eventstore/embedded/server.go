@@ -64,7 +64,8 @@ type Server struct {
 // Beside it stand a lock file and, while it is open, SQLite's write-ahead log;
 // the file may be read by other programs meanwhile. Open fails when another
 // process has the store open, when the file is something else, and when it was
-// written by a newer release.
+// written by a newer release. It fails with ErrLost when there was a store at path
+// before and the file is missing or empty; see Forget.
 func Open(path string, log zerolog.Logger) (*Server, error) {
 	return open(path, log, time.Now)
 }
@@ -156,6 +157,11 @@ func (s *Server) Serve(l net.Listener, access *Access) error {
 	}
 	return err
 }
+
+// LeaveAsItIs has Close leave the files as they are, the write-ahead log included: it
+// may hold events that SQLite does not show because the file is damaged, and that
+// somebody may still save.
+func (s *Server) LeaveAsItIs() { s.store.asItIs.Store(true) }
 
 // Close stops taking calls, ends subscriptions, finishes the appends that are
 // under way and closes the file. It returns when all of that is done; calling it

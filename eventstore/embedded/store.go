@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -85,6 +87,8 @@ type store struct {
 	hub     hub
 	news    news
 	now     func() time.Time
+	places  *places
+	asItIs  atomic.Bool // close leaves the files as they are
 
 	mu     sync.RWMutex // guards closed and the sending to the writer's queue
 	closed bool
@@ -109,7 +113,7 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 		}
 	}()
 
-	lock, err := lockFile(path + ".lock")
+	lock, err := lockFile(lockPath(path))
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +125,11 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 		}
 	}()
 
+	if err := checkNotLost(path, lock); err != nil {
+		return nil, err
+	}
 	// SQLite would create the file readable by everybody.
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +142,14 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 	}
 	// The entries of the file and of its write-ahead log must outlive a power
 	// failure as well, and SQLite's file layer here does not see to it.
-	if err := syncDirectory(filepath.Dir(path)); err != nil {
+	err = syncDirectory(filepath.Dir(path))
+	if err == nil {
+		err = leaveNote(lock)
+	}
+	if err == nil {
+		s.places, err = findPlaces(path, s.writer.conn)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.writer.close())
 	}
 	for range readConnections {
@@ -269,6 +283,12 @@ func (s *store) close() error {
 		}
 	}
 	close(s.readers)
+	if s.asItIs.Load() || s.places.lost.Load() != nil {
+		// SQLite deletes the write-ahead log by its name, which may be that of
+		// another file by now.
+		_, err := s.writer.conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true)
+		errs = append(errs, err)
+	}
 	// The writer goes last: the last connection to close empties the
 	// write-ahead log into the database.
 	errs = append(errs, s.writer.close(), s.lock.Close())

@@ -21,10 +21,19 @@ import (
 // the bus is a hint, and what follows the log must not wait for it.
 const queued = 65_536
 
+// Views are the read models, as far as this package needs them. They follow the log
+// before the relay does.
+type Views interface {
+	// Believes reports whether an event may be taken for a fact, as far as the read
+	// models have followed its stream.
+	Believes(r *domain.Recorded) bool
+}
+
 // Relay is a follower of the log. Its methods are for one goroutine, but for Run,
 // which is for another, and for Waiting and Dropped.
 type Relay struct {
 	publisher message.Publisher
+	views     Views
 	log       zerolog.Logger
 	position  domain.Position
 	dropped   int          // since the last event that found room
@@ -32,10 +41,11 @@ type Relay struct {
 	events    chan *domain.Recorded
 }
 
-// New returns a relay that publishes what stands behind after in the log.
-func New(publisher message.Publisher, after domain.Position, log zerolog.Logger) *Relay {
+// New returns a relay that publishes what stands behind after in the log, except for
+// events that views do not believe.
+func New(publisher message.Publisher, views Views, after domain.Position, log zerolog.Logger) *Relay {
 	return &Relay{
-		publisher: publisher, log: log, position: after, events: make(chan *domain.Recorded, queued),
+		publisher: publisher, views: views, log: log, position: after, events: make(chan *domain.Recorded, queued),
 	}
 }
 
@@ -82,6 +92,9 @@ func (r *Relay) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-r.events:
+			if !r.views.Believes(e) {
+				continue // its stream is in quarantine, which is logged there
+			}
 			messages, err := domain.Messages(e)
 			if err != nil {
 				r.log.Error().Err(err).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event was not relayed")

@@ -31,6 +31,11 @@ const (
 
 var eventID = uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057")
 
+// believing are read models that believe everything.
+type believing struct{}
+
+func (believing) Believes(*domain.Recorded) bool { return true }
+
 func at(n uint64) domain.Position { return domain.Position{Commit: n, Prepare: n} }
 
 func recorded(n uint64, eventType string, e domain.Event) *domain.Recorded {
@@ -65,7 +70,7 @@ func TestRelay_publishesInTheOrderOfTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(bus, at(2), zerolog.Nop())
+	r := New(bus, believing{}, at(2), zerolog.Nop())
 	stop := start(r)
 	const n = 2000
 	go func() {
@@ -127,7 +132,7 @@ func (s *stubborn) Close() error { return nil }
 func TestRelay_publishesAgainWhatWasRefusedBeforeItGoesOn(t *testing.T) {
 	t.Parallel()
 	bus := &stubborn{tries: map[string]int{}, taken: make(chan string, 10)}
-	r := New(bus, domain.Position{}, zerolog.Nop())
+	r := New(bus, believing{}, domain.Position{}, zerolog.Nop())
 	defer start(r)()
 	r.Follow(recorded(1, "queue.created", created()))
 	if first, second := <-bus.taken, <-bus.taken; first != "queue" || second != "distribution.updated" {
@@ -138,7 +143,7 @@ func TestRelay_publishesAgainWhatWasRefusedBeforeItGoesOn(t *testing.T) {
 func TestRelay_doesNotHoldUpTheLog(t *testing.T) {
 	t.Parallel()
 	var logged bytes.Buffer
-	r := New(&stubborn{}, domain.Position{}, zerolog.New(&logged))
+	r := New(&stubborn{}, believing{}, domain.Position{}, zerolog.New(&logged))
 	for i := uint64(1); i <= queued+10; i++ {
 		r.Follow(recorded(i, "queue.updated", renamed()))
 	}
@@ -149,5 +154,27 @@ func TestRelay_doesNotHoldUpTheLog(t *testing.T) {
 	r.Follow(recorded(queued+11, "queue.updated", renamed()))
 	if !strings.Contains(logged.String(), `"events":10`) || r.Dropped() != 10 {
 		t.Errorf("%d were dropped, logged %s", r.Dropped(), logged.String())
+	}
+}
+
+// doubting are read models that do not believe what is opened.
+type doubting struct{}
+
+func (doubting) Believes(r *domain.Recorded) bool { return r.Type != "queue.opened" }
+
+// What the read models have refused is no fact to tell anybody.
+func TestRelay_publishesNothingThatIsInQuarantine(t *testing.T) {
+	t.Parallel()
+	bus := &stubborn{tries: map[string]int{}, taken: make(chan string, 10)}
+	r := New(bus, doubting{}, domain.Position{}, zerolog.Nop())
+	stop := start(r)
+	r.Follow(recorded(1, "queue.opened", domain.Opened{Stamp: domain.Stamp{At: nine}}))
+	r.Follow(recorded(2, "queue.created", created()))
+	if first, second := <-bus.taken, <-bus.taken; first != "queue" || second != "distribution.updated" {
+		t.Errorf("got %s, %s", first, second)
+	}
+	stop()
+	if n := len(bus.taken); n > 0 {
+		t.Errorf("%d messages more", n)
 	}
 }

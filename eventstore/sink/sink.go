@@ -45,6 +45,15 @@ type Bus interface {
 	Publish(topic string, messages ...*message.Message) error
 }
 
+// Views are the read models, as far as a sink needs them.
+type Views interface {
+	// WaitFor returns when the read models have followed the log up to p, or an error
+	// when ctx ends first.
+	WaitFor(ctx context.Context, p domain.Position) error
+	// Believes reports whether an event that they have followed may be taken for a fact.
+	Believes(r *domain.Recorded) bool
+}
+
 // ErrTooLarge says that a message is too large for the broker.
 var ErrTooLarge = errors.New("the message is too large for the bus")
 
@@ -75,6 +84,7 @@ type Sink struct {
 	node   string
 	log    Log
 	bus    Bus
+	views  Views
 	now    func() time.Time
 	logger zerolog.Logger
 	window *window
@@ -112,10 +122,11 @@ type State struct {
 
 // New returns a sink called name, which sends nothing until Run. head is where the
 // log ends now. A sink that has never sent begins with the beginning of the log.
+// Events that views do not believe are left out.
 // now is for measuring, so its times need a monotonic part, as those of time.Now.
-func New(name string, log Log, bus Bus, head domain.Position, now func() time.Time, logger zerolog.Logger) *Sink {
+func New(name string, log Log, bus Bus, views Views, head domain.Position, now func() time.Time, logger zerolog.Logger) *Sink {
 	return &Sink{
-		stream: domain.SinkStream(name), node: uuid.NewString(), log: log, bus: bus, now: now,
+		stream: domain.SinkStream(name), node: uuid.NewString(), log: log, bus: bus, views: views, now: now,
 		logger: logger.With().Str("sink", name).Logger(), window: newWindow(head), lease: lease{head: domain.EmptyHead()},
 	}
 }
@@ -398,9 +409,13 @@ func (s *Sink) write(ctx context.Context, holder string) error {
 
 // send sends an event's messages, one after another.
 func (s *Sink) send(ctx context.Context, e *domain.Recorded) error {
-	if e.Event == nil {
-		// Its stream is in quarantine, and what it means is not known.
-		s.logger.Error().Err(e.Undecoded).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event was not sent")
+	// What the read models have not looked at may turn out to be no fact.
+	if err := s.views.WaitFor(ctx, e.Position); err != nil {
+		return err
+	}
+	if e.Event == nil || !s.views.Believes(e) {
+		s.logger.Error().Err(e.Undecoded).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).
+			Msg("an event was not sent: its stream is in quarantine")
 		return nil
 	}
 	messages, err := domain.Messages(e)

@@ -356,6 +356,55 @@ func TestSink_anEventThatCannotBeReadIsPassedOver(t *testing.T) {
 	})
 }
 
+// What the read models have put into quarantine is no fact to tell anybody, whether it
+// is sent at once or found in the log after a restart.
+func TestSink_anEventInQuarantineIsPassedOver(t *testing.T) {
+	inWorld(t, func(w *world) {
+		threeOfWhichOneIsDoubted := func() {
+			w.happen(1)
+			w.mu.Lock()
+			w.doubted[domain.Position{Commit: w.position + 1, Prepare: w.position + 1}] = true
+			w.mu.Unlock()
+			w.happen(2)
+		}
+		n := w.start()
+		threeOfWhichOneIsDoubted()
+		sleep(3 * time.Second)
+		n.stop()
+		threeOfWhichOneIsDoubted()
+		sleep(3 * time.Second)
+		again := w.start()
+		sleep(10 * time.Second)
+		again.stop()
+		for _, n := range []*node{n, again} {
+			if logged := n.logged.String(); strings.Count(logged, "an event was not sent") != 1 {
+				t.Errorf("logged %s", logged)
+			}
+		}
+		if len(w.taken) != 4 || w.newest().Position != w.last() {
+			t.Errorf("got %+v, the lease is %+v", w.taken, w.newest())
+		}
+	})
+}
+
+// Who sends, and up to where, cannot be known from a stream that somebody wrote into.
+func TestSink_aDamagedLeaseEndsSendingAndIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		n := w.start()
+		w.happen(1)
+		w.arrives(3 * time.Second)
+		n.set(func() { n.spoilt = true })
+		w.happen(1)
+		sleep(time.Minute)
+		if err := n.State().Err; err == nil || !strings.Contains(err.Error(), "sink-bus@99 is no lease") {
+			t.Errorf("the state says %v", err)
+		}
+		if len(w.taken) != 1 {
+			t.Errorf("got %+v", w.taken)
+		}
+	})
+}
+
 // A server that lags behind the one that the live subscription was on says that the
 // log ends before an event that this node has seen.
 func TestSink_aServerThatLagsBehindHidesNothing(t *testing.T) {

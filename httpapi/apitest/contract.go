@@ -69,7 +69,7 @@ type Exchange struct {
 // Check returns what the document does not describe of an exchange, or nil. The
 // document may refuse a request only if the answer does so too, with a 4xx.
 func (c *Contract) Check(x Exchange) error {
-	item, template, variables := c.find(x.Request.URL.EscapedPath())
+	item, template, variables := c.find(x.Request.URL)
 	if item == nil {
 		return c.answer(x, "/components/responses/NotFound", http.StatusNotFound)
 	}
@@ -94,9 +94,12 @@ func (c *Contract) Check(x Exchange) error {
 }
 
 // find is the path item that a path belongs to, with its template and the
-// values of its variables.
-func (c *Contract) find(requested string) (item map[string]any, template string, variables map[string]string) {
-	segments := strings.Split(requested, "/")
+// values of its variables. A path that is encoded without need belongs to none.
+func (c *Contract) find(requested *url.URL) (item map[string]any, template string, variables map[string]string) {
+	if strings.Contains(requested.RawPath, "%") {
+		return nil, "", nil
+	}
+	segments := strings.Split(requested.EscapedPath(), "/")
 next:
 	for _, p := range c.paths {
 		if len(p.segments) != len(segments) {
@@ -250,7 +253,7 @@ func (c *Contract) answer(x Exchange, at string, status int) error {
 // to an operation.
 var unspoken = []string{
 	"Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
-	"Cache-Control", "Content-Length", "Content-Type", "Date", "X-Content-Type-Options",
+	"Cache-Control", "Connection", "Content-Length", "Content-Type", "Date", "X-Content-Type-Options",
 }
 
 // mediaLines has one JSON text a line. Its schema is that of a line.

@@ -107,7 +107,7 @@ func (l *Ledger) takeAll(events []*esdb.RecordedEvent) (changed []string) {
 	}
 	defer l.close(stored)
 	for _, stream := range slices.Sorted(maps.Keys(touched)) {
-		if l.streams[stream].history != nil {
+		if s := l.streams[stream]; s != nil && s.history != nil {
 			l.fold(stored, stream)
 		}
 		if domain.StreamKind(stream).Distribution() {
@@ -148,6 +148,10 @@ func (l *Ledger) take(e *esdb.RecordedEvent) {
 	}
 	l.last = e.Position
 	l.events = append(l.events, Line(e))
+	if k := domain.StreamKind(e.StreamID); k == domain.KindClock || strings.HasPrefix(e.StreamID, "$$") {
+		// Nodes compare their clocks by such events, and the store keeps few of them.
+		return
+	}
 	s, ok := l.streams[e.StreamID]
 	if !ok {
 		s = &Stream{}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore/embedded"
+	"github.com/lotline/lotline/projections"
+)
+
+// remedy is what to do about a log that does not hold what the node has seen.
+const remedy = "put the whole log back, or start the engine once with lotline serve --restored when an older or another log is meant"
+
+// declared is logged, and shown by /readyz, from a start with --restored on.
+const declared = "a restore was declared for this start"
+
+// checkLogFile refuses to create a log in a data directory that had one, unless a
+// restore was declared. A first start creates the log before the master key and the
+// read models, so one that crashed leaves no directory that is refused.
+func (d *dataDir) checkLogFile(restored bool) error {
+	path := d.file(eventsFile)
+	if restored {
+		return embedded.Forget(path)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil // the store says what is wrong with it
+	}
+	for _, name := range []string{masterKeyFile, viewsFile} {
+		if _, err := os.Lstat(d.file(name)); err == nil {
+			return badConfig("event store: %s is missing and %s is there, so this data directory had a log: %s", path, name, remedy)
+		}
+	}
+	return nil
+}
+
+// mark is the newest event that this node has seen, as views.db says.
+func (d *dataDir) mark(logger zerolog.Logger) (projections.Mark, error) {
+	m, err := projections.ReadMark(d.file(viewsFile))
+	if errors.Is(err, projections.ErrMarkUnreadable) {
+		logger.Warn().Err(err).Msg("whether the log still holds all that this node has seen cannot be checked")
+		return projections.Mark{}, nil
+	}
+	if err != nil {
+		return projections.Mark{}, badConfig("read models: %w", err)
+	}
+	return m, nil
+}
+
+// checkSeen finds out whether the log holds the newest event that this node has
+// seen. When it does not, the start ends, unless a restore was declared: then what
+// the node knows of the log is put aside.
+func (l *log) checkSeen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	m, err := dir.mark(logger)
+	if err != nil {
+		return err
+	}
+	lost := ""
+	if m.Log != "" {
+		if lost, err = l.lost(ctx, m); err != nil {
+			return fmt.Errorf("event store: %w", err)
+		}
+	}
+	if lost != "" && !s.restored {
+		if l.embedded != nil {
+			l.embedded.server.LeaveAsItIs()
+		}
+		return badConfig("event store: %s: %s", lost, remedy)
+	}
+	if lost == "" {
+		l.seen = m
+	}
+	if !s.restored {
+		return nil
+	}
+	l.restored = errors.New(declared)
+	if lost != "" {
+		l.restored = fmt.Errorf("%s: %s", declared, lost)
+	}
+	logger.Warn().Str("lost", lost).Msg(declared)
+	if l.seen.Log != "" {
+		return nil
+	}
+	// Whatever the read models hold, nothing says that it is of this log.
+	if err := projections.PutAside(dir.file(viewsFile)); err != nil {
+		return badConfig("read models: %w", err)
+	}
+	return nil
+}
+
+// lost says what the node has seen and the log does not hold. It is "" when that is
+// nothing.
+func (l *log) lost(ctx context.Context, m projections.Mark) (string, error) {
+	begun, err := l.event(ctx, domain.SealStream, 0)
+	if err != nil {
+		return "", err
+	}
+	seen := "this node has seen the log " + m.Log
+	if m.Position != (domain.Position{}) {
+		seen += fmt.Sprintf(" up to position %d", m.Position.Commit)
+	}
+	if !m.At.IsZero() {
+		seen += ", at " + m.At.UTC().Format(time.RFC3339Nano)
+	}
+	if begun != nil && logID(begun) != m.Log {
+		return fmt.Sprintf("%s, and the store holds another log, %s", seen, logID(begun)), nil
+	}
+	// When the newest event is there, a log whose beginning cannot be read is damaged
+	// rather than another one, which the check of the master key says.
+	if held, err := l.holds(ctx, m); err != nil || held {
+		return "", err
+	}
+	if begun == nil {
+		return seen + ", and the store holds no log", nil
+	}
+	head, err := l.Head(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case m.Stream != "":
+		return fmt.Sprintf("%s, and the log, which ends at position %d, does not hold its last event there, %s, revision %d of %s",
+			seen, head.Commit, uuid.UUID(m.ID), m.Revision, m.Stream), nil
+	case head.Before(m.Position):
+		return fmt.Sprintf("%s, and it ends at position %d", seen, head.Commit), nil
+	}
+	return "", nil
+}
+
+// holds reports whether the log holds the newest event that the node has seen: in its
+// stream or, when somebody has deleted or cut that, at its position.
+func (l *log) holds(ctx context.Context, m projections.Mark) (bool, error) {
+	if m.Stream == "" {
+		return false, nil
+	}
+	if e, err := l.event(ctx, m.Stream, m.Revision); err != nil || e != nil && e.ID == m.ID {
+		return err == nil, err
+	}
+	if m.Position == (domain.Position{}) {
+		return false, nil
+	}
+	e, err := l.At(ctx, m.Position)
+	return err == nil && e != nil && e.ID == m.ID, err
+}
+
+// event returns what a stream has at a revision, or nil.
+func (l *log) event(ctx context.Context, stream string, revision domain.Revision) (*domain.Recorded, error) {
+	for r, err := range l.Read(ctx, stream, revision-1) {
+		if _, cut := errors.AsType[*domain.HistoryError](err); cut {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if r.Revision != revision {
+			break
+		}
+		return r, nil
+	}
+	return nil, nil
+}
+
+// logID is the id of the log that begins with an event.
+func logID(first *domain.Recorded) string { return uuid.UUID(first.ID).String() }
+
+// begin is the mark of a log of which no more is known than that it has begun.
+func begin(id string) (projections.Mark, error) {
+	first, err := uuid.Parse(id)
+	return projections.Mark{Log: id, Stream: domain.SealStream, ID: first}, err
+}
+
+// seenLog tells of each append that the log has acknowledged.
+type seenLog struct {
+	commands.Log
+	saw func(stream string, revision domain.Revision, id [16]byte, p domain.Position, at time.Time)
+}
+
+func (l seenLog) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+	after, p, err := l.Log.Append(ctx, stream, head, events)
+	if err == nil {
+		l.saw(stream, after.Revision, events[len(events)-1].ID, p, clock())
+	}
+	return after, p, err
+}

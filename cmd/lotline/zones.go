@@ -1,0 +1,39 @@
+package main
+
+import (
+	"archive/zip"
+	"errors"
+	"os"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// useZones replaces the program's own time-zone database by the one that is
+// configured, if any. It is read as a whole: files that change later change nothing.
+func (s *settings) useZones() error {
+	if s.ZoneInfo == "" {
+		return nil
+	}
+	zones, err := readZones(s.ZoneInfo)
+	if err != nil {
+		return badConfig("LOTLINE_ZONEINFO: %s is no time-zone database: %w", s.ZoneInfo, err)
+	}
+	domain.UseZones(zones)
+	return nil
+}
+
+func readZones(path string) (*domain.Zones, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return domain.ReadZones(os.DirFS(path))
+	}
+	archive, err := zip.OpenReader(path)
+	if err != nil {
+		return nil, err
+	}
+	zones, err := domain.ReadZones(archive)
+	return zones, errors.Join(err, archive.Close())
+}

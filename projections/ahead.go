@@ -1,0 +1,35 @@
+package projections
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/lotline/lotline/domain"
+)
+
+// StreamTime is a stream and the latest time in it.
+type StreamTime struct {
+	Stream string         `json:"stream"`
+	Latest domain.Instant `json:"latest"`
+}
+
+// LaterThan returns the streams that hold a time later than now, the latest first.
+// While there are none, as usual, it takes no time.
+func (v *Views) LaterThan(now domain.Instant) []StreamTime {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.models.latest <= now {
+		return nil
+	}
+	var later []StreamTime
+	for stream, e := range v.models.streams {
+		if at := e.current.latest(); at > now {
+			later = append(later, StreamTime{stream, at})
+		}
+	}
+	slices.SortFunc(later, func(a, b StreamTime) int {
+		return cmp.Or(cmp.Compare(b.Latest, a.Latest), strings.Compare(a.Stream, b.Stream))
+	})
+	return later
+}
