@@ -31,4 +31,4 @@ func (s Status) deletable() bool {
 }
 
 // statusPending is the public status of a distribution that has not opened.
-const statusPending Status = "PENDING"
+const statusPending = "PENDING"
