@@ -1,17 +1,11 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lotline/lotline/eventstore"
 )
 
 // dataDir is a data directory that this process has for itself.
@@ -69,53 +63,3 @@ const (
 	masterKeyFile = "master.key"
 	socketFile    = "store.sock"
 )
-
-// masterKey returns the key that is given or the one in the directory. When there
-// is neither it makes one, which is not in the directory yet.
-func masterKey(s *settings, dir *dataDir) (key []byte, made bool, err error) {
-	if key, err := s.masterKey(); key != nil || err != nil {
-		return key, false, err
-	}
-	name := dir.file(masterKeyFile)
-	raw, err := readPrivate(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		key = make([]byte, eventstore.MasterKeySize)
-		rand.Read(key)
-		return key, true, nil
-	}
-	if err != nil {
-		return nil, false, badConfig("master key: %w", err)
-	}
-	key, ok := decodeMasterKey(string(raw))
-	if !ok {
-		return nil, false, badConfig("%s does not hold a master key", name)
-	}
-	return key, false, nil
-}
-
-// saveMasterKey writes a new master key so that it is either there as a whole and
-// on disk, or not there.
-func saveMasterKey(dir *dataDir, key []byte) error {
-	name := dir.file(masterKeyFile)
-	// A crash may have left one.
-	if err := os.Remove(name + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return badConfig("master key: %w", err)
-	}
-	// Nothing that is there already is written to, nor what a link there leads to.
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return badConfig("master key: %w", err)
-	}
-	_, err = fmt.Fprintln(f, base64.StdEncoding.EncodeToString(key))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return badConfig("master key: %w", err)
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return badConfig("master key: %w", err)
-	}
-	folder, err := os.Open(dir.path)
-	if err != nil {
-		return badConfig("master key: %w", err)
-	}
-	return errors.Join(folder.Sync(), folder.Close())
-}

@@ -103,22 +103,6 @@ func (d *door) close() error {
 	return err
 }
 
-// httpServer serves h to clients of whom none can hold a connection by being slow.
-// An answer that goes on for longer than the write timeout has to move its own
-// deadline.
-func httpServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		// "OPTIONS *" is for h, which has no such path.
-		DisableGeneralOptionsHandler: true,
-	}
-}
-
 // serveOperations serves operators on an address of their own.
 func (d *door) serveOperations(ctx context.Context, at string) error {
 	l, err := listen(ctx, "tcp", at)

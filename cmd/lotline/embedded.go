@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"github.com/lotline/lotline/eventstore/embedded"
+)
+
+// embeddedStore is the embedded server while it runs in this process.
+type embeddedStore struct {
+	server  *embedded.Server
+	address string         // the connection string of its network address, if it has one
+	served  sync.WaitGroup // the listeners
+	failed  chan error     // has why a listener ended, unless Close ended it
+}
+
+// storeListener is one way to the embedded store.
+type storeListener struct {
+	net.Listener
+	access *embedded.Access // nil for everybody who can connect
+}
+
+// startEmbedded opens the store of a data directory and serves it on the
+// directory's socket and, when one is configured, on a TCP address.
+func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (*embeddedStore, error) {
+	if err := dir.checkLogFile(s.restored); err != nil {
+		return nil, err
+	}
+	e := &embeddedStore{}
+	listeners, err := e.listen(ctx, s, dir, log)
+	if err == nil {
+		if e.server, err = embedded.Open(dir.file(eventsFile), log); err != nil {
+			err = badConfig("event store: %w", err)
+		}
+		if errors.Is(err, embedded.ErrLost) {
+			err = fmt.Errorf("%w: %s", err, remedy)
+		}
+	}
+	if err != nil {
+		for _, l := range listeners {
+			err = errors.Join(err, l.Close())
+		}
+		return nil, err
+	}
+	e.failed = make(chan error, len(listeners))
+	for _, l := range listeners {
+		e.served.Go(func() {
+			if err := e.server.Serve(l.Listener, l.access); err != nil {
+				e.failed <- fmt.Errorf("serve the event store on %s: %w", l.Addr(), err)
+			}
+		})
+	}
+	return e, nil
+}
+
+// maxSocketPath is how long the path of a Unix socket may be on Linux. Other
+// systems allow a little less, and say so themselves.
+const maxSocketPath = 107
+
+// listen opens the listeners. Those that it opened are returned beside an error
+// as well.
+func (e *embeddedStore) listen(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (opened []storeListener, err error) {
+	socket := dir.file(socketFile)
+	if len(socket) > maxSocketPath {
+		return nil, badConfig("data directory %s: the path of the socket in it may have %d bytes and has %d: use a shorter directory", dir.path, maxSocketPath, len(socket))
+	}
+	// Whoever left a socket behind is gone: the directory is locked by us.
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, badConfig("event store: %w", err)
+	}
+	l, err := listenPrivately(socket)
+	if err != nil {
+		return nil, badConfig("event store: %w", err)
+	}
+	opened = append(opened, storeListener{l, nil})
+	if s.EmbeddedListen == "" {
+		return opened, nil
+	}
+	access, err := s.embeddedAccess(log)
+	if err != nil {
+		return opened, err
+	}
+	if l, err = listen(ctx, "tcp", s.EmbeddedListen); err != nil {
+		return opened, badConfig("LOTLINE_EMBEDDED_LISTEN: %w", err)
+	}
+	host, _, err := net.SplitHostPort(s.EmbeddedListen)
+	if err == nil {
+		e.address = access.ConnectionString(host, l.Addr().(*net.TCPAddr).Port)
+	}
+	return append(opened, storeListener{l, access}), err
+}
+
+func listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, network, address)
+}
+
+// announce tells those who want to reach the store how.
+func (e *embeddedStore) announce(out io.Writer) {
+	if e.address != "" {
+		fmt.Fprintf(out, "The event store is listening on %s\n", e.address)
+	}
+}
+
+func (e *embeddedStore) Close() error {
+	err := e.server.Close()
+	e.served.Wait()
+	return err
+}
+
+// minPasswordLength keeps the embedded store's password from being guessed by
+// trying, which nothing else hinders.
+const minPasswordLength = 8
+
+// embeddedAccess is how clients get in on the address of the embedded store.
+// Beyond loopback they must not do so without TLS and a password.
+func (s *settings) embeddedAccess(log zerolog.Logger) (*embedded.Access, error) {
+	host, _, err := net.SplitHostPort(s.EmbeddedListen)
+	if err != nil {
+		return nil, badConfig("LOTLINE_EMBEDDED_LISTEN: %w", err)
+	}
+	ip, err := netip.ParseAddr(host)
+	loopback := host == "localhost" || err == nil && ip.IsLoopback()
+	secured := s.EmbeddedTLSCert != "" && s.EmbeddedTLSKey != ""
+	switch {
+	case !loopback && (!secured || s.EmbeddedPassword == ""):
+		return nil, badConfig("LOTLINE_EMBEDDED_LISTEN: %s is not a loopback address, so the embedded store needs LOTLINE_EMBEDDED_TLS_CERT, LOTLINE_EMBEDDED_TLS_KEY and LOTLINE_EMBEDDED_PASSWORD there", s.EmbeddedListen)
+	case !secured && (s.EmbeddedTLSCert != "" || s.EmbeddedTLSKey != ""):
+		return nil, badConfig("LOTLINE_EMBEDDED_TLS_CERT and LOTLINE_EMBEDDED_TLS_KEY need each other")
+	case !secured && s.EmbeddedPassword != "":
+		return nil, badConfig("LOTLINE_EMBEDDED_PASSWORD needs LOTLINE_EMBEDDED_TLS_CERT and LOTLINE_EMBEDDED_TLS_KEY: clients send no password without TLS")
+	case s.EmbeddedPassword != "" && len(s.EmbeddedPassword) < minPasswordLength:
+		return nil, badConfig("LOTLINE_EMBEDDED_PASSWORD must have at least %d characters", minPasswordLength)
+	}
+	access, err := embedded.NewAccess(s.EmbeddedTLSCert, s.EmbeddedTLSKey, s.EmbeddedPassword, log)
+	if err != nil {
+		return nil, badConfig("LOTLINE_EMBEDDED_TLS_CERT: %w", err)
+	}
+	return access, nil
+}

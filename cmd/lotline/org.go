@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+
+	"github.com/google/uuid"
+
+	"github.com/lotline/lotline/commands"
+	"github.com/lotline/lotline/domain"
+)
+
+// createOrganization makes an organization and returns its id.
+func (o *office) createOrganization(ctx context.Context, id domain.ID, name, timeZone string, currency domain.Currency) error {
+	_, err := o.handler.Handle(ctx, commands.Request{
+		Stream: id.Stream(), Caller: operator,
+		Command: domain.CreateOrganization{ID: id, Name: name, TimeZone: timeZone, CurrencyCode: currency},
+	})
+	return err
+}
+
+// newID makes a TypeID of now.
+func newID(prefix string) (domain.ID, error) {
+	u, err := uuid.NewV7()
+	if err != nil {
+		return "", err
+	}
+	return domain.NewID(prefix, u), nil
+}
+
+// defaultOrganization is the first name of the organization that provisioned keys
+// belong to. On the command line it always means that organization.
+const defaultOrganization = "default"
+
+// defaultClaim is the stream in which the id of the default organization is
+// claimed, so that nodes which start together make one only.
+var defaultClaim = domain.ClaimStream(uuid.NewSHA1(uuid.Nil, []byte("organization "+defaultOrganization)).String())
+
+// makeDefaultOrganization makes the default organization when there is none, and
+// returns it as it is.
+func (o *office) makeDefaultOrganization(ctx context.Context) (*domain.Organization, error) {
+	proposed, err := newID(domain.KindOrganization.IDPrefix())
+	if err != nil {
+		return nil, err
+	}
+	claim, err := o.handler.Handle(ctx, commands.Request{Stream: defaultClaim, Command: domain.Claim{ID: proposed}, Caller: operator})
+	if err != nil {
+		return nil, err
+	}
+	id := claim.History.Aggregate.(*domain.Claims).Made
+	made, err := o.handler.Handle(ctx, commands.Request{
+		Stream: id.Stream(), Caller: operator,
+		Command: domain.CreateOrganization{ID: id, Name: defaultOrganization, TimeZone: "UTC", CurrencyCode: "USD"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return made.History.Aggregate.(*domain.Organization), nil
+}
+
+// find returns the organization that the operator means: the default organization
+// for its reserved name, the organization with the id when text has the form of one,
+// and else the only organization of that name. Organizations choose their own names,
+// so neither the reserved name nor an id is ever looked for among them.
+func (o *office) find(ctx context.Context, text string) (*domain.Organization, error) {
+	if text == defaultOrganization {
+		return o.findDefault(ctx)
+	}
+	if id, ok := domain.ParseID(domain.KindOrganization.IDPrefix(), text); ok {
+		return o.findID(id)
+	}
+	var found []*domain.Organization
+	for _, org := range o.views.Organizations() {
+		if org.Name == text {
+			found = append(found, org)
+		}
+	}
+	switch len(found) {
+	case 0:
+		if unread := o.unreadable(); unread > 0 {
+			return nil, badConfig("there is no organization %q, but the histories of %d are inconsistent: give the id", text, unread)
+		}
+		return nil, badConfig("there is no organization %q", text)
+	case 1:
+		return found[0], nil
+	}
+	return nil, badConfig("%d organizations are called %q: give the id", len(found), text)
+}
+
+func (o *office) findID(id domain.ID) (*domain.Organization, error) {
+	for _, org := range o.views.Organizations() {
+		if org.ID == id {
+			return org, nil
+		}
+	}
+	if err := o.quarantine(id); err != nil {
+		return nil, err
+	}
+	return nil, badConfig("there is no organization %q", id)
+}
+
+// findDefault returns the default organization, whatever its name is by now. The
+// claim stream has its id.
+func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) {
+	claim := domain.NewHistory(defaultClaim)
+	for r, err := range o.log.Read(ctx, defaultClaim, domain.NoStream) {
+		if err == nil {
+			err = claim.Apply(r)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	id := claim.Aggregate.(*domain.Claims).Made
+	if id == "" {
+		return nil, badConfig("there is no organization %q: the first start makes it; name another by its id", defaultOrganization)
+	}
+	return o.findID(id)
+}
+
+// quarantine is why nothing can be done with an organization whose history is
+// inconsistent, or nil.
+func (o *office) quarantine(id domain.ID) error {
+	for _, broken := range o.views.Quarantined() {
+		if broken.Stream == id.Stream() {
+			return fmt.Errorf("the history of the organization %s is inconsistent: %w", id, &broken)
+		}
+	}
+	return nil
+}
+
+// unreadable is how many organizations are in quarantine. Nobody knows their names.
+func (o *office) unreadable() (n int) {
+	for _, broken := range o.views.Quarantined() {
+		if domain.StreamKind(broken.Stream) == domain.KindOrganization {
+			n++
+		}
+	}
+	return n
+}
+
+type orgCmd struct {
+	Create orgCreateCmd `cmd:"" help:"Make an organization."`
+	Show   orgShowCmd   `cmd:"" help:"Show an organization."`
+	Update orgUpdateCmd `cmd:"" help:"Change an organization. What it has made stays as it is."`
+}
+
+type orgCreateCmd struct {
+	Name     string `required:"" help:"What it is called."`
+	TimeZone string `default:"UTC" help:"IANA time zone for times without an offset (${default})."`
+	Currency string `default:"USD" help:"ISO 4217 code of prices without one (${default})."`
+}
+
+// Run makes the organization and prints its id.
+func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
+	return withOffice(ctx, s, func(o *office) error {
+		id, err := newID(domain.KindOrganization.IDPrefix())
+		if err != nil {
+			return err
+		}
+		if err := o.createOrganization(ctx, id, c.Name, c.TimeZone, domain.Currency(c.Currency)); err != nil {
+			return refused(err)
+		}
+		_, err = fmt.Fprintln(to.out, id)
+		return err
+	})
+}
+
+type orgShowCmd struct {
+	Org string `default:"default" help:"The organization's id or name; ${default} is the organization that the first start made, whatever its name is now."`
+}
+
+// Run prints the organization.
+func (c *orgShowCmd) Run(ctx context.Context, s *settings, to streams) error {
+	return withKeys(ctx, s, func(o *office) error {
+		org, err := o.find(ctx, c.Org)
+		if err != nil {
+			return err
+		}
+		return showOrganization(to.out, org)
+	})
+}
+
+// printable is a name as it is or, when it has characters that a terminal would obey
+// rather than show, quoted. Organizations choose their names and those of their keys.
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+		return strconv.QuoteToGraphic(name)
+	}
+	return name
+}
+
+func showOrganization(out io.Writer, o *domain.Organization) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "id\t%s\nname\t%s\ntime zone\t%s\ncurrency\t%s\ncreated\t%s\nupdated\t%s\n",
+		o.ID, printable(o.Name), o.TimeZone, o.CurrencyCode, o.CreatedAt, o.UpdatedAt)
+	return table.Flush()
+}
+
+type orgUpdateCmd struct {
+	Org      string `default:"default" help:"The organization's id or name; ${default} is the organization that the first start made, whatever its name is now."`
+	Name     string `help:"What it is called from now on."`
+	TimeZone string `help:"IANA time zone for times without an offset."`
+	Currency string `help:"ISO 4217 code of prices without one."`
+}
+
+// Run changes what is given and prints the organization.
+func (c *orgUpdateCmd) Run(ctx context.Context, s *settings, to streams) error {
+	changes := fieldsOf(map[string]string{"name": c.Name, "timeZone": c.TimeZone, "currencyCode": c.Currency})
+	if len(changes) == 0 {
+		return badConfig("nothing to change: give --name, --time-zone or --currency")
+	}
+	return withKeys(ctx, s, func(o *office) error {
+		org, err := o.find(ctx, c.Org)
+		if err != nil {
+			return err
+		}
+		result, err := o.handler.Handle(ctx, commands.Request{
+			Stream: org.ID.Stream(), Command: domain.Update{Fields: changes}, Caller: operator,
+		})
+		if err != nil {
+			return refused(err)
+		}
+		return showOrganization(to.out, result.History.Aggregate.(*domain.Organization))
+	})
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"regexp"
+	"strings"
+
+	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/projections"
+)
+
+// provision makes sure that there is a key to sign tokens with, and that the default
+// organization has the keys that are given, and a key of each level at all. It returns the keys that it made, which
+// work by then. They are shown before they are stored, so that there is none in
+// the log that nobody has seen. A *domain.HistoryError says that the default
+// organization cannot be used; all others can.
+func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[domain.KeyLevel]string, error) {
+	if err := n.makeSigningKey(ctx); err != nil {
+		return nil, err
+	}
+	o := &office{n.log, n.handler, n.views}
+	org, err := o.makeDefaultOrganization(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made, all := map[domain.KeyLevel]string{}, map[domain.KeyLevel]string{}
+	for level, given := range map[domain.KeyLevel]string{domain.SecretKey: c.SecretKey, domain.PublishableKey: c.PublishableKey} {
+		if given != "" {
+			all[level] = given
+		} else if !org.HasKey(level) {
+			made[level] = newKey(level)
+			all[level] = made[level]
+		}
+	}
+	showKeys(out, made)
+	for level, key := range all {
+		name := "provisioned"
+		if made[level] != "" {
+			name = "first start"
+		}
+		if err := n.giveKey(ctx, o, org.ID, level, name, key); err != nil {
+			return nil, err
+		}
+	}
+	return made, nil
+}
+
+// giveKey makes sure that a key works, and is an organization's.
+func (n *node) giveKey(ctx context.Context, o *office, organization domain.ID, level domain.KeyLevel, name, key string) error {
+	variable := map[domain.KeyLevel]string{domain.SecretKey: "LOTLINE_SECRET_KEY", domain.PublishableKey: "LOTLINE_PUBLISHABLE_KEY"}[level]
+	hash := domain.KeyHash(key)
+	if other, works := n.views.Credential(hash); works && other.OrganizationID != organization {
+		return badConfig("%s: the key belongs to another organization: give another one", variable)
+	}
+	position, err := o.addKey(ctx, organization, level, name, key)
+	if err != nil {
+		return err
+	}
+	if err := n.views.WaitFor(ctx, position); err != nil {
+		return err
+	}
+	if _, works := n.views.Credential(hash); !works {
+		return badConfig("%s: the key was revoked or has expired: give another one", variable)
+	}
+	return nil
+}
+
+// makeSigningKey makes the first key to sign tokens with, when the log has none. Of
+// nodes that start together one makes it.
+func (n *node) makeSigningKey(ctx context.Context) error {
+	if _, err := n.views.SigningKeys(); !errors.Is(err, projections.ErrBehind) {
+		return nil // or its stream is in quarantine, and all else goes on
+	}
+	o := &office{n.log, n.handler, n.views}
+	made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true})
+	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
+		return nil // likewise
+	}
+	if err != nil {
+		return err
+	}
+	return n.views.WaitFor(ctx, made.Position)
+}
+
+var keyPattern = regexp.MustCompile(`^(sk|pk)_(live|test)_[0-9A-Za-z_-]{16,128}$`)
+
+// provisioned checks a key that is given in the environment.
+func provisioned(variable, key string, level domain.KeyLevel) error {
+	if key != "" && (!keyPattern.MatchString(key) || !strings.HasPrefix(key, level.Prefix())) {
+		return badConfig("%s must look like %slive_… with at least 16 letters, digits, - or _ behind it", variable, level.Prefix())
+	}
+	return nil
+}
