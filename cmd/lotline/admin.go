@@ -21,7 +21,7 @@ var operator = commands.Caller{Actor: domain.ActorOperator}
 
 // office administers organizations, keys and signing keys through commands of its own, beside
 // whatever engines are running: they learn of it from the log.
-type office struct {
+type adminClient struct {
 	log     commands.Log
 	handler *commands.Handler
 	views   interface {
@@ -50,7 +50,7 @@ func fieldsOf(values map[string]string) domain.Fields {
 // withOffice runs f on the log that the settings name: on the server that is
 // named, through the socket of the engine that has the data directory, or on the
 // directory's file when nobody has it.
-func withOffice(ctx context.Context, s *settings, f func(*office) error) (err error) {
+func withAdminClient(ctx context.Context, s *settings, f func(*adminClient) error) (err error) {
 	l, err := adminLog(ctx, s)
 	if err != nil {
 		return err
@@ -73,10 +73,10 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	acknowledged := seenLog{l, views.Saw}
+	acknowledged := acknowledgingLog{l, views.Saw}
 	handler := commands.NewHandler(acknowledged, nil, clock)
 	handler.GoBy(l.clock)
-	err = f(&office{acknowledged, handler, views})
+	err = f(&adminClient{acknowledged, handler, views})
 	if l.dir != nil && l.seen.Log != "" {
 		err = errors.Join(err, projections.SaveMark(l.dir.file(viewsFile), views.Seen()))
 	}
@@ -111,11 +111,11 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 		return nil, badConfig("there is no master key in %s yet, and another process is using it: set LOTLINE_MASTER_KEY", path)
 	}
 	l := &log{clock: walltime.New(clock)}
-	if err := mustBeRight(ctx, l.clock); err != nil {
+	if err := requireRightClock(ctx, l.clock); err != nil {
 		return nil, err
 	}
 	if err = l.connect(s, theirs.file(socketFile), key); err == nil {
-		err = l.compareClocks(ctx, mustBeRight)
+		err = l.compareClocks(ctx, requireRightClock)
 	}
 	if err == nil {
 		err = l.check(ctx)
@@ -136,9 +136,9 @@ func refused(err error) error {
 
 // withKeys is withOffice for what needs organizations that are there already. A
 // data directory that is not there is then a mistake, and is not made.
-func withKeys(ctx context.Context, s *settings, f func(*office) error) error {
+func withExistingData(ctx context.Context, s *settings, f func(*adminClient) error) error {
 	if _, err := os.Stat(s.DataDir); err != nil {
 		return badConfig("data directory: %w", err)
 	}
-	return withOffice(ctx, s, f)
+	return withAdminClient(ctx, s, f)
 }

@@ -103,3 +103,56 @@ func TestBackup_badConfiguration(t *testing.T) {
 		})
 	}
 }
+
+// After a declared restore, read models that know more than the log, or another log,
+// are not believed.
+func TestBackup_theLogInItIsWhatCounts(t *testing.T) {
+	t.Parallel()
+	dir, lotline := dataDirectory(t), testBinary(t)
+	e := lotline.serve(t, dir)
+	key := e.secretKey()
+	create := func() string {
+		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	}
+	kept := create()
+	before := e.must(200, "GET", kept, key, "")
+	e.terminate()
+	// Without the file of the read models all is as it was.
+	if err := os.Remove(filepath.Join(dir, viewsFile)); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	if after := e.must(200, "GET", kept, key, ""); string(after.body) != string(before.body) || after.header.Get("ETag") != before.header.Get("ETag") {
+		t.Errorf("was %s and is %s", before.body, after.body)
+	}
+	e.terminate()
+	events := filepath.Join(dir, eventsFile)
+	backup, err := os.ReadFile(events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	lost := create()
+	e.must(200, "PUT", kept, key, `{"name":"lost as well"}`)
+	e.terminate()
+	if err := os.WriteFile(events, backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serveWith(t, dir, restored)
+	e.must(404, "GET", lost, key, "")
+	if got := e.must(200, "GET", kept, key, "").object(t)["name"]; got != nil {
+		t.Errorf("the name is %v", got)
+	}
+	e.must(200, "GET", create(), key, "")
+	e.terminate()
+	if err := os.Remove(events); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serveWith(t, dir, restored)
+	e.must(401, "GET", kept, key, "")
+	fresh := e.secretKey()
+	e.must(404, "GET", kept, fresh, "")
+	if list := e.must(200, "GET", "/api/v1/queues", fresh, "").object(t)["data"].([]any); len(list) != 0 {
+		t.Errorf("a new log lists %v", list)
+	}
+}

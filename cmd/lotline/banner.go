@@ -10,7 +10,7 @@ import (
 )
 
 // showKeys shows the keys that were made, once.
-func showKeys(out io.Writer, made map[domain.KeyLevel]string) {
+func printKeys(out io.Writer, made map[domain.KeyLevel]string) {
 	if len(made) == 0 {
 		return
 	}
@@ -25,7 +25,7 @@ func showKeys(out io.Writer, made map[domain.KeyLevel]string) {
 
 // greet tells where the engine listens and, when a secret key was made, gives
 // lines that work when they are pasted into a shell.
-func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
+func printBanner(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
 	url := "http://" + address(at)
 	fmt.Fprintf(out, "Lotline is listening on %s\nThe console is at %s/console\n", url, url)
 	secret, ok := made[domain.SecretKey]

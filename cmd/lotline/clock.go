@@ -24,10 +24,10 @@ func isWrong(err error) bool {
 
 // awaitClock returns when nothing may be wrong with a clock any more, or why it does
 // not wait for that.
-type awaitClock func(ctx context.Context, c *walltime.Clock) error
+type clockPolicy func(ctx context.Context, c *walltime.Clock) error
 
 // mustBeRight does not wait.
-func mustBeRight(ctx context.Context, c *walltime.Clock) error {
+func requireRightClock(ctx context.Context, c *walltime.Clock) error {
 	_, err := c.Now(ctx)
 	if isWrong(err) {
 		return configError{err}
@@ -43,10 +43,10 @@ const clockPause = 100 * time.Millisecond
 
 // untilRight waits for as long as it takes: a machine that has no clock of its own
 // starts in 1970, until the network tells it the time.
-func untilRight(ctx context.Context, c *walltime.Clock) error {
+func waitForRightClock(ctx context.Context, c *walltime.Clock) error {
 	for {
 		c.Recheck(ctx)
-		err := mustBeRight(ctx, c)
+		err := requireRightClock(ctx, c)
 		if !isWrong(err) {
 			return err
 		}

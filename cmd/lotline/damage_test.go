@@ -586,7 +586,7 @@ func TestDamage_ofAClaimEndsOneIdempotencyKey(t *testing.T) {
 
 // What the page says about damage is done step by step, on an engine whose log
 // somebody has changed.
-func TestOperations_whatIsSaidAboutDamageWorks(t *testing.T) {
+func TestDamage_theCommandsOfTheRunbookWork(t *testing.T) {
 	t.Parallel()
 	base := filepath.Dir(dataDirectory(t))
 	for _, dir := range []string{"lib", "log", "backups", "elsewhere", "bin"} {
@@ -712,4 +712,62 @@ func TestDamage_nothingOfItIsSentToTheBus(t *testing.T) {
 		}
 		return len(messages) == 3
 	})
+}
+
+// appendImpossible completes a queue in DRAFT, which cannot be. The event is otherwise
+// as the engine would have written it: only the rule is broken.
+func appendImpossible(t testing.TB, c *esdb.Client, id string) (stream string) {
+	t.Helper()
+	last := eventsOf(t, c, id)[0]
+	_, prev, _ := domain.SplitHash(last.UserMetadata)
+	impossible := esdb.EventData{
+		EventID: last.EventID, EventType: "queue.completed", ContentType: esdb.ContentTypeJson, Data: []byte(`{"at":"2099-01-01T00:00:00.000Z"}`),
+	}
+	impossible.EventID[0] ^= 0xff
+	metadata := []byte(`{"schemaVersion":1,"actor":"somebody"}`)
+	hash := domain.EventHash(impossible.EventID, impossible.EventType, last.StreamID, 1, impossible.Data, metadata, prev)
+	impossible.Metadata = domain.WithHash(metadata, hash)
+	if _, err := c.AppendToStream(t.Context(), last.StreamID, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(0)}, impossible); err != nil {
+		t.Fatal(err)
+	}
+	return last.StreamID
+}
+
+func TestDamage_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	create := func() string {
+		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	}
+	bad, good := create(), create()
+	stream := appendImpossible(t, officialClient(t, dir), filepath.Base(bad))
+	check := func() {
+		t.Helper()
+		eventually(t, "it is quarantined", func() bool { return e.call("GET", bad, key, "").status == 500 })
+		for _, a := range []answer{
+			e.call("GET", bad, key, ""),
+			e.call("PUT", bad, key, `{"name":"x"}`),
+			e.call("POST", bad+"/open", key, ""),
+			e.call("DELETE", bad, key, ""),
+		} {
+			if got := a.object(t); a.status != 500 || got["error"] != "Distribution history is inconsistent" || got["code"] != "DISTRIBUTION_HISTORY_IS_INCONSISTENT" {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+		e.must(200, "GET", good, key, "")
+		e.must(200, "PUT", good, key, body(`{"name":%q}`, in(0)))
+		e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
+		ready, toAll := string(e.call("GET", "/readyz", key, "").body), string(e.call("GET", "/readyz", "", "").body)
+		for _, part := range []string{stream, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
+			if !strings.Contains(ready, part) || strings.Contains(toAll, part) {
+				t.Errorf("/readyz does not say %q to its organization alone: %s, and to everybody %s", part, ready, toAll)
+			}
+		}
+	}
+	check()
+	e.kill()
+	e = testBinary(t).serve(t, dir)
+	check()
 }

@@ -105,7 +105,7 @@ func listen(ctx context.Context, network, address string) (net.Listener, error) 
 }
 
 // announce tells those who want to reach the store how.
-func (e *embeddedStore) announce(out io.Writer) {
+func (e *embeddedStore) printAddress(out io.Writer) {
 	if e.address != "" {
 		fmt.Fprintf(out, "The event store is listening on %s\n", e.address)
 	}

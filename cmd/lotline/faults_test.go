@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -131,4 +135,123 @@ func killSelf() {
 		panic(fmt.Sprintf("kill -9: %v", err))
 	}
 	select {}
+}
+
+// wrongClock is a file that says by how much the clock of a process is wrong.
+type wrongClock struct {
+	t    *testing.T
+	path string
+}
+
+func newWrongClock(t *testing.T) *wrongClock {
+	t.Helper()
+	c := &wrongClock{t, filepath.Join(t.TempDir(), "clock")}
+	c.set(0)
+	return c
+}
+
+// set makes the clock wrong by that much. The process never finds half of it.
+func (c *wrongClock) set(by time.Duration) {
+	c.t.Helper()
+	err := os.WriteFile(c.path+".new", []byte(by.String()), 0o600)
+	if err == nil {
+		err = os.Rename(c.path+".new", c.path)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// show makes the clock show the first of January of a year.
+func (c *wrongClock) show(year int) {
+	c.t.Helper()
+	// A duration holds 292 years.
+	c.set(time.Until(time.Date(year, 1, 1, 0, 0, 10, 0, time.UTC)))
+}
+
+func (c *wrongClock) env() string { return clockFile + "=" + c.path }
+
+// link passes on what is written to a socket at path. While it is cut it takes
+// connections and drops them.
+type link struct {
+	path, to string
+	listener net.Listener
+	passing  sync.WaitGroup
+
+	mu    sync.Mutex // guards the fields below
+	conns map[net.Conn]struct{}
+	down  bool
+}
+
+func newLink(t testing.TB, path, to string) *link {
+	t.Helper()
+	listener, err := listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{path: path, to: to, listener: listener, conns: map[net.Conn]struct{}{}}
+	l.passing.Go(l.accept)
+	t.Cleanup(func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+		l.cut()
+		l.passing.Wait()
+	})
+	return l
+}
+
+func (l *link) accept() {
+	for {
+		from, err := l.listener.Accept()
+		if err != nil {
+			return
+		}
+		l.passing.Go(func() { l.pass(from) })
+	}
+}
+
+func (l *link) pass(from net.Conn) {
+	defer from.Close()
+	to, err := (&net.Dialer{}).DialContext(context.Background(), "unix", l.to)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	l.mu.Lock()
+	if l.down {
+		l.mu.Unlock()
+		return
+	}
+	l.conns[from] = struct{}{}
+	l.mu.Unlock()
+	// Whichever side ends first ends the other.
+	end := func() { _ = errors.Join(to.Close(), from.Close()) }
+	var both sync.WaitGroup
+	both.Go(func() {
+		_, _ = io.Copy(to, from)
+		end()
+	})
+	_, _ = io.Copy(from, to)
+	end()
+	both.Wait()
+	l.mu.Lock()
+	delete(l.conns, from)
+	l.mu.Unlock()
+}
+
+// cut breaks the connections and keeps new ones from coming about until mend.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = true
+	for c := range l.conns {
+		_ = c.Close() // what passes is to fail
+	}
+}
+
+func (l *link) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = false
 }

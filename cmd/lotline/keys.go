@@ -18,7 +18,7 @@ func newKey(level domain.KeyLevel) string {
 
 // addKey gives an organization a key, which is like keyPattern; one that it has
 // already is left as it is. It returns where that stands in the log.
-func (o *office) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.Position, error) {
+func (o *adminClient) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.Position, error) {
 	mode, random, _ := strings.Cut(strings.TrimPrefix(key, level.Prefix()), "_")
 	issued, err := o.handler.CreateKey(ctx, commands.KeyCreation{
 		Organization: organization, Caller: operator, Random: random,
@@ -44,7 +44,7 @@ type keysCreateCmd struct {
 
 // Run makes the key and prints it.
 func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		org, err := o.find(ctx, c.Org)
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ type keysListCmd struct {
 
 // Run prints the keys, without what they are.
 func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		organizations := o.views.Organizations()
 		if c.Org != "" {
 			org, err := o.find(ctx, c.Org)
@@ -102,7 +102,7 @@ type keysRevokeCmd struct {
 
 // Run ends the key, the last secret one as well: the operator can make another.
 func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		for _, org := range o.views.Organizations() {
 			if _, ok := org.Keys[domain.ID(c.Key)]; !ok {
 				continue

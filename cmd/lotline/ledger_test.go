@@ -1,22 +1,11 @@
 package main
 
 import (
-	"errors"
-	"io"
-	"math"
-	"net/http"
 	"path/filepath"
 	"testing"
 
-	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
-
 	"github.com/lotline/lotline/cmd/lotline/ledger"
 	"github.com/lotline/lotline/eventstore"
-)
-
-const (
-	testMasterKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-	testSecretKey = "sk_live_0123456789abcdef"
 )
 
 // The requests of clients, and the answers to them, are those of package ledger.
@@ -42,14 +31,6 @@ func (e *engine) Object(path string) reply {
 	e.t.Helper()
 	a := e.call("GET", path, testSecretKey, "")
 	return reply{Status: a.status, ETag: a.header.Get("ETag"), Body: string(a.body)}
-}
-
-// newHTTPClient returns a client for many requests at a time. It compares a quarter of
-// the answers with the OpenAPI document.
-func newHTTPClient(t testing.TB) *http.Client {
-	transport := &http.Transport{MaxIdleConnsPerHost: 256}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: &held{t: t, RoundTripper: transport, oneIn: 4}}
 }
 
 // A ledger finds nothing wrong with what an engine and its client leave behind. The
@@ -105,25 +86,4 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 	}
 	e.Requests = p.ledger.Requests()
 	record(t, e)
-}
-
-// readAll reads the log in a data directory.
-func readAll(t testing.TB, dir string) (all []*esdb.RecordedEvent) {
-	t.Helper()
-	c := officialClient(t, dir)
-	read, err := c.ReadAll(t.Context(), esdb.ReadAllOptions{Direction: esdb.Forwards, From: esdb.Start{}}, math.MaxInt64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
-	for {
-		e, err := read.Recv()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, e.Event)
-	}
 }

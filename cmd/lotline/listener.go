@@ -16,7 +16,7 @@ import (
 
 // door is where HTTP is answered. It opens before there is a node behind it, and
 // tells those who knock how far the start is.
-type door struct {
+type listeners struct {
 	logger     zerolog.Logger
 	observer   *observer
 	clock      *walltime.Clock
@@ -40,12 +40,12 @@ func (s *handlerSwitch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // openDoor takes the addresses, all before anything is answered, and answers.
-func (c *serveCmd) openDoor(ctx context.Context, o *observer, logger zerolog.Logger) (*door, error) {
+func (c *serveCmd) openListeners(ctx context.Context, o *observer, logger zerolog.Logger) (*listeners, error) {
 	listener, err := listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return nil, badConfig("LOTLINE_LISTEN: %w", err)
 	}
-	d := &door{logger: logger, observer: o, clock: walltime.New(clock), address: listener.Addr(), failed: make(chan error, 1)}
+	d := &listeners{logger: logger, observer: o, clock: walltime.New(clock), address: listener.Addr(), failed: make(chan error, 1)}
 	starting := httpapi.Config{Ready: d.starting, Clock: clock, Log: logger, Observer: o, Metrics: o.metrics.handler()}
 	if c.MetricsListen != "" {
 		d.aside.set(httpapi.Operations(starting))
@@ -66,7 +66,7 @@ func (c *serveCmd) openDoor(ctx context.Context, o *observer, logger zerolog.Log
 
 // leadTo has a node's handlers answer from now on: api everybody, and operations, which
 // is nil without an address of its own, operators.
-func (d *door) leadTo(api, operations http.Handler) {
+func (d *listeners) serveNode(api, operations http.Handler) {
 	d.behind.set(api)
 	if operations != nil {
 		d.aside.set(operations)
@@ -74,7 +74,7 @@ func (d *door) leadTo(api, operations http.Handler) {
 }
 
 // starting is how the parts are before there is a node that knows.
-func (d *door) starting(context.Context) []httpapi.Check {
+func (d *listeners) starting(context.Context) []httpapi.Check {
 	store := errors.New("it has not answered yet")
 	if d.foundLog.Load() || d.clock.Compared() {
 		store = nil
@@ -91,7 +91,7 @@ func (d *door) starting(context.Context) []httpapi.Check {
 const requestsTimeout = 5 * time.Second
 
 // close lets nothing in any more and waits for what is under way.
-func (d *door) close() error {
+func (d *listeners) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), requestsTimeout)
 	defer cancel()
 	err := d.server.Shutdown(ctx)
@@ -104,7 +104,7 @@ func (d *door) close() error {
 }
 
 // serveOperations serves operators on an address of their own.
-func (d *door) serveOperations(ctx context.Context, at string) error {
+func (d *listeners) serveOperations(ctx context.Context, at string) error {
 	l, err := listen(ctx, "tcp", at)
 	if err != nil {
 		return badConfig("LOTLINE_METRICS_LISTEN: %w", err)

@@ -18,15 +18,15 @@ import (
 // log is the event log that the settings name, with what stands behind it.
 type log struct {
 	*eventstore.Log
-	id        string          // tells this log from every other
-	head      domain.Position // where it ended at the start
-	clock     *walltime.Clock
-	keys      *eventstore.Keyring
-	embedded  *embeddedStore   // nil when another process runs the store
-	elsewhere bool             // a server is named, which has a clock of its own
-	dir       *dataDir         // locked for the log alone, or nil
-	seen      projections.Mark // what views.db says that the node has seen, and the log holds
-	restored  error            // what the declared restore has lost; nil when none was declared
+	id       string          // tells this log from every other
+	head     domain.Position // where it ended at the start
+	clock    *walltime.Clock
+	keys     *eventstore.Keyring
+	embedded *embeddedStore   // nil when another process runs the store
+	remote   bool             // a server is named, which has a clock of its own
+	dir      *dataDir         // locked for the log alone, or nil
+	seen     projections.Mark // what views.db says that the node has seen, and the log holds
+	restored error            // what the declared restore has lost; nil when none was declared
 }
 
 // reachTimeout is how long a start waits for the event store.
@@ -35,12 +35,12 @@ const reachTimeout = 30 * time.Second
 // openLog opens the log: on the server that is named, or on the embedded store
 // of the data directory, which it starts. It refuses to with a clock that is wrong.
 func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) (*log, error) {
-	return openLogWhen(ctx, s, dir, logger, walltime.New(clock), mustBeRight)
+	return openLogWith(ctx, s, dir, logger, walltime.New(clock), requireRightClock)
 }
 
 // openLogWhen opens the log likewise, but deals with the clock as await does. Nothing
 // is written before the clock is right.
-func openLogWhen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger, c *walltime.Clock, await awaitClock) (*log, error) {
+func openLogWith(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger, c *walltime.Clock, await clockPolicy) (*log, error) {
 	if err := await(ctx, c); err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func openLogWhen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.
 	if err = l.connect(s, dir.file(socketFile), key); err == nil {
 		// A log that is there in the place of another one is not written to, not even
 		// to compare clocks.
-		err = l.checkSeen(ctx, s, dir, logger)
+		err = l.checkMark(ctx, s, dir, logger)
 	}
 	if err == nil {
 		err = l.compareClocks(ctx, await)
@@ -99,14 +99,14 @@ func (l *log) connect(s *settings, socket string, key []byte) (err error) {
 	if l.Log, err = eventstore.Connect(s.EventStore, l.keys); err != nil {
 		return badConfig("LOTLINE_EVENTSTORE: %w", err)
 	}
-	l.elsewhere = true
+	l.remote = true
 	return nil
 }
 
 // compareClocks compares the clock with that of a server, and deals with a wrong one
 // as await does. The embedded store has the same clock.
-func (l *log) compareClocks(ctx context.Context, await awaitClock) error {
-	if !l.elsewhere {
+func (l *log) compareClocks(ctx context.Context, await clockPolicy) error {
+	if !l.remote {
 		return nil
 	}
 	reach, cancel := context.WithTimeout(ctx, reachTimeout)

@@ -58,7 +58,7 @@ func (d *dataDir) mark(logger zerolog.Logger) (projections.Mark, error) {
 // checkSeen finds out whether the log holds the newest event that this node has
 // seen. When it does not, the start ends, unless a restore was declared: then what
 // the node knows of the log is put aside.
-func (l *log) checkSeen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) error {
+func (l *log) checkMark(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
 	m, err := dir.mark(logger)
@@ -179,12 +179,12 @@ func begin(id string) (projections.Mark, error) {
 }
 
 // seenLog tells of each append that the log has acknowledged.
-type seenLog struct {
+type acknowledgingLog struct {
 	commands.Log
 	saw func(stream string, revision domain.Revision, id [16]byte, p domain.Position, at time.Time)
 }
 
-func (l seenLog) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+func (l acknowledgingLog) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
 	after, p, err := l.Log.Append(ctx, stream, head, events)
 	if err == nil {
 		l.saw(stream, after.Revision, events[len(events)-1].ID, p, clock())

@@ -47,7 +47,7 @@ func (b *broker) received(e *engine) []*nats.Msg {
 
 // The lives of all three kinds, in which everything happens that can happen to them
 // without participants.
-func TestBus_messagesAreAsTheDocumentSays(t *testing.T) {
+func TestMessages_areAsTheDocumentSays(t *testing.T) {
 	t.Parallel()
 	e, bus := withBroker(t)
 	do := func(status int, method, path, body string) string {
@@ -104,7 +104,7 @@ func TestBus_messagesAreAsTheDocumentSays(t *testing.T) {
 
 // Whatever sets or changes a time of the schedule has it published by itself, with
 // what it was and what it is, and with why; nothing else has.
-func TestDistributionUpdated_isPublishedWheneverATimeOfTheScheduleChanges(t *testing.T) {
+func TestMessages_everyChangeOfTheScheduleIsPublished(t *testing.T) {
 	t.Parallel()
 	e, bus := withBroker(t)
 	const (

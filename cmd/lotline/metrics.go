@@ -24,9 +24,9 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	node     *nodeCollector
-	requests *children[requestKey, counted]
-	commands *children[commandKey, counted]
-	appends  *children[string, prometheus.Counter]
+	requests *labelCache[requestKey, counted]
+	commands *labelCache[commandKey, counted]
+	appends  *labelCache[string, prometheus.Counter]
 
 	appendTook, appendCommands, appendEvents prometheus.Observer
 	projectionDelay                          prometheus.Observer
@@ -87,16 +87,16 @@ func newMetrics() *metrics {
 	zones.WithLabelValues(domain.CurrentZones().Edition()).Set(1)
 	requests := counter("lotline_http_requests_total", "Requests that were answered.", "route", "method", "status")
 	requestsTook := histogram("lotline_http_request_duration_seconds", "From the head of a request to its answer.", durations, "route")
-	m.requests = newChildren(func(k requestKey) counted {
+	m.requests = newLabelCache(func(k requestKey) counted {
 		return counted{requests.WithLabelValues(k.route, k.method, strconv.Itoa(k.status)), requestsTook.WithLabelValues(k.route)}
 	})
 	commands := counter("lotline_commands_total", "Commands that have an outcome.", "kind", "command", "outcome")
 	commandsTook := histogram("lotline_command_duration_seconds", "From a command to its outcome, waiting included.", durations, "kind")
-	m.commands = newChildren(func(k commandKey) counted {
+	m.commands = newLabelCache(func(k commandKey) counted {
 		return counted{commands.WithLabelValues(string(k.kind), k.command.Name(), k.outcome), commandsTook.WithLabelValues(string(k.kind))}
 	})
 	appends := counter("lotline_appends_total", "Appends to the log.", "outcome")
-	m.appends = newChildren(func(outcome string) prometheus.Counter { return appends.WithLabelValues(outcome) })
+	m.appends = newLabelCache(func(outcome string) prometheus.Counter { return appends.WithLabelValues(outcome) })
 	m.appendTook = histogram("lotline_append_duration_seconds", "How long the store took for an append.", durations).WithLabelValues()
 	m.appendCommands = histogram("lotline_append_commands", "Commands that one append was for.", sizes).WithLabelValues()
 	m.appendEvents = histogram("lotline_append_events", "Events in one append.", sizes).WithLabelValues()
@@ -216,17 +216,17 @@ func knownMethod(r *http.Request) string {
 
 // children are the members of a vector. To find one by what its labels are made of
 // costs less than by its labels.
-type children[K comparable, M any] struct {
+type labelCache[K comparable, M any] struct {
 	create func(K) M
 	mu     sync.RWMutex // guards made
 	made   map[K]M
 }
 
-func newChildren[K comparable, M any](create func(K) M) *children[K, M] {
-	return &children[K, M]{create: create, made: map[K]M{}}
+func newLabelCache[K comparable, M any](create func(K) M) *labelCache[K, M] {
+	return &labelCache[K, M]{create: create, made: map[K]M{}}
 }
 
-func (c *children[K, M]) of(k K) M {
+func (c *labelCache[K, M]) of(k K) M {
 	c.mu.RLock()
 	m, ok := c.made[k]
 	c.mu.RUnlock()

@@ -80,11 +80,6 @@ func (f figures) wants(t *testing.T, want map[string]float64) {
 	}
 }
 
-// engine is the node, for the tests of processes.
-func (n *clusterNode) engine(t testing.TB) *engine {
-	return &engine{t: t, url: n.url, stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
-}
-
 func TestMetrics_tellWhatHappened(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2)
@@ -258,7 +253,7 @@ func TestMetrics_showWhatIsOverdue(t *testing.T) {
 	// Nobody keeps time yet.
 	n.engine(t).must(201, "POST", "/api/v1/queues", clusterKey, body(`{"sequenceId":"s","openAt":%q}`, in(50)))
 	eventually(t, "it is overdue", func() bool { return scrape(t, n.url+"/metrics").value("lotline_wake_overdue_seconds") > 0 })
-	n.keepTime()
+	n.startTimers()
 	eventually(t, "it is done", func() bool {
 		f := scrape(t, n.url+"/metrics")
 		return f.value("lotline_wake_overdue_seconds") == 0 && f.value("lotline_wake_lateness_seconds") == 1
@@ -289,7 +284,7 @@ func TestMetrics_aLateAdmissionIsShownAsLate(t *testing.T) {
 		e.must(200, "POST", path+"/enter", clusterKey, "", "X-Consumer-Id", consumer)
 	}
 	eventually(t, "an admission is overdue", func() bool { return scrape(t, n.url+"/metrics").value("lotline_wake_overdue_seconds") > 0.5 })
-	n.keepTime()
+	n.startTimers()
 	var f figures
 	eventually(t, "all are admitted", func() bool {
 		f = scrape(t, n.url+"/metrics")
@@ -395,25 +390,6 @@ func TestMetrics_tellHowSendingToTheBusGoes(t *testing.T) {
 	if got := scrape(t, newCluster(t, 1).nodes[0].url+"/metrics").value("lotline_bus_sending"); got != -1 {
 		t.Errorf("without a bus it is %v", got)
 	}
-}
-
-// operatorsListen has an engine serve /metrics and all of /readyz on an address of its
-// own, which operators returns.
-const operatorsListen = "LOTLINE_METRICS_LISTEN=127.0.0.1:0"
-
-var operatorsAddress = regexp.MustCompile(`"address":"([^"]+)"[^\n]*"message":"the metrics are served"`)
-
-// operators is the listener of an engine that was started with operatorsListen.
-func (e *engine) operators() *engine {
-	e.t.Helper()
-	var at string
-	eventually(e.t, "its address is logged", func() bool {
-		if m := operatorsAddress.FindStringSubmatch(e.stderr.String()); m != nil {
-			at = "http://" + m[1]
-		}
-		return at != ""
-	})
-	return &engine{t: e.t, url: at, stderr: e.stderr, foreign: true}
 }
 
 func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {

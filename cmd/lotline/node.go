@@ -40,7 +40,7 @@ type node struct {
 	operations http.Handler
 
 	// What stops the parts that run, nil for those that do not yet.
-	stopClock, stopViews, stopSeen, stopRelay, stopTail, stopScheduler, stopSink func()
+	stopClock, stopViews, stopMark, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
 // What commands go by: the clock, and the log as it stands before them. Tests put
@@ -81,7 +81,7 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		return nil, badConfig("read models: %w", err)
 	}
 	n := &node{logger: logger, log: l, views: views, observer: o.observer}
-	n.handler = commands.NewHandler(commandsLog(seenLog{l, views.Saw}), views, clock)
+	n.handler = commands.NewHandler(commandsLog(acknowledgingLog{l, views.Saw}), views, clock)
 	n.handler.GoBy(l.clock)
 	n.ahead = &aheadStreams{views: views}
 	if n.observer == nil {

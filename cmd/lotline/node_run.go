@@ -17,12 +17,12 @@ func (n *node) catchUp(ctx context.Context) bool {
 		}
 		n.logger.Warn().Err(err).Msg("who is in the queues is not known yet")
 		select {
-		case <-time.After(restoreAgain):
+		case <-time.After(restoreRetry):
 		case <-ctx.Done():
 			return false
 		}
 	}
-	n.stopSeen = start(func(ctx context.Context) {
+	n.stopMark = start(func(ctx context.Context) {
 		if err := n.views.KeepSeen(ctx); err != nil {
 			n.logger.Error().Err(err).Msg("the newest event that was seen was not written")
 		}
@@ -36,7 +36,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 		select {
 		case <-n.tail.CaughtUp():
 			n.caughtUp.Store(true)
-			n.keepViews()
+			n.startSavingViews()
 			return n.awaitLive(ctx)
 		case <-ctx.Done():
 			return false
@@ -48,7 +48,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 }
 
 // restoreAgain is how long to wait for a store that could not be read.
-const restoreAgain = time.Second
+const restoreRetry = time.Second
 
 // progressEvery is how often a long catching-up says how far it is.
 const progressEvery = 5 * time.Second
@@ -74,7 +74,7 @@ func (n *node) awaitLive(ctx context.Context) bool {
 
 // keepViews saves the read models from now on. While they catch up that would cost
 // a third of the time, to spare those the rest who are killed before the end.
-func (n *node) keepViews() {
+func (n *node) startSavingViews() {
 	n.stopViews = start(func(ctx context.Context) {
 		if err := n.views.Run(ctx); err != nil {
 			n.logger.Error().Err(err).Msg("the read models were not saved")
@@ -84,14 +84,14 @@ func (n *node) keepViews() {
 
 // keepTime starts the timers, from the read models as they are now. When it
 // returns it is known what is overdue.
-func (n *node) keepTime() {
+func (n *node) startTimers() {
 	n.scheduler.Begin()
 	n.stopScheduler = start(n.scheduler.Run)
 }
 
 // sendOut sends to the broker, if there is one, what happens from now on and what is
 // not sent yet.
-func (n *node) sendOut() {
+func (n *node) startSink() {
 	if n.sink != nil {
 		n.stopSink = start(n.sink.Run)
 	}
@@ -116,7 +116,7 @@ func (n *node) shutDown() error {
 		err = errors.Join(err, n.broker.Close())
 	}
 	stop(n.stopViews)
-	stop(n.stopSeen)
+	stop(n.stopMark)
 	return errors.Join(err, n.views.Close())
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // createOrganization makes an organization and returns its id.
-func (o *office) createOrganization(ctx context.Context, id domain.ID, name, timeZone string, currency domain.Currency) error {
+func (o *adminClient) createOrganization(ctx context.Context, id domain.ID, name, timeZone string, currency domain.Currency) error {
 	_, err := o.handler.Handle(ctx, commands.Request{
 		Stream: id.Stream(), Caller: operator,
 		Command: domain.CreateOrganization{ID: id, Name: name, TimeZone: timeZone, CurrencyCode: currency},
@@ -43,7 +43,7 @@ var defaultClaim = domain.ClaimStream(uuid.NewSHA1(uuid.Nil, []byte("organizatio
 
 // makeDefaultOrganization makes the default organization when there is none, and
 // returns it as it is.
-func (o *office) makeDefaultOrganization(ctx context.Context) (*domain.Organization, error) {
+func (o *adminClient) ensureDefaultOrganization(ctx context.Context) (*domain.Organization, error) {
 	proposed, err := newID(domain.KindOrganization.IDPrefix())
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (o *office) makeDefaultOrganization(ctx context.Context) (*domain.Organizat
 // for its reserved name, the organization with the id when text has the form of one,
 // and else the only organization of that name. Organizations choose their own names,
 // so neither the reserved name nor an id is ever looked for among them.
-func (o *office) find(ctx context.Context, text string) (*domain.Organization, error) {
+func (o *adminClient) find(ctx context.Context, text string) (*domain.Organization, error) {
 	if text == defaultOrganization {
 		return o.findDefault(ctx)
 	}
@@ -92,7 +92,7 @@ func (o *office) find(ctx context.Context, text string) (*domain.Organization, e
 	return nil, badConfig("%d organizations are called %q: give the id", len(found), text)
 }
 
-func (o *office) findID(id domain.ID) (*domain.Organization, error) {
+func (o *adminClient) findID(id domain.ID) (*domain.Organization, error) {
 	for _, org := range o.views.Organizations() {
 		if org.ID == id {
 			return org, nil
@@ -106,7 +106,7 @@ func (o *office) findID(id domain.ID) (*domain.Organization, error) {
 
 // findDefault returns the default organization, whatever its name is by now. The
 // claim stream has its id.
-func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) {
+func (o *adminClient) findDefault(ctx context.Context) (*domain.Organization, error) {
 	claim := domain.NewHistory(defaultClaim)
 	for r, err := range o.log.Read(ctx, defaultClaim, domain.NoStream) {
 		if err == nil {
@@ -125,7 +125,7 @@ func (o *office) findDefault(ctx context.Context) (*domain.Organization, error) 
 
 // quarantine is why nothing can be done with an organization whose history is
 // inconsistent, or nil.
-func (o *office) quarantine(id domain.ID) error {
+func (o *adminClient) quarantine(id domain.ID) error {
 	for _, broken := range o.views.Quarantined() {
 		if broken.Stream == id.Stream() {
 			return fmt.Errorf("the history of the organization %s is inconsistent: %w", id, &broken)
@@ -135,7 +135,7 @@ func (o *office) quarantine(id domain.ID) error {
 }
 
 // unreadable is how many organizations are in quarantine. Nobody knows their names.
-func (o *office) unreadable() (n int) {
+func (o *adminClient) unreadable() (n int) {
 	for _, broken := range o.views.Quarantined() {
 		if domain.StreamKind(broken.Stream) == domain.KindOrganization {
 			n++
@@ -158,7 +158,7 @@ type orgCreateCmd struct {
 
 // Run makes the organization and prints its id.
 func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withOffice(ctx, s, func(o *office) error {
+	return withAdminClient(ctx, s, func(o *adminClient) error {
 		id, err := newID(domain.KindOrganization.IDPrefix())
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ type orgShowCmd struct {
 
 // Run prints the organization.
 func (c *orgShowCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		org, err := o.find(ctx, c.Org)
 		if err != nil {
 			return err
@@ -215,7 +215,7 @@ func (c *orgUpdateCmd) Run(ctx context.Context, s *settings, to streams) error {
 	if len(changes) == 0 {
 		return badConfig("nothing to change: give --name, --time-zone or --currency")
 	}
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		org, err := o.find(ctx, c.Org)
 		if err != nil {
 			return err

@@ -24,7 +24,7 @@ const (
 // checkRights refuses a data directory that others can change, and files of ours in
 // it that others can read or change, or that are symbolic links. There may be none
 // yet.
-func checkRights(dir string) error {
+func checkPermissions(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return badConfig("data directory: %w", err)

@@ -8,7 +8,7 @@ import (
 
 // A tenant reads its positions and learns nothing about what others write. It cannot
 // use another tenant's position either. Every engine of the installation takes it.
-func TestServe_positionsDoNotTellATenantTheVolumeOfOthers(t *testing.T) {
+func TestPosition_doesNotTellATenantTheVolumeOfOthers(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir, "LOTLINE_SECRET_KEY="+testSecretKey)

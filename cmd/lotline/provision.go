@@ -20,8 +20,8 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 	if err := n.makeSigningKey(ctx); err != nil {
 		return nil, err
 	}
-	o := &office{n.log, n.handler, n.views}
-	org, err := o.makeDefaultOrganization(ctx)
+	o := &adminClient{n.log, n.handler, n.views}
+	org, err := o.ensureDefaultOrganization(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -34,13 +34,13 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 			all[level] = made[level]
 		}
 	}
-	showKeys(out, made)
+	printKeys(out, made)
 	for level, key := range all {
 		name := "provisioned"
 		if made[level] != "" {
 			name = "first start"
 		}
-		if err := n.giveKey(ctx, o, org.ID, level, name, key); err != nil {
+		if err := n.provisionKey(ctx, o, org.ID, level, name, key); err != nil {
 			return nil, err
 		}
 	}
@@ -48,7 +48,7 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 }
 
 // giveKey makes sure that a key works, and is an organization's.
-func (n *node) giveKey(ctx context.Context, o *office, organization domain.ID, level domain.KeyLevel, name, key string) error {
+func (n *node) provisionKey(ctx context.Context, o *adminClient, organization domain.ID, level domain.KeyLevel, name, key string) error {
 	variable := map[domain.KeyLevel]string{domain.SecretKey: "LOTLINE_SECRET_KEY", domain.PublishableKey: "LOTLINE_PUBLISHABLE_KEY"}[level]
 	hash := domain.KeyHash(key)
 	if other, works := n.views.Credential(hash); works && other.OrganizationID != organization {
@@ -73,7 +73,7 @@ func (n *node) makeSigningKey(ctx context.Context) error {
 	if _, err := n.views.SigningKeys(); !errors.Is(err, projections.ErrBehind) {
 		return nil // or its stream is in quarantine, and all else goes on
 	}
-	o := &office{n.log, n.handler, n.views}
+	o := &adminClient{n.log, n.handler, n.views}
 	made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true})
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
 		return nil // likewise

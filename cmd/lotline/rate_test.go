@@ -64,7 +64,7 @@ func paceAfter(t *testing.T, events []domain.Event, to int) {
 
 // A queue in which consumers wait is given a faster rate. The first admission comes when
 // the new rate says, not at the next sweep.
-func TestServe_aRateThatRisesAdmitsWithoutWaitingForTheSweep(t *testing.T) {
+func TestRate_aRiseAdmitsWithoutWaitingForTheSweep(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir)
@@ -104,7 +104,7 @@ func decoded[E domain.Event](t *testing.T, data []byte) (e E) {
 
 // A node keeps time for what another one changed: here the node that takes the change
 // keeps no time at all.
-func TestNodes_aRateThatAnotherNodeRaisedAdmitsWithoutWaitingForTheSweep(t *testing.T) {
+func TestRate_aRiseOnAnotherNodeAdmitsWithoutWaitingForTheSweep(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2)
 	c.nodes[0].stopScheduler()

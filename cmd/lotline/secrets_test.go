@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // An engine in which only the publishable key is given.
-func TestServe_untouched(t *testing.T) {
+func TestSecrets_anEngineWithDefaultSettings(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	const given = "pk_live_given-by-the-operator-0001"
@@ -98,4 +99,30 @@ func everyFile(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return all.String()
+}
+
+func TestSecrets_logsNeverHoldAKey(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_LOG_FORMAT=json")
+	key := e.secretKey()
+	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s","encryptionSeed":"keep-me-to-yourself"}`)
+	e.must(401, "GET", "/api/v1/queues", key+"x", "")
+	e.terminate()
+	logged := e.stderr.String()
+	for _, secret := range []string{key, key[8:20], "keep-me-to-yourself"} {
+		if strings.Contains(logged, secret) {
+			t.Errorf("the log shows %q", secret)
+		}
+	}
+	// A line for each request and those about the start and the end, and not one for
+	// each message on the bus.
+	for line := range strings.Lines(logged) {
+		message, _ := (answer{body: []byte(line)}).object(t)["message"].(string)
+		if !slices.Contains([]string{"ready", "request", "stopping", "stopped"}, message) {
+			t.Errorf("logged %s", line)
+		}
+	}
+	if strings.Count(logged, `"message":"request"`) != 2 {
+		t.Errorf("two requests are logged as %s", logged)
+	}
 }

@@ -68,22 +68,22 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	d, err := c.openDoor(ctx, newObserver(spans.tracer()), logger)
+	d, err := c.openListeners(ctx, newObserver(spans.tracer()), logger)
 	if err != nil {
 		return err
 	}
-	return c.runBehind(ctx, d, s, dir, to.out)
+	return c.runEngine(ctx, d, s, dir, to.out)
 }
 
 // runBehind brings up, behind an open door, all that it leads to, and shuts it
 // down in order when ctx ends.
-func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dataDir, out io.Writer) error {
+func (c *serveCmd) runEngine(ctx context.Context, d *listeners, s *settings, dir *dataDir, out io.Writer) error {
 	s.restored = c.Restored
 	found := reportWaiting(d)
-	l, err := openLogWhen(ctx, s, dir, d.logger, d.clock, untilRight)
+	l, err := openLogWith(ctx, s, dir, d.logger, d.clock, waitForRightClock)
 	found()
 	if err != nil {
-		return errors.Join(unlessStopped(ctx, err), d.close())
+		return errors.Join(ignoreIfStopped(ctx, err), d.close())
 	}
 	d.foundLog.Store(true)
 	n, err := newNode(l, dir, nodeOptions{
@@ -95,7 +95,7 @@ func (c *serveCmd) runBehind(ctx context.Context, d *door, s *settings, dir *dat
 	if err != nil {
 		return errors.Join(err, d.close(), l.Close())
 	}
-	d.leadTo(n.api, n.operations)
+	d.serveNode(n.api, n.operations)
 	err = c.runNode(ctx, n, d, out)
 	asked := ctx.Err() != nil
 	if asked {
@@ -113,7 +113,7 @@ const firstReport = time.Second
 
 // reportWaiting says now and again what the start waits for, until what it returns is
 // called.
-func reportWaiting(d *door) func() {
+func reportWaiting(d *listeners) func() {
 	began := time.Now()
 	return start(func(ctx context.Context) {
 		for pause := firstReport; ; pause = progressEvery {
@@ -133,7 +133,7 @@ func reportWaiting(d *door) func() {
 
 // unlessStopped is err, or nil when the start ended because ctx did: whoever asks
 // to stop before all is ready has not met a fault.
-func unlessStopped(ctx context.Context, err error) error {
+func ignoreIfStopped(ctx context.Context, err error) error {
 	select {
 	case <-ctx.Done():
 		return nil
@@ -143,7 +143,7 @@ func unlessStopped(ctx context.Context, err error) error {
 }
 
 // runNode brings the node up and waits for the end.
-func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer) error {
+func (c *serveCmd) runNode(ctx context.Context, n *node, d *listeners, out io.Writer) error {
 	if !n.catchUp(ctx) {
 		return nil
 	}
@@ -153,14 +153,14 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *door, out io.Writer)
 		made, err = nil, nil
 	}
 	if err != nil {
-		return unlessStopped(ctx, fmt.Errorf("set up keys and the organization %s: %w", defaultOrganization, err))
+		return ignoreIfStopped(ctx, fmt.Errorf("set up keys and the organization %s: %w", defaultOrganization, err))
 	}
-	n.keepTime()
-	n.sendOut()
+	n.startTimers()
+	n.startSink()
 	if n.log.embedded != nil {
-		n.log.embedded.announce(out)
+		n.log.embedded.printAddress(out)
 	}
-	greet(out, d.address, made)
+	printBanner(out, d.address, made)
 	n.logger.Info().Stringer("address", d.address).Msg("ready")
 	select {
 	case <-ctx.Done():

@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A terminal that hangs up ends the program as a SIGTERM does.
@@ -130,5 +134,62 @@ func TestSignals_aReaderThatIsGoneDoesNotCutTheEndShort(t *testing.T) {
 	status, ok := c.ProcessState.Sys().(syscall.WaitStatus)
 	if !ok || status.Signaled() {
 		t.Errorf("it was ended by %s", status.Signal())
+	}
+}
+
+func TestSignals_sigtermEndsInOrder(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`)
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, e.stderr)
+	}
+	for line := range strings.Lines(e.stderr.String()) {
+		if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) {
+			t.Errorf("it complained: %s", line)
+		}
+	}
+}
+
+// A client that does not finish its request does not keep the engine from ending.
+func TestSignals_sigtermDoesNotWaitForEverybody(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t))
+	key := e.secretKey()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const head = "POST /api/v1/queues HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+	if _, err := fmt.Fprintf(conn, head, key); err != nil {
+		t.Fatal(err)
+	}
+	// The engine takes connections in turn, so by now it has that one.
+	e.must(200, "GET", "/api/v1/queues", key, "")
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, e.stderr)
+	}
+}
+
+// Whoever asks to stop before all is ready has not met a fault.
+func TestSignals_sigtermDuringTheStartIsNoFault(t *testing.T) {
+	t.Parallel()
+	for name, patience := range map[string]time.Duration{"at once": 0, "while it looks for the store": 300 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			var stdout, stderr bytes.Buffer
+			code := run(ctx, []string{
+				"serve", "--data-dir=" + dataDirectory(t), "--listen=127.0.0.1:0",
+				"--eventstore=esdb://127.0.0.1:1?tls=false", "--master-key=" + hex.EncodeToString(make([]byte, 32)),
+			}, &stdout, &stderr)
+			if code != 0 || stdout.Len() > 0 || stderr.Len() > 0 {
+				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout.String(), stderr.String())
+			}
+		})
 	}
 }

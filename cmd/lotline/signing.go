@@ -19,7 +19,7 @@ type signingCmd struct {
 }
 
 // sign changes the keys by which tokens are signed.
-func (o *office) sign(ctx context.Context, c domain.Command) (commands.Result, error) {
+func (o *adminClient) sign(ctx context.Context, c domain.Command) (commands.Result, error) {
 	return o.handler.Handle(ctx, commands.Request{Stream: domain.SigningStream, Command: c, Caller: operator})
 }
 
@@ -33,7 +33,7 @@ type signingListCmd struct{}
 
 // Run prints the keys, the one that signs last.
 func (signingListCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		keys, err := o.views.SigningKeys()
 		if errors.Is(err, projections.ErrBehind) {
 			keys, err = &domain.SigningKeys{}, nil // the first start makes one
@@ -54,7 +54,7 @@ type signingRotateCmd struct{}
 
 // Run makes the next key and prints its id. Without any key yet it makes the first.
 func (signingRotateCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret()})
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ type signingRevokeCmd struct {
 
 // Run ends the key.
 func (c signingRevokeCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
+	return withExistingData(ctx, s, func(o *adminClient) error {
 		if _, err := o.sign(ctx, domain.RevokeSigningKey{KeyID: c.Key, Secret: randomSecret()}); err != nil {
 			return refused(err)
 		}

@@ -58,7 +58,7 @@ func TestSigning_aRevokedKeyStopsCountingOnAllNodesWithinASecond(t *testing.T) {
 	_, publishable := keyOf(t, c, nodes[0], `{"level":"publishable"}`)
 	within(t, takesEffect, "the key works", func() bool { return holds(t, c, nodes[1], publishable, session(t, c, nodes[0])) })
 	old := session(t, c, nodes[0])
-	o := &office{nodes[0].log, nodes[0].handler, nodes[0].views}
+	o := &adminClient{nodes[0].log, nodes[0].handler, nodes[0].views}
 	if _, err := o.sign(t.Context(), domain.MakeSigningKey{Secret: randomSecret()}); err != nil {
 		t.Fatal(err)
 	}

@@ -168,7 +168,7 @@ func openSpans(ctx context.Context, endpoint string, log zerolog.Logger) (*spanS
 		return nil, badConfig("OpenTelemetry: %w", err)
 	}
 	s := &spanSender{exporter: exporter, log: log}
-	s.provider = sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithBatcher(complainingExporter{exporter, log}))
+	s.provider = sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithBatcher(loggingExporter{exporter, log}))
 	return s, nil
 }
 
@@ -198,12 +198,12 @@ func (s *spanSender) close() {
 }
 
 // complainingExporter logs what could not be sent: otherwise the SDK prints it.
-type complainingExporter struct {
+type loggingExporter struct {
 	sdk.SpanExporter
 	log zerolog.Logger
 }
 
-func (e complainingExporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+func (e loggingExporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
 		e.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans were not sent")
 	}

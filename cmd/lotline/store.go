@@ -22,7 +22,7 @@ func (storeCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
 		return err
 	}
 	fmt.Fprintf(to.out, "The event store is listening on %s\n", dir.file(socketFile))
-	store.announce(to.out)
+	store.printAddress(to.out)
 	select {
 	case <-ctx.Done():
 	case err = <-store.failed:

@@ -128,7 +128,7 @@ func withHost(t testing.TB, connection string) string {
 	return u.String()
 }
 
-func TestServe_usesAStoreBehindTLSAndAPassword(t *testing.T) {
+func TestStore_isUsedBehindTLSAndAPassword(t *testing.T) {
 	t.Parallel()
 	lotline := testBinary(t)
 	store := startStore(t, lotline, dataDirectory(t), "127.0.0.1:0", secured(t)...)
@@ -156,5 +156,31 @@ func TestServe_usesAStoreBehindTLSAndAPassword(t *testing.T) {
 		if strings.Contains(printed, "horse") {
 			t.Errorf("it shows the password: %s", printed)
 		}
+	}
+}
+
+// Two engines on one `lotline store`: what one writes the other serves.
+func TestStore_isSharedByEngines(t *testing.T) {
+	t.Parallel()
+	lotline, storeDir, at := testBinary(t), dataDirectory(t), freePort(t)
+	store := startStore(t, lotline, storeDir, at)
+	env := []string{"LOTLINE_EVENTSTORE=esdb://" + at + "?tls=false", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32)), "LOTLINE_SECRET_KEY=sk_live_provisioned-key-0001"}
+	a := lotline.serve(t, dataDirectory(t), env...)
+	b := lotline.serve(t, dataDirectory(t), env...)
+	const key = "sk_live_provisioned-key-0001"
+	made := a.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q,"closeAt":%q}`, in(500), in(1000)))
+	path := made.header.Get("Location")
+	// The position makes the other engine wait until it knows.
+	b.must(200, "GET", path, key, "", "X-Position", made.header.Get("X-Position"))
+	for _, e := range []*engine{a, b} {
+		eventually(t, "it went through its life", func() bool { return e.must(200, "GET", path, key, "").object(t)["status"] == "COMPLETED" })
+	}
+	for _, e := range []*engine{a, b} {
+		if code := e.terminate(); code != 0 {
+			t.Errorf("exit %d: %s", code, e.stderr)
+		}
+	}
+	if code := store.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, store.stderr)
 	}
 }

@@ -48,7 +48,7 @@ func unpackZones(t *testing.T, edition string, zones map[string]string) string {
 	return dir
 }
 
-func TestVersion_namesTheTimeZones(t *testing.T) {
+func TestZones_theVersionNamesThem(t *testing.T) {
 	t.Parallel()
 	for variable, edition := range map[string]string{
 		"":                                   domain.CurrentZones().Edition(),
@@ -64,7 +64,7 @@ func TestVersion_namesTheTimeZones(t *testing.T) {
 
 // An edition says how requests are read from now on. What was decided under
 // another one is served as it was decided, names included that are gone.
-func TestServe_replaysWhatWasDecidedUnderOtherTimeZones(t *testing.T) {
+func TestZones_replayWhatWasDecidedUnderOtherZones(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	zones := unpackZones(t, "2031c", map[string]string{"UTC": "UTC", "Mars/Olympus": "Asia/Kolkata", "Europe/Berlin": "Asia/Tokyo"})

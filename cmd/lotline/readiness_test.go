@@ -20,7 +20,7 @@ import (
 )
 
 // A node that builds its read models says how far it is, and that it is not ready.
-func TestServe_saysHowFarItIsWhileItCatchesUp(t *testing.T) {
+func TestReadyz_saysHowFarCatchingUpIs(t *testing.T) {
 	t.Parallel()
 	s := &settings{DataDir: dataDirectory(t)}
 	e := testBinary(t).serve(t, s.DataDir)
@@ -74,7 +74,7 @@ func TestServe_saysHowFarItIsWhileItCatchesUp(t *testing.T) {
 }
 
 // Each part is named, and the node is not ready before the last of them is.
-func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
+func TestReadyz_namesEachPartAndWaitsForAll(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
 	n := c.openNode(t, lockedDir(t))
@@ -111,7 +111,7 @@ func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
 		t.Fatal("it did not catch up")
 	}
 	shows("503, clock true, eventStore true, histories true, projections true, streamTimes true, timers false")
-	n.keepTime()
+	n.startTimers()
 	eventually(t, "nothing is overdue", n.scheduler.CaughtUp)
 	shows("200, clock true, eventStore true, histories true, projections true, streamTimes true, timers true")
 	n.link.cut()
@@ -121,7 +121,7 @@ func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
 }
 
 // What the store said, and how much there is to catch up with, is not for everybody.
-func TestReadyz_saysToEachAsMuchAsConcernsThem(t *testing.T) {
+func TestReadyz_onlyOperatorsSeeTheDetails(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
 	c.options.apart = true
@@ -208,5 +208,19 @@ func TestReadyz_isOnTheOperatorsListenerFromTheStart(t *testing.T) {
 	cancel()
 	if code := <-ended; code != 0 {
 		t.Errorf("exit %d: %s", code, &stderr)
+	}
+}
+
+// Whoever waits for the address of an engine with nothing overdue finds it ready.
+func TestReadyz_aNodeIsReadyOnceItSaysWhereItListens(t *testing.T) {
+	t.Parallel()
+	n := newCluster(t, 1).nodes[0]
+	if !n.scheduler.CaughtUp() {
+		t.Error("it does not know whether anything is overdue")
+	}
+	for _, check := range n.ready(t.Context()) {
+		if check.Err != nil {
+			t.Errorf("%s: %v", check.Name, check.Err)
+		}
 	}
 }

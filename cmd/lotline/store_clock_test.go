@@ -56,7 +56,7 @@ func checkOf(e *engine, part string) (status int, said string) {
 // A node whose clock is an hour ahead, or behind, decides nothing and says why. The
 // other one's admissions and sessions are as they would be without it, and it goes on
 // when its clock is right.
-func TestNodes_aWrongClockHarmsNobody(t *testing.T) {
+func TestStoreClock_aWrongClockHarmsNobody(t *testing.T) {
 	t.Parallel()
 	for by, reason := range map[time.Duration]string{
 		time.Hour:  "the clock is 1h0m0s ahead of the event store's",
@@ -121,7 +121,7 @@ func TestNodes_aWrongClockHarmsNobody(t *testing.T) {
 }
 
 // A node that starts with a wrong clock waits, and what administers refuses.
-func TestServe_aStartWithAClockUnlikeTheStoresWaitsForIt(t *testing.T) {
+func TestStoreClock_aStartWithAnotherClockWaitsForIt(t *testing.T) {
 	t.Parallel()
 	env, wrong := storeAlone(t), newWrongClock(t)
 	wrong.set(-time.Hour)
@@ -159,7 +159,7 @@ func TestServe_aStartWithAClockUnlikeTheStoresWaitsForIt(t *testing.T) {
 }
 
 // A small difference takes a node out of service, which goes on for those who ask it.
-func TestNodes_aClockThatIsSecondsOffIsNamed(t *testing.T) {
+func TestStoreClock_aClockThatIsSecondsOffIsNamed(t *testing.T) {
 	t.Parallel()
 	env, wrong := storeAlone(t), newWrongClock(t)
 	e := testBinary(t).serve(t, dataDirectory(t), append(env, wrong.env())...)
@@ -178,7 +178,7 @@ func TestNodes_aClockThatIsSecondsOffIsNamed(t *testing.T) {
 
 // Streams whose time is ahead of the clock wait for it to come there. They are
 // named, but no other node could serve them either.
-func TestServe_namesTheStreamsThatAreAheadOfTheClock(t *testing.T) {
+func TestStoreClock_streamsAheadOfTheClockAreNamed(t *testing.T) {
 	t.Parallel()
 	dir, wrong := dataDirectory(t), newWrongClock(t)
 	wrong.set(time.Hour)
@@ -220,7 +220,7 @@ func TestServe_namesTheStreamsThatAreAheadOfTheClock(t *testing.T) {
 
 // The appends that a node makes anyway show that its clock is off, though it did not
 // jump: nothing is appended for that.
-func TestNodes_everyAppendComparesTheClock(t *testing.T) {
+func TestStoreClock_everyAppendComparesTheClock(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
 	n := c.openNode(t, lockedDir(t))

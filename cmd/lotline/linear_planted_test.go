@@ -10,43 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
-
-	"github.com/anishathalye/porcupine"
 
 	"github.com/lotline/lotline/domain"
 )
-
-// A checker that calls everything legal shows nothing. Each of these stands
-// before the API and does one thing wrong, once.
-func TestLinear_findsWhatIsPlanted(t *testing.T) {
-	t.Parallel()
-	for name, plant := range map[string]func(*planted, http.Handler, http.ResponseWriter, *http.Request){
-		"an acknowledged update is lost":         (*planted).loseUpdate,
-		"a client reads what it has overwritten": (*planted).readStale,
-		"an update is carried out again later":   (*planted).repeatUpdate,
-		"a condition that fails is passed over":  (*planted).passCondition,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for seed := range uint64(4) {
-				p := &planted{shown: map[string]*shown{}}
-				c := newCluster(t, 1+int(seed%2), func(api http.Handler) http.Handler {
-					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { plant(p, api, w, r) })
-				})
-				// If the client whose update is lost, or carried out again, sent it once
-				// more by itself, nobody could tell.
-				r := runWorkload(t, c, workload{seed: seed, kinds: []domain.Kind{domain.KindAuction}, operations: 200, distinct: true})
-				if !p.done {
-					t.Fatal("nothing was planted")
-				}
-				if result := r.check(r.subjects[0]); result != porcupine.Illegal {
-					t.Errorf("%s; see %s", result, r.draw(t, r.subjects[0]))
-				}
-			}
-		})
-	}
-}
 
 // planted is a mistake that is made once.
 type planted struct {

@@ -57,18 +57,6 @@ func endOf(t testing.TB, dir string) domain.Position {
 	return domain.Position{Commit: p.Commit, Prepare: p.Prepare}
 }
 
-// readyChecks waits until an engine is ready and returns what it says of its parts to
-// the holder of a secret key.
-func (e *engine) readyChecks(key string) map[string]any {
-	e.t.Helper()
-	var a answer
-	eventually(e.t, "it is ready", func() bool {
-		a = e.call("GET", "/readyz", key, "")
-		return a.status == 200
-	})
-	return a.object(e.t)["checks"].(map[string]any)
-}
-
 // keptBy waits until a node's directory says that the node has seen a position.
 func keptBy(t testing.TB, dir string, p domain.Position) projections.Mark {
 	t.Helper()
@@ -126,7 +114,7 @@ func remove(t testing.TB, paths ...string) {
 
 // An engine that was killed after it had revoked a key. What the fault takes from
 // the write-ahead log is the revocation.
-func TestServe_aWriteAheadLogThatLostItsEndStopsTheStart(t *testing.T) {
+func TestLostLog_aWriteAheadLogWithoutItsEndStopsTheStart(t *testing.T) {
 	t.Parallel()
 	const lacksEvent = "does not hold its last event"
 	for name, c := range map[string]struct {
@@ -184,7 +172,7 @@ func TestServe_aWriteAheadLogThatLostItsEndStopsTheStart(t *testing.T) {
 
 // A copy of the log that was made earlier, put in the place of the log, also when it
 // has since grown past all positions that the node has seen.
-func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
+func TestLostLog_anOlderLogInItsPlaceStopsTheStart(t *testing.T) {
 	t.Parallel()
 	for name, grown := range map[string]bool{"as it was": false, "grown since": true} {
 		t.Run(name, func(t *testing.T) {
@@ -244,7 +232,7 @@ func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
 }
 
 // What the command line was acknowledged while no engine ran counts as well.
-func TestKeys_aRevocationByTheCommandLineIsMissed(t *testing.T) {
+func TestLostLog_aRevocationByTheCommandLineIsMissed(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	env := []string{"LOTLINE_DATA_DIR=" + dir}
@@ -263,7 +251,7 @@ func TestKeys_aRevocationByTheCommandLineIsMissed(t *testing.T) {
 }
 
 // Nothing makes a new log where there was one.
-func TestServe_aMissingLogIsNotMadeAnew(t *testing.T) {
+func TestLostLog_aMissingLogIsNotMadeAnew(t *testing.T) {
 	t.Parallel()
 	store := [][]string{{"store"}}
 	for name, c := range map[string]struct {
@@ -320,7 +308,7 @@ func TestServe_aMissingLogIsNotMadeAnew(t *testing.T) {
 }
 
 // A start that a crash ended before there was a log is begun again.
-func TestServe_aFirstStartThatCrashedIsNoLostLog(t *testing.T) {
+func TestLostLog_aFirstStartThatCrashedIsNone(t *testing.T) {
 	t.Parallel()
 	for name, files := range map[string][]string{
 		"nothing":           nil,
@@ -344,7 +332,7 @@ func TestServe_aFirstStartThatCrashedIsNoLostLog(t *testing.T) {
 }
 
 // A store elsewhere that holds another log, none, or less of the same.
-func TestServe_anotherLogInTheStoreStopsTheStart(t *testing.T) {
+func TestLostLog_anotherLogInTheStoreStopsTheStart(t *testing.T) {
 	t.Parallel()
 	p := newProcesses(t)
 	p.at = freeAddress(t)
@@ -399,7 +387,7 @@ func TestServe_anotherLogInTheStoreStopsTheStart(t *testing.T) {
 }
 
 // Nothing can be known from read models that are damaged, and the log says so.
-func TestServe_saysWhenItCannotCheckWhetherTheLogIsWhole(t *testing.T) {
+func TestLostLog_aMarkThatCannotBeReadIsReported(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	e := lotline.serve(t, dir)
@@ -417,7 +405,7 @@ func TestServe_saysWhenItCannotCheckWhetherTheLogIsWhole(t *testing.T) {
 
 // A file of the store that is taken away under a running engine: nothing is
 // acknowledged from then on, and the engine does not come back by itself.
-func TestServe_aLogThatIsNotAtItsPathTakesNothing(t *testing.T) {
+func TestLostLog_aLogThatIsNotAtItsPathTakesNothing(t *testing.T) {
 	t.Parallel()
 	for name, displace := range map[string]func(t *testing.T, dir string) (back func()){
 		"events.db is removed":      unlink(eventsFile),

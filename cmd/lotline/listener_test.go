@@ -13,7 +13,7 @@ import (
 
 // While the store cannot be reached the node says that it lives and what it waits
 // for, and goes on once the store is there.
-func TestServe_answersTheProbesWhileItWaitsForTheStore(t *testing.T) {
+func TestListeners_answerProbesWhileTheStartWaitsForTheStore(t *testing.T) {
 	t.Parallel()
 	at, store, client := freeAddress(t), freeAddress(t), newHTTPClient(t)
 	get := func(path string) (int, string) {
@@ -68,7 +68,7 @@ func TestServe_answersTheProbesWhileItWaitsForTheStore(t *testing.T) {
 }
 
 // Nothing is made, and no key shown, by a start that cannot be.
-func TestServe_takesAllAddressesBeforeAnythingElse(t *testing.T) {
+func TestListeners_takeAllAddressesBeforeAnythingElse(t *testing.T) {
 	t.Parallel()
 	taken, err := listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -91,7 +91,7 @@ func TestServe_takesAllAddressesBeforeAnythingElse(t *testing.T) {
 }
 
 // Whoever reads the log sees that it was asked to stop, and that it did in order.
-func TestServe_saysThatItStops(t *testing.T) {
+func TestListeners_sayThatTheEngineStops(t *testing.T) {
 	t.Parallel()
 	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_LOG_FORMAT=json")
 	if code := e.terminate(); code != 0 {
