@@ -16,11 +16,11 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// operator is who the command line acts as.
+// operator is the caller of all admin commands.
 var operator = commands.Caller{Actor: domain.ActorOperator}
 
-// office administers organizations, keys and signing keys through commands of its own, beside
-// whatever engines are running: they learn of it from the log.
+// adminClient administers organizations, API keys and signing keys by commands to the
+// log. Engines that run at the same time read the events from the log.
 type adminClient struct {
 	log     commands.Log
 	handler *commands.Handler
@@ -31,7 +31,7 @@ type adminClient struct {
 	}
 }
 
-// fieldsOf are the fields of a request that has the values which are given.
+// fieldsOf returns request fields with these values. It leaves out empty ones.
 func fieldsOf(values map[string]string) domain.Fields {
 	fields := domain.Fields{}
 	for name, value := range values {
@@ -47,9 +47,9 @@ func fieldsOf(values map[string]string) domain.Fields {
 	return fields
 }
 
-// withOffice runs f on the log that the settings name: on the server that is
-// named, through the socket of the engine that has the data directory, or on the
-// directory's file when nobody has it.
+// withAdminClient opens the log that the settings name, runs f, and closes the log. It
+// uses the configured server; without one, the socket of the engine that has locked
+// the data directory; and if there is no such engine, the directory's own store.
 func withAdminClient(ctx context.Context, s *settings, f func(*adminClient) error) (err error) {
 	l, err := adminLog(ctx, s)
 	if err != nil {
@@ -61,7 +61,7 @@ func withAdminClient(ctx context.Context, s *settings, f func(*adminClient) erro
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id, Log: l, Seen: l.seen}, l.keys, zerolog.Nop())
+	views, err := projections.Open(filepath.Join(scratch, viewsFile), projections.Origin{ID: l.id, Log: l, Seen: l.mark}, l.keys, zerolog.Nop())
 	if err != nil {
 		return err
 	}
@@ -77,14 +77,14 @@ func withAdminClient(ctx context.Context, s *settings, f func(*adminClient) erro
 	handler := commands.NewHandler(acknowledged, nil, clock)
 	handler.GoBy(l.clock)
 	err = f(&adminClient{acknowledged, handler, views})
-	if l.dir != nil && l.seen.Log != "" {
+	if l.dir != nil && l.mark.Log != "" {
 		err = errors.Join(err, projections.SaveMark(l.dir.file(viewsFile), views.Seen()))
 	}
 	return err
 }
 
-// adminLog is the log with, where this process has to run the embedded store
-// itself, the lock on the data directory.
+// adminLog opens the log for admin commands. If this process has to run the embedded
+// store itself, Close also unlocks the data directory.
 func adminLog(ctx context.Context, s *settings) (*log, error) {
 	dir, err := openDataDir(s.DataDir)
 	if err == nil {
@@ -118,7 +118,7 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 		err = l.compareClocks(ctx, requireRightClock)
 	}
 	if err == nil {
-		err = l.check(ctx)
+		err = l.checkMasterKey(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -126,16 +126,17 @@ func adminLog(ctx context.Context, s *settings) (*log, error) {
 	return l, nil
 }
 
-// refused makes a refusal a matter of configuration: the arguments are wrong.
-func refused(err error) error {
+// refusalToConfigError turns a refusal by the rules into a configError, because the
+// arguments are wrong. It returns other errors unchanged.
+func refusalToConfigError(err error) error {
 	if _, ok := errors.AsType[*domain.Error](err); ok {
 		return configError{err}
 	}
 	return err
 }
 
-// withKeys is withOffice for what needs organizations that are there already. A
-// data directory that is not there is then a mistake, and is not made.
+// withExistingData is withAdminClient for commands that need existing organizations.
+// It returns an error if the data directory does not exist, instead of creating it.
 func withExistingData(ctx context.Context, s *settings, f func(*adminClient) error) error {
 	if _, err := os.Stat(s.DataDir); err != nil {
 		return badConfig("data directory: %w", err)

@@ -77,7 +77,7 @@ func BenchmarkGet(b *testing.B) {
 	})
 	b.Run("connection", func(b *testing.B) {
 		server := httptest.NewUnstartedServer(nil)
-		server.Config = httpServer(handlers[0])
+		server.Config = newHTTPServer(handlers[0])
 		server.Start()
 		b.Cleanup(server.Close)
 		urls := [2]string{server.URL + path, n.url + path}

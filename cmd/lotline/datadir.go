@@ -8,22 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dataDir is a data directory that this process has for itself.
+// dataDir is a data directory. Only the process that holds its lock may use it.
 type dataDir struct {
 	path string
 	lock *os.File
 }
 
-// errLocked says that another process has the data directory.
+// errLocked means that another process has locked the data directory.
 var errLocked = errors.New("another process is using it")
 
-// openDataDir makes the directory when there is none and locks it. The lock goes
-// with the process, however that ends.
+// openDataDir creates the directory if it is missing, and locks it. The lock ends with
+// the process, even if that is killed.
 func openDataDir(path string) (*dataDir, error) {
 	if path == "" {
 		return nil, badConfig("LOTLINE_DATA_DIR is empty")
 	}
-	// The socket is reached from wherever the command line is used.
+	// The socket is addressed by this path, whatever the working directory is.
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, badConfig("data directory: %w", err)
@@ -47,8 +47,8 @@ func openDataDir(path string) (*dataDir, error) {
 	return &dataDir{path, lock}, nil
 }
 
-// Close lets another process have the directory at once. Closing the file alone
-// would not: a child that is being started has a copy of it for a moment.
+// Close unlocks the directory at once. Closing the file alone would not: a child
+// process that is being started has a copy of the file for a moment.
 func (d *dataDir) Close() error {
 	return errors.Join(unix.Flock(int(d.lock.Fd()), unix.LOCK_UN), d.lock.Close())
 }

@@ -16,18 +16,18 @@ import (
 	"github.com/lotline/lotline/eventstore/embedded"
 )
 
-// embeddedStore is the embedded server while it runs in this process.
+// embeddedStore is the embedded store's server, running in this process.
 type embeddedStore struct {
 	server  *embedded.Server
-	address string         // the connection string of its network address, if it has one
-	served  sync.WaitGroup // the listeners
-	failed  chan error     // has why a listener ended, unless Close ended it
+	address string         // the connection string of its TCP address, "" if it has none
+	served  sync.WaitGroup // the goroutines that serve listeners
+	failed  chan error     // receives the error of a listener that ends before Close
 }
 
-// storeListener is one way to the embedded store.
+// storeListener is a listener of the embedded store with its access rules.
 type storeListener struct {
 	net.Listener
-	access *embedded.Access // nil for everybody who can connect
+	access *embedded.Access // nil lets in everybody who can connect
 }
 
 // startEmbedded opens the store of a data directory and serves it on the
@@ -67,14 +67,15 @@ func startEmbedded(ctx context.Context, s *settings, dir *dataDir, log zerolog.L
 // systems allow a little less, and say so themselves.
 const maxSocketPath = 107
 
-// listen opens the listeners. Those that it opened are returned beside an error
-// as well.
+// listen opens the listeners. If it returns an error, it also returns the listeners
+// that it opened before, and the caller must close them.
 func (e *embeddedStore) listen(ctx context.Context, s *settings, dir *dataDir, log zerolog.Logger) (opened []storeListener, err error) {
 	socket := dir.file(socketFile)
 	if len(socket) > maxSocketPath {
 		return nil, badConfig("data directory %s: the path of the socket in it may have %d bytes and has %d: use a shorter directory", dir.path, maxSocketPath, len(socket))
 	}
-	// Whoever left a socket behind is gone: the directory is locked by us.
+	// This process holds the directory's lock, so a socket in it is left over from a
+	// process that has ended.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, badConfig("event store: %w", err)
 	}
@@ -104,7 +105,7 @@ func listen(ctx context.Context, network, address string) (net.Listener, error) 
 	return (&net.ListenConfig{}).Listen(ctx, network, address)
 }
 
-// announce tells those who want to reach the store how.
+// printAddress prints the connection string of the TCP address, if there is one.
 func (e *embeddedStore) printAddress(out io.Writer) {
 	if e.address != "" {
 		fmt.Fprintf(out, "The event store is listening on %s\n", e.address)
@@ -117,12 +118,12 @@ func (e *embeddedStore) Close() error {
 	return err
 }
 
-// minPasswordLength keeps the embedded store's password from being guessed by
-// trying, which nothing else hinders.
+// minPasswordLength makes the embedded store's password hard to guess. The store does
+// not limit how often a client may try.
 const minPasswordLength = 8
 
-// embeddedAccess is how clients get in on the address of the embedded store.
-// Beyond loopback they must not do so without TLS and a password.
+// embeddedAccess returns the access rules for the embedded store's TCP address. An
+// address that is not loopback must have TLS and a password.
 func (s *settings) embeddedAccess(log zerolog.Logger) (*embedded.Access, error) {
 	host, _, err := net.SplitHostPort(s.EmbeddedListen)
 	if err != nil {

@@ -550,7 +550,7 @@ func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *cluster
 		t.Fatal(err)
 	}
 	closeAtEnd(t, n.log)
-	if err := n.log.check(t.Context()); err != nil {
+	if err := n.log.checkMasterKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n.node, err = newNode(n.log, dir, c.options, c.logger); err != nil {

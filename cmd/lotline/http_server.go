@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// httpServer serves h to clients of whom none can hold a connection by being slow.
-// An answer that goes on for longer than the write timeout has to move its own
-// deadline.
-func httpServer(h http.Handler) *http.Server {
+// newHTTPServer returns a server whose timeouts keep slow clients from holding
+// connections. A handler whose answer takes longer than the write timeout must extend
+// its own deadline.
+func newHTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -16,7 +16,7 @@ func httpServer(h http.Handler) *http.Server {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		// "OPTIONS *" is for h, which has no such path.
+		// h answers "OPTIONS *" too. It has no such path.
 		DisableGeneralOptionsHandler: true,
 	}
 }

@@ -36,7 +36,7 @@ func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
 // overPipe serves h to one client, which sends what it likes while talk reads. It
 // returns when nothing of the server is left, or else its bubble says so.
 func overPipe(h http.HandlerFunc, send func(io.Writer), talk func(net.Conn)) {
-	server, listener := httpServer(h), make(pipes, 1)
+	server, listener := newHTTPServer(h), make(pipes, 1)
 	client, connection := net.Pipe()
 	listener <- connection
 	var all sync.WaitGroup
@@ -156,7 +156,7 @@ func TestHTTPServer_whatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {
 		"no version":               {"GET /\r\n\r\n", http.StatusBadRequest},
 	} {
 		server := httptest.NewUnstartedServer(nil)
-		server.Config = httpServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: it became a request", name) }))
+		server.Config = newHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: it became a request", name) }))
 		server.Start()
 		t.Cleanup(server.Close)
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())

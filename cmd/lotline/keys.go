@@ -11,13 +11,14 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// newKey makes a live key that nobody can guess.
+// newKey makes a live API key from random text.
 func newKey(level domain.KeyLevel) string {
 	return domain.KeyText(level, domain.LiveKey, rand.Text())
 }
 
-// addKey gives an organization a key, which is like keyPattern; one that it has
-// already is left as it is. It returns where that stands in the log.
+// addKey adds an API key to an organization. The key must match keyPattern. If the
+// organization already has the key, addKey changes nothing. It returns the log position
+// from which the organization has the key.
 func (o *adminClient) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.Position, error) {
 	mode, random, _ := strings.Cut(strings.TrimPrefix(key, level.Prefix()), "_")
 	issued, err := o.handler.CreateKey(ctx, commands.KeyCreation{
@@ -28,22 +29,22 @@ func (o *adminClient) addKey(ctx context.Context, organization domain.ID, level 
 }
 
 type keysCmd struct {
-	Create keysCreateCmd `cmd:"" help:"Make a key and print it, once."`
-	List   keysListCmd   `cmd:"" help:"List keys."`
-	Revoke keysRevokeCmd `cmd:"" help:"End a key."`
+	Create keysCreateCmd `cmd:"" help:"Make an API key and print it. It is not printed again."`
+	List   keysListCmd   `cmd:"" help:"List API keys."`
+	Revoke keysRevokeCmd `cmd:"" help:"Revoke an API key."`
 }
 
 type keysCreateCmd struct {
 	Org   string `default:"default" help:"The organization's id or name; ${default} is the organization that the first start made, whatever its name is now."`
-	Level string `enum:"secret,publishable" default:"secret" help:"secret or publishable (${default})."`
-	Mode  string `enum:"live,test" default:"live" help:"live or test (${default})."`
-	Name  string `help:"What it is for."`
+	Level string `enum:"secret,publishable" default:"secret" help:"The key's level: secret or publishable (${default})."`
+	Mode  string `enum:"live,test" default:"live" help:"The key's mode: live or test (${default})."`
+	Name  string `help:"A name that says what the key is for."`
 
-	ExpiresAt string `placeholder:"TIME" help:"When it stops working, such as 2027-01-31T12:00:00Z; without an offset in the organization's time zone (never)."`
+	ExpiresAt string `placeholder:"TIME" help:"When the key expires, such as 2027-01-31T12:00:00Z. A time without an offset is in the organization's time zone (none: never)."`
 }
 
 // Run makes the key and prints it.
-func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
+func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to output) error {
 	return withExistingData(ctx, s, func(o *adminClient) error {
 		org, err := o.find(ctx, c.Org)
 		if err != nil {
@@ -54,7 +55,7 @@ func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error 
 			Fields: fieldsOf(map[string]string{"level": c.Level, "mode": c.Mode, "name": c.Name, "expiresAt": c.ExpiresAt}),
 		})
 		if err != nil {
-			return refused(err)
+			return refusalToConfigError(err)
 		}
 		_, err = fmt.Fprintln(to.out, issued.Text)
 		return err
@@ -62,11 +63,11 @@ func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to streams) error 
 }
 
 type keysListCmd struct {
-	Org string `help:"Only those of this organization, by id or name."`
+	Org string `help:"List only the keys of this organization, by id or name."`
 }
 
-// Run prints the keys, without what they are.
-func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
+// Run prints the keys' ids and properties, but not their secret texts.
+func (c *keysListCmd) Run(ctx context.Context, s *settings, to output) error {
 	return withExistingData(ctx, s, func(o *adminClient) error {
 		organizations := o.views.Organizations()
 		if c.Org != "" {
@@ -81,15 +82,15 @@ func (c *keysListCmd) Run(ctx context.Context, s *settings, to streams) error {
 		for _, org := range organizations {
 			for _, k := range org.SortedKeys() {
 				fmt.Fprintf(table, "%s\t%s…\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-					k.ID, k.Hint, k.Level, org.ID, printable(org.Name), printable(k.Name), k.CreatedAt, when(k.ExpiresAt), when(k.RevokedAt))
+					k.ID, k.Hint, k.Level, org.ID, printable(org.Name), printable(k.Name), k.CreatedAt, tableTime(k.ExpiresAt), tableTime(k.RevokedAt))
 			}
 		}
 		return table.Flush()
 	})
 }
 
-// when is a time in a table.
-func when(t domain.Instant) string {
+// tableTime returns a time as tables print it.
+func tableTime(t domain.Instant) string {
 	if t == 0 {
 		return "-"
 	}
@@ -100,8 +101,9 @@ type keysRevokeCmd struct {
 	Key string `arg:"" help:"The key's id, as keys list shows it."`
 }
 
-// Run ends the key, the last secret one as well: the operator can make another.
-func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to streams) error {
+// Run revokes the key. It revokes an organization's last secret key too, because the
+// operator can make another one.
+func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to output) error {
 	return withExistingData(ctx, s, func(o *adminClient) error {
 		for _, org := range o.views.Organizations() {
 			if _, ok := org.Keys[domain.ID(c.Key)]; !ok {
@@ -111,7 +113,7 @@ func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to streams) error 
 				Stream: org.ID.Stream(), Command: domain.RevokeKey{KeyID: domain.ID(c.Key), EvenLast: true}, Caller: operator,
 			})
 			if err != nil {
-				return refused(err)
+				return refusalToConfigError(err)
 			}
 			_, err = fmt.Fprintln(to.out, "revoked", c.Key)
 			return err

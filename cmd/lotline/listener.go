@@ -14,20 +14,21 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// door is where HTTP is answered. It opens before there is a node behind it, and
-// tells those who knock how far the start is.
+// listeners serve HTTP on one or two addresses: one for everybody and, if one is
+// configured, another one for operators. They open before there is a node, and until
+// then answer only how far the start is.
 type listeners struct {
-	logger     zerolog.Logger
-	observer   *observer
-	clock      *walltime.Clock
-	address    net.Addr
-	server     *http.Server
-	operations *http.Server // for operators alone; nil without an address of its own
-	failed     chan error   // has why HTTP is not served any more, unless it was closed
-	foundLog   atomic.Bool
-	behind     handlerSwitch // what server serves
-	aside      handlerSwitch // what operations serves
-	stop       func()        // ends operations, nil when there is none
+	logger            zerolog.Logger
+	observer          *observer
+	clock             *walltime.Clock
+	address           net.Addr
+	api               *http.Server
+	operations        *http.Server // for operators; nil if they have no address of their own
+	failed            chan error   // receives the error if serving HTTP ends before close
+	foundLog          atomic.Bool
+	apiHandler        handlerSwitch // what api serves
+	operationsHandler handlerSwitch // what operations serves
+	stopOperations    func()        // nil without operations
 }
 
 // handlerSwitch is a handler that can be replaced while it serves.
@@ -39,86 +40,87 @@ func (s *handlerSwitch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	(*s.now.Load()).ServeHTTP(w, r)
 }
 
-// openDoor takes the addresses, all before anything is answered, and answers.
+// openListeners listens on all addresses and then starts to answer requests.
 func (c *serveCmd) openListeners(ctx context.Context, o *observer, logger zerolog.Logger) (*listeners, error) {
 	listener, err := listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return nil, badConfig("LOTLINE_LISTEN: %w", err)
 	}
-	d := &listeners{logger: logger, observer: o, clock: walltime.New(clock), address: listener.Addr(), failed: make(chan error, 1)}
-	starting := httpapi.Config{Ready: d.starting, Clock: clock, Log: logger, Observer: o, Metrics: o.metrics.handler()}
+	ls := &listeners{logger: logger, observer: o, clock: walltime.New(clock), address: listener.Addr(), failed: make(chan error, 1)}
+	starting := httpapi.Config{Ready: ls.readyBeforeNode, Clock: clock, Log: logger, Observer: o, Metrics: o.metrics.handler()}
 	if c.MetricsListen != "" {
-		d.aside.set(httpapi.Operations(starting))
-		if err := d.serveOperations(ctx, c.MetricsListen); err != nil {
+		ls.operationsHandler.set(httpapi.Operations(starting))
+		if err := ls.serveOperations(ctx, c.MetricsListen); err != nil {
 			return nil, errors.Join(err, listener.Close())
 		}
 		starting.Metrics = nil
 	}
-	d.behind.set(httpapi.Starting(starting))
-	d.server = httpServer(&d.behind)
+	ls.apiHandler.set(httpapi.Starting(starting))
+	ls.api = newHTTPServer(&ls.apiHandler)
 	go func() {
-		if err := d.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			d.failed <- err
+		if err := ls.api.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			ls.failed <- err
 		}
 	}()
-	return d, nil
+	return ls, nil
 }
 
-// leadTo has a node's handlers answer from now on: api everybody, and operations, which
-// is nil without an address of its own, operators.
-func (d *listeners) serveNode(api, operations http.Handler) {
-	d.behind.set(api)
+// serveNode lets the handlers of a node answer from now on. operations is nil if
+// operators have no address of their own.
+func (ls *listeners) serveNode(api, operations http.Handler) {
+	ls.apiHandler.set(api)
 	if operations != nil {
-		d.aside.set(operations)
+		ls.operationsHandler.set(operations)
 	}
 }
 
-// starting is how the parts are before there is a node that knows.
-func (d *listeners) starting(context.Context) []httpapi.Check {
+// readyBeforeNode returns the checks of /readyz while there is no node yet.
+func (ls *listeners) readyBeforeNode(context.Context) []httpapi.Check {
 	store := errors.New("it has not answered yet")
-	if d.foundLog.Load() || d.clock.Compared() {
+	if ls.foundLog.Load() || ls.clock.Compared() {
 		store = nil
 	}
 	return []httpapi.Check{
-		{Name: partClock, Err: d.clock.Err(), Reason: clockReason},
+		{Name: partClock, Err: ls.clock.Err(), Reason: clockReason},
 		{Name: partEventStore, Err: store, Reason: "it has not answered yet"},
 		{Name: partProjections, Err: errors.New("they are not loaded yet"), Reason: "they are not loaded yet"},
 		{Name: partTimers, Err: errOverdue, Reason: errOverdue.Error()},
 	}
 }
 
-// requestsTimeout is how long requests may take at the end.
+// requestsTimeout is how long a shutdown waits for requests that are in flight.
 const requestsTimeout = 5 * time.Second
 
-// close lets nothing in any more and waits for what is under way.
-func (d *listeners) close() error {
+// close stops accepting requests and waits for those in flight. After requestsTimeout
+// it cuts them off.
+func (ls *listeners) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), requestsTimeout)
 	defer cancel()
-	err := d.server.Shutdown(ctx)
+	err := ls.api.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		d.logger.Warn().Msg("requests that did not come to an end are cut off")
-		err = d.server.Close()
+		ls.logger.Warn().Msg("requests that did not come to an end are cut off")
+		err = ls.api.Close()
 	}
-	stop(d.stop)
+	stop(ls.stopOperations)
 	return err
 }
 
 // serveOperations serves operators on an address of their own.
-func (d *listeners) serveOperations(ctx context.Context, at string) error {
+func (ls *listeners) serveOperations(ctx context.Context, at string) error {
 	l, err := listen(ctx, "tcp", at)
 	if err != nil {
 		return badConfig("LOTLINE_METRICS_LISTEN: %w", err)
 	}
-	d.operations = httpServer(&d.aside)
+	ls.operations = newHTTPServer(&ls.operationsHandler)
 	wait := start(func(context.Context) {
-		if err := d.operations.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			d.logger.Error().Err(err).Msg("the metrics are not served")
+		if err := ls.operations.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			ls.logger.Error().Err(err).Msg("the metrics are not served")
 		}
 	})
-	d.stop = func() {
-		_ = d.operations.Close() // whoever collects just now goes without
+	ls.stopOperations = func() {
+		_ = ls.operations.Close() // a scrape in flight is cut off
 		wait()
 	}
-	d.logger.Info().Stringer("address", l.Addr()).Msg("the metrics are served")
+	ls.logger.Info().Stringer("address", l.Addr()).Msg("the metrics are served")
 	return nil
 }

@@ -15,33 +15,35 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// log is the event log that the settings name, with what stands behind it.
+// log is the event log that the settings name, with the server and the clock that it
+// depends on.
 type log struct {
 	*eventstore.Log
-	id       string          // tells this log from every other
-	head     domain.Position // where it ended at the start
+	id       string          // the id of the log's first event
+	head     domain.Position // where the log ended at the start
 	clock    *walltime.Clock
 	keys     *eventstore.Keyring
-	embedded *embeddedStore   // nil when another process runs the store
-	remote   bool             // a server is named, which has a clock of its own
-	dir      *dataDir         // locked for the log alone, or nil
-	seen     projections.Mark // what views.db says that the node has seen, and the log holds
-	restored error            // what the declared restore has lost; nil when none was declared
+	embedded *embeddedStore   // nil if another process runs the store
+	remote   bool             // a server is configured; it has a clock of its own
+	dir      *dataDir         // unlocked by Close; nil if the caller unlocks it
+	mark     projections.Mark // the newest event that this node has seen, if the log holds it
+	restored error            // set by a declared restore; says what the log has lost
 }
 
-// reachTimeout is how long a start waits for the event store.
+// reachTimeout is how long a start waits for the event store to answer.
 const reachTimeout = 30 * time.Second
 
-// openLog opens the log: on the server that is named, or on the embedded store
-// of the data directory, which it starts. It refuses to with a clock that is wrong.
+// openLog opens the log: on the configured server or, without one, on the embedded
+// store of the data directory, which it starts. It returns an error if the clock is
+// wrong.
 func openLog(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) (*log, error) {
 	return openLogWith(ctx, s, dir, logger, walltime.New(clock), requireRightClock)
 }
 
-// openLogWhen opens the log likewise, but deals with the clock as await does. Nothing
-// is written before the clock is right.
-func openLogWith(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger, c *walltime.Clock, await clockPolicy) (*log, error) {
-	if err := await(ctx, c); err != nil {
+// openLogWith is openLog with another policy for a wrong clock. It writes nothing
+// before the clock is right.
+func openLogWith(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger, c *walltime.Clock, policy clockPolicy) (*log, error) {
+	if err := policy(ctx, c); err != nil {
 		return nil, err
 	}
 	key, made, err := masterKey(s, dir)
@@ -55,21 +57,21 @@ func openLogWith(ctx context.Context, s *settings, dir *dataDir, logger zerolog.
 		}
 	}
 	if err = l.connect(s, dir.file(socketFile), key); err == nil {
-		// A log that is there in the place of another one is not written to, not even
-		// to compare clocks.
+		// This comes before the first write, even the one that compares clocks: if the log
+		// was replaced by another one, that must stay as it is.
 		err = l.checkMark(ctx, s, dir, logger)
 	}
 	if err == nil {
-		err = l.compareClocks(ctx, await)
+		err = l.compareClocks(ctx, policy)
 	}
 	if err == nil && made {
-		err = l.adopt(ctx, dir, key)
+		err = l.saveNewMasterKey(ctx, dir, key)
 	}
 	if err == nil {
-		err = l.check(ctx)
+		err = l.checkMasterKey(ctx)
 	}
 	if made && errors.Is(err, eventstore.ErrMasterKey) {
-		// Another node was first to give the log a key; ours is of no use.
+		// Another node has given the log a key first, so the new key is useless.
 		err = errors.Join(err, os.Remove(dir.file(masterKeyFile)))
 	}
 	if err != nil {
@@ -78,8 +80,8 @@ func openLogWith(ctx context.Context, s *settings, dir *dataDir, logger zerolog.
 	return l, nil
 }
 
-// failed has why the embedded store ended, if it did. It is nil when the store
-// runs elsewhere.
+// failed returns a channel that receives the error with which the embedded store
+// ended. The channel is nil if another process runs the store.
 func (l *log) failed() <-chan error {
 	if l.embedded == nil {
 		return nil
@@ -87,7 +89,8 @@ func (l *log) failed() <-chan error {
 	return l.embedded.failed
 }
 
-// connect reaches the server that is named, or the embedded one by its socket.
+// connect connects to the configured server or, without one, to the embedded store
+// through its socket.
 func (l *log) connect(s *settings, socket string, key []byte) (err error) {
 	if l.keys, err = eventstore.NewKeyring(key); err != nil {
 		return badConfig("%w", err)
@@ -103,9 +106,9 @@ func (l *log) connect(s *settings, socket string, key []byte) (err error) {
 	return nil
 }
 
-// compareClocks compares the clock with that of a server, and deals with a wrong one
-// as await does. The embedded store has the same clock.
-func (l *log) compareClocks(ctx context.Context, await clockPolicy) error {
+// compareClocks compares the clock with the configured server's, and applies the policy
+// to the result. The embedded store uses the same clock, so it is not compared.
+func (l *log) compareClocks(ctx context.Context, policy clockPolicy) error {
 	if !l.remote {
 		return nil
 	}
@@ -115,11 +118,12 @@ func (l *log) compareClocks(ctx context.Context, await clockPolicy) error {
 		return fmt.Errorf("event store: %w", err)
 	}
 	l.clock.Compare(l.Log, elapsed)
-	return await(ctx, l.clock)
+	return policy(ctx, l.clock)
 }
 
-// adopt saves a new master key, unless the log has one already.
-func (l *log) adopt(ctx context.Context, dir *dataDir, key []byte) error {
+// saveNewMasterKey saves a new master key. It returns an error if the log has a key
+// already.
+func (l *log) saveNewMasterKey(ctx context.Context, dir *dataDir, key []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
 	sealed, err := l.Sealed(ctx)
@@ -132,8 +136,9 @@ func (l *log) adopt(ctx context.Context, dir *dataDir, key []byte) error {
 	return saveMasterKey(dir, key)
 }
 
-// check finds out whether the store answers and the master key is the log's.
-func (l *log) check(ctx context.Context) (err error) {
+// checkMasterKey checks that the store answers and that the log is sealed under this
+// master key. It sets the log's id and head.
+func (l *log) checkMasterKey(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
 	now, err := l.clock.Now(ctx)

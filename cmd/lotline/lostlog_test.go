@@ -218,7 +218,7 @@ func TestLostLog_anOlderLogInItsPlaceStopsTheStart(t *testing.T) {
 			}
 			eventually(t, "it is logged", func() bool {
 				logged := e.stderr.String()
-				return strings.Contains(logged, `"level":"warn"`) && strings.Contains(logged, declared)
+				return strings.Contains(logged, `"level":"warn"`) && strings.Contains(logged, restoreDeclared)
 			})
 			e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`)
 			keptBy(t, dir, endOf(t, dir))

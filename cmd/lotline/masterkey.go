@@ -13,7 +13,7 @@ import (
 	"github.com/lotline/lotline/eventstore"
 )
 
-// masterKey decodes the master key, or returns nil when none is given.
+// masterKey decodes the configured master key. It returns nil if none is configured.
 func (s *settings) masterKey() ([]byte, error) {
 	if s.MasterKey == "" {
 		return nil, nil
@@ -36,8 +36,9 @@ func decodeMasterKey(text string) ([]byte, bool) {
 	return key, err == nil && len(key) == eventstore.MasterKeySize
 }
 
-// masterKey returns the key that is given or the one in the directory. When there
-// is neither it makes one, which is not in the directory yet.
+// masterKey returns the configured master key or, without one, the key in the
+// directory. If there is neither it makes a key, reports made, and leaves it to the
+// caller to save the key.
 func masterKey(s *settings, dir *dataDir) (key []byte, made bool, err error) {
 	if key, err := s.masterKey(); key != nil || err != nil {
 		return key, false, err
@@ -59,15 +60,15 @@ func masterKey(s *settings, dir *dataDir) (key []byte, made bool, err error) {
 	return key, false, nil
 }
 
-// saveMasterKey writes a new master key so that it is either there as a whole and
-// on disk, or not there.
+// saveMasterKey writes a new master key atomically: after a crash the file is either
+// complete or missing. When it returns, the file is on disk.
 func saveMasterKey(dir *dataDir, key []byte) error {
 	name := dir.file(masterKeyFile)
-	// A crash may have left one.
+	// An earlier start that crashed may have left this file.
 	if err := os.Remove(name + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return badConfig("master key: %w", err)
 	}
-	// Nothing that is there already is written to, nor what a link there leads to.
+	// O_EXCL: never write to an existing file, nor through a symbolic link.
 	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return badConfig("master key: %w", err)

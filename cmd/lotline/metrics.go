@@ -19,8 +19,8 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// metrics are a node's figures, as Prometheus collects them. The values of labels
-// are from sets that are bounded by the program: no id and no path of a client.
+// metrics are a node's metrics for Prometheus. Each label has a bounded set of values:
+// no label holds an id or a path that a client chose.
 type metrics struct {
 	registry *prometheus.Registry
 	node     *nodeCollector
@@ -32,13 +32,13 @@ type metrics struct {
 	projectionDelay                          prometheus.Observer
 	admissionLateness, deadlineLateness      prometheus.Observer
 
-	step step // the last step of the clock; owned by the goroutine that follows the log
+	step step // the last step of the timers; owned by the goroutine that follows the log
 }
 
-// step is something that the clock did to a stream.
+// step is the group of events that one wake of the timers appended to a stream.
 type step struct {
 	stream   string
-	revision domain.Revision // of its last event so far
+	revision domain.Revision // of the step's last event so far
 	due      domain.Instant
 }
 
@@ -53,17 +53,17 @@ type commandKey struct {
 	outcome string
 }
 
-// counted is a counter and how long what it counts took.
+// counted is a counter of operations and a histogram of how long they took.
 type counted struct {
 	count prometheus.Counter
 	took  prometheus.Observer
 }
 
-// Bounds of histograms.
+// Buckets of histograms.
 var (
-	// From a read in memory to a command that ran out of time.
+	// Seconds: from a read in memory to a command that timed out.
 	durations = []float64{0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
-	// What one append may hold.
+	// Events or commands in one append.
 	sizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000}
 )
 
@@ -106,7 +106,7 @@ func newMetrics() *metrics {
 	return m
 }
 
-// handler answers those who collect the figures.
+// handler serves the metrics to Prometheus.
 func (m *metrics) handler() http.Handler {
 	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -116,8 +116,8 @@ func (m *metrics) handler() http.Handler {
 	})
 }
 
-// maxScrapes is how many may collect at once. Everybody may, where the figures have
-// no listener of their own.
+// maxScrapes limits how many scrapes run at once. Without a separate address for
+// operators, anybody can scrape.
 const maxScrapes = 8
 
 func (m *metrics) finished(method string, a httpapi.Answer) {
@@ -139,8 +139,8 @@ func (m *metrics) appended(a commands.Append) {
 	m.appendEvents.Observe(float64(a.Events))
 }
 
-// followed counts an event that the read models show since now. before is the wake of its
-// stream before the event; it is only looked at when the clock caused the event.
+// followed records that the read models have applied an event at now. before is the
+// stream's wake before the event. It is used only if the timers caused the event.
 func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time) {
 	m.projectionDelay.Observe(max(0, now.Sub(r.RecordedAt).Seconds()))
 	if r.Metadata.Actor != domain.ActorClock || r.Event == nil || before.Revision != r.Revision-1 {
@@ -150,12 +150,12 @@ func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time
 		m.step = step{stream: r.Stream, due: before.At}
 	}
 	m.step.revision = r.Revision
-	// Most events are dated when they were due. Some are dated when they happen: they were
-	// due when the stream was to be woken, and so were the others of the same step.
+	// Most events have the time at which they were due. Some have the time at which they
+	// were decided. Those were due at the stream's wake, as the whole step was.
 	due, lateness := r.Event.When(), m.deadlineLateness
 	switch r.Event.(type) {
 	case domain.ConsumerAdmitted:
-		// Apart from the others: thousands of them would hide an opening that is late.
+		// Admissions have their own label: thousands of them would hide a late opening.
 		due, lateness = m.step.due, m.admissionLateness
 	case *domain.SigningKeyCreated:
 		due = m.step.due
@@ -165,7 +165,7 @@ func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time
 	}
 }
 
-// commandOutcome is how a command ended, in a word.
+// commandOutcome returns the label value for how a command ended.
 func commandOutcome(a commands.Answer) string {
 	if a.Replayed && a.Err == nil {
 		return "replayed"
@@ -189,7 +189,7 @@ func commandOutcome(a commands.Answer) string {
 	return "fault"
 }
 
-// appendOutcome is how an append ended, in a word.
+// appendOutcome returns the label value for how an append ended.
 func appendOutcome(err error) string {
 	_, broken := errors.AsType[*domain.HistoryError](err)
 	switch {
@@ -205,7 +205,8 @@ func appendOutcome(err error) string {
 	return "unknown"
 }
 
-// knownMethod is a request's method, of which a client may make up any.
+// knownMethod returns a request's method, or "other" for methods that are not listed: a
+// client can send any text as a method.
 func knownMethod(r *http.Request) string {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
@@ -214,8 +215,8 @@ func knownMethod(r *http.Request) string {
 	return "other"
 }
 
-// children are the members of a vector. To find one by what its labels are made of
-// costs less than by its labels.
+// labelCache keeps the members of a metric vector by a key of type K. A lookup here
+// costs less than one by label values in the vector.
 type labelCache[K comparable, M any] struct {
 	create func(K) M
 	mu     sync.RWMutex // guards made
@@ -235,7 +236,7 @@ func (c *labelCache[K, M]) of(k K) M {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A vector gives the same member again, so it does not matter who is first.
+	// If another goroutine was faster, the vector returns the same member again.
 	m = c.create(k)
 	c.made[k] = m
 	return m

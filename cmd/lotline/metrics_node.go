@@ -10,8 +10,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// nodeCollector measures the parts of a node when somebody collects, and not more
-// often than once a second, whoever asks.
+// nodeCollector measures the parts of a node when Prometheus scrapes. It measures at
+// most once a second, however many scrapes there are.
 type nodeCollector struct {
 	mu   sync.Mutex // guards the fields below; held while measuring
 	node *node      // nil while the start waits for the log
@@ -22,7 +22,7 @@ type nodeCollector struct {
 const (
 	measureEvery   = time.Second
 	measureTimeout = 2 * time.Second
-	// maxBacklog bounds what is read to find out how far behind the read models are.
+	// maxBacklog limits how many events are read to find the lag of the read models.
 	maxBacklog = 10_000
 )
 
@@ -73,8 +73,8 @@ func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// measure takes the figures that nobody counts. What the store does not tell is
-// left out.
+// measure takes the metrics that are not counted as they happen. It leaves out what it
+// cannot read from the store.
 func (n *node) measure() (all []prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), measureTimeout)
 	defer cancel()
@@ -107,7 +107,7 @@ func (n *node) measure() (all []prometheus.Metric) {
 	gauge(overdueDesc, overdue)
 	gauge(quarantinedDesc, float64(len(n.views.Quarantined())))
 	gauge(clockOffsetDesc, n.log.clock.Offset().Seconds())
-	gauge(streamsAheadDesc, float64(len(n.ahead.look())))
+	gauge(streamsAheadDesc, float64(len(n.ahead.find())))
 	held := n.handler.Occupancy()
 	gauge(writersDesc, float64(held.Writers))
 	gauge(waitingDesc, float64(held.Waiting))
@@ -130,8 +130,9 @@ func (n *node) measure() (all []prometheus.Metric) {
 	return all
 }
 
-// measure has n measured from now on. Until then none of its parts is ready.
-func (m *metrics) measure(n *node) {
+// setNode makes n the node that is measured. Before that, the metrics report that no
+// part is ready.
+func (m *metrics) setNode(n *node) {
 	m.node.mu.Lock()
 	defer m.node.mu.Unlock()
 	m.node.node = n

@@ -28,55 +28,56 @@ type node struct {
 	handler   *commands.Handler
 	bus       *gochannel.GoChannel
 	relay     *relay.Relay
-	broker    *natsbus.Bus // nil without one
-	sink      *sink.Sink   // what sends to it
+	broker    *natsbus.Bus // nil if none is configured
+	sink      *sink.Sink   // sends to broker; nil without one
 	tail      *eventstore.Tail
 	scheduler *scheduler.Scheduler
 	api       http.Handler
 	observer  *observer
 	caughtUp  atomic.Bool
 	ahead     *aheadStreams
-	// operations answers on the operators' own listener, nil without one.
+	// operations answers on the operators' own address. It is nil if they have none.
 	operations http.Handler
 
-	// What stops the parts that run, nil for those that do not yet.
+	// Each of these stops one part. It is nil until the part runs.
 	stopClock, stopViews, stopMark, stopRelay, stopTail, stopScheduler, stopSink func()
 }
 
-// What commands go by: the clock, and the log as it stands before them. Tests put
-// ones in their place that fail.
+// The clock, and a wrapper around the log that commands use. Tests replace them with
+// ones that fail.
 var (
 	clock       = time.Now
 	elapsed     = func() time.Duration { return time.Since(programBegan) }
 	commandsLog = func(l commands.Log) commands.Log { return l }
 )
 
-// programBegan is when by the monotonic clock, which nobody sets.
+// programBegan is when the program started. Differences to it are measured by the
+// monotonic clock, which nobody can set.
 var programBegan = time.Now()
 
-// followedKinds are the kinds of streams that the read models are about.
+// followedKinds returns the kinds of streams that the read models hold.
 func followedKinds() []domain.Kind {
 	return append(domain.Kinds(), domain.KindOrganization, domain.KindSigning)
 }
 
-// nodeOptions are what a node is told beside its log and its directory. The zero
-// value limits nobody and tells nobody.
+// nodeOptions configure a node beside its log and its directory. The zero value has
+// no rate limits and no message broker.
 type nodeOptions struct {
-	limits   httpapi.Limits
-	broker   string    // the URL of the bus that is outside, "" for none
-	observer *observer // nil for one that nobody asks
-	apart    bool      // operators have a listener of their own
+	limits             httpapi.Limits
+	broker             string    // the URL of the message broker, "" for none
+	observer           *observer // nil for a new one
+	separateOperations bool      // operators have an address of their own
 }
 
 func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node, error) {
-	seen := l.seen
-	if seen.Log == "" {
+	mark := l.mark
+	if mark.Log == "" {
 		var err error
-		if seen, err = begin(l.id); err != nil {
+		if mark, err = firstMark(l.id); err != nil {
 			return nil, err
 		}
 	}
-	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head, Log: l, Seen: seen}, l.keys, logger)
+	views, err := projections.Open(dir.file(viewsFile), projections.Origin{ID: l.id, Head: l.head, Log: l, Seen: mark}, l.keys, logger)
 	if err != nil {
 		return nil, badConfig("read models: %w", err)
 	}
@@ -89,10 +90,11 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}
 	n.handler.Observe(n.observer)
 	n.bus = gochannel.NewGoChannel(gochannel.Config{
-		// Without it messages overtake each other.
+		// Without this, messages overtake each other.
 		BlockPublishUntilSubscriberAck: true,
 	}, busLogger{logger})
-	// The bus is for what happens from now on; the log has what happened.
+	// The relay publishes only events that are recorded from now on. Subscribers who want
+	// earlier events read the log.
 	n.relay = relay.New(n.bus, views, l.head, logger)
 	followers := []eventstore.Follower{observedViews{views, n}, n.relay}
 	if o.broker != "" {
@@ -113,11 +115,11 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 		Commands: n.handler, Views: views, Histories: l, CaughtUp: n.caughtUp.Load, Ready: n.ready, TokenKey: tokenKey,
 		Limits: o.limits, Clock: clock, Log: logger, Observer: n.observer, Metrics: n.observer.metrics.handler(),
 	}
-	if o.apart {
+	if o.separateOperations {
 		n.operations = httpapi.Operations(api)
 		api.Metrics = nil
 	}
 	n.api = httpapi.New(api)
-	n.observer.metrics.measure(n)
+	n.observer.metrics.setNode(n)
 	return n, nil
 }

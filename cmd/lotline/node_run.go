@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// catchUp follows the log and returns when the read models have reached the end
-// that it had at the start. It reports false when ctx ended before.
+// catchUp follows the log and returns when the read models have reached the position
+// at which the log ended at the start. It reports false if ctx ends first.
 func (n *node) catchUp(ctx context.Context) bool {
 	for {
 		err := n.views.Restore(ctx)
@@ -47,19 +47,20 @@ func (n *node) catchUp(ctx context.Context) bool {
 	}
 }
 
-// restoreAgain is how long to wait for a store that could not be read.
+// restoreRetry is the pause before the store is read again after a failure.
 const restoreRetry = time.Second
 
-// progressEvery is how often a long catching-up says how far it is.
+// progressEvery is how often a long catch-up logs its progress.
 const progressEvery = 5 * time.Second
 
-// liveWait is how long a start waits for the live subscription beside those that
-// catch up. Servers before EventStoreDB 23.10 do not say that the log ends, so on an idle
-// one nothing comes.
+// liveWait is how long a start waits for the live subscription after catching up.
+// Servers before EventStoreDB 23.10 do not announce the end of the log, so an idle one
+// sends nothing.
 const liveWait = 2 * time.Second
 
-// awaitLive waits for the live subscription, so that a node which says that it is
-// ready is. It reports false when ctx ended before.
+// awaitLive waits until the live subscription runs, or for liveWait, so that a node
+// does not report ready before it follows new events. It reports false if ctx ends
+// first.
 func (n *node) awaitLive(ctx context.Context) bool {
 	wait := time.NewTimer(liveWait)
 	defer wait.Stop()
@@ -72,8 +73,9 @@ func (n *node) awaitLive(ctx context.Context) bool {
 	return true
 }
 
-// keepViews saves the read models from now on. While they catch up that would cost
-// a third of the time, to spare those the rest who are killed before the end.
+// startSavingViews saves the read models from now on. They are not saved while they
+// catch up: it would take a third of that time, and help only a node that is killed
+// before it has caught up.
 func (n *node) startSavingViews() {
 	n.stopViews = start(func(ctx context.Context) {
 		if err := n.views.Run(ctx); err != nil {
@@ -82,26 +84,26 @@ func (n *node) startSavingViews() {
 	})
 }
 
-// keepTime starts the timers, from the read models as they are now. When it
-// returns it is known what is overdue.
+// startTimers starts the timers with the read models as they are now. When it returns,
+// the scheduler knows what is overdue.
 func (n *node) startTimers() {
 	n.scheduler.Begin()
 	n.stopScheduler = start(n.scheduler.Run)
 }
 
-// sendOut sends to the broker, if there is one, what happens from now on and what is
-// not sent yet.
+// startSink starts sending to the broker, if there is one: first the events that are
+// not sent yet, then new ones.
 func (n *node) startSink() {
 	if n.sink != nil {
 		n.stopSink = start(n.sink.Run)
 	}
 }
 
-// commandsTimeout is how long commands may take at the end.
+// commandsTimeout is how long a shutdown waits for commands that are in flight.
 const commandsTimeout = 15 * time.Second
 
-// shutDown stops the parts in the order in which they need each other, once
-// nothing new comes in.
+// shutDown stops the parts, each before the parts that it depends on. The caller must
+// have closed the listeners.
 func (n *node) shutDown() error {
 	stop(n.stopScheduler)
 	ctx, cancel := context.WithTimeout(context.Background(), commandsTimeout)
@@ -120,8 +122,8 @@ func (n *node) shutDown() error {
 	return errors.Join(err, n.views.Close())
 }
 
-// start runs f in the background. What it returns ends f's context and waits
-// for f to return.
+// start runs f in the background. The returned function ends f's context and waits
+// until f returns.
 func start(f func(context.Context)) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -15,7 +15,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// createOrganization makes an organization and returns its id.
+// createOrganization makes an organization with this id.
 func (o *adminClient) createOrganization(ctx context.Context, id domain.ID, name, timeZone string, currency domain.Currency) error {
 	_, err := o.handler.Handle(ctx, commands.Request{
 		Stream: id.Stream(), Caller: operator,
@@ -24,7 +24,7 @@ func (o *adminClient) createOrganization(ctx context.Context, id domain.ID, name
 	return err
 }
 
-// newID makes a TypeID of now.
+// newID makes a TypeID with the current time in it.
 func newID(prefix string) (domain.ID, error) {
 	u, err := uuid.NewV7()
 	if err != nil {
@@ -37,12 +37,12 @@ func newID(prefix string) (domain.ID, error) {
 // belong to. On the command line it always means that organization.
 const defaultOrganization = "default"
 
-// defaultClaim is the stream in which the id of the default organization is
-// claimed, so that nodes which start together make one only.
+// defaultClaim is the stream in which a node claims the id of the default organization,
+// so that nodes that start at once make only one.
 var defaultClaim = domain.ClaimStream(uuid.NewSHA1(uuid.Nil, []byte("organization "+defaultOrganization)).String())
 
-// makeDefaultOrganization makes the default organization when there is none, and
-// returns it as it is.
+// ensureDefaultOrganization makes the default organization if there is none, and
+// returns it.
 func (o *adminClient) ensureDefaultOrganization(ctx context.Context) (*domain.Organization, error) {
 	proposed, err := newID(domain.KindOrganization.IDPrefix())
 	if err != nil {
@@ -104,8 +104,8 @@ func (o *adminClient) findID(id domain.ID) (*domain.Organization, error) {
 	return nil, badConfig("there is no organization %q", id)
 }
 
-// findDefault returns the default organization, whatever its name is by now. The
-// claim stream has its id.
+// findDefault returns the default organization, whatever its name is now. The claim
+// stream has its id.
 func (o *adminClient) findDefault(ctx context.Context) (*domain.Organization, error) {
 	claim := domain.NewHistory(defaultClaim)
 	for r, err := range o.log.Read(ctx, defaultClaim, domain.NoStream) {
@@ -123,8 +123,8 @@ func (o *adminClient) findDefault(ctx context.Context) (*domain.Organization, er
 	return o.findID(id)
 }
 
-// quarantine is why nothing can be done with an organization whose history is
-// inconsistent, or nil.
+// quarantine returns an error if the organization is in quarantine because its history
+// is inconsistent.
 func (o *adminClient) quarantine(id domain.ID) error {
 	for _, broken := range o.views.Quarantined() {
 		if broken.Stream == id.Stream() {
@@ -134,7 +134,7 @@ func (o *adminClient) quarantine(id domain.ID) error {
 	return nil
 }
 
-// unreadable is how many organizations are in quarantine. Nobody knows their names.
+// unreadable returns how many organizations are in quarantine. Their names are unknown.
 func (o *adminClient) unreadable() (n int) {
 	for _, broken := range o.views.Quarantined() {
 		if domain.StreamKind(broken.Stream) == domain.KindOrganization {
@@ -147,24 +147,24 @@ func (o *adminClient) unreadable() (n int) {
 type orgCmd struct {
 	Create orgCreateCmd `cmd:"" help:"Make an organization."`
 	Show   orgShowCmd   `cmd:"" help:"Show an organization."`
-	Update orgUpdateCmd `cmd:"" help:"Change an organization. What it has made stays as it is."`
+	Update orgUpdateCmd `cmd:"" help:"Change an organization. Its existing distributions stay as they are."`
 }
 
 type orgCreateCmd struct {
-	Name     string `required:"" help:"What it is called."`
+	Name     string `required:"" help:"The organization's name."`
 	TimeZone string `default:"UTC" help:"IANA time zone for times without an offset (${default})."`
-	Currency string `default:"USD" help:"ISO 4217 code of prices without one (${default})."`
+	Currency string `default:"USD" help:"ISO 4217 code for prices without a currency (${default})."`
 }
 
 // Run makes the organization and prints its id.
-func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to streams) error {
+func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to output) error {
 	return withAdminClient(ctx, s, func(o *adminClient) error {
 		id, err := newID(domain.KindOrganization.IDPrefix())
 		if err != nil {
 			return err
 		}
 		if err := o.createOrganization(ctx, id, c.Name, c.TimeZone, domain.Currency(c.Currency)); err != nil {
-			return refused(err)
+			return refusalToConfigError(err)
 		}
 		_, err = fmt.Fprintln(to.out, id)
 		return err
@@ -176,7 +176,7 @@ type orgShowCmd struct {
 }
 
 // Run prints the organization.
-func (c *orgShowCmd) Run(ctx context.Context, s *settings, to streams) error {
+func (c *orgShowCmd) Run(ctx context.Context, s *settings, to output) error {
 	return withExistingData(ctx, s, func(o *adminClient) error {
 		org, err := o.find(ctx, c.Org)
 		if err != nil {
@@ -186,8 +186,9 @@ func (c *orgShowCmd) Run(ctx context.Context, s *settings, to streams) error {
 	})
 }
 
-// printable is a name as it is or, when it has characters that a terminal would obey
-// rather than show, quoted. Organizations choose their names and those of their keys.
+// printable returns a name in a form that is safe to print. It quotes names with
+// control characters, which a terminal would execute: tenants choose their own names
+// and those of their keys.
 func printable(name string) string {
 	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) }) {
 		return strconv.QuoteToGraphic(name)
@@ -204,13 +205,13 @@ func showOrganization(out io.Writer, o *domain.Organization) error {
 
 type orgUpdateCmd struct {
 	Org      string `default:"default" help:"The organization's id or name; ${default} is the organization that the first start made, whatever its name is now."`
-	Name     string `help:"What it is called from now on."`
-	TimeZone string `help:"IANA time zone for times without an offset."`
-	Currency string `help:"ISO 4217 code of prices without one."`
+	Name     string `help:"The new name."`
+	TimeZone string `help:"The new IANA time zone for times without an offset."`
+	Currency string `help:"The new ISO 4217 code for prices without a currency."`
 }
 
 // Run changes what is given and prints the organization.
-func (c *orgUpdateCmd) Run(ctx context.Context, s *settings, to streams) error {
+func (c *orgUpdateCmd) Run(ctx context.Context, s *settings, to output) error {
 	changes := fieldsOf(map[string]string{"name": c.Name, "timeZone": c.TimeZone, "currencyCode": c.Currency})
 	if len(changes) == 0 {
 		return badConfig("nothing to change: give --name, --time-zone or --currency")
@@ -224,7 +225,7 @@ func (c *orgUpdateCmd) Run(ctx context.Context, s *settings, to streams) error {
 			Stream: org.ID.Stream(), Command: domain.Update{Fields: changes}, Caller: operator,
 		})
 		if err != nil {
-			return refused(err)
+			return refusalToConfigError(err)
 		}
 		return showOrganization(to.out, result.History.Aggregate.(*domain.Organization))
 	})

@@ -11,17 +11,18 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// provision makes sure that there is a key to sign tokens with, and that the default
-// organization has the keys that are given, and a key of each level at all. It returns the keys that it made, which
-// work by then. They are shown before they are stored, so that there is none in
-// the log that nobody has seen. A *domain.HistoryError says that the default
-// organization cannot be used; all others can.
+// provision makes sure that there is a key to sign tokens with, that the default
+// organization has the API keys that are given, and that it has an API key of each
+// level. It returns the keys that it made, which work when it returns. It prints new
+// keys before it stores them, so that the log holds no key that nobody has seen. A
+// *domain.HistoryError means that the default organization cannot be used; all other
+// organizations can.
 func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[domain.KeyLevel]string, error) {
 	if err := n.makeSigningKey(ctx); err != nil {
 		return nil, err
 	}
-	o := &adminClient{n.log, n.handler, n.views}
-	org, err := o.ensureDefaultOrganization(ctx)
+	client := &adminClient{n.log, n.handler, n.views}
+	org, err := client.ensureDefaultOrganization(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -40,21 +41,21 @@ func (c *serveCmd) provision(ctx context.Context, n *node, out io.Writer) (map[d
 		if made[level] != "" {
 			name = "first start"
 		}
-		if err := n.provisionKey(ctx, o, org.ID, level, name, key); err != nil {
+		if err := n.provisionKey(ctx, client, org.ID, level, name, key); err != nil {
 			return nil, err
 		}
 	}
 	return made, nil
 }
 
-// giveKey makes sure that a key works, and is an organization's.
-func (n *node) provisionKey(ctx context.Context, o *adminClient, organization domain.ID, level domain.KeyLevel, name, key string) error {
+// provisionKey makes sure that a key works and belongs to the organization.
+func (n *node) provisionKey(ctx context.Context, client *adminClient, organization domain.ID, level domain.KeyLevel, name, key string) error {
 	variable := map[domain.KeyLevel]string{domain.SecretKey: "LOTLINE_SECRET_KEY", domain.PublishableKey: "LOTLINE_PUBLISHABLE_KEY"}[level]
 	hash := domain.KeyHash(key)
 	if other, works := n.views.Credential(hash); works && other.OrganizationID != organization {
 		return badConfig("%s: the key belongs to another organization: give another one", variable)
 	}
-	position, err := o.addKey(ctx, organization, level, name, key)
+	position, err := client.addKey(ctx, organization, level, name, key)
 	if err != nil {
 		return err
 	}
@@ -67,16 +68,16 @@ func (n *node) provisionKey(ctx context.Context, o *adminClient, organization do
 	return nil
 }
 
-// makeSigningKey makes the first key to sign tokens with, when the log has none. Of
-// nodes that start together one makes it.
+// makeSigningKey makes the first key to sign tokens with if the log has none. When
+// several nodes start at once, only one of them makes it.
 func (n *node) makeSigningKey(ctx context.Context) error {
 	if _, err := n.views.SigningKeys(); !errors.Is(err, projections.ErrBehind) {
-		return nil // or its stream is in quarantine, and all else goes on
+		return nil // it has one, or the keys' stream is in quarantine; then the rest of the engine still works
 	}
-	o := &adminClient{n.log, n.handler, n.views}
-	made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true})
+	client := &adminClient{n.log, n.handler, n.views}
+	made, err := client.changeSigningKeys(ctx, domain.MakeSigningKey{Secret: randomSecret(), OnlyFirst: true})
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
-		return nil // likewise
+		return nil // the stream is in quarantine
 	}
 	if err != nil {
 		return err
@@ -86,8 +87,8 @@ func (n *node) makeSigningKey(ctx context.Context) error {
 
 var keyPattern = regexp.MustCompile(`^(sk|pk)_(live|test)_[0-9A-Za-z_-]{16,128}$`)
 
-// provisioned checks a key that is given in the environment.
-func provisioned(variable, key string, level domain.KeyLevel) error {
+// checkGivenKey checks the form of an API key that is given in the environment.
+func checkGivenKey(variable, key string, level domain.KeyLevel) error {
 	if key != "" && (!keyPattern.MatchString(key) || !strings.HasPrefix(key, level.Prefix())) {
 		return badConfig("%s must look like %slive_… with at least 16 letters, digits, - or _ behind it", variable, level.Prefix())
 	}

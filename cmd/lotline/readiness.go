@@ -10,7 +10,7 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// What a ready engine needs.
+// The parts that /readyz reports.
 const (
 	partClock       = "clock"
 	partEventStore  = "eventStore"
@@ -22,7 +22,8 @@ const (
 
 var errOverdue = errors.New("what was overdue at the start is not done")
 
-// ready names the parts that a ready engine needs, and what is wrong with them.
+// ready returns the checks of /readyz. The node is ready when no check has an error,
+// except for advisory checks, which do not count.
 func (n *node) ready(ctx context.Context) []httpapi.Check {
 	_, store := n.log.Head(ctx)
 	if store == nil {
@@ -55,7 +56,7 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	}
 	if n.sink != nil {
 		s := n.sink.State()
-		// Whoever is sent elsewhere finds the same bus there.
+		// Advisory: all nodes share the broker, so no other node could do better.
 		checks = append(checks, httpapi.Check{
 			Name: "bus", Err: s.Err, Reason: "it does not take what is sent to it", Detail: sending{s.Sending, s.Messages, s.UpTo}, Advisory: true,
 		})
@@ -63,8 +64,7 @@ func (n *node) ready(ctx context.Context) []httpapi.Check {
 	return checks
 }
 
-// catchingUp is how far the read models are, for whoever asks when the node will
-// be ready.
+// catchingUp is the detail of /readyz that tells how far the read models are.
 type catchingUp struct {
 	Events  int64     `json:"events"`
 	Percent int       `json:"percent"`
@@ -73,7 +73,7 @@ type catchingUp struct {
 
 func percent(p eventstore.Progress) int { return int(100 * p.Share) }
 
-// sending is what a node sends to the broker: nothing when another one does.
+// sending is the detail of /readyz about the broker. Only one node sends at a time.
 type sending struct {
 	Sending  bool      `json:"sending"`
 	Messages uint64    `json:"messages"`

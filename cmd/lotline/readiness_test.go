@@ -124,7 +124,7 @@ func TestReadyz_namesEachPartAndWaitsForAll(t *testing.T) {
 func TestReadyz_onlyOperatorsSeeTheDetails(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
-	c.options.apart = true
+	c.options.separateOperations = true
 	n := c.openNode(t, lockedDir(t))
 	e := n.engine(t)
 	type state struct {

@@ -13,19 +13,19 @@ import (
 )
 
 type serveCmd struct {
-	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"Where HTTP is served (${default})."`
-	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics is served, and /readyz with all details (none: /metrics is where the rest is)."`
-	OTLPEndpoint   string `name:"otlp-endpoint" env:"LOTLINE_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"The OpenTelemetry collector that takes spans over HTTP, such as http://localhost:4318 (none: there are no spans)."`
-	Bus            string `env:"LOTLINE_BUS" placeholder:"nats://…" help:"A NATS server or cluster with JetStream that is sent all that happens (none: it stays in the process)."`
-	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key of the organization default (made and shown at the first start when not given)."`
-	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key of the organization default (likewise)."`
+	Listen         string `env:"LOTLINE_LISTEN" default:":8080" placeholder:"HOST:PORT" help:"The address to serve HTTP on (${default})."`
+	MetricsListen  string `env:"LOTLINE_METRICS_LISTEN" placeholder:"HOST:PORT" help:"A separate address for /metrics, and for /readyz with all details (none: /metrics is on the address of --listen)."`
+	OTLPEndpoint   string `name:"otlp-endpoint" env:"LOTLINE_OTLP_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL" help:"The OpenTelemetry collector to send spans to over HTTP, such as http://localhost:4318 (none: no spans)."`
+	Bus            string `env:"LOTLINE_BUS" placeholder:"nats://…" help:"The NATS server or cluster, with JetStream, to publish all events on (none: events are not published outside the process)."`
+	SecretKey      string `env:"LOTLINE_SECRET_KEY" placeholder:"sk_live_…" help:"A secret key for the organization default (none: the first start makes one and prints it)."`
+	PublishableKey string `env:"LOTLINE_PUBLISHABLE_KEY" placeholder:"pk_live_…" help:"A publishable key for the organization default (none: the first start makes one and prints it)."`
 
-	Restored bool `help:"Declare that the log was restored from a copy, or is another one than before. For one start: do not keep it in a service's configuration."`
+	Restored bool `help:"Declare that the log was restored from a copy, or was replaced by another log. Give it for one start only: do not keep it in a service's configuration."`
 
 	RateLimitSecret   int       `env:"LOTLINE_RATE_LIMIT_SECRET" default:"600000" placeholder:"N" help:"How many requests a minute an organization may make with its secret keys (${default}; 0: any number)."`
 	RateLimitConsumer int       `env:"LOTLINE_RATE_LIMIT_CONSUMER" default:"600" placeholder:"N" help:"How many requests a minute a consumer may make with access tokens (${default}; 0: any number)."`
-	RateLimitPublic   int       `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without one (${default}; 0: any number)."`
-	TrustedProxies    []proxies `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The proxies whose X-Forwarded-For says what the client address is, such as 10.0.0.0/8,fd00::/8."`
+	RateLimitPublic   int       `env:"LOTLINE_RATE_LIMIT_PUBLIC" default:"60000" placeholder:"N" help:"How many requests a minute a client address may make without a secret key or an access token (${default}; 0: any number)."`
+	TrustedProxies    []proxies `env:"LOTLINE_TRUSTED_PROXIES" placeholder:"CIDR" help:"The networks of proxies whose X-Forwarded-For header is believed, such as 10.0.0.0/8,fd00::/8."`
 }
 
 func (c *serveCmd) validate() error {
@@ -37,10 +37,10 @@ func (c *serveCmd) validate() error {
 	if min(c.RateLimitSecret, c.RateLimitConsumer, c.RateLimitPublic) < 0 {
 		return badConfig("LOTLINE_RATE_LIMIT_SECRET, LOTLINE_RATE_LIMIT_CONSUMER and LOTLINE_RATE_LIMIT_PUBLIC may not be negative; 0 is no limit")
 	}
-	if err := provisioned("LOTLINE_SECRET_KEY", c.SecretKey, domain.SecretKey); err != nil {
+	if err := checkGivenKey("LOTLINE_SECRET_KEY", c.SecretKey, domain.SecretKey); err != nil {
 		return err
 	}
-	return provisioned("LOTLINE_PUBLISHABLE_KEY", c.PublishableKey, domain.PublishableKey)
+	return checkGivenKey("LOTLINE_PUBLISHABLE_KEY", c.PublishableKey, domain.PublishableKey)
 }
 
 func (c *serveCmd) limits() httpapi.Limits {
@@ -52,7 +52,7 @@ func (c *serveCmd) limits() httpapi.Limits {
 }
 
 // Run serves until ctx ends, and then shuts down in order.
-func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
+func (c *serveCmd) Run(ctx context.Context, s *settings, to output) (err error) {
 	if err := c.validate(); err != nil {
 		return err
 	}
@@ -68,59 +68,59 @@ func (c *serveCmd) Run(ctx context.Context, s *settings, to streams) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	d, err := c.openListeners(ctx, newObserver(spans.tracer()), logger)
+	ls, err := c.openListeners(ctx, newObserver(spans.tracer()), logger)
 	if err != nil {
 		return err
 	}
-	return c.runEngine(ctx, d, s, dir, to.out)
+	return c.runEngine(ctx, ls, s, dir, to.out)
 }
 
-// runBehind brings up, behind an open door, all that it leads to, and shuts it
-// down in order when ctx ends.
-func (c *serveCmd) runEngine(ctx context.Context, d *listeners, s *settings, dir *dataDir, out io.Writer) error {
+// runEngine opens the log and runs a node on it, while the listeners are already open.
+// When ctx ends it shuts everything down in order.
+func (c *serveCmd) runEngine(ctx context.Context, ls *listeners, s *settings, dir *dataDir, out io.Writer) error {
 	s.restored = c.Restored
-	found := reportWaiting(d)
-	l, err := openLogWith(ctx, s, dir, d.logger, d.clock, waitForRightClock)
-	found()
+	stopReports := reportWaiting(ls)
+	l, err := openLogWith(ctx, s, dir, ls.logger, ls.clock, waitForRightClock)
+	stopReports()
 	if err != nil {
-		return errors.Join(ignoreIfStopped(ctx, err), d.close())
+		return errors.Join(ignoreIfStopped(ctx, err), ls.close())
 	}
-	d.foundLog.Store(true)
+	ls.foundLog.Store(true)
 	n, err := newNode(l, dir, nodeOptions{
-		limits:   c.limits(),
-		broker:   c.Bus,
-		observer: d.observer,
-		apart:    d.operations != nil,
-	}, d.logger)
+		limits:             c.limits(),
+		broker:             c.Bus,
+		observer:           ls.observer,
+		separateOperations: ls.operations != nil,
+	}, ls.logger)
 	if err != nil {
-		return errors.Join(err, d.close(), l.Close())
+		return errors.Join(err, ls.close(), l.Close())
 	}
-	d.serveNode(n.api, n.operations)
-	err = c.runNode(ctx, n, d, out)
+	ls.serveNode(n.api, n.operations)
+	err = c.runNode(ctx, n, ls, out)
 	asked := ctx.Err() != nil
 	if asked {
-		d.logger.Info().Msg("stopping")
+		ls.logger.Info().Msg("stopping")
 	}
-	err = errors.Join(err, d.close(), n.shutDown(), l.Close())
+	err = errors.Join(err, ls.close(), n.shutDown(), l.Close())
 	if asked && err == nil {
-		d.logger.Info().Msg("stopped")
+		ls.logger.Info().Msg("stopped")
 	}
 	return err
 }
 
-// firstReport is after how long a start that waits for the store says so.
+// firstReport is how long a start waits for the store before it logs that it waits.
 const firstReport = time.Second
 
-// reportWaiting says now and again what the start waits for, until what it returns is
-// called.
-func reportWaiting(d *listeners) func() {
+// reportWaiting logs from time to time what the start waits for. The caller must call
+// the returned function to end the reports.
+func reportWaiting(ls *listeners) func() {
 	began := time.Now()
 	return start(func(ctx context.Context) {
 		for pause := firstReport; ; pause = progressEvery {
 			select {
 			case <-time.After(pause):
-				line, message := d.logger.Warn().Int("seconds", int(time.Since(began).Seconds())), "waiting for the event store"
-				if err := d.clock.Usable(); isWrong(err) {
+				line, message := ls.logger.Warn().Int("seconds", int(time.Since(began).Seconds())), "waiting for the event store"
+				if err := ls.clock.Usable(); isWrong(err) {
 					line, message = line.Err(err), "waiting for the clock"
 				}
 				line.Msg(message)
@@ -131,8 +131,8 @@ func reportWaiting(d *listeners) func() {
 	})
 }
 
-// unlessStopped is err, or nil when the start ended because ctx did: whoever asks
-// to stop before all is ready has not met a fault.
+// ignoreIfStopped returns err, but nil when ctx has ended: a start that is asked to
+// stop before it is ready has not failed.
 func ignoreIfStopped(ctx context.Context, err error) error {
 	select {
 	case <-ctx.Done():
@@ -142,8 +142,9 @@ func ignoreIfStopped(ctx context.Context, err error) error {
 	}
 }
 
-// runNode brings the node up and waits for the end.
-func (c *serveCmd) runNode(ctx context.Context, n *node, d *listeners, out io.Writer) error {
+// runNode starts the parts of the node one after another, prints the banner, and
+// waits until ctx ends or a part fails.
+func (c *serveCmd) runNode(ctx context.Context, n *node, ls *listeners, out io.Writer) error {
 	if !n.catchUp(ctx) {
 		return nil
 	}
@@ -160,12 +161,12 @@ func (c *serveCmd) runNode(ctx context.Context, n *node, d *listeners, out io.Wr
 	if n.log.embedded != nil {
 		n.log.embedded.printAddress(out)
 	}
-	printBanner(out, d.address, made)
-	n.logger.Info().Stringer("address", d.address).Msg("ready")
+	printBanner(out, ls.address, made)
+	n.logger.Info().Stringer("address", ls.address).Msg("ready")
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-d.failed:
+	case err := <-ls.failed:
 		return fmt.Errorf("serve HTTP: %w", err)
 	case err := <-n.log.failed():
 		return err

@@ -59,7 +59,7 @@ func TestSigning_aRevokedKeyStopsCountingOnAllNodesWithinASecond(t *testing.T) {
 	within(t, takesEffect, "the key works", func() bool { return holds(t, c, nodes[1], publishable, session(t, c, nodes[0])) })
 	old := session(t, c, nodes[0])
 	o := &adminClient{nodes[0].log, nodes[0].handler, nodes[0].views}
-	if _, err := o.sign(t.Context(), domain.MakeSigningKey{Secret: randomSecret()}); err != nil {
+	if _, err := o.changeSigningKeys(t.Context(), domain.MakeSigningKey{Secret: randomSecret()}); err != nil {
 		t.Fatal(err)
 	}
 	within(t, takesEffect, "both nodes sign with the new key", func() bool {
@@ -77,7 +77,7 @@ func TestSigning_aRevokedKeyStopsCountingOnAllNodesWithinASecond(t *testing.T) {
 		if token == young {
 			revoked = keys[len(keys)-1].ID
 		}
-		if _, err := o.sign(t.Context(), domain.RevokeSigningKey{KeyID: revoked, Secret: randomSecret()}); err != nil {
+		if _, err := o.changeSigningKeys(t.Context(), domain.RevokeSigningKey{KeyID: revoked, Secret: randomSecret()}); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range nodes {

@@ -9,7 +9,7 @@ import (
 type storeCmd struct{}
 
 // Run serves the embedded store until ctx ends.
-func (storeCmd) Run(ctx context.Context, s *settings, to streams) (err error) {
+func (storeCmd) Run(ctx context.Context, s *settings, to output) (err error) {
 	log, flush := newLogger(s.LogFormat, to.err)
 	defer func() { err = errors.Join(err, flush()) }()
 	dir, err := openDataDir(s.DataDir)
