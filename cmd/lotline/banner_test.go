@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The keys that are shown work, the lines that are printed can be pasted.
+// The printed keys work, and the printed commands can be pasted into a shell.
 func TestBanner_itsCommandsWork(t *testing.T) {
 	t.Parallel()
 	e := testBinary(t).serve(t, dataDirectory(t))

@@ -25,8 +25,8 @@ import (
 	"github.com/lotline/lotline/eventstore/embedded/rawlog"
 )
 
-// How large the benchmarks of the whole engine are. As they stand each takes a
-// second or two; `make bench-large` says what counts.
+// The sizes of the engine's benchmarks. With these defaults each takes a second or two.
+// The published figures come from `make bench-large`.
 var (
 	benchEvents        = flag.Int("events", 10_000, "how many events the benchmark of catching up has")
 	benchTimers        = flag.Int("timers", 500, "how many timers the benchmark of timers has")
@@ -34,15 +34,15 @@ var (
 	benchDistributions = flag.Int("distributions", 1_000, "how many distributions the benchmark of restarts has")
 )
 
-// target reports a figure beside what it should reach.
+// target reports a figure together with its target.
 func target(b *testing.B, figure float64, unit string, wanted float64) {
 	b.Helper()
 	b.ReportMetric(figure, unit)
 	b.ReportMetric(wanted, unit+"-target")
 }
 
-// inTurn runs do(0…callers-1) at once and returns how long that took.
-func inTurn(b *testing.B, callers int, do func(caller int) error) time.Duration {
+// concurrently runs do(0) to do(callers-1) concurrently and returns how long that took.
+func concurrently(b *testing.B, callers int, do func(caller int) error) time.Duration {
 	b.Helper()
 	var all sync.WaitGroup
 	started := time.Now()
@@ -67,7 +67,7 @@ func rawLog(b *testing.B) *rawlog.Log {
 	return raw
 }
 
-// newQueue is a queue's creation, decided but not appended.
+// newQueue returns the events of a queue's creation, which are not appended yet.
 func newQueue(b *testing.B, organization domain.ID, openAt domain.Instant) (stream string, events []domain.Event) {
 	b.Helper()
 	id, err := newID(domain.KindQueue.IDPrefix())
@@ -89,7 +89,7 @@ func newQueue(b *testing.B, organization domain.ID, openAt domain.Instant) (stre
 	return id.Stream(), events
 }
 
-// encode makes events ready to be appended.
+// encode encodes events for an append.
 func encode(b *testing.B, l *eventstore.Log, stream string, events []domain.Event) []domain.Proposed {
 	b.Helper()
 	command := uuid.NewString()
@@ -107,13 +107,13 @@ func encode(b *testing.B, l *eventstore.Log, stream string, events []domain.Even
 	return all
 }
 
-// fill appends n queues, each in a stream of its own, and returns their streams
-// in the order of openAt(0), openAt(1), ….
+// fill appends n queues, each in its own stream. It returns the streams in the order of
+// openAt(0), openAt(1), ….
 func fill(b *testing.B, l *eventstore.Log, organization domain.ID, n int, openAt func(i int) domain.Instant) []string {
 	b.Helper()
 	const callers = 64
 	streams := make([]string, n)
-	inTurn(b, callers, func(caller int) error {
+	concurrently(b, callers, func(caller int) error {
 		for i := caller; i < n; i += callers {
 			stream, events := newQueue(b, organization, openAt(i))
 			if _, _, err := l.Append(b.Context(), stream, domain.EmptyHead(), encode(b, l, stream, events)); err != nil {
@@ -128,8 +128,8 @@ func fill(b *testing.B, l *eventstore.Log, organization domain.ID, n int, openAt
 
 func never(int) domain.Instant { return 0 }
 
-// Callers append batches through the official client on the socket, to streams of
-// their own. The same bytes go to a raw log in turn.
+// Callers append batches through the official client on the socket, each to its own
+// stream. In turn with that, the same bytes go to a raw log.
 func BenchmarkAppend_client(b *testing.B) {
 	for _, callers := range []int{1, 8, 64, 256} {
 		for _, batch := range []int{1, 100, 1000} {
@@ -150,7 +150,7 @@ func BenchmarkAppend_client(b *testing.B) {
 				var inLog, inRaw time.Duration
 				turns := 0
 				for b.Loop() {
-					inRaw += inTurn(b, callers, func(int) error {
+					inRaw += concurrently(b, callers, func(int) error {
 						for range each {
 							if err := raw.Append(record); err != nil {
 								return err
@@ -158,7 +158,7 @@ func BenchmarkAppend_client(b *testing.B) {
 						}
 						return nil
 					})
-					inLog += inTurn(b, callers, func(caller int) (err error) {
+					inLog += concurrently(b, callers, func(caller int) (err error) {
 						for range each {
 							next := slices.Clone(events)
 							for i := range next {
@@ -178,7 +178,7 @@ func BenchmarkAppend_client(b *testing.B) {
 	}
 }
 
-// bytesOf is what a raw log would keep of an event.
+// bytesOf returns the bytes that a raw log keeps of an event.
 func bytesOf(e domain.Proposed) []byte {
 	return slices.Concat(e.ID[:], []byte(e.Type), e.Data, domain.WithHash(e.Metadata, string(bytes.Repeat([]byte("h"), 43))))
 }
@@ -190,7 +190,7 @@ func reportOfRaw(b *testing.B, events float64, took, raw time.Duration) {
 	target(b, raw.Seconds()/took.Seconds(), "of-raw", 0.25)
 }
 
-// Callers change one queue through its writer, each by one command at a time.
+// Callers change one queue through its writer. Each sends one command at a time.
 func BenchmarkWriter(b *testing.B) {
 	for _, callers := range []int{1, 8, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
@@ -206,7 +206,7 @@ func BenchmarkWriter(b *testing.B) {
 			var inWriter, inRaw time.Duration
 			turns := 0
 			for b.Loop() {
-				inRaw += inTurn(b, callers, func(int) error {
+				inRaw += concurrently(b, callers, func(int) error {
 					for range each {
 						if err := raw.Append(record); err != nil {
 							return err
@@ -214,7 +214,7 @@ func BenchmarkWriter(b *testing.B) {
 					}
 					return nil
 				})
-				inWriter += inTurn(b, callers, func(caller int) error { return changeOften(b, handler, stream, caller, each) })
+				inWriter += concurrently(b, callers, func(caller int) error { return changeOften(b, handler, stream, caller, each) })
 				turns++
 			}
 			reportOfRaw(b, float64(turns*callers*each), inWriter, inRaw)
@@ -236,7 +236,7 @@ func changeOften(b *testing.B, h *commands.Handler, stream string, caller, times
 	return nil
 }
 
-// lastRecord is what a raw log would keep of a stream's last event.
+// lastRecord returns the bytes that a raw log keeps of a stream's last event.
 func lastRecord(b *testing.B, l *eventstore.Log, stream string) []byte {
 	b.Helper()
 	var last *domain.Recorded
@@ -249,8 +249,8 @@ func lastRecord(b *testing.B, l *eventstore.Log, stream string) []byte {
 	return slices.Concat(last.ID[:], []byte(last.Type), last.Data, last.RawMetadata)
 }
 
-// A stream's state is loaded from the store: what an event costs does not depend
-// on how many there are.
+// A stream's state is loaded from the store. The cost of an event does not depend on the
+// number of events.
 func BenchmarkLoad(b *testing.B) {
 	c := newClusterStore(b)
 	l := c.connect(b)
@@ -259,7 +259,7 @@ func BenchmarkLoad(b *testing.B) {
 			stream := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", 1, never)[0]
 			const callers = 64
 			writer := commands.NewHandler(l, nil, time.Now)
-			inTurn(b, callers, func(caller int) error {
+			concurrently(b, callers, func(caller int) error {
 				return changeOften(b, writer, stream, caller, (n-1+callers-1-caller)/callers)
 			})
 			for b.Loop() {
@@ -276,11 +276,11 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkCatchUp(b *testing.B) {
 	c := newClusterStore(b)
 	l := c.connect(b)
-	// Two events in each append, and two appends of the kind that is most common.
+	// Each queue has one append of two events, and two of one event, the most common size.
 	streams := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", *benchEvents/4, func(int) domain.Instant { return domain.InstantOf(time.Now().AddDate(1, 0, 0)) })
 	handler := commands.NewHandler(l, nil, time.Now)
 	const callers = 64
-	inTurn(b, callers, func(caller int) error {
+	concurrently(b, callers, func(caller int) error {
 		for i := caller; i < len(streams); i += callers {
 			if err := changeOften(b, handler, streams[i], caller, 2); err != nil {
 				return err
@@ -299,7 +299,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	target(b, float64(len(streams)*4*b.N)/b.Elapsed().Seconds(), "events/s", 100_000)
 }
 
-// Many queues open within one second while somebody reads.
+// Many queues open within one second while a client reads.
 func BenchmarkTimers(b *testing.B) {
 	for b.Loop() {
 		lead := 300*time.Millisecond + time.Duration(*benchTimers)*500*time.Microsecond
@@ -309,7 +309,7 @@ func BenchmarkTimers(b *testing.B) {
 	}
 }
 
-// manyTimers reports false when the timers were due before all was prepared.
+// manyTimers reports false if the first timer was due before all queues were made.
 func manyTimers(b *testing.B, timers int, lead time.Duration) bool {
 	b.Helper()
 	c := newCluster(b, 1)
@@ -354,11 +354,11 @@ func manyTimers(b *testing.B, timers int, lead time.Duration) bool {
 	return true
 }
 
-// readOften reads one queue after another, until it is stopped, and notes how long
-// each took.
+// readOften reads one queue after another until it is stopped, and records how long each
+// read took.
 func readOften(b *testing.B, n *clusterNode, streams []string) (stop func(), took *[]time.Duration) {
 	b.Helper()
-	caller := newCaller(b).unheld()
+	caller := newCaller(b).unchecked()
 	took = &[]time.Duration{}
 	stop = start(func(ctx context.Context) {
 		for i := 0; ctx.Err() == nil; i++ {
@@ -387,8 +387,8 @@ func percentile(all []time.Duration, p float64) time.Duration {
 	return all[min(len(all)-1, int(float64(len(all))*p))]
 }
 
-// outOfOrder is by how much a queue was opened before another that was due
-// earlier, at most.
+// outOfOrder returns the longest time by which a queue opened before another one that was
+// due earlier.
 func outOfOrder(b *testing.B, c *cluster, streams []string, due func(int) domain.Instant) time.Duration {
 	b.Helper()
 	order := make(map[string]domain.Instant, len(streams))
@@ -458,8 +458,8 @@ func BenchmarkTimers_single(b *testing.B) {
 	}
 }
 
-// The program starts on a log with many distributions: first from nothing, then
-// from the read models that it saved.
+// The program starts on a log with many distributions: first without saved read models,
+// then with them.
 func BenchmarkRestart(b *testing.B) {
 	for b.Loop() {
 		dir := dataDirectory(b)
@@ -507,7 +507,7 @@ func prepareRestart(b *testing.B, path string) {
 	}
 }
 
-// Two nodes write to one hot stream, against one.
+// Two nodes write to one hot stream, compared with one node.
 func BenchmarkTwoNodes(b *testing.B) {
 	b.Run("updates", func(b *testing.B) { benchTwoNodes(b, never, changeOften) })
 	b.Run("entries", func(b *testing.B) { benchTwoNodes(b, now, enterOften) })
@@ -525,7 +525,7 @@ func benchTwoNodes(b *testing.B, openAt func(i int) domain.Instant, write func(b
 		for nodes, took := range map[int]*time.Duration{1: &one, 2: &two} {
 			stream := fill(b, logs[0], "org_01h455vb4pex5vsknk084sn02r", 1, openAt)[0]
 			handlers := []*commands.Handler{commands.NewHandler(logs[0], nil, time.Now), commands.NewHandler(logs[1], nil, time.Now)}
-			*took += inTurn(b, callers, func(caller int) error {
+			*took += concurrently(b, callers, func(caller int) error {
 				return write(b, handlers[caller%nodes], stream, caller, each)
 			})
 		}

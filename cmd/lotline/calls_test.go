@@ -17,14 +17,14 @@ import (
 	"github.com/lotline/lotline/httpapi/apitest"
 )
 
-// document is what the program says of its API.
+// document is the API's OpenAPI document.
 var document struct {
 	sync.Mutex
-	contract *apitest.Contract // nil until an engine was asked for it
+	contract *apitest.Contract // nil until the first engine has sent it
 }
 
-// contractAt is the document that every call is held to. The engine at a URL is asked
-// for it if none was before.
+// contractAt returns the OpenAPI document that every call is compared with. It reads
+// the document from the engine at a URL, once for all tests.
 func contractAt(url string) (*apitest.Contract, error) {
 	document.Lock()
 	defer document.Unlock()
@@ -44,9 +44,9 @@ func contractAt(url string) (*apitest.Contract, error) {
 	return document.contract, err
 }
 
-// held is a transport that holds what passes to the document: one in so many
-// exchanges, because judging one takes as long as some take to be answered.
-type held struct {
+// checkedTransport is a transport that compares one in so many exchanges with the
+// OpenAPI document. Comparing an exchange can take as long as answering it.
+type checkedTransport struct {
 	t testing.TB
 	http.RoundTripper
 	oneIn  uint64
@@ -54,9 +54,9 @@ type held struct {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (h *held) RoundTrip(r *http.Request) (*http.Response, error) {
-	a, err := h.RoundTripper.RoundTrip(r)
-	if err != nil || h.passed.Add(1)%h.oneIn != 0 {
+func (c *checkedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	a, err := c.RoundTripper.RoundTrip(r)
+	if err != nil || c.passed.Add(1)%c.oneIn != 0 {
 		return a, err
 	}
 	answer, err := io.ReadAll(a.Body)
@@ -64,15 +64,15 @@ func (h *held) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	a.Body = io.NopCloser(bytes.NewReader(answer))
-	// Whoever answered may be dead by now.
+	// The engine may have died since it answered.
 	contract, err := contractAt(r.URL.Scheme + "://" + r.URL.Host)
 	if err == nil {
-		h.hold(contract, r, a, answer)
+		c.check(contract, r, a, answer)
 	}
 	return a, nil
 }
 
-func (h *held) hold(contract *apitest.Contract, r *http.Request, a *http.Response, answer []byte) {
+func (c *checkedTransport) check(contract *apitest.Contract, r *http.Request, a *http.Response, answer []byte) {
 	var sent []byte
 	if r.GetBody != nil {
 		body, err := r.GetBody()
@@ -80,12 +80,12 @@ func (h *held) hold(contract *apitest.Contract, r *http.Request, a *http.Respons
 			sent, err = io.ReadAll(body)
 		}
 		if err != nil {
-			h.t.Error(err)
+			c.t.Error(err)
 		}
 	}
 	err := contract.Check(apitest.Exchange{Request: r, Sent: sent, Status: a.StatusCode, Header: a.Header, Answer: answer})
 	if err != nil {
-		h.t.Errorf("%s %s %s: %d %s\nis not as the OpenAPI document says: %v", r.Method, r.URL.Path, sent, a.StatusCode, answer, err)
+		c.t.Errorf("%s %s %s: %d %s\nis not as the OpenAPI document says: %v", r.Method, r.URL.Path, sent, a.StatusCode, answer, err)
 	}
 }
 
@@ -94,10 +94,10 @@ func (h *held) hold(contract *apitest.Contract, r *http.Request, a *http.Respons
 func newHTTPClient(t testing.TB) *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: &held{t: t, RoundTripper: transport, oneIn: 4}}
+	return &http.Client{Transport: &checkedTransport{t: t, RoundTripper: transport, oneIn: 4}}
 }
 
-// answer is what came back from a call.
+// answer is the answer to a call.
 type answer struct {
 	status int
 	header http.Header
@@ -132,7 +132,7 @@ func (e *engine) call(method, path, key, body string, header ...string) answer {
 	}
 	client := http.Client{Transport: http.DefaultTransport}
 	if !e.foreign {
-		client.Transport = &held{t: e.t, RoundTripper: client.Transport, oneIn: 1}
+		client.Transport = &checkedTransport{t: e.t, RoundTripper: client.Transport, oneIn: 1}
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -146,7 +146,7 @@ func (e *engine) call(method, path, key, body string, header ...string) answer {
 	return answer{resp.StatusCode, resp.Header, got}
 }
 
-// must is a call that has to give a status.
+// must makes a call. The test fails unless the answer has the status.
 func (e *engine) must(status int, method, path, key, body string, header ...string) answer {
 	e.t.Helper()
 	a := e.call(method, path, key, body, header...)
@@ -156,7 +156,7 @@ func (e *engine) must(status int, method, path, key, body string, header ...stri
 	return a
 }
 
-// caller makes HTTP calls to the nodes of a cluster over connections of its own.
+// caller makes HTTP calls to the nodes of a cluster over its own connections.
 type caller struct{ *http.Client }
 
 func newCaller(t testing.TB) *caller {
@@ -164,13 +164,13 @@ func newCaller(t testing.TB) *caller {
 	return &caller{newHTTPClient(t)}
 }
 
-// unheld is a caller for what does not answer as the document says, or is not to be
-// slowed down.
-func (c *caller) unheld() *caller {
-	return &caller{&http.Client{Transport: c.Transport.(*held).RoundTripper}}
+// unchecked returns a caller that does not compare answers with the document. It is for
+// handlers that do not follow the document, and for calls that must not be slowed down.
+func (c *caller) unchecked() *caller {
+	return &caller{&http.Client{Transport: c.Transport.(*checkedTransport).RoundTripper}}
 }
 
-// call is like engine.call, but gives an error where that ends the test.
+// call is like engine.call, but returns an error where that one ends the test.
 func (c *caller) call(ctx context.Context, method, url, body string, header http.Header) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -190,7 +190,8 @@ func (c *caller) call(ctx context.Context, method, url, body string, header http
 	return answer{resp.StatusCode, resp.Header, got}, err
 }
 
-// asking asks the nodes of a cluster, for a consumer or for nobody.
+// asking returns a function that calls a node of a cluster. With a consumer "" the call
+// is for no consumer.
 func asking(t *testing.T, c *cluster) func(node int, method, path, body, consumer string) answer {
 	t.Helper()
 	caller := newCaller(t)

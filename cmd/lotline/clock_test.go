@@ -17,15 +17,15 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Machines set their clocks. Time in a stream never runs backwards for it, and
-// what is done stays done.
+// A machine's clock may be set forward and back. The times in a stream still never run
+// backwards, and nothing that happened is undone.
 func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	t.Parallel()
 	p := newProcesses(t)
 	wrong := filepath.Join(t.TempDir(), "clock")
 	set := func(by time.Duration) {
 		t.Helper()
-		// The engine never finds half of it.
+		// The rename keeps the engine from reading half of the file.
 		err := os.WriteFile(wrong+".new", []byte(by.String()), 0o600)
 		if err == nil {
 			err = os.Rename(wrong+".new", wrong)
@@ -38,8 +38,8 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	set(0)
 	p.embedded(clockFile + "=" + wrong)
 
-	// Some open before the clock is set, some would have opened right after, some
-	// open and close within the two hours that it is then set ahead.
+	// Some open before the clock is set, some soon after, and some open and close within
+	// the two hours by which the clock is then set ahead.
 	schedule := func(n int, openAt, endAt string) (paths []string) {
 		for i := range n {
 			paths = append(paths, p.create(0, collections[i%3], body(`,"openAt":%q`, openAt)+ends(collections[i%3], endAt)))
@@ -50,9 +50,9 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	soon := schedule(9, in(3000), in(1_800_000))
 	late := schedule(9, in(3_600_000), in(5_400_000))
 	byHand := schedule(3, in(5_000_000), in(9_000_000))
-	var steps []*deed
+	var steps []*request
 	for _, path := range byHand {
-		d := p.deed("updated", "POST", path+"/open", "")
+		d := p.request("updated", "POST", path+"/open", "")
 		if r := p.do(0, d); r.Status != 200 {
 			t.Fatalf("%d %s", r.Status, r.Body)
 		}
@@ -64,7 +64,7 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 		times++
 		for _, paths := range [][]string{early, soon, late, byHand} {
 			for _, path := range paths {
-				if r := p.do(0, p.deed("updated", "PUT", path, body(`{"name":"for the %dth time"}`, times))); r.Status != 200 && r.Status != 409 {
+				if r := p.do(0, p.request("updated", "PUT", path, body(`{"name":"for the %dth time"}`, times))); r.Status != 200 && r.Status != 409 {
 					t.Errorf("%d %s", r.Status, r.Body)
 				}
 			}
@@ -91,10 +91,10 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 
 	set(-time.Hour)
 	everywhere()
-	// The clock of today's machine is an hour ahead of the engine's.
+	// The true time is an hour ahead of the engine's clock.
 	fresh := schedule(3, in(-3_600_000+200), in(3_600_000))
 	eventually(t, "what is due by the new time opened", func() bool { return are("OPEN", fresh...) })
-	// On a slow machine some may have opened before.
+	// On a slow machine some may have opened already.
 	before := statuses(early, soon, late, byHand)
 	<-time.After(3 * time.Second)
 	everywhere()
@@ -104,13 +104,13 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	p.check()
 
 	set(2 * time.Hour)
-	// The first command, or timer, does all that is due first.
+	// The next command or timer first does everything that is due.
 	for n, path := range append(soon[:4:4], late[:4]...) {
-		if r := p.do(0, p.deed("updated", "PUT", path, body(`{"name":"too late %d"}`, n))); r.Status != 409 {
+		if r := p.do(0, p.request("updated", "PUT", path, body(`{"name":"too late %d"}`, n))); r.Status != 409 {
 			t.Errorf("%d %s", r.Status, r.Body)
 		}
 	}
-	schedule(1, in(7_300_000), in(9_000_000)) // the scheduler looks again
+	schedule(1, in(7_300_000), in(9_000_000)) // makes the scheduler check its timers
 	for _, paths := range [][]string{early, soon, late} {
 		for i, path := range paths {
 			want := []string{"COMPLETED", "COMPLETED", "SETTLED"}[i%3]
@@ -120,7 +120,7 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	everywhere()
 	p.check()
 
-	// Back where it was, and through a restart.
+	// The clock is set back to the true time, and the engine restarts.
 	set(0)
 	everywhere()
 	p.check()
@@ -130,8 +130,8 @@ func TestClock_jumpsChangeNothingThatHappened(t *testing.T) {
 	p.check()
 }
 
-// A machine may start with its clock at 1970, and with one that broke in any year.
-// The engine waits, says for what, and leaves nothing in the log by then.
+// A machine may start with its clock at 1970 or, if the clock is broken, in any year. The
+// engine waits for the right time, says so, and writes nothing to the log before.
 func TestClock_aStartWithAnImpossibleClockWaitsForIt(t *testing.T) {
 	t.Parallel()
 	for _, year := range []int{1970, 1999, 2200, 2306} {
@@ -162,7 +162,7 @@ func TestClock_aStartWithAnImpossibleClockWaitsForIt(t *testing.T) {
 	}
 }
 
-// lineWith is the first line of text that contains what, or "".
+// lineWith returns the first line of text that contains what, or "".
 func lineWith(text, what string) string {
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, what) {
@@ -185,8 +185,8 @@ func TestClock_sigtermEndsAStartThatWaitsForIt(t *testing.T) {
 	}
 }
 
-// A running engine whose clock leaves the years that can be recorded decides nothing,
-// says so, and goes on when the clock is right.
+// A running engine whose clock leaves the range of years that events can hold decides
+// nothing and says so. It goes on when the clock is right.
 func TestClock_anImpossibleClockDecidesNothing(t *testing.T) {
 	t.Parallel()
 	for _, year := range []int{1970, 2306} {
@@ -221,7 +221,7 @@ func TestClock_anImpossibleClockDecidesNothing(t *testing.T) {
 			eventually(t, "a metric says so", func() bool {
 				return scrape(t, e.url+"/metrics").value("lotline_ready", "part", "clock") == 0
 			})
-			<-time.After(2 * time.Second) // timers had their chance
+			<-time.After(2 * time.Second) // long enough for timers to try
 			if strings.Contains(e.stderr.String(), "a timer is tried again") {
 				t.Errorf("timers are tried: %s", e.stderr)
 			}
@@ -248,7 +248,7 @@ func TestClock_anImpossibleClockDecidesNothing(t *testing.T) {
 	}
 }
 
-// What administers says in one line why it does nothing.
+// An admin command says in one line why it does nothing.
 func TestClock_adminCommandsRefuseAnImpossibleClock(t *testing.T) {
 	t.Parallel()
 	dir, wrong := dataDirectory(t), newWrongClock(t)
@@ -275,7 +275,7 @@ func TestClock_adminCommandsRefuseAnImpossibleClock(t *testing.T) {
 		t.Errorf("the keys were\n%s\nand are\n%s", before, after)
 	}
 	testBinary(t).serve(t, dir).must(200, "GET", "/api/v1/organization", key, "")
-	// Nor does the first command of all leave anything.
+	// In a new directory such a command creates nothing.
 	fresh := dataDirectory(t)
 	if _, _, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + fresh, wrong.env()}, "org", "create", "--name=x"); code != exitConfig {
 		t.Errorf("exit %d", code)
@@ -283,7 +283,7 @@ func TestClock_adminCommandsRefuseAnImpossibleClock(t *testing.T) {
 	testBinary(t).serve(t, fresh)
 }
 
-// What a sink writes holds the time as well, which nobody could read back.
+// The sink's events hold the time too. An impossible time could not be decoded again.
 func TestClock_aWrongClockAppendsNothing(t *testing.T) {
 	t.Parallel()
 	l := clockedLog{nil, walltime.New(func() time.Time { return time.Unix(10, 0) })}

@@ -147,7 +147,7 @@ func TestDisk_readModelsThatCannotBeWrittenStopNothing(t *testing.T) {
 		e.must(200, "GET", path, testSecretKey, "")
 	}
 	eventually(t, "it says so", func() bool { return strings.Count(e.stderr.String(), "views were not written") > 1 })
-	if r := p.do(0, p.deed("updated", "PUT", path, `{"name":"still here"}`)); r.Status != 200 {
+	if r := p.do(0, p.request("updated", "PUT", path, `{"name":"still here"}`)); r.Status != 200 {
 		t.Errorf("%d %s", r.Status, r.Body)
 	}
 	e.must(200, "GET", "/readyz", "", "")

@@ -29,8 +29,8 @@ import (
 	"github.com/lotline/lotline/eventstore"
 )
 
-// asLotline makes the test binary behave as the program, so that tests of
-// processes run with whatever the tests were built with, the race detector too.
+// asLotline makes the test binary run as the program. So the processes that tests start
+// are built with the same options as the tests, such as the race detector.
 const asLotline = "LOTLINE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// program is where a test gets the program from.
+// program is a way to run the program: a binary and the environment that it needs.
 type program struct {
 	path string
 	env  []string
@@ -66,7 +66,7 @@ func testBinary(t testing.TB) program {
 	return program{path, []string{asLotline + "=1"}}
 }
 
-// builtBinary is the program as a user builds it.
+// builtBinary builds the program as a user does.
 func builtBinary(t testing.TB) program {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "lotline")
@@ -78,7 +78,7 @@ func builtBinary(t testing.TB) program {
 
 func (p program) command(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, p.path, args...)
-	// Nothing of the tester's own configuration gets in.
+	// The environment of whoever runs the tests must not configure the program.
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "LOTLINE_") && !strings.HasPrefix(v, "OTEL_") {
 			c.Env = append(c.Env, v)
@@ -88,7 +88,7 @@ func (p program) command(ctx context.Context, env []string, args ...string) *exe
 	return c
 }
 
-// run runs a command to its end.
+// run runs a command and waits until it ends.
 func (p program) run(t testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -113,7 +113,7 @@ type engine struct {
 	url    string
 	stdout *lockedBuffer
 	stderr *lockedBuffer
-	// foreign says that what answers is not the API.
+	// foreign switches the comparison of answers with the OpenAPI document off.
 	foreign bool
 	printed sync.WaitGroup
 }
@@ -135,7 +135,8 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// dataDirectory is a short path, as a Unix socket's has to be.
+// dataDirectory returns the path of a data directory that does not exist yet. The path
+// is short, because a Unix socket's path has to be.
 func dataDirectory(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lotline-test-")
@@ -190,7 +191,7 @@ func (p program) serveWith(t testing.TB, dir string, flags []string, env ...stri
 
 var shownKey = regexp.MustCompile(`secret key +(sk_live_[A-Z0-9]+)`)
 
-// secretKey is the key that the engine shows at its first start.
+// secretKey returns the secret key that the engine prints at its first start.
 func (e *engine) secretKey() string {
 	e.t.Helper()
 	var key string
@@ -204,7 +205,7 @@ func (e *engine) secretKey() string {
 	return key
 }
 
-// kill is kill -9.
+// kill ends the engine with SIGKILL.
 func (e *engine) kill() {
 	if e.cmd.ProcessState != nil {
 		return
@@ -218,13 +219,13 @@ func (e *engine) kill() {
 	}
 }
 
-// terminate is SIGTERM; it returns the exit code.
+// terminate sends SIGTERM and returns the exit code.
 func (e *engine) terminate() int {
 	e.t.Helper()
 	return e.end(syscall.SIGTERM)
 }
 
-// end sends a signal on which the program ends, and returns the exit code.
+// end sends a signal that ends the engine, and returns the exit code.
 func (e *engine) end(signal syscall.Signal) int {
 	e.t.Helper()
 	if err := e.cmd.Process.Signal(signal); err != nil {
@@ -237,10 +238,12 @@ func (e *engine) end(signal syscall.Signal) int {
 	return e.cmd.ProcessState.ExitCode()
 }
 
-// patience is for what takes no time on a machine that is not busy.
+// patience is how long a test waits for something that happens at once on an idle
+// machine.
 const patience = 30 * time.Second
 
-// eventually waits for what the clock or another process is about to bring.
+// eventually waits until a condition holds. The test fails if that takes longer than
+// patience.
 func eventually(t testing.TB, what string, reached func() bool) {
 	t.Helper()
 	within(t, patience, what, reached)
@@ -261,15 +264,14 @@ func within(t testing.TB, patience time.Duration, what string, reached func() bo
 	}
 }
 
-// in is a time some milliseconds from now, as the API writes it.
+// in returns the time some milliseconds from now, as the API writes it.
 func in(ms int) string {
 	return time.Now().Add(time.Duration(ms) * time.Millisecond).UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
 func body(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 
-// startStore starts a `lotline store` that listens on an address, and waits until
-// it says so.
+// startStore starts `lotline store` on an address and waits until it listens.
 func startStore(t testing.TB, p program, dir, at string, env ...string) *engine {
 	t.Helper()
 	env = append([]string{"LOTLINE_DATA_DIR=" + dir, "LOTLINE_EMBEDDED_LISTEN=" + at}, env...)
@@ -283,7 +285,7 @@ func startStore(t testing.TB, p program, dir, at string, env ...string) *engine 
 	return e
 }
 
-// admin runs an administrative command and returns what it printed.
+// admin runs an admin command and returns its output.
 func admin(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	stdout, stderr, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + dir}, args...)
@@ -293,7 +295,7 @@ func admin(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(stdout)
 }
 
-// freePort is a port that was free a moment ago.
+// freePort returns a port that was free a moment ago.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -304,7 +306,7 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// launch is like serve, but does not wait until the engine is ready.
+// launch starts an engine as serve does, but does not wait until it is ready.
 func (p program) launch(t *testing.T, dir string, env ...string) *engine {
 	t.Helper()
 	at := freeAddress(t)
@@ -335,7 +337,7 @@ const (
 type processes struct {
 	t      *testing.T
 	dir    string // the store's
-	at     string // where the store listens, when it is a process of its own
+	at     string // the store's address, if the store is a process of its own
 	store  *engine
 	nodes  []*engine
 	http   *http.Client
@@ -349,7 +351,7 @@ func newProcesses(t *testing.T) *processes {
 	return &processes{t: t, dir: dir, http: newHTTPClient(t), ledger: newLedger(t, dir)}
 }
 
-// newPair is two engines on one store.
+// newPair starts a store and two engines on it.
 func newPair(t *testing.T) *processes {
 	t.Helper()
 	p := newProcesses(t)
@@ -359,7 +361,8 @@ func newPair(t *testing.T) *processes {
 	return p
 }
 
-// freeAddress is one to listen on, and to be found at again later.
+// freeAddress returns an address to listen on. A process that is started again can
+// listen on it again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -378,9 +381,9 @@ func (p *processes) nodeIn(dir string, env ...string) *engine {
 		"LOTLINE_EVENTSTORE=esdb://"+p.at+"?tls=false", "LOTLINE_MASTER_KEY="+testMasterKey, "LOTLINE_SECRET_KEY="+testSecretKey)...)
 }
 
-func (p *processes) deed(effect, method, path, body string) *deed {
+func (p *processes) request(effect, method, path, body string) *request {
 	n := p.count.Add(1)
-	d := &deed{Client: fmt.Sprint("nobody's ", n), ID: fmt.Sprint("n-", n), Method: method, Path: path, Body: body, Effect: effect}
+	d := &request{Client: fmt.Sprint("nobody's ", n), ID: fmt.Sprint("n-", n), Method: method, Path: path, Body: body, Effect: effect}
 	if method == "POST" {
 		d.Key = "key-" + d.ID
 	}
@@ -388,8 +391,8 @@ func (p *processes) deed(effect, method, path, body string) *deed {
 	return d
 }
 
-// do has a deed done by a node, which has to answer.
-func (p *processes) do(node int, d *deed) *reply {
+// do sends a request to a node. The test fails if the node does not answer.
+func (p *processes) do(node int, d *request) *reply {
 	r, err := d.Send(p.http, p.nodes[node].url, testSecretKey)
 	if err != nil {
 		p.t.Error(err)
@@ -401,17 +404,17 @@ func (p *processes) do(node int, d *deed) *reply {
 
 func (p *processes) create(node int, collection, fields string) string {
 	p.t.Helper()
-	r := p.do(node, p.deed("created", "POST", collection, `{"sequenceId":"s"`+fields+`}`))
+	r := p.do(node, p.request("created", "POST", collection, `{"sequenceId":"s"`+fields+`}`))
 	if r.Status != 201 {
 		p.t.Fatalf("%d %s", r.Status, r.Body)
 	}
 	return r.Location
 }
 
-// tryCreate asks a node for a queue, and returns the status of the answer.
+// tryCreate asks a node to create a queue, and returns the status of the answer.
 func (p *processes) tryCreate(node int) int {
 	p.t.Helper()
-	d := p.deed("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
+	d := p.request("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
 	r, err := d.Send(p.http, p.nodes[node].url, testSecretKey)
 	if err != nil {
 		p.t.Fatal(err)
@@ -424,7 +427,7 @@ func (p *processes) tryCreate(node int) int {
 	return r.Status
 }
 
-// check compares all of the log with what was said, and with both nodes.
+// check compares the whole log with all answers and with the objects of all nodes.
 func (p *processes) check() {
 	p.t.Helper()
 	p.ledger.UntilQuiet()
@@ -439,7 +442,8 @@ func (p *processes) check() {
 	p.ledger.CheckUnchanged()
 }
 
-// ends are what each kind needs to have beside its sequenceId.
+// ends returns the fields that a creation of a kind needs beside its sequenceId, with
+// the time at which the distribution ends.
 func ends(collection string, at string) string {
 	switch collection {
 	case "/api/v1/draws":
@@ -450,17 +454,17 @@ func ends(collection string, at string) string {
 	return body(`,"closeAt":%q`, at)
 }
 
-// cluster is one embedded store with engines on it, all in this process. They are
-// wired as the program wires them, but each reaches the store over a link that
-// can be cut.
+// cluster is an embedded store and several engines on it, all in this process. The
+// engines are wired as in the program, except that each reaches the store over a link
+// that a test can cut.
 type cluster struct {
 	dir   *dataDir
 	keys  *eventstore.Keyring
 	store *embeddedStore
 	nodes []*clusterNode
-	// fronted says that what answers is not the API alone.
+	// fronted is set if handlers of the test stand before the API.
 	fronted bool
-	// options and logger are what nodes are started with.
+	// options and logger configure nodes that are started later.
 	options nodeOptions
 	logger  zerolog.Logger
 }
@@ -472,13 +476,13 @@ type clusterNode struct {
 	url  string
 }
 
-// clusterKey is a secret key of the organization that a cluster has.
+// clusterKey is a secret key of the cluster's organization.
 const clusterKey = "sk_test_cluster0000000000000000000000"
 
-// front stands before the API of a node.
+// front wraps the API's handler of a node.
 type front func(http.Handler) http.Handler
 
-// newCluster starts a store and some nodes. It is stopped at the end of the test.
+// newCluster starts a store and some nodes. They stop at the end of the test.
 func newCluster(t testing.TB, nodes int, fronts ...front) *cluster {
 	t.Helper()
 	c := newClusterStore(t)
@@ -522,7 +526,7 @@ func closeAtEnd(t testing.TB, c io.Closer) {
 	})
 }
 
-// connect is a connection to the store of its own.
+// connect opens another connection to the store.
 func (c *cluster) connect(t testing.TB) *eventstore.Log {
 	t.Helper()
 	l, err := eventstore.ConnectSocket(c.dir.file(socketFile), c.keys)
@@ -533,7 +537,7 @@ func (c *cluster) connect(t testing.TB) *eventstore.Log {
 	return l
 }
 
-// startNode adds a node with read models of its own and returns when it is ready.
+// startNode starts a node with its own read models and returns when it is ready.
 func (c *cluster) startNode(t testing.TB, fronts ...front) *clusterNode {
 	t.Helper()
 	n := c.openNode(t, lockedDir(t), fronts...)
@@ -541,7 +545,7 @@ func (c *cluster) startNode(t testing.TB, fronts ...front) *clusterNode {
 	return n
 }
 
-// openNode is a node that listens and does not follow the log yet.
+// openNode returns a node that listens but does not follow the log yet.
 func (c *cluster) openNode(t testing.TB, dir *dataDir, fronts ...front) *clusterNode {
 	t.Helper()
 	n := &clusterNode{link: newLink(t, dir.file("link.sock"), c.dir.file(socketFile)), log: &log{keys: c.keys, clock: walltime.New(clock)}}
@@ -592,7 +596,7 @@ func (n *clusterNode) bringUp(t testing.TB) {
 	n.startSink()
 }
 
-// organization is the one that clusterKey belongs to.
+// organization returns the organization of clusterKey.
 func (n *clusterNode) organization(t testing.TB) domain.ID {
 	t.Helper()
 	for _, o := range n.views.Organizations() {
@@ -602,7 +606,7 @@ func (n *clusterNode) organization(t testing.TB) domain.ID {
 	return ""
 }
 
-// after is done when some time has passed or the test ends.
+// after waits for some time, or until the test ends.
 func after(t testing.TB, d time.Duration) {
 	select {
 	case <-t.Context().Done():
@@ -610,7 +614,7 @@ func after(t testing.TB, d time.Duration) {
 	}
 }
 
-// twoNodes are the command handlers of two engines on one real store.
+// twoNodes returns the command handlers of two engines on one embedded store.
 func twoNodes(t *testing.T) (*log, []*commands.Handler) {
 	t.Helper()
 	s := &settings{DataDir: dataDirectory(t)}
@@ -634,12 +638,12 @@ func twoNodes(t *testing.T) (*log, []*commands.Handler) {
 			}
 		}
 	})
-	// Their clocks differ, as clocks do.
+	// The clocks of two nodes always differ a little.
 	late := func() time.Time { return time.Now().Add(7 * time.Millisecond) }
 	return l, []*commands.Handler{commands.NewHandler(l, nil, time.Now), commands.NewHandler(second, nil, late)}
 }
 
-// both runs f for 0 and 1 at once.
+// both runs f(0) and f(1) concurrently.
 func both(f func(i int)) {
 	var all sync.WaitGroup
 	for i := range 2 {
@@ -648,18 +652,19 @@ func both(f func(i int)) {
 	all.Wait()
 }
 
-// engine is the node, for the tests of processes.
+// engine returns the node in the form that tests of processes use.
 func (n *clusterNode) engine(t testing.TB) *engine {
 	return &engine{t: t, url: n.url, stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
 }
 
-// operatorsListen has an engine serve /metrics and all of /readyz on an address of its
-// own, which operators returns.
+// operatorsListen makes an engine serve /metrics and the whole /readyz on a separate
+// address. The method operators returns that address.
 const operatorsListen = "LOTLINE_METRICS_LISTEN=127.0.0.1:0"
 
 var operatorsAddress = regexp.MustCompile(`"address":"([^"]+)"[^\n]*"message":"the metrics are served"`)
 
-// operators is the listener of an engine that was started with operatorsListen.
+// operators returns the operators' address of an engine that was started with
+// operatorsListen, as an engine to call.
 func (e *engine) operators() *engine {
 	e.t.Helper()
 	var at string
@@ -672,8 +677,8 @@ func (e *engine) operators() *engine {
 	return &engine{t: e.t, url: at, stderr: e.stderr, foreign: true}
 }
 
-// readyChecks waits until an engine is ready and returns what it says of its parts to
-// the holder of a secret key.
+// readyChecks waits until an engine is ready and returns the parts that /readyz reports
+// to a caller with a secret key.
 func (e *engine) readyChecks(key string) map[string]any {
 	e.t.Helper()
 	var a answer

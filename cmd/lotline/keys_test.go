@@ -25,7 +25,7 @@ func keyOf(t *testing.T, c *caller, n *clusterNode, body string) (path, text str
 	return a.header.Get("Location"), made.Key
 }
 
-// works reports whether a node lets a key in.
+// works reports whether a node accepts a key.
 func works(t *testing.T, c *caller, n *clusterNode, key string) bool {
 	t.Helper()
 	a, err := c.call(t.Context(), http.MethodGet, n.url+"/api/v1/keys", "", http.Header{"Authorization": {"Bearer " + key}})
@@ -35,11 +35,11 @@ func works(t *testing.T, c *caller, n *clusterNode, key string) bool {
 	return a.status == http.StatusOK
 }
 
-// takesEffect is how soon all nodes go by what happened to a key.
+// takesEffect is how soon a change to a key takes effect on all nodes.
 const takesEffect = time.Second
 
-// What is made or revoked on one node counts on all of them within a second, and on
-// that one at once.
+// A key that is made or revoked takes effect at once on the node that did it, and within
+// a second on all nodes.
 func TestKeys_countOnAllNodesWithinASecond(t *testing.T) {
 	t.Parallel()
 	c, nodes := newCaller(t), newCluster(t, 2).nodes
@@ -59,8 +59,8 @@ func TestKeys_countOnAllNodesWithinASecond(t *testing.T) {
 	within(t, takesEffect, "it is revoked on the other node", func() bool { return !works(t, c, nodes[0], text) })
 }
 
-// A key works until its time on every node, and on none from then on. That it has
-// expired is recorded once, promptly, and dated when it was due.
+// A key works on every node until it expires, and on none afterwards. One event, dated
+// at the time when it was due, records the expiry.
 func TestKeys_expireOnAllNodesAtTheirTime(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, 2)
@@ -92,7 +92,7 @@ func TestKeys_expireOnAllNodesAtTheirTime(t *testing.T) {
 		return all
 	}
 	within(t, 10*time.Second, "it is recorded before the next sweep", func() bool { return len(expired()) > 0 })
-	// The other node comes later and finds it done.
+	// The other node's timer comes later and must not record it again.
 	after(t, 500*time.Millisecond)
 	if all := expired(); len(all) != 1 || all[0].At != end || !strings.HasSuffix(path, string(all[0].KeyID)) {
 		t.Errorf("recorded %v, due %s", all, end)
@@ -115,7 +115,8 @@ func TestKeys_expireByTheCommandLine(t *testing.T) {
 	}
 }
 
-// The operator may end the last secret key, because he can make another.
+// The operator may revoke an organization's last secret key, because the operator can
+// make another one.
 func TestKeys_theOperatorEndsTheLastOne(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -135,7 +136,7 @@ func TestKeys_theOperatorEndsTheLastOne(t *testing.T) {
 	eventually(t, "another key works", func() bool { return e.call("GET", "/api/v1/keys", another, "").status == 200 })
 }
 
-// keyID finds the id of the key with a name in the list of keys.
+// keyID returns the id of the key with a name from the output of keys list.
 func keyID(t *testing.T, list, name string) string {
 	t.Helper()
 	for line := range strings.Lines(list) {
@@ -202,7 +203,7 @@ func TestKeys_areMadeAndRevokedWhileNoEngineRuns(t *testing.T) {
 	if a["timeZone"] != "Europe/Berlin" || a["currencyCode"] != "EUR" || a["settleAt"] != "2099-07-01T10:00:00.000Z" || a["organizationId"] != org {
 		t.Errorf("got %v", a)
 	}
-	// Another organization sees nothing of it.
+	// Another organization does not see the auction.
 	theirs := e.secretKey()
 	path := "/api/v1/auctions/" + a["id"].(string)
 	e.must(404, "GET", path, theirs, "")

@@ -312,8 +312,8 @@ type client struct {
 	count int
 
 	own   []object
-	open  *deed // what it got no answer to
-	keyed *deed // what was last acknowledged and has a key
+	open  *request // what it got no answer to
+	keyed *request // what was last acknowledged and has a key
 }
 
 type object struct{ path, etag string }
@@ -353,9 +353,9 @@ func (s *shelf) pick(n int) (object, bool) {
 
 var collections = []string{"/api/v1/queues", "/api/v1/draws", "/api/v1/auctions"}
 
-func (c *client) deed(effect, method, path, body string) *deed {
+func (c *client) request(effect, method, path, body string) *request {
 	c.count++
-	d := &deed{Client: c.name, ID: fmt.Sprintf("%s-%d", c.name, c.count), Method: method, Path: path, Body: body, Effect: effect}
+	d := &request{Client: c.name, ID: fmt.Sprintf("%s-%d", c.name, c.count), Method: method, Path: path, Body: body, Effect: effect}
 	if method == "POST" && (effect != "created" || c.rng.IntN(4) > 0) {
 		d.Key = "key-" + d.ID
 	}
@@ -364,18 +364,18 @@ func (c *client) deed(effect, method, path, body string) *deed {
 }
 
 // first makes what is fought over, or is as any other.
-func (c *client) first() *deed {
+func (c *client) first() *request {
 	for i, collection := range collections {
 		if c.name == fmt.Sprintf("c%d", i) {
 			own := []string{"", body(`,"drawAt":%q,"winnerCount":1`, in(3_600_000)), body(`,"settleAt":%q`, in(3_600_000))}[i]
-			return c.deed("created", "POST", collection, `{"sequenceId":"shared"`+own+`}`)
+			return c.request("created", "POST", collection, `{"sequenceId":"shared"`+own+`}`)
 		}
 	}
 	return c.next()
 }
 
 // next plans the next request.
-func (c *client) next() *deed {
+func (c *client) next() *request {
 	n := c.rng.IntN(100)
 	if n < 25 || len(c.own) == 0 {
 		return c.create()
@@ -390,13 +390,13 @@ func (c *client) next() *deed {
 	}
 	switch {
 	case n < 55:
-		return c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d"}`, c.name, c.count))
+		return c.request("updated", "PUT", o.path, body(`{"name":"%s, %d"}`, c.name, c.count))
 	case n < 68:
-		d := c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d, if still the same"}`, c.name, c.count))
+		d := c.request("updated", "PUT", o.path, body(`{"name":"%s, %d, if still the same"}`, c.name, c.count))
 		d.IfMatch = o.etag
 		return d
 	case n < 75:
-		return c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d","closeAt":%q}`, c.name, c.count, in(20+c.rng.IntN(400))))
+		return c.request("updated", "PUT", o.path, body(`{"name":"%s, %d","closeAt":%q}`, c.name, c.count, in(20+c.rng.IntN(400))))
 	case n < 88:
 		step := []string{"open", "close"}[c.rng.IntN(2)]
 		if strings.Contains(o.path, "/draws/") && c.rng.IntN(3) == 0 {
@@ -404,18 +404,18 @@ func (c *client) next() *deed {
 		} else if strings.Contains(o.path, "/auctions/") && c.rng.IntN(3) == 0 {
 			step = "settle"
 		}
-		return c.deed("updated", "POST", o.path+"/"+step, "")
+		return c.request("updated", "POST", o.path+"/"+step, "")
 	case n < 94 && strings.Contains(o.path, "/draws/"):
-		return c.deed("entropy.supplied", "PUT", o.path+"/entropy", body(`{"value":"%s, %d"}`, c.name, c.count))
+		return c.request("entropy.supplied", "PUT", o.path+"/entropy", body(`{"value":"%s, %d"}`, c.name, c.count))
 	case fight:
 		return c.create()
 	default:
 		c.own = slices.Delete(c.own, i, i+1)
-		return c.deed("deleted", "DELETE", o.path, "")
+		return c.request("deleted", "DELETE", o.path, "")
 	}
 }
 
-func (c *client) create() *deed {
+func (c *client) create() *request {
 	i := c.rng.IntN(len(collections))
 	opens := 20 + c.rng.IntN(300)
 	closes := opens + 10 + c.rng.IntN(200)
@@ -434,18 +434,18 @@ func (c *client) create() *deed {
 	if i == 1 && c.rng.IntN(2) == 0 {
 		own += `,"entropySource":"drand"`
 	}
-	return c.deed("created", "POST", collections[i], body(`{"sequenceId":"s","name":"%s, %d"%s%s}`, c.name, c.count, schedule, own))
+	return c.request("created", "POST", collections[i], body(`{"sequenceId":"s","name":"%s, %d"%s%s}`, c.name, c.count, schedule, own))
 }
 
 // mayRepeat reports whether a request may be made again without doing more than
 // the first time. Without a key an update of what others change as well may.
-func (c *client) mayRepeat(d *deed) bool {
+func (c *client) mayRepeat(d *request) bool {
 	own := slices.ContainsFunc(c.own, func(o object) bool { return o.path == d.Path })
 	return d.Key != "" || d.IfMatch != "" || d.Method == http.MethodDelete || d.Effect == "entropy.supplied" || own
 }
 
 // try makes a request and takes in the answer. It reports whether there was one.
-func (c *client) try(d *deed) bool {
+func (c *client) try(d *request) bool {
 	r, err := d.Send(c.http, c.engine.url, testSecretKey)
 	if err != nil {
 		c.open = d
@@ -529,7 +529,7 @@ func (a *tally) add(k *killed) {
 }
 
 // fate is what became of a request whose first attempt was not answered.
-func fate(l *ledger.Ledger, d *deed) string {
+func fate(l *ledger.Ledger, d *request) string {
 	first := l.Caused(d, 1)
 	switch {
 	case d.Reply == nil && first:

@@ -10,8 +10,8 @@ import (
 
 // The requests of clients, and the answers to them, are those of package ledger.
 type (
-	deed  = ledger.Request
-	reply = ledger.Reply
+	request = ledger.Request
+	reply   = ledger.Reply
 )
 
 // newLedger returns a ledger for the log in a data directory that is sealed under
@@ -41,7 +41,7 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 	p := newProcesses(t)
 	p.embedded()
 	e := &ledger.Evidence{Shown: map[string]*reply{}}
-	do := func(status int, d *deed) *reply {
+	do := func(status int, d *request) *reply {
 		t.Helper()
 		d.Client = "the one"
 		r := p.do(0, d)
@@ -50,17 +50,17 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 		}
 		return r
 	}
-	queue := do(201, p.deed("created", "POST", collections[0], `{"sequenceId":"s"}`))
-	do(409, p.deed("updated", "POST", queue.Location+"/close", ""))
-	update := p.deed("updated", "PUT", queue.Location, `{"name":"renamed"}`)
+	queue := do(201, p.request("created", "POST", collections[0], `{"sequenceId":"s"}`))
+	do(409, p.request("updated", "POST", queue.Location+"/close", ""))
+	update := p.request("updated", "PUT", queue.Location, `{"name":"renamed"}`)
 	update.IfMatch = queue.ETag
 	do(200, update)
-	do(400, p.deed("created", "POST", collections[0], `{}`))
-	creation := p.deed("created", "POST", collections[2], `{"sequenceId":"s"`+ends(collections[2], in(3_600_000))+`}`)
+	do(400, p.request("created", "POST", collections[0], `{}`))
+	creation := p.request("created", "POST", collections[2], `{"sequenceId":"s"`+ends(collections[2], in(3_600_000))+`}`)
 	auction := do(201, creation)
-	opening := p.deed("updated", "POST", auction.Location+"/open", "")
+	opening := p.request("updated", "POST", auction.Location+"/open", "")
 	do(200, opening)
-	for _, d := range []*deed{creation, opening} {
+	for _, d := range []*request{creation, opening} {
 		r, err := d.Send(p.http, p.nodes[0].url, testSecretKey)
 		if err != nil {
 			t.Fatal(err)
@@ -68,14 +68,14 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 		d.Again = append(d.Again, *r)
 	}
 	// The first answer is lost on the way.
-	closing := p.deed("updated", "POST", auction.Location+"/close", "")
+	closing := p.request("updated", "POST", auction.Location+"/close", "")
 	first := *do(200, closing)
 	first.Status, first.Body = 503, `{"code":"OUTCOME_UNKNOWN"}`
 	closing.Denied = []reply{first}
 	do(200, closing)
-	gone := do(201, p.deed("created", "POST", collections[0], `{"sequenceId":"s"}`))
-	do(204, p.deed("deleted", "DELETE", gone.Location, ""))
-	do(200, p.deed("updated", "PUT", queue.Location, body(`{"openAt":%q,"closeAt":%q}`, in(50), in(100))))
+	gone := do(201, p.request("created", "POST", collections[0], `{"sequenceId":"s"}`))
+	do(204, p.request("deleted", "DELETE", gone.Location, ""))
+	do(200, p.request("updated", "PUT", queue.Location, body(`{"openAt":%q,"closeAt":%q}`, in(50), in(100))))
 
 	p.check()
 	for _, path := range []string{queue.Location, auction.Location} {

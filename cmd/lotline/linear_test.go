@@ -148,7 +148,7 @@ func runWorkload(t testing.TB, c *cluster, w workload) *recording {
 	}
 	r := &recording{workload: w, t: t, cluster: c, caller: newCaller(t), started: time.Now(), underway: make(chan struct{})}
 	if c.fronted {
-		r.caller = r.caller.unheld()
+		r.caller = r.caller.unchecked()
 	}
 	random := rand.New(rand.NewPCG(w.seed, 0))
 	for i, k := range w.kinds {

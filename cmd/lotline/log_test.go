@@ -13,7 +13,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// officialClient is the client that anybody can use, on the engine's socket.
+// officialClient connects EventStoreDB's official client to the engine's socket.
 func officialClient(t testing.TB, dir string) *esdb.Client {
 	t.Helper()
 	c := dialSocket(t, dir)
@@ -55,7 +55,7 @@ func eventsOf(t testing.TB, c *esdb.Client, id string) []*esdb.RecordedEvent {
 	}
 }
 
-// lines are events in a form to compare: all that is stored of them.
+// lines returns everything that is stored of events, as one text for each, to compare.
 func lines(events []*esdb.RecordedEvent) []string {
 	var out []string
 	for _, e := range events {
@@ -64,7 +64,7 @@ func lines(events []*esdb.RecordedEvent) []string {
 	return out
 }
 
-// checkChain recomputes the hashes as docs/integrity.md says.
+// checkChain recomputes the hash chain as docs/integrity.md describes it.
 func checkChain(t *testing.T, events []*esdb.RecordedEvent) {
 	t.Helper()
 	prev := ""
@@ -77,7 +77,7 @@ func checkChain(t *testing.T, events []*esdb.RecordedEvent) {
 	}
 }
 
-// inTheLog folds a stream as it is stored, and so checks it.
+// inTheLog folds a stream from the log. The fold checks the stream.
 func inTheLog(t *testing.T, l *log, stream string) *domain.History {
 	t.Helper()
 	h := domain.NewHistory(stream)

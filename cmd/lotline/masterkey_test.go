@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A key that is not the log's is not made up beside it.
+// A node that does not have the log's master key does not make a new one.
 func TestMasterKey_isOneForAllNodesOfAStore(t *testing.T) {
 	t.Parallel()
 	lotline, dir, at := testBinary(t), dataDirectory(t), freePort(t)
@@ -27,7 +27,7 @@ func TestMasterKey_isOneForAllNodesOfAStore(t *testing.T) {
 	if code := store.terminate(); code != 0 {
 		t.Errorf("exit %d: %s", code, store.stderr)
 	}
-	// A directory in which only a store ran is no other than a new one.
+	// A directory in which only a store ran counts as new.
 	fresh := dataDirectory(t)
 	startStore(t, lotline, fresh, freePort(t)).terminate()
 	e := lotline.serve(t, fresh)
@@ -59,7 +59,8 @@ func TestMasterKey_isReadInHexAndBothBase64s(t *testing.T) {
 	}
 }
 
-// A file that a crash left where a new master key goes is of no use.
+// A crash may have left a file at the path of a new master key. Saving the key replaces
+// that file and does not write into it.
 func TestMasterKey_savingItDoesNotWriteToAFileInItsPlace(t *testing.T) {
 	t.Parallel()
 	path := dataDirectory(t)

@@ -150,7 +150,7 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 	later := in(3_600_000)
 
 	// One request, at both nodes at once.
-	same := func(d *deed, status int) (location string) {
+	same := func(d *request, status int) (location string) {
 		t.Helper()
 		var replies [2]*reply
 		d.Attempts = 2
@@ -174,16 +174,16 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 	}
 	for range 20 {
 		for _, collection := range collections {
-			path := same(p.deed("created", "POST", collection, `{"sequenceId":"s"`+ends(collection, later)+`}`), 201)
-			same(p.deed("updated", "POST", path+"/open", ""), 200)
+			path := same(p.request("created", "POST", collection, `{"sequenceId":"s"`+ends(collection, later)+`}`), 201)
+			same(p.request("updated", "POST", path+"/open", ""), 200)
 			// An update has no key and needs none: the second finds nothing to change.
-			same(p.deed("updated", "PUT", path, `{"name":"said at both"}`), 200)
+			same(p.request("updated", "PUT", path, `{"name":"said at both"}`), 200)
 
 			// An update with a condition that only one of two can keep.
 			var updates [2]*reply
 			tag := p.nodes[0].must(200, "GET", path, testSecretKey, "").header.Get("ETag")
 			both(func(i int) {
-				d := p.deed("updated", "PUT", path, body(`{"name":"of %d"}`, i))
+				d := p.request("updated", "PUT", path, body(`{"name":"of %d"}`, i))
 				d.IfMatch = tag
 				updates[i] = p.do(i, d)
 			})
@@ -192,7 +192,7 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 			}
 
 			// What was written at one node is read at the other.
-			a := p.do(0, p.deed("updated", "PUT", path, body(`{"name":%q}`, in(0))))
+			a := p.do(0, p.request("updated", "PUT", path, body(`{"name":%q}`, in(0))))
 			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.Position)
 			if a.Body != string(b.body) {
 				t.Errorf("written\n%s\nand read\n%s", a.Body, b.body)
@@ -201,9 +201,9 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 			// An update against the close: it comes before it, or not at all.
 			both(func(i int) {
 				if i == 0 {
-					p.do(0, p.deed("updated", "POST", path+"/close", ""))
+					p.do(0, p.request("updated", "POST", path+"/close", ""))
 				} else {
-					p.do(1, p.deed("updated", "PUT", path, `{"name":"just in time"}`))
+					p.do(1, p.request("updated", "PUT", path, `{"name":"just in time"}`))
 				}
 			})
 
@@ -212,9 +212,9 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 			var won [2]int
 			both(func(i int) {
 				if i == 0 {
-					won[0] = p.do(0, p.deed("deleted", "DELETE", other, "")).Status
+					won[0] = p.do(0, p.request("deleted", "DELETE", other, "")).Status
 				} else {
-					won[1] = p.do(1, p.deed("updated", "POST", other+"/open", "")).Status
+					won[1] = p.do(1, p.request("updated", "POST", other+"/open", "")).Status
 				}
 			})
 			if won != [2]int{204, 404} && won != [2]int{409, 200} {
@@ -241,7 +241,7 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 	}
 	p.nodes[0].kill()
 	for _, path := range paths {
-		if r := p.do(1, p.deed("updated", "PUT", path, `{"name":"by the other"}`)); r.Status != 200 && r.Status != 409 {
+		if r := p.do(1, p.request("updated", "PUT", path, `{"name":"by the other"}`)); r.Status != 200 && r.Status != 409 {
 			t.Errorf("%d %s", r.Status, r.Body)
 		}
 	}

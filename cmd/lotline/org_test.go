@@ -148,7 +148,7 @@ func TestOrg_isShownAndChanged(t *testing.T) {
 		o := e.must(200, "GET", "/api/v1/organization", key, "").object(t)
 		return o["name"] == "Acme" && o["timeZone"] == "Europe/Berlin" && o["currencyCode"] == "USD"
 	})
-	// The default organization is the default under another name, too.
+	// The default organization stays the default after a new name.
 	made := admin(t, dir, "keys", "create")
 	eventually(t, "a key for it works", func() bool { return e.call("GET", "/api/v1/organization", made, "").status == 200 })
 	if a := e.must(200, "GET", "/api/v1/organization", made, "").object(t); a["id"] != id {

@@ -180,11 +180,11 @@ func (p *processes) crowd(shared []string) func() (slowest time.Duration, taken 
 	var done atomic.Int64
 	took := make([]time.Duration, 128)
 	for i := range took {
-		var d *deed
+		var d *request
 		if i%4 > 1 {
-			d = p.deed("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
+			d = p.request("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
 		} else {
-			d = p.deed("updated", "PUT", shared[i%len(shared)], body(`{"name":"%d"}`, i))
+			d = p.request("updated", "PUT", shared[i%len(shared)], body(`{"name":"%d"}`, i))
 		}
 		waiting.Go(func() {
 			asked := time.Now()
@@ -238,7 +238,7 @@ func (p *processes) persist(c int, pause time.Duration, over <-chan struct{}) {
 			return
 		case <-time.After(pause):
 		}
-		d := p.deed("updated", "PUT", own, body(`{"name":"%d of %d"}`, n, c))
+		d := p.request("updated", "PUT", own, body(`{"name":"%d of %d"}`, n, c))
 		switch {
 		case own == "":
 			d.Effect, d.Method, d.Path, d.Body, d.Key = "created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`, "key-"+d.ID

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// openToAll is the program, started by somebody whose umask is 0.
+// openToAll returns the program, started with umask 0.
 func openToAll(t testing.TB) program {
 	t.Helper()
 	p := testBinary(t)
@@ -32,8 +32,8 @@ func chmod(t testing.TB, path string, mode fs.FileMode) {
 	}
 }
 
-// A directory that is there already may be read by others, and the umask may be 0:
-// all that is made in it is for its owner alone.
+// Files in the data directory can be read by their owner only, even if others can read
+// the directory and the umask is 0.
 func TestPermissions_newFilesAreForTheirOwnerAlone(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), openToAll(t)
@@ -80,7 +80,8 @@ func TestPermissions_newFilesAreForTheirOwnerAlone(t *testing.T) {
 	look("when views.db was put aside")
 }
 
-// As ssh does with its keys. Doing what the line says mends it.
+// The engine refuses such files, as ssh refuses such keys. The command in the message
+// repairs the mode.
 func TestPermissions_filesThatAreOpenToOthersStopTheStart(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -133,7 +134,7 @@ func TestPermissions_filesThatAreOpenToOthersStopTheStart(t *testing.T) {
 	}
 }
 
-// The command line reads the master key while the engine runs, too.
+// Admin commands read the master key too, while the engine runs.
 func TestPermissions_aMasterKeyThatIsOpenToOthersIsNotUsed(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -150,7 +151,7 @@ func TestPermissions_aMasterKeyThatIsOpenToOthersIsNotUsed(t *testing.T) {
 	}
 }
 
-// Nothing is read, written or made through a symbolic link.
+// The engine does not follow symbolic links in the data directory.
 func TestPermissions_symbolicLinksInTheDataDirectoryStopTheStart(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{masterKeyFile, masterKeyFile + ".new", eventsFile, eventsFile + "-wal", eventsFile + ".lock", viewsFile, viewsFile + ".participants", lockFile} {
@@ -175,7 +176,7 @@ func TestPermissions_symbolicLinksInTheDataDirectoryStopTheStart(t *testing.T) {
 	}
 }
 
-// A link, or a file of others, where the socket goes is replaced by the socket.
+// The socket replaces a link or a foreign file at its path.
 func TestPermissions_theSocketReplacesWhatIsInItsPlace(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -201,7 +202,7 @@ func TestPermissions_theSocketReplacesWhatIsInItsPlace(t *testing.T) {
 	}
 }
 
-// The index of the write-ahead log had the mode that the umask left.
+// Earlier releases left the mode of the write-ahead log's index to the umask.
 func TestPermissions_anIndexThatAnEarlierReleaseLeftIsMended(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -217,7 +218,7 @@ func TestPermissions_anIndexThatAnEarlierReleaseLeftIsMended(t *testing.T) {
 	}
 }
 
-// Whenever somebody gets through to the socket, the socket has its mode already.
+// Nobody can connect to the socket before it has its mode.
 func TestPermissions_nobodyConnectsBeforeTheSocketHasItsMode(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Dir(dataDirectory(t))
@@ -263,8 +264,7 @@ func TestPermissions_nobodyConnectsBeforeTheSocketHasItsMode(t *testing.T) {
 	clients.Wait()
 }
 
-// The key of a certificate may be read by its owner and by a group that is trusted
-// with it.
+// A TLS key may be readable by its owner and its group, but not by others.
 func TestPermissions_aTLSKeyThatIsOpenToOthersStopsTheStart(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t)

@@ -28,8 +28,8 @@ func TestProvision_givenKeysWork(t *testing.T) {
 	}
 }
 
-// A start with a key that does not work would leave whoever gave it locked out
-// without a word.
+// If the start ignored a given key that does not work, its owner would be locked out
+// without a message.
 func TestProvision_aGivenKeyThatDoesNotWorkEndsTheStart(t *testing.T) {
 	t.Parallel()
 	const key, publishable, revoked = "sk_live_provisioned-key-0001", "pk_live_provisioned-key-0001", "sk_live_provisioned-key-0002"
@@ -65,7 +65,7 @@ func TestProvision_aGivenKeyThatDoesNotWorkEndsTheStart(t *testing.T) {
 	lotline.serve(t, dir, "LOTLINE_SECRET_KEY="+key).must(200, "GET", "/api/v1/queues", key, "")
 }
 
-// onWrite is a writer that does something first.
+// onWrite is a writer that calls a function with each text.
 type onWrite func(text string)
 
 func (f onWrite) Write(p []byte) (int, error) {
@@ -73,8 +73,7 @@ func (f onWrite) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A process that ends in the middle of its first start leaves no key in the log
-// that nobody has seen.
+// A first start that crashes leaves no key in the log that it has not printed before.
 func TestProvision_keysArePrintedBeforeTheyAreStored(t *testing.T) {
 	t.Parallel()
 	s := &settings{DataDir: dataDirectory(t)}

@@ -19,7 +19,7 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// A node that builds its read models says how far it is, and that it is not ready.
+// A node that is catching up reports its progress, and that it is not ready.
 func TestReadyz_saysHowFarCatchingUpIs(t *testing.T) {
 	t.Parallel()
 	s := &settings{DataDir: dataDirectory(t)}
@@ -73,7 +73,7 @@ func TestReadyz_saysHowFarCatchingUpIs(t *testing.T) {
 	eventually(t, "it is ready", func() bool { c := projections(); return c.Err == nil && c.Detail == nil })
 }
 
-// Each part is named, and the node is not ready before the last of them is.
+// Readyz names each part. The node is not ready before all parts are.
 func TestReadyz_namesEachPartAndWaitsForAll(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
@@ -120,7 +120,7 @@ func TestReadyz_namesEachPartAndWaitsForAll(t *testing.T) {
 	})
 }
 
-// What the store said, and how much there is to catch up with, is not for everybody.
+// The public does not see the store's error texts or the number of events in the log.
 func TestReadyz_onlyOperatorsSeeTheDetails(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
@@ -168,7 +168,8 @@ func TestReadyz_onlyOperatorsSeeTheDetails(t *testing.T) {
 	}
 }
 
-// The operators' listener says how a start goes, before there is a node and after.
+// The operators' address has /readyz during the whole start, even before there is a
+// node.
 func TestReadyz_isOnTheOperatorsListenerFromTheStart(t *testing.T) {
 	t.Parallel()
 	at, store := freeAddress(t), freeAddress(t)
@@ -211,7 +212,7 @@ func TestReadyz_isOnTheOperatorsListenerFromTheStart(t *testing.T) {
 	}
 }
 
-// Whoever waits for the address of an engine with nothing overdue finds it ready.
+// An engine prints its address only when it is ready, if nothing is overdue.
 func TestReadyz_aNodeIsReadyOnceItSaysWhereItListens(t *testing.T) {
 	t.Parallel()
 	n := newCluster(t, 1).nodes[0]
