@@ -106,7 +106,7 @@ func TestBackup_badConfiguration(t *testing.T) {
 
 // After a declared restore the engine drops read models that are ahead of the log or come
 // from another log.
-func TestBackup_theLogInItIsWhatCounts(t *testing.T) {
+func TestBackup_afterARestoreTheLogDecides(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	e := lotline.serve(t, dir)

@@ -202,7 +202,7 @@ func busState(e *engine) (ok, sending bool) {
 
 // Two engines write. The broker is killed and started again. Then the engine that sends
 // is killed.
-func TestBus_nothingIsMissingWhoeverIsKilled(t *testing.T) {
+func TestBus_noMessageIsMissingAfterAKill(t *testing.T) {
 	t.Parallel()
 	bus, storeDir, at := newBroker(t), dataDirectory(t), freePort(t)
 	bus.start()

@@ -36,7 +36,7 @@ func TestDataDir_isFreeAtOnceThoughAChildHasACopyOfTheLock(t *testing.T) {
 	}
 }
 
-// What a path may hold, the socket's address may not.
+// A path may contain characters that a socket's address may not.
 func TestDataDir_takesAnyPath(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"a%b", "what?", "number#1", "two words", "ünï", "a:b,c"} {

@@ -78,7 +78,7 @@ func builtBinary(t testing.TB) program {
 
 func (p program) command(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, p.path, args...)
-	// The environment of whoever runs the tests must not configure the program.
+	// The environment in which the tests run must not configure the program.
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "LOTLINE_") && !strings.HasPrefix(v, "OTEL_") {
 			c.Env = append(c.Env, v)

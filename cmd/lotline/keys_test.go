@@ -212,7 +212,7 @@ func TestKeys_areMadeAndRevokedWhileNoEngineRuns(t *testing.T) {
 	e.must(200, "GET", path, key, "")
 }
 
-func TestKeys_whatDoesNotExistIsExitCode2(t *testing.T) {
+func TestKeys_anUnknownOrganizationOrKeyIsExitCode2(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	for _, args := range [][]string{

@@ -8,14 +8,14 @@ import (
 	"github.com/lotline/lotline/eventstore"
 )
 
-// The requests of clients, and the answers to them, are those of package ledger.
+// The tests use the requests and replies of package ledger.
 type (
 	request = ledger.Request
 	reply   = ledger.Reply
 )
 
-// newLedger returns a ledger for the log in a data directory that is sealed under
-// testMasterKey.
+// newLedger returns a ledger for the log in a data directory. The log must be sealed
+// under testMasterKey.
 func newLedger(t testing.TB, dir string) *ledger.Ledger {
 	t.Helper()
 	master, _ := decodeMasterKey(testMasterKey)
@@ -67,7 +67,7 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 		}
 		d.Again = append(d.Again, *r)
 	}
-	// The first answer is lost on the way.
+	// The client does not get the first answer.
 	closing := p.request("updated", "POST", auction.Location+"/close", "")
 	first := *do(200, closing)
 	first.Status, first.Body = 503, `{"code":"OUTCOME_UNKNOWN"}`

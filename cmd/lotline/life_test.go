@@ -14,14 +14,14 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// distribution is one as the API and the event store show it.
+// distribution is a distribution's answer from the API and its events in the store.
 type distribution struct {
 	object string
 	events []string
 }
 
-// All three kinds go through their lives by the clock while the process is killed
-// and started again, and nothing of it is lost or changes.
+// Distributions of all three kinds go through their lifecycles by timers, while the process
+// is killed and started again. Nothing of their histories is lost or changed.
 func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), builtBinary(t)
@@ -64,7 +64,7 @@ func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 		after := snapshot()
 		for path, was := range before {
 			is := after[path]
-			// The clock may have gone on meanwhile; what was there is there.
+			// Timers may have appended more events. The earlier ones must be unchanged.
 			n := min(len(was.events), len(is.events))
 			if !slices.Equal(is.events[:n], was.events) || (n == len(is.events) && is.object != was.object) {
 				t.Errorf("%s was\n%v\nand is\n%v", path, was, is)
@@ -122,15 +122,15 @@ func TestLife_aMovedTimeIsKeptPromptly(t *testing.T) {
 	path := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q,"closeAt":%q}`, in(-1000), in(3_600_000))).header.Get("Location")
 	soon := in(300)
 	e.must(200, "PUT", path, key, body(`{"closeAt":%q}`, soon))
-	// Well before the next sweep, so the read models have told the scheduler.
+	// This is well before the next sweep, so the read models have told the scheduler.
 	eventually(t, "it closed", func() bool { return e.must(200, "GET", path, key, "").object(t)["status"] == "COMPLETED" })
 	if got := e.must(200, "GET", path, key, "").object(t)["updatedAt"]; got != soon {
 		t.Errorf("closed at %s, due at %s", got, soon)
 	}
 }
 
-// A process that dies between two parts of an outcome leaves a log that ends with
-// the first. The next one goes on with it by itself, though nothing else happens.
+// A process dies between the two appends of a large outcome. The next process appends the
+// rest by itself, even if nothing else happens.
 func TestLife_anOutcomeThatACrashCutInTwoIsFinished(t *testing.T) {
 	t.Parallel()
 	s := &settings{DataDir: dataDirectory(t)}
@@ -145,7 +145,7 @@ func TestLife_anOutcomeThatACrashCutInTwoIsFinished(t *testing.T) {
 	})
 }
 
-// closeInPart closes a queue by hand, with the first only of what is due then.
+// closeInPart closes a queue by hand, but appends only the first part of the outcome.
 func closeInPart(t *testing.T, s *settings, stream string) {
 	t.Helper()
 	dir, err := openDataDir(s.DataDir)

@@ -15,9 +15,9 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Whichever node answers a repeated request, and however close together, the
-// answer is what the log holds. A draw's commitment is the hardest case: it is
-// random, and each node makes one of its own before it knows of the other's.
+// Two nodes get the same request at the same time. Both answer what the log holds. A
+// draw's commitment is the hardest case: it is random, and each node makes its own before
+// it knows the other's.
 func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 	t.Parallel()
 	l, nodes := twoNodes(t)
@@ -67,9 +67,9 @@ func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 	}
 }
 
-// Whoever enters a queue on two nodes at once has one place in it, and both nodes say
-// which.
-func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
+// A consumer that enters a queue on two nodes at once has one place in it, and both nodes
+// answer with that place.
+func TestNodes_aConsumerThatEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2)
 	ask := asking(t, c)
@@ -103,11 +103,11 @@ func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
 	}
 }
 
-// Who waits is admitted, and a session ends, on time and once, though nobody asks and
-// two nodes keep the time.
-func TestNodes_whatIsDueInAQueueHappensThoughNobodyAsks(t *testing.T) {
+// Without any request, consumers are admitted and sessions end on time. This happens once,
+// although two nodes run timers.
+func TestNodes_timersRunAQueueWithoutRequests(t *testing.T) {
 	t.Parallel()
-	// How late it may be: well before the next sweep, so that the timers were told.
+	// latest is well before the next sweep, so only the timers can be the reason.
 	const latest = 10 * time.Second
 	c := newCluster(t, 2)
 	ask := asking(t, c)
@@ -149,7 +149,7 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 	p := newPair(t)
 	later := in(3_600_000)
 
-	// One request, at both nodes at once.
+	// same sends one request to both nodes at once.
 	same := func(d *request, status int) (location string) {
 		t.Helper()
 		var replies [2]*reply
@@ -176,10 +176,10 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 		for _, collection := range collections {
 			path := same(p.request("created", "POST", collection, `{"sequenceId":"s"`+ends(collection, later)+`}`), 201)
 			same(p.request("updated", "POST", path+"/open", ""), 200)
-			// An update has no key and needs none: the second finds nothing to change.
+			// An update needs no key: the second one finds nothing to change.
 			same(p.request("updated", "PUT", path, `{"name":"said at both"}`), 200)
 
-			// An update with a condition that only one of two can keep.
+			// Two updates have the same condition, which only one of them can meet.
 			var updates [2]*reply
 			tag := p.nodes[0].must(200, "GET", path, testSecretKey, "").header.Get("ETag")
 			both(func(i int) {
@@ -191,14 +191,14 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 				t.Errorf("two updates of one state: %v", got)
 			}
 
-			// What was written at one node is read at the other.
+			// A write at one node is read at the other.
 			a := p.do(0, p.request("updated", "PUT", path, body(`{"name":%q}`, in(0))))
 			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.Position)
 			if a.Body != string(b.body) {
 				t.Errorf("written\n%s\nand read\n%s", a.Body, b.body)
 			}
 
-			// An update against the close: it comes before it, or not at all.
+			// An update races with the close. It comes before the close or is refused.
 			both(func(i int) {
 				if i == 0 {
 					p.do(0, p.request("updated", "POST", path+"/close", ""))
@@ -207,7 +207,7 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 				}
 			})
 
-			// A deletion against the opening: one of them.
+			// A deletion races with the opening. Only one of them succeeds.
 			other := p.create(0, collection, ends(collection, later))
 			var won [2]int
 			both(func(i int) {
@@ -223,7 +223,7 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 		}
 	}
 
-	// Timers of both nodes race for the same moments.
+	// The timers of both nodes race for the same steps.
 	opens, closes := in(3000), in(4000)
 	both(func(i int) {
 		for n := range 150 {
@@ -233,7 +233,7 @@ func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
 	})
 	p.check()
 
-	// One of them dies, and the other goes on with all there is.
+	// One node dies, and the other runs all timers.
 	opens, closes = in(700), in(1200)
 	var paths []string
 	for n := range 30 {

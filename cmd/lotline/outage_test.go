@@ -14,13 +14,14 @@ import (
 	"github.com/lotline/lotline/cmd/lotline/ledger"
 )
 
-// outageVariable is how long the store is away, as `make outage` sets it.
+// outageVariable names the variable in which `make outage` sets how long the store is
+// away.
 const outageVariable = "LOTLINE_TEST_OUTAGE"
 
-// The store goes away, and comes back. Nobody restarts the engines.
+// The store goes away and comes back. The engines are not restarted.
 func TestOutage_endsByItself(t *testing.T) {
 	t.Parallel()
-	// Both mostly wait, so they do it together.
+	// The outages mostly wait, so they run concurrently.
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { t.Run("a store that was stopped and is started again", stoppedStore) })
@@ -43,7 +44,7 @@ func frozenStore(t *testing.T) {
 	p.outage(p.send(p.store, syscall.SIGSTOP), p.send(p.store, syscall.SIGCONT))
 }
 
-// Appends are under way whenever the store dies, and some were done by then.
+// killedStore kills the store while appends are in flight, some of which were written.
 func killedStore(t *testing.T) {
 	p := newPair(t)
 	finish := p.keepWriting(16, time.Millisecond)
@@ -59,7 +60,7 @@ func killedStore(t *testing.T) {
 	p.check()
 }
 
-// send returns what sends a signal.
+// send returns a function that sends a signal to an engine.
 func (p *processes) send(e *engine, s syscall.Signal) func() {
 	return func() {
 		if err := e.cmd.Process.Signal(s); err != nil {
@@ -68,8 +69,8 @@ func (p *processes) send(e *engine, s syscall.Signal) func() {
 	}
 }
 
-// readAhead asks both nodes for a position that the log has not reached for them:
-// it is from a copy of the log that went on.
+// readAhead asks both nodes for a position that their log has not reached. The position
+// comes from a copy of the log to which more was appended.
 func (p *processes) readAhead() {
 	p.t.Helper()
 	dir := dataDirectory(p.t)
@@ -95,8 +96,8 @@ func (p *processes) readAhead() {
 	}
 }
 
-// answerWithin is by when a write has an answer that the store does not take: the
-// time that a command may take, and as much for a machine that is busy.
+// answerWithin is how soon a write must be answered while the store is away: twice the
+// time that a command may take, because the machine may be busy.
 const answerWithin = 10 * time.Second
 
 func (p *processes) outage(stop, start func()) {
@@ -113,7 +114,7 @@ func (p *processes) outage(stop, start func()) {
 		}
 	}
 
-	// Some are there before, and come due meanwhile.
+	// Some distributions exist before the outage and become due during it.
 	var paths []string
 	opens, closes := in(2000), in(4000)
 	for n := range 60 {
@@ -125,7 +126,7 @@ func (p *processes) outage(stop, start func()) {
 		shared[i] = p.create(i, "/api/v1/queues", "")
 	}
 
-	// Others come and go all the time, and ask again for what they did not get.
+	// Other clients write all the time, and repeat requests that failed.
 	finish := p.keepWriting(8, 20*time.Millisecond)
 
 	<-time.After(500 * time.Millisecond)
@@ -135,7 +136,7 @@ func (p *processes) outage(stop, start func()) {
 		eventually(t, "it is noticed", func() bool { return e.call("GET", "/readyz", "", "").status == 503 })
 	}
 
-	waiting := p.crowd(shared)
+	waiting := p.writeAtOnce(shared)
 	var reads []time.Duration
 	for len(reads) == 0 || time.Since(stopped) < length {
 		for _, e := range p.nodes {
@@ -172,10 +173,10 @@ func (p *processes) outage(stop, start func()) {
 		slowest.Round(time.Millisecond), reads[len(reads)/2].Round(time.Microsecond), reads[len(reads)-1].Round(time.Millisecond))
 }
 
-// crowd has many wait at once for what cannot be written now, for one object and
-// for many. What it returns waits for their answers, and says how long the slowest
-// took and how many were done nevertheless.
-func (p *processes) crowd(shared []string) func() (slowest time.Duration, taken int64) {
+// writeAtOnce sends many writes at once that the store cannot take now, to one object and
+// to many. The returned function waits for the answers. It returns how long the slowest
+// took, and how many writes succeeded.
+func (p *processes) writeAtOnce(shared []string) func() (slowest time.Duration, taken int64) {
 	var waiting sync.WaitGroup
 	var done atomic.Int64
 	took := make([]time.Duration, 128)
@@ -212,8 +213,8 @@ func (p *processes) crowd(shared []string) func() (slowest time.Duration, taken 
 	}
 }
 
-// keepWriting has clients write that ask again until they are told. What it
-// returns ends that and waits for them.
+// keepWriting starts clients that write, and repeat each request until it has an answer.
+// The returned function stops the clients and waits for them.
 func (p *processes) keepWriting(clients int, pause time.Duration) (finish func()) {
 	var writing sync.WaitGroup
 	over := make(chan struct{})
@@ -228,8 +229,7 @@ func (p *processes) keepWriting(clients int, pause time.Duration) (finish func()
 	return finish
 }
 
-// persist writes until it is over, at whichever node, and asks again until it is
-// told.
+// persist is one of these clients. It writes to any node until over is closed.
 func (p *processes) persist(c int, pause time.Duration, over <-chan struct{}) {
 	own := ""
 	for n := 0; ; n++ {
@@ -263,7 +263,7 @@ func (p *processes) persist(c int, pause time.Duration, over <-chan struct{}) {
 		if d.Effect == "created" {
 			own = d.Reply.Location
 		} else if d.Key != "" {
-			own = "" // an open one cannot be opened again
+			own = "" // an open object cannot be opened again
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// An engine in which only the publishable key is given.
+// The engine has default settings, except that its publishable key is given.
 func TestSecrets_anEngineWithDefaultSettings(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -44,8 +44,8 @@ func TestSecrets_anEngineWithDefaultSettings(t *testing.T) {
 		}
 	})
 
-	// Whoever has the files has nobody's key: there are hashes of them, and the
-	// beginnings by which people tell them apart. Of tokens there is nothing.
+	// The files hold only the hash of each key and its first characters, which identify it
+	// to people. They hold no part of a token.
 	t.Run("keeps keys as hashes only, and no tokens", func(t *testing.T) {
 		keys := []string{key, given}
 		for repeat, body := range map[string]string{"a": `{"level":"secret"}`, "b": `{"level":"publishable","mode":"test"}`} {
@@ -70,7 +70,7 @@ func TestSecrets_anEngineWithDefaultSettings(t *testing.T) {
 				}
 			}
 			for _, token := range tokens {
-				// The header is the same in all.
+				// All tokens have the same header, so it is not looked for.
 				for _, part := range strings.Split(token, ".")[1:] {
 					if strings.Contains(files, part) {
 						t.Errorf("%s %s of a token is there", when, part)
@@ -114,8 +114,8 @@ func TestSecrets_logsNeverHoldAKey(t *testing.T) {
 			t.Errorf("the log shows %q", secret)
 		}
 	}
-	// A line for each request and those about the start and the end, and not one for
-	// each message on the bus.
+	// The log has one line for each request, and lines about the start and the end. It has
+	// no line for each message on the bus.
 	for line := range strings.Lines(logged) {
 		message, _ := (answer{body: []byte(line)}).object(t)["message"].(string)
 		if !slices.Contains([]string{"ready", "request", "stopping", "stopped"}, message) {

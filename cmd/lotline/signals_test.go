@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// A terminal that hangs up ends the program as a SIGTERM does.
+// When its terminal hangs up, the program ends as after SIGTERM.
 func TestSignals_aHangUpEndsInOrder(t *testing.T) {
 	t.Parallel()
 	t.Run("serve", func(t *testing.T) {
@@ -68,8 +68,8 @@ func TestSignals_aHangUpEndsInOrder(t *testing.T) {
 	})
 }
 
-// What was started to outlive its terminal does.
-func TestSignals_nohupIsHeeded(t *testing.T) {
+// A program that nohup started outlives its terminal.
+func TestSignals_nohupIsRespected(t *testing.T) {
 	t.Parallel()
 	p := testBinary(t)
 	e := &engine{t: t, stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
@@ -86,7 +86,7 @@ func TestSignals_nohupIsHeeded(t *testing.T) {
 	if err := e.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	// One that stops takes no new connections.
+	// An engine that is stopping accepts no new connections.
 	for range 20 {
 		e.must(http.StatusOK, "GET", "/livez", "", "", "Connection", "close")
 	}
@@ -98,7 +98,7 @@ func TestSignals_nohupIsHeeded(t *testing.T) {
 	}
 }
 
-// When a terminal hangs up, what read the program's output may be gone before it.
+// When a terminal hangs up, the reader of the program's output may end before the program.
 func TestSignals_aReaderThatIsGoneDoesNotCutTheEndShort(t *testing.T) {
 	t.Parallel()
 	c := testBinary(t).command(context.Background(), []string{"LOTLINE_DATA_DIR=" + dataDirectory(t), "LOTLINE_LISTEN=127.0.0.1:0", "LOTLINE_LOG_FORMAT=json"}, "serve")
@@ -110,7 +110,7 @@ func TestSignals_aReaderThatIsGoneDoesNotCutTheEndShort(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Process.Kill() }) // or it has ended
+	t.Cleanup(func() { _ = c.Process.Kill() }) // fails if it has ended
 	if err := write.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -153,8 +153,8 @@ func TestSignals_sigtermEndsInOrder(t *testing.T) {
 	}
 }
 
-// A client that does not finish its request does not keep the engine from ending.
-func TestSignals_sigtermDoesNotWaitForEverybody(t *testing.T) {
+// A client that does not finish its request does not keep the engine from stopping.
+func TestSignals_sigtermDoesNotWaitForSlowClients(t *testing.T) {
 	t.Parallel()
 	e := testBinary(t).serve(t, dataDirectory(t))
 	key := e.secretKey()
@@ -167,14 +167,14 @@ func TestSignals_sigtermDoesNotWaitForEverybody(t *testing.T) {
 	if _, err := fmt.Fprintf(conn, head, key); err != nil {
 		t.Fatal(err)
 	}
-	// The engine takes connections in turn, so by now it has that one.
+	// The engine accepts connections in order, so now it has accepted the unfinished one.
 	e.must(200, "GET", "/api/v1/queues", key, "")
 	if code := e.terminate(); code != 0 {
 		t.Errorf("exit %d: %s", code, e.stderr)
 	}
 }
 
-// Whoever asks to stop before all is ready has not met a fault.
+// A start that is asked to stop before it is ready ends without an error.
 func TestSignals_sigtermDuringTheStartIsNoFault(t *testing.T) {
 	t.Parallel()
 	for name, patience := range map[string]time.Duration{"at once": 0, "while it looks for the store": 300 * time.Millisecond} {

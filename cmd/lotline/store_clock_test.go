@@ -57,7 +57,7 @@ func checkOf(e *engine, part string) (status int, said string) {
 // A node whose clock is an hour ahead or behind decides nothing and says why. It does not
 // disturb the admissions and sessions of the other node. It goes on when its clock is
 // right.
-func TestStoreClock_aWrongClockHarmsNobody(t *testing.T) {
+func TestStoreClock_aWrongClockHarmsNoOtherNode(t *testing.T) {
 	t.Parallel()
 	for by, reason := range map[time.Duration]string{
 		time.Hour:  "the clock is 1h0m0s ahead of the event store's",
