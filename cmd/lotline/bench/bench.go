@@ -51,14 +51,14 @@ type Options struct {
 	SVG  string
 }
 
-// Program is the program that the load generator is a command of.
+// Program describes the program that contains the load generator as a command.
 type Program struct {
 	Version string
 	// Variables are the environment variables that configure the program. The servers
 	// that are measured do not inherit them.
 	Variables map[string]bool
-	// Servers is the command whose subcommands engine, bare and table serve what is
-	// measured: see ServeEngine, ServeBare and ServeTable.
+	// Servers is the command whose subcommands engine, bare and table run the measured
+	// servers: see ServeEngine, ServeBare and ServeTable.
 	Servers string
 	// NewKey returns a new API key.
 	NewKey func(domain.KeyLevel) string
@@ -66,7 +66,7 @@ type Program struct {
 	Out, Err io.Writer // the report; progress, and what the servers log
 }
 
-// FlagError is an error that the user has to mend by another flag.
+// FlagError is an error that the user has to fix by changing a flag.
 type FlagError struct{ error }
 
 func (e FlagError) Unwrap() error { return e.error }
@@ -146,7 +146,7 @@ func Run(ctx context.Context, o Options, p Program) (err error) {
 	return nil
 }
 
-// unlessInterrupted is err, or nil after an interrupt: that is no fault.
+// unlessInterrupted returns err, but nil after an interrupt, which is not a failure.
 func unlessInterrupted(ctx context.Context, err error) error {
 	select {
 	case <-ctx.Done():
@@ -162,7 +162,7 @@ type runner struct {
 
 	program Program
 	prefix  string // of the consumers' ids
-	dir     string // "" when the engine was running before
+	dir     string // the started engine's directory; "" with --url
 	api     *api
 	engine  *server
 	routes  []string  // the templates of the API's paths
