@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Each of these ends with one clear line and exit code 2.
+// Each bad setting ends the start with one line that explains it, and exit code 2.
 func TestConfig_aBadOneIsOneLineAndExitCode2(t *testing.T) {
 	t.Parallel()
 	lotline := testBinary(t)
@@ -17,7 +17,7 @@ func TestConfig_aBadOneIsOneLineAndExitCode2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Not a defer, which would run before the parallel subtests.
+	// A defer would run before the parallel subtests.
 	t.Cleanup(func() {
 		if err := taken.Close(); err != nil {
 			t.Error(err)
@@ -29,7 +29,8 @@ func TestConfig_aBadOneIsOneLineAndExitCode2(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Each has one of its own, since a directory is for one process at a time.
+	// orphan makes a directory whose master key is missing. Each case needs its own, because
+	// only one process at a time can use a directory.
 	orphan := func() string {
 		dir := dataDirectory(t)
 		lotline.serve(t, dir).terminate()
@@ -49,9 +50,9 @@ func TestConfig_aBadOneIsOneLineAndExitCode2(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no such time zones":        {env: []string{"LOTLINE_ZONEINFO=/nowhere"}, says: "LOTLINE_ZONEINFO: /nowhere is no time-zone database"},
-		"time zones in no archive":  {env: []string{"LOTLINE_ZONEINFO=" + file}, says: "is no time-zone database: zip: not a valid zip file"},
-		"folder without time zones": {env: []string{"LOTLINE_ZONEINFO=" + t.TempDir()}, says: "is no time-zone database: it has no time zone UTC"},
+		"no such time zones":        {env: []string{"LOTLINE_ZONEINFO=/nowhere"}, says: "LOTLINE_ZONEINFO: /nowhere is not a time-zone database"},
+		"time zones in no archive":  {env: []string{"LOTLINE_ZONEINFO=" + file}, says: "is not a time-zone database: zip: not a valid zip file"},
+		"folder without time zones": {env: []string{"LOTLINE_ZONEINFO=" + t.TempDir()}, says: "is not a time-zone database: it has no time zone UTC"},
 		"unknown flag":              {args: []string{"--colour"}, says: "unknown flag --colour"},
 		"bad master key":            {env: []string{"LOTLINE_MASTER_KEY=short"}, says: "LOTLINE_MASTER_KEY must be 32 bytes"},
 		"bad secret key":            {env: []string{"LOTLINE_SECRET_KEY=hunter2"}, says: "LOTLINE_SECRET_KEY must look like sk_live_"},
@@ -63,9 +64,9 @@ func TestConfig_aBadOneIsOneLineAndExitCode2(t *testing.T) {
 		"negative consumer limit":   {env: []string{"LOTLINE_RATE_LIMIT_CONSUMER=-1"}, says: "LOTLINE_RATE_LIMIT_CONSUMER"},
 		"negative limit, no sign":   {args: []string{"--rate-limit-secret", "-1"}, says: `--rate-limit-secret: expected int value but got "-1"; perhaps try --rate-limit-secret="-1"?`},
 		"limit without number":      {env: []string{"LOTLINE_RATE_LIMIT_SECRET=many"}, says: "rate-limit-secret"},
-		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "--trusted-proxies: 10.0.0.1 is no network: write 10.0.0.1/32"},
-		"IPv6 without prefix":       {env: []string{"LOTLINE_TRUSTED_PROXIES=fd00::1"}, says: "--trusted-proxies: fd00::1 is no network: write fd00::1/128"},
-		"proxy is a name":           {env: []string{"LOTLINE_TRUSTED_PROXIES=proxy.example"}, says: "--trusted-proxies: proxy.example is no network: write one such as 10.0.0.0/8"},
+		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "--trusted-proxies: 10.0.0.1 is not a network: write 10.0.0.1/32"},
+		"IPv6 without prefix":       {env: []string{"LOTLINE_TRUSTED_PROXIES=fd00::1"}, says: "--trusted-proxies: fd00::1 is not a network: write fd00::1/128"},
+		"proxy is a name":           {env: []string{"LOTLINE_TRUSTED_PROXIES=proxy.example"}, says: "--trusted-proxies: proxy.example is not a network: write one such as 10.0.0.0/8"},
 		"bus, unescaped password":   {env: []string{"LOTLINE_BUS=nats://lotline:horse/battery@localhost:4222"}, says: "LOTLINE_BUS"},
 		"bad log format":            {env: []string{"LOTLINE_LOG_FORMAT=xml"}, says: "log-format"},
 		"bad listen address":        {env: []string{"LOTLINE_LISTEN=nowhere:http:80"}, says: "LOTLINE_LISTEN"},

@@ -19,9 +19,9 @@ func newKey(level domain.KeyLevel) string {
 // addKey adds an API key to an organization. The key must match keyPattern. If the
 // organization already has the key, addKey changes nothing. It returns the log position
 // from which the organization has the key.
-func (o *adminClient) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.Position, error) {
+func (a *adminClient) addKey(ctx context.Context, organization domain.ID, level domain.KeyLevel, name, key string) (domain.Position, error) {
 	mode, random, _ := strings.Cut(strings.TrimPrefix(key, level.Prefix()), "_")
-	issued, err := o.handler.CreateKey(ctx, commands.KeyCreation{
+	issued, err := a.handler.CreateKey(ctx, commands.KeyCreation{
 		Organization: organization, Caller: operator, Random: random,
 		Fields: fieldsOf(map[string]string{"level": string(level), "mode": mode, "name": name}),
 	})
@@ -45,12 +45,12 @@ type keysCreateCmd struct {
 
 // Run makes the key and prints it.
 func (c *keysCreateCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		org, err := o.find(ctx, c.Org)
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		org, err := a.find(ctx, c.Org)
 		if err != nil {
 			return err
 		}
-		issued, err := o.handler.CreateKey(ctx, commands.KeyCreation{
+		issued, err := a.handler.CreateKey(ctx, commands.KeyCreation{
 			Organization: org.ID, Caller: operator,
 			Fields: fieldsOf(map[string]string{"level": c.Level, "mode": c.Mode, "name": c.Name, "expiresAt": c.ExpiresAt}),
 		})
@@ -68,10 +68,10 @@ type keysListCmd struct {
 
 // Run prints the keys' ids and properties, but not their secret texts.
 func (c *keysListCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		organizations := o.views.Organizations()
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		organizations := a.views.Organizations()
 		if c.Org != "" {
-			org, err := o.find(ctx, c.Org)
+			org, err := a.find(ctx, c.Org)
 			if err != nil {
 				return err
 			}
@@ -104,12 +104,12 @@ type keysRevokeCmd struct {
 // Run revokes the key. It revokes an organization's last secret key too, because the
 // operator can make another one.
 func (c *keysRevokeCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		for _, org := range o.views.Organizations() {
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		for _, org := range a.views.Organizations() {
 			if _, ok := org.Keys[domain.ID(c.Key)]; !ok {
 				continue
 			}
-			_, err := o.handler.Handle(ctx, commands.Request{
+			_, err := a.handler.Handle(ctx, commands.Request{
 				Stream: org.ID.Stream(), Command: domain.RevokeKey{KeyID: domain.ID(c.Key), EvenLast: true}, Caller: operator,
 			})
 			if err != nil {

@@ -98,7 +98,7 @@ func (ls *listeners) close() error {
 	defer cancel()
 	err := ls.api.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		ls.logger.Warn().Msg("requests that did not come to an end are cut off")
+		ls.logger.Warn().Msg("cut off requests that did not end in time")
 		err = ls.api.Close()
 	}
 	stop(ls.stopOperations)

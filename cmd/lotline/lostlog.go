@@ -47,7 +47,7 @@ func (d *dataDir) checkLogFile(restored bool) error {
 func (d *dataDir) readMark(logger zerolog.Logger) (projections.Mark, error) {
 	m, err := projections.ReadMark(d.file(viewsFile))
 	if errors.Is(err, projections.ErrMarkUnreadable) {
-		logger.Warn().Err(err).Msg("whether the log still holds all that this node has seen cannot be checked")
+		logger.Warn().Err(err).Msg("cannot check whether the log holds all events that this node has seen")
 		return projections.Mark{}, nil
 	}
 	if err != nil {

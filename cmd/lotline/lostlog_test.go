@@ -402,7 +402,7 @@ func TestLostLog_aMarkThatCannotBeReadIsReported(t *testing.T) {
 	e = lotline.serve(t, dir, "LOTLINE_LOG_FORMAT=json")
 	e.must(200, "GET", "/api/v1/keys", key, "")
 	eventually(t, "it is logged", func() bool {
-		return strings.Contains(e.stderr.String(), "whether the log still holds all that this node has seen cannot be checked")
+		return strings.Contains(e.stderr.String(), "cannot check whether the log holds all events that this node has seen")
 	})
 }
 

@@ -15,7 +15,7 @@ func (n *node) catchUp(ctx context.Context) bool {
 		if err == nil {
 			break
 		}
-		n.logger.Warn().Err(err).Msg("who is in the queues is not known yet")
+		n.logger.Warn().Err(err).Msg("the participants of open distributions could not be read from the store")
 		select {
 		case <-time.After(restoreRetry):
 		case <-ctx.Done():

@@ -16,8 +16,8 @@ import (
 )
 
 // createOrganization makes an organization with this id.
-func (o *adminClient) createOrganization(ctx context.Context, id domain.ID, name, timeZone string, currency domain.Currency) error {
-	_, err := o.handler.Handle(ctx, commands.Request{
+func (a *adminClient) createOrganization(ctx context.Context, id domain.ID, name, timeZone string, currency domain.Currency) error {
+	_, err := a.handler.Handle(ctx, commands.Request{
 		Stream: id.Stream(), Caller: operator,
 		Command: domain.CreateOrganization{ID: id, Name: name, TimeZone: timeZone, CurrencyCode: currency},
 	})
@@ -43,17 +43,17 @@ var defaultClaim = domain.ClaimStream(uuid.NewSHA1(uuid.Nil, []byte("organizatio
 
 // ensureDefaultOrganization makes the default organization if there is none, and
 // returns it.
-func (o *adminClient) ensureDefaultOrganization(ctx context.Context) (*domain.Organization, error) {
+func (a *adminClient) ensureDefaultOrganization(ctx context.Context) (*domain.Organization, error) {
 	proposed, err := newID(domain.KindOrganization.IDPrefix())
 	if err != nil {
 		return nil, err
 	}
-	claim, err := o.handler.Handle(ctx, commands.Request{Stream: defaultClaim, Command: domain.Claim{ID: proposed}, Caller: operator})
+	claim, err := a.handler.Handle(ctx, commands.Request{Stream: defaultClaim, Command: domain.Claim{ID: proposed}, Caller: operator})
 	if err != nil {
 		return nil, err
 	}
 	id := claim.History.Aggregate.(*domain.Claims).Made
-	made, err := o.handler.Handle(ctx, commands.Request{
+	made, err := a.handler.Handle(ctx, commands.Request{
 		Stream: id.Stream(), Caller: operator,
 		Command: domain.CreateOrganization{ID: id, Name: defaultOrganization, TimeZone: "UTC", CurrencyCode: "USD"},
 	})
@@ -67,22 +67,22 @@ func (o *adminClient) ensureDefaultOrganization(ctx context.Context) (*domain.Or
 // for its reserved name, the organization with the id when text has the form of one,
 // and else the only organization of that name. Organizations choose their own names,
 // so neither the reserved name nor an id is ever looked for among them.
-func (o *adminClient) find(ctx context.Context, text string) (*domain.Organization, error) {
+func (a *adminClient) find(ctx context.Context, text string) (*domain.Organization, error) {
 	if text == defaultOrganization {
-		return o.findDefault(ctx)
+		return a.findDefault(ctx)
 	}
 	if id, ok := domain.ParseID(domain.KindOrganization.IDPrefix(), text); ok {
-		return o.findID(id)
+		return a.findID(id)
 	}
 	var found []*domain.Organization
-	for _, org := range o.views.Organizations() {
+	for _, org := range a.views.Organizations() {
 		if org.Name == text {
 			found = append(found, org)
 		}
 	}
 	switch len(found) {
 	case 0:
-		if unread := o.unreadable(); unread > 0 {
+		if unread := a.unreadable(); unread > 0 {
 			return nil, badConfig("there is no organization %q, but the histories of %d are inconsistent: give the id", text, unread)
 		}
 		return nil, badConfig("there is no organization %q", text)
@@ -92,13 +92,13 @@ func (o *adminClient) find(ctx context.Context, text string) (*domain.Organizati
 	return nil, badConfig("%d organizations are called %q: give the id", len(found), text)
 }
 
-func (o *adminClient) findID(id domain.ID) (*domain.Organization, error) {
-	for _, org := range o.views.Organizations() {
+func (a *adminClient) findID(id domain.ID) (*domain.Organization, error) {
+	for _, org := range a.views.Organizations() {
 		if org.ID == id {
 			return org, nil
 		}
 	}
-	if err := o.quarantine(id); err != nil {
+	if err := a.quarantine(id); err != nil {
 		return nil, err
 	}
 	return nil, badConfig("there is no organization %q", id)
@@ -106,9 +106,9 @@ func (o *adminClient) findID(id domain.ID) (*domain.Organization, error) {
 
 // findDefault returns the default organization, whatever its name is now. The claim
 // stream has its id.
-func (o *adminClient) findDefault(ctx context.Context) (*domain.Organization, error) {
+func (a *adminClient) findDefault(ctx context.Context) (*domain.Organization, error) {
 	claim := domain.NewHistory(defaultClaim)
-	for r, err := range o.log.Read(ctx, defaultClaim, domain.NoStream) {
+	for r, err := range a.log.Read(ctx, defaultClaim, domain.NoStream) {
 		if err == nil {
 			err = claim.Apply(r)
 		}
@@ -120,13 +120,13 @@ func (o *adminClient) findDefault(ctx context.Context) (*domain.Organization, er
 	if id == "" {
 		return nil, badConfig("there is no organization %q: the first start makes it; name another by its id", defaultOrganization)
 	}
-	return o.findID(id)
+	return a.findID(id)
 }
 
 // quarantine returns an error if the organization is in quarantine because its history
 // is inconsistent.
-func (o *adminClient) quarantine(id domain.ID) error {
-	for _, broken := range o.views.Quarantined() {
+func (a *adminClient) quarantine(id domain.ID) error {
+	for _, broken := range a.views.Quarantined() {
 		if broken.Stream == id.Stream() {
 			return fmt.Errorf("the history of the organization %s is inconsistent: %w", id, &broken)
 		}
@@ -135,8 +135,8 @@ func (o *adminClient) quarantine(id domain.ID) error {
 }
 
 // unreadable returns how many organizations are in quarantine. Their names are unknown.
-func (o *adminClient) unreadable() (n int) {
-	for _, broken := range o.views.Quarantined() {
+func (a *adminClient) unreadable() (n int) {
+	for _, broken := range a.views.Quarantined() {
 		if domain.StreamKind(broken.Stream) == domain.KindOrganization {
 			n++
 		}
@@ -158,12 +158,12 @@ type orgCreateCmd struct {
 
 // Run makes the organization and prints its id.
 func (c *orgCreateCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withAdminClient(ctx, s, func(o *adminClient) error {
+	return withAdminClient(ctx, s, func(a *adminClient) error {
 		id, err := newID(domain.KindOrganization.IDPrefix())
 		if err != nil {
 			return err
 		}
-		if err := o.createOrganization(ctx, id, c.Name, c.TimeZone, domain.Currency(c.Currency)); err != nil {
+		if err := a.createOrganization(ctx, id, c.Name, c.TimeZone, domain.Currency(c.Currency)); err != nil {
 			return refusalToConfigError(err)
 		}
 		_, err = fmt.Fprintln(to.out, id)
@@ -177,12 +177,12 @@ type orgShowCmd struct {
 
 // Run prints the organization.
 func (c *orgShowCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		org, err := o.find(ctx, c.Org)
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		org, err := a.find(ctx, c.Org)
 		if err != nil {
 			return err
 		}
-		return showOrganization(to.out, org)
+		return printOrganization(to.out, org)
 	})
 }
 
@@ -196,10 +196,10 @@ func printable(name string) string {
 	return name
 }
 
-func showOrganization(out io.Writer, o *domain.Organization) error {
+func printOrganization(out io.Writer, org *domain.Organization) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "id\t%s\nname\t%s\ntime zone\t%s\ncurrency\t%s\ncreated\t%s\nupdated\t%s\n",
-		o.ID, printable(o.Name), o.TimeZone, o.CurrencyCode, o.CreatedAt, o.UpdatedAt)
+		org.ID, printable(org.Name), org.TimeZone, org.CurrencyCode, org.CreatedAt, org.UpdatedAt)
 	return table.Flush()
 }
 
@@ -216,17 +216,17 @@ func (c *orgUpdateCmd) Run(ctx context.Context, s *settings, to output) error {
 	if len(changes) == 0 {
 		return badConfig("nothing to change: give --name, --time-zone or --currency")
 	}
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		org, err := o.find(ctx, c.Org)
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		org, err := a.find(ctx, c.Org)
 		if err != nil {
 			return err
 		}
-		result, err := o.handler.Handle(ctx, commands.Request{
+		result, err := a.handler.Handle(ctx, commands.Request{
 			Stream: org.ID.Stream(), Command: domain.Update{Fields: changes}, Caller: operator,
 		})
 		if err != nil {
 			return refusalToConfigError(err)
 		}
-		return showOrganization(to.out, result.History.Aggregate.(*domain.Organization))
+		return printOrganization(to.out, result.History.Aggregate.(*domain.Organization))
 	})
 }

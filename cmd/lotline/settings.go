@@ -29,7 +29,7 @@ func (p *proxies) UnmarshalText(text []byte) (err error) {
 		return nil
 	}
 	if one, err := netip.ParseAddr(string(text)); err == nil {
-		return fmt.Errorf("%s is no network: write %s/%d", text, one, one.BitLen())
+		return fmt.Errorf("%s is not a network: write %s/%d", text, one, one.BitLen())
 	}
-	return fmt.Errorf("%s is no network: write one such as 10.0.0.0/8", text)
+	return fmt.Errorf("%s is not a network: write one such as 10.0.0.0/8", text)
 }

@@ -19,8 +19,8 @@ type signingCmd struct {
 }
 
 // changeSigningKeys carries out a command on the keys that sign tokens.
-func (o *adminClient) changeSigningKeys(ctx context.Context, c domain.Command) (commands.Result, error) {
-	return o.handler.Handle(ctx, commands.Request{Stream: domain.SigningStream, Command: c, Caller: operator})
+func (a *adminClient) changeSigningKeys(ctx context.Context, c domain.Command) (commands.Result, error) {
+	return a.handler.Handle(ctx, commands.Request{Stream: domain.SigningStream, Command: c, Caller: operator})
 }
 
 // randomSecret returns 32 random bytes.
@@ -33,8 +33,8 @@ type signingListCmd struct{}
 
 // Run prints the keys. The last one is the key that signs now.
 func (signingListCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		keys, err := o.views.SigningKeys()
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		keys, err := a.views.SigningKeys()
 		if errors.Is(err, projections.ErrBehind) {
 			keys, err = &domain.SigningKeys{}, nil // the first start makes one
 		}
@@ -55,8 +55,8 @@ type signingRotateCmd struct{}
 // Run makes the next key sign and prints the id of the key that signs now. If there is
 // no key yet, it makes the first one.
 func (signingRotateCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		made, err := o.changeSigningKeys(ctx, domain.MakeSigningKey{Secret: randomSecret()})
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		made, err := a.changeSigningKeys(ctx, domain.MakeSigningKey{Secret: randomSecret()})
 		if err != nil {
 			return err
 		}
@@ -72,8 +72,8 @@ type signingRevokeCmd struct {
 
 // Run revokes the key.
 func (c signingRevokeCmd) Run(ctx context.Context, s *settings, to output) error {
-	return withExistingData(ctx, s, func(o *adminClient) error {
-		if _, err := o.changeSigningKeys(ctx, domain.RevokeSigningKey{KeyID: c.Key, Secret: randomSecret()}); err != nil {
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		if _, err := a.changeSigningKeys(ctx, domain.RevokeSigningKey{KeyID: c.Key, Secret: randomSecret()}); err != nil {
 			return refusalToConfigError(err)
 		}
 		_, err := fmt.Fprintln(to.out, "revoked", c.Key)

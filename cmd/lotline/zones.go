@@ -16,7 +16,7 @@ func (s *settings) useZones() error {
 	}
 	zones, err := readZones(s.ZoneInfo)
 	if err != nil {
-		return badConfig("LOTLINE_ZONEINFO: %s is no time-zone database: %w", s.ZoneInfo, err)
+		return badConfig("LOTLINE_ZONEINFO: %s is not a time-zone database: %w", s.ZoneInfo, err)
 	}
 	domain.UseZones(zones)
 	return nil

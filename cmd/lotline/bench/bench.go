@@ -88,13 +88,13 @@ func (o *Options) validate() error {
 		}
 	}
 	if min(int64(o.Connections), int64(o.Queues), o.Waiting, o.Consumers, int64(o.Duration), int64(o.Within)) < 1 || o.Most < 0 {
-		return badFlag("counts and times have to be above 0, and --most not below")
+		return badFlag("counts and times must be above 0, and --most must not be negative")
 	}
 	if o.Waiting < int64(o.Connections) {
-		return badFlag("--waiting has to be --connections at least")
+		return badFlag("--waiting must be at least --connections")
 	}
 	if o.Tokens && o.Postgres != "" {
-		return badFlag("--postgres does not go together with --tokens, which its service does not know")
+		return badFlag("--postgres cannot be used with --tokens: the service with the table does not know access tokens")
 	}
 	if o.Tokens && o.Most == 0 {
 		o.Most = mostWithTokens
@@ -108,7 +108,7 @@ func (o *Options) validate() error {
 const mostWithTokens = 20_000
 
 // errChecks ends Run when an answer and the engine's history contradict each other.
-var errChecks = errors.New("what the server says afterwards does not add up")
+var errChecks = errors.New("the answers do not agree with the history")
 
 // Run measures, checks and reports. After an interrupt it checks and reports what was
 // measured by then.

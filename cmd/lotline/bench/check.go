@@ -108,7 +108,7 @@ func (r *runner) check(ctx context.Context, scenario string, queues []*queue, mo
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 	defer cancel()
 	v := &claims.Verdicts{}
-	r.progress("%s: checking what the server says", scenario)
+	r.progress("%s: checking the answers against the history", scenario)
 	for _, q := range queues {
 		if err := r.checkQueue(ctx, q, v); err != nil {
 			return err
