@@ -56,9 +56,9 @@ func (d *dataDir) readMark(logger zerolog.Logger) (projections.Mark, error) {
 	return m, nil
 }
 
-// checkMark checks that the log holds the newest event that this node has seen. If
-// the log lacks it, checkMark returns an error. If a restore was declared, it puts the
-// read models aside instead.
+// checkMark checks that the log holds the newest event that this node has seen, and
+// returns an error if it does not. After a declared restore there is no such error:
+// checkMark then puts the read models aside unless the log holds that event.
 func (l *log) checkMark(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
