@@ -19,7 +19,8 @@ var updateMap = flag.Bool("update-architecture", false, "write the map of the pa
 
 const ourModule = "github.com/lotline/lotline/"
 
-// mappedPackage is a package of ours with what it is for and what of ours it imports.
+// mappedPackage is a package of this module, with its purpose and its imports from this
+// module.
 type mappedPackage struct {
 	purpose string
 	imports []string
@@ -90,7 +91,7 @@ func TestArchitecture_theFloorsAreWhatTheImportsSay(t *testing.T) {
 	}
 }
 
-// mapPackages are the packages of the module, without their tests.
+// mapPackages returns the packages of the module, without their tests.
 func mapPackages(t *testing.T) map[string]mappedPackage {
 	t.Helper()
 	all := map[string]mappedPackage{}
@@ -127,8 +128,8 @@ func mapPackages(t *testing.T) map[string]mappedPackage {
 	return all
 }
 
-// firstSentence is the first sentence of a package comment without the name of the
-// package before it.
+// firstSentence returns the first sentence of a package comment, without the package's name
+// at its beginning.
 func firstSentence(comment string) string {
 	comment = strings.Join(strings.Fields(comment), " ")
 	sentence, _, _ := strings.Cut(comment, ". ")

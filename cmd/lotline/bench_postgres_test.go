@@ -12,7 +12,7 @@ import (
 )
 
 // LOTLINE_TEST_POSTGRES is a server on which a schema may be made.
-func TestBench_measuresPostgres(t *testing.T) {
+func TestBenchPostgres_isMeasured(t *testing.T) {
 	t.Parallel()
 	url := os.Getenv("LOTLINE_TEST_POSTGRES")
 	if url == "" {

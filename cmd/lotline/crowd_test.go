@@ -35,8 +35,8 @@ const (
 	crowdPause = 10 * time.Millisecond
 )
 
-// The history of a queue explains every answer of it, and breaks no rule, while clients
-// change its rate, its capacity and its time to close.
+// Clients use a queue and change its rate, its capacity and its time to close. The queue's
+// history explains every answer and breaks no rule.
 func TestCrowd_oneNode(t *testing.T) {
 	t.Parallel()
 	eachSeed(t, crowdSeeds, func(t *testing.T, seed uint64) {

@@ -11,7 +11,7 @@ import (
 
 const root = "../.."
 
-// files are the files of the repository with an ending, by path.
+// files returns the repository's files whose names have an ending, by path.
 func files(t *testing.T, ending string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -37,7 +37,7 @@ func files(t *testing.T, ending string) map[string]string {
 	return all
 }
 
-// A promise is worth what the test is that it names.
+// The documents name only tests that exist: the tests prove what the documents promise.
 func TestDocs_nameOnlyTestsThatExist(t *testing.T) {
 	t.Parallel()
 	var tests strings.Builder
@@ -63,7 +63,7 @@ func TestDocs_nameOnlyTestsThatExist(t *testing.T) {
 	}
 }
 
-// Links between pages and to folders lead somewhere.
+// Links between pages and to folders lead to something that exists.
 func TestDocs_linkOnlyToWhatExists(t *testing.T) {
 	t.Parallel()
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
@@ -76,7 +76,7 @@ func TestDocs_linkOnlyToWhatExists(t *testing.T) {
 	}
 }
 
-// The page of variables is the one that the help shows.
+// The documents name every environment variable.
 func TestDocs_nameEveryVariable(t *testing.T) {
 	t.Parallel()
 	readme := files(t, "README.md")[filepath.Join(root, "README.md")]

@@ -10,12 +10,12 @@ import (
 	"github.com/itchyny/gojq"
 )
 
-// asJq is the name under which the test binary is a jq, as far as the pages need
-// one, so that the tests need none. Unlike jq it writes the members of an object in the
-// order of their names.
+// asJq is the name under which the test binary runs as a small jq. It can do what the
+// documents use, so that the tests do not need jq. Unlike jq it sorts the members of an
+// object by name.
 const asJq = "jq"
 
-// errFalse ends a jq -e whose last result was false or null.
+// errFalse is the error of jq -e if its last result is false or null.
 var errFalse = errors.New("jq: false")
 
 func jqMain(arguments []string) error {

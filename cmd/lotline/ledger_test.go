@@ -1,32 +1,21 @@
 package main
 
 import (
-	"errors"
-	"io"
-	"math"
-	"net/http"
 	"path/filepath"
 	"testing"
-
-	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 
 	"github.com/lotline/lotline/cmd/lotline/ledger"
 	"github.com/lotline/lotline/eventstore"
 )
 
-const (
-	testMasterKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-	testSecretKey = "sk_live_0123456789abcdef"
-)
-
-// The requests of clients, and the answers to them, are those of package ledger.
+// The tests use the requests and replies of package ledger.
 type (
-	deed  = ledger.Request
-	reply = ledger.Reply
+	request = ledger.Request
+	reply   = ledger.Reply
 )
 
-// newLedger returns a ledger for the log in a data directory that is sealed under
-// testMasterKey.
+// newLedger returns a ledger for the log in a data directory. The log must be sealed
+// under testMasterKey.
 func newLedger(t testing.TB, dir string) *ledger.Ledger {
 	t.Helper()
 	master, _ := decodeMasterKey(testMasterKey)
@@ -44,14 +33,6 @@ func (e *engine) Object(path string) reply {
 	return reply{Status: a.status, ETag: a.header.Get("ETag"), Body: string(a.body)}
 }
 
-// newHTTPClient returns a client for many requests at a time. It compares a quarter of
-// the answers with the OpenAPI document.
-func newHTTPClient(t testing.TB) *http.Client {
-	transport := &http.Transport{MaxIdleConnsPerHost: 256}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: &held{t: t, RoundTripper: transport, oneIn: 4}}
-}
-
 // A ledger finds nothing wrong with what an engine and its client leave behind. The
 // planted-fault tests of package ledger start from a record of it. To record it anew,
 // run this test with LOTLINE_TEST_RECORD=$PWD/cmd/lotline/ledger/testdata/honest.json.
@@ -60,7 +41,7 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 	p := newProcesses(t)
 	p.embedded()
 	e := &ledger.Evidence{Shown: map[string]*reply{}}
-	do := func(status int, d *deed) *reply {
+	do := func(status int, d *request) *reply {
 		t.Helper()
 		d.Client = "the one"
 		r := p.do(0, d)
@@ -69,32 +50,32 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 		}
 		return r
 	}
-	queue := do(201, p.deed("created", "POST", collections[0], `{"sequenceId":"s"}`))
-	do(409, p.deed("updated", "POST", queue.Location+"/close", ""))
-	update := p.deed("updated", "PUT", queue.Location, `{"name":"renamed"}`)
+	queue := do(201, p.request("created", "POST", collections[0], `{"sequenceId":"s"}`))
+	do(409, p.request("updated", "POST", queue.Location+"/close", ""))
+	update := p.request("updated", "PUT", queue.Location, `{"name":"renamed"}`)
 	update.IfMatch = queue.ETag
 	do(200, update)
-	do(400, p.deed("created", "POST", collections[0], `{}`))
-	creation := p.deed("created", "POST", collections[2], `{"sequenceId":"s"`+ends(collections[2], in(3_600_000))+`}`)
+	do(400, p.request("created", "POST", collections[0], `{}`))
+	creation := p.request("created", "POST", collections[2], `{"sequenceId":"s"`+ends(collections[2], in(3_600_000))+`}`)
 	auction := do(201, creation)
-	opening := p.deed("updated", "POST", auction.Location+"/open", "")
+	opening := p.request("updated", "POST", auction.Location+"/open", "")
 	do(200, opening)
-	for _, d := range []*deed{creation, opening} {
+	for _, d := range []*request{creation, opening} {
 		r, err := d.Send(p.http, p.nodes[0].url, testSecretKey)
 		if err != nil {
 			t.Fatal(err)
 		}
 		d.Again = append(d.Again, *r)
 	}
-	// The first answer is lost on the way.
-	closing := p.deed("updated", "POST", auction.Location+"/close", "")
+	// The client does not get the first answer.
+	closing := p.request("updated", "POST", auction.Location+"/close", "")
 	first := *do(200, closing)
 	first.Status, first.Body = 503, `{"code":"OUTCOME_UNKNOWN"}`
 	closing.Denied = []reply{first}
 	do(200, closing)
-	gone := do(201, p.deed("created", "POST", collections[0], `{"sequenceId":"s"}`))
-	do(204, p.deed("deleted", "DELETE", gone.Location, ""))
-	do(200, p.deed("updated", "PUT", queue.Location, body(`{"openAt":%q,"closeAt":%q}`, in(50), in(100))))
+	gone := do(201, p.request("created", "POST", collections[0], `{"sequenceId":"s"}`))
+	do(204, p.request("deleted", "DELETE", gone.Location, ""))
+	do(200, p.request("updated", "PUT", queue.Location, body(`{"openAt":%q,"closeAt":%q}`, in(50), in(100))))
 
 	p.check()
 	for _, path := range []string{queue.Location, auction.Location} {
@@ -105,25 +86,4 @@ func TestLedger_findsNothingWrongWithAnHonestEngine(t *testing.T) {
 	}
 	e.Requests = p.ledger.Requests()
 	record(t, e)
-}
-
-// readAll reads the log in a data directory.
-func readAll(t testing.TB, dir string) (all []*esdb.RecordedEvent) {
-	t.Helper()
-	c := officialClient(t, dir)
-	read, err := c.ReadAll(t.Context(), esdb.ReadAllOptions{Direction: esdb.Forwards, From: esdb.Start{}}, math.MaxInt64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
-	for {
-		e, err := read.Recv()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, e.Event)
-	}
 }

@@ -26,11 +26,10 @@ const (
 	linearClients    = 8
 	linearOperations = 320 // on each distribution
 	linearSeeds      = 20
-	// farOpening and farEnd are never reached, so that only what is asked for
-	// happens.
+	// farOpening and farEnd are never reached, so that timers do nothing.
 	farOpening = "2198-01-01T00:00:00.000Z"
 	farEnd     = "2199-01-01T00:00:00.000Z"
-	// ownWait is how long a node lets a read wait for what it acknowledged.
+	// ownWait is how long a node lets a read wait for events that it has acknowledged.
 	ownWait = time.Second
 )
 
@@ -49,7 +48,7 @@ func TestLinear_twoNodes(t *testing.T) {
 	})
 }
 
-// The same while the store is cut off now and then, and clients give up early.
+// The same while the store is cut off from time to time and clients give up early.
 func TestLinear_inTrouble(t *testing.T) {
 	t.Parallel()
 	eachSeed(t, linearSeeds/2, func(t *testing.T, seed uint64) {
@@ -57,8 +56,8 @@ func TestLinear_inTrouble(t *testing.T) {
 	})
 }
 
-// eachSeed runs f for some seeds: for LOTLINE_TEST_SEED alone when that is set, or
-// for as many as LOTLINE_TEST_SEEDS says.
+// eachSeed runs f for several seeds. LOTLINE_TEST_SEED sets a single seed, and
+// LOTLINE_TEST_SEEDS the number of seeds.
 func eachSeed(t *testing.T, seeds uint64, f func(*testing.T, uint64)) {
 	t.Helper()
 	number := func(variable string) (uint64, bool) {
@@ -93,7 +92,7 @@ type workload struct {
 	trouble    bool
 	kinds      []domain.Kind // of the distributions; all three when empty
 	operations int           // on each; linearOperations when 0
-	distinct   bool          // nobody sends an update twice
+	distinct   bool          // no client sends the same update twice
 }
 
 // subject is one distribution of a workload and what was seen of it.
@@ -129,7 +128,7 @@ type recording struct {
 	underway chan struct{} // closed when a third of the operations on the first subject are done
 
 	mu   sync.Mutex // guards the field below
-	odds []string   // what is wrong with answers by themselves
+	odds []string   // mistakes that a single answer shows
 }
 
 func (r *recording) odd(format string, args ...any) {
@@ -148,7 +147,7 @@ func runWorkload(t testing.TB, c *cluster, w workload) *recording {
 	}
 	r := &recording{workload: w, t: t, cluster: c, caller: newCaller(t), started: time.Now(), underway: make(chan struct{})}
 	if c.fronted {
-		r.caller = r.caller.unheld()
+		r.caller = r.caller.unchecked()
 	}
 	random := rand.New(rand.NewPCG(w.seed, 0))
 	for i, k := range w.kinds {
@@ -202,8 +201,8 @@ func newSubject(random *rand.Rand, k domain.Kind, i, nodes int) *subject {
 // unknownAfter is longer than a node lets a command wait.
 const unknownAfter = 5300 * time.Millisecond
 
-// makeTrouble cuts nodes off the store a few times, for some seeds for so long
-// that commands are given up.
+// makeTrouble cuts nodes off the store a few times. With some seeds this lasts so long
+// that nodes give commands up.
 func (r *recording) makeTrouble(ctx context.Context, random *rand.Rand) {
 	wait := func(d time.Duration) {
 		select {
@@ -231,7 +230,7 @@ func (r *recording) makeTrouble(ctx context.Context, random *rand.Rand) {
 	}
 }
 
-// asker is a client that does one thing after another.
+// asker is a client that sends one request after another.
 type asker struct {
 	*recording
 	id      int
@@ -249,7 +248,7 @@ type sight struct {
 }
 
 func (c *asker) work() {
-	// All begin with the same creations, at once.
+	// All clients begin with the same creations at the same time.
 	for i := range c.subjects {
 		c.create(i, false)
 	}
@@ -265,8 +264,8 @@ func (c *asker) work() {
 	}
 }
 
-// next picks a subject and counts the operation that is to come, from 1. It
-// returns 0 when all are done with.
+// next picks a subject and returns the number of its next operation, from 1. It returns 0
+// when all operations are done.
 func (c *asker) next() (i int, n int64) {
 	from := c.random.IntN(len(c.subjects))
 	for j := range c.subjects {
@@ -281,7 +280,8 @@ func (c *asker) next() (i int, n int64) {
 	return 0, 0
 }
 
-// operate does something to a subject of whose operations a part is over.
+// operate sends one operation to a subject. progress is the part of the subject's
+// operations that are done.
 func (c *asker) operate(i int, progress float64) {
 	s, mine := c.subjects[i], &c.seen[i]
 	switch p := c.random.Float64(); {
@@ -314,8 +314,8 @@ func (c *asker) operate(i int, progress float64) {
 	}
 }
 
-// ifMatch is a version that the client has seen, mostly the last one, for one in
-// so many operations.
+// ifMatch returns, for one in so many operations, a version that the client has seen,
+// mostly the latest.
 func (c *asker) ifMatch(mine *sight, oneIn int) int64 {
 	if len(mine.versions) == 0 || c.random.IntN(oneIn) > 0 {
 		return linear.NoVersion
@@ -326,7 +326,7 @@ func (c *asker) ifMatch(mine *sight, oneIn int) int64 {
 	return mine.versions[len(mine.versions)-1]
 }
 
-// moveOn takes a step of the lifecycle, often a wrong one.
+// moveOn asks for a step of the lifecycle, often for one that is not possible.
 func (c *asker) moveOn(i int, progress float64) {
 	s := c.subjects[i]
 	end := map[domain.Kind]domain.Status{domain.KindQueue: domain.StatusClosed, domain.KindDraw: domain.StatusDrawn, domain.KindAuction: domain.StatusSettled}[s.kind]
@@ -361,7 +361,7 @@ func (c *asker) create(i int, other bool) {
 	}
 	header := http.Header{"Idempotency-Key": {s.sequence}}
 	out := c.send(i, in, http.MethodPost, s.collection, body, header)
-	// Until the path is known nothing else can be asked for.
+	// The client cannot send anything else before the path is known.
 	for out.Status != http.StatusCreated && !s.isMade() && c.t.Context().Err() == nil {
 		after(c.t, 10*time.Millisecond)
 		out = c.send(i, in, http.MethodPost, s.collection, body, header)
@@ -421,14 +421,14 @@ func (c *asker) read(i int, op linear.Operation, conditional bool) {
 	c.send(i, linear.Input{Op: op}, http.MethodGet, path, "", header)
 }
 
-// path is where subject i is found, once it is made.
+// path returns the path of subject i. It waits until the subject is made.
 func (c *asker) path(i int) string {
 	s := c.subjects[i]
 	<-s.made
 	return s.path
 }
 
-// send does one operation on subject i and notes it.
+// send sends one operation to subject i and records it.
 func (c *asker) send(i int, in linear.Input, method, path, body string, header http.Header) linear.Output {
 	r, s, mine := c.recording, c.subjects[i], &c.seen[i]
 	in.Kind, in.Client = s.kind, c.id
@@ -479,8 +479,8 @@ func (c *asker) send(i int, in linear.Input, method, path, body string, header h
 	return out
 }
 
-// understand makes an output of an answer. It reports false for an answer that only
-// says that nothing happened.
+// understand turns an answer into an output. It reports false if the answer says only
+// that nothing happened.
 func (r *recording) understand(s *subject, in linear.Input, a answer, err error) (linear.Output, bool) {
 	out := linear.Output{Version: linear.NoVersion}
 	if err != nil {
@@ -559,8 +559,8 @@ func (r *recording) readObject(body []byte) linear.Object {
 	return seen
 }
 
-// sameBytes checks that an entity tag stands for one representation, as whoever
-// answers and whenever.
+// sameBytes checks that an entity tag always stands for the same bytes, whichever node
+// answers.
 func (r *recording) sameBytes(s *subject, version int64, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -570,7 +570,7 @@ func (r *recording) sameBytes(s *subject, version int64, body []byte) {
 	s.bodies[version] = body
 }
 
-// learn keeps what the client and the node may be held to from now on.
+// learn records what the client knows and what the node has acknowledged from now on.
 func (c *asker) learn(s *subject, mine *sight, at int, in linear.Input, out linear.Output, a answer) {
 	if out.Unknown {
 		return
@@ -616,7 +616,7 @@ func (r *recording) mustBeLegal(t *testing.T) {
 	}
 	enough := 300
 	if r.trouble {
-		enough = 150 // of many it is known that nothing happened
+		enough = 150 // many operations are not recorded, because nothing happened
 	}
 	for _, s := range r.subjects {
 		if len(s.history) < enough {
@@ -633,8 +633,8 @@ func (r *recording) mustBeLegal(t *testing.T) {
 	}
 }
 
-// draw leaves a picture of a history behind, with how far an explanation goes, and
-// returns where it is.
+// draw writes a picture of a history and of the longest order that explains it, and
+// returns the picture's path.
 func (r *recording) draw(t *testing.T, s *subject) string {
 	t.Helper()
 	f, err := os.CreateTemp("", "lotline-history-*.html") //nolint:usetesting // it is looked at after the test
@@ -646,4 +646,35 @@ func (r *recording) draw(t *testing.T, s *subject) string {
 		t.Fatal(err)
 	}
 	return f.Name()
+}
+
+// The checker must find planted mistakes. Each of these handlers stands before the API and
+// makes one mistake, once.
+func TestLinear_findsWhatIsPlanted(t *testing.T) {
+	t.Parallel()
+	for name, plant := range map[string]func(*planted, http.Handler, http.ResponseWriter, *http.Request){
+		"an acknowledged update is lost":         (*planted).loseUpdate,
+		"a client reads what it has overwritten": (*planted).readStale,
+		"an update is carried out again later":   (*planted).repeatUpdate,
+		"a condition that fails is passed over":  (*planted).passCondition,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(4) {
+				p := &planted{shown: map[string]*shown{}}
+				c := newCluster(t, 1+int(seed%2), func(api http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { plant(p, api, w, r) })
+				})
+				// distinct, because a client that repeats the lost or repeated update itself
+				// would hide the mistake.
+				r := runWorkload(t, c, workload{seed: seed, kinds: []domain.Kind{domain.KindAuction}, operations: 200, distinct: true})
+				if !p.done {
+					t.Fatal("nothing was planted")
+				}
+				if result := r.check(r.subjects[0]); result != porcupine.Illegal {
+					t.Errorf("%s; see %s", result, r.draw(t, r.subjects[0]))
+				}
+			}
+		})
+	}
 }

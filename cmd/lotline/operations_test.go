@@ -23,7 +23,7 @@ func operationsPage(t *testing.T) string {
 	return string(text)
 }
 
-// panel is one of Grafana's, as far as a test looks at it.
+// panel has the fields of a Grafana panel that a test needs.
 type panel struct {
 	ID      int
 	Type    string
@@ -32,7 +32,7 @@ type panel struct {
 	Targets []struct{ Expr string }
 }
 
-// dashboard has the panels of the dashboard that show something.
+// dashboard returns the panels of the dashboard that show data.
 func dashboard(t *testing.T) []panel {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "docs", "grafana", "lotline.json"))
@@ -65,7 +65,7 @@ func TestDashboard_panelsShowSomethingAndHaveRoom(t *testing.T) {
 	}
 }
 
-// alarm is one rule of Prometheus.
+// alarm is an alerting rule of Prometheus.
 type alarm struct {
 	Alert       string
 	Expr        string
@@ -99,7 +99,7 @@ func alarms(t *testing.T) []alarm {
 	return all
 }
 
-// Whoever is woken by an alarm finds its name on the page, and no other.
+// The page explains every alarm, and only alarms that exist.
 func TestOperations_sayWhatEachAlarmMeans(t *testing.T) {
 	t.Parallel()
 	var named, told []string
@@ -164,7 +164,7 @@ func TestOperations_nameEveryFlagAndVariable(t *testing.T) {
 	}
 }
 
-// The commands are run as they stand, but for where the files are.
+// The commands are run as the page has them, except for the paths.
 func TestOperations_theCommandsForBackupAndRestoreWork(t *testing.T) {
 	t.Parallel()
 	page := operationsPage(t)
@@ -209,7 +209,7 @@ func TestOperations_theCommandsForBackupAndRestoreWork(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The last of them runs until it is stopped.
+	// The last command runs until it is stopped.
 	copied, start, found := strings.Cut(commands("restore"), "LOTLINE_DATA_DIR=")
 	dir, serves := strings.CutSuffix(start, " lotline serve --restored\n")
 	if !found || !serves {
@@ -220,7 +220,7 @@ func TestOperations_theCommandsForBackupAndRestoreWork(t *testing.T) {
 	if got := e.must(200, "GET", path, key, ""); string(got.body) != string(draw.body) {
 		t.Errorf("it was\n%s\nand is\n%s", draw.body, got.body)
 	}
-	// Its secret can be opened.
+	// The engine can decrypt the draw's secret.
 	e.must(200, "POST", path+"/open", key, "")
 	e.must(200, "POST", path+"/close", key, "")
 	e.must(200, "POST", path+"/draw", key, "")

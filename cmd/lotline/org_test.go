@@ -127,3 +127,50 @@ func TestOrg_beforeTheFirstStartThereIsNoDefault(t *testing.T) {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
+
+func TestOrg_isShownAndChanged(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	shown := admin(t, dir, "org", "show")
+	id := e.must(200, "GET", "/api/v1/organization", key, "").object(t)["id"].(string)
+	for name, value := range map[string]string{"id": id, "name": "default", "time zone": "UTC", "currency": "USD"} {
+		if line := lineOf(shown, name); strings.Join(strings.Fields(strings.TrimPrefix(line, name)), " ") != value {
+			t.Errorf("%s: %q in\n%s", name, line, shown)
+		}
+	}
+	changed := admin(t, dir, "org", "update", "--name=Acme", "--time-zone=Europe/Berlin")
+	if again := admin(t, dir, "org", "show", "--org="+id); again != changed || !strings.Contains(changed, "Europe/Berlin") {
+		t.Errorf("changed to\n%s\nshown as\n%s", changed, again)
+	}
+	eventually(t, "the engine knows", func() bool {
+		o := e.must(200, "GET", "/api/v1/organization", key, "").object(t)
+		return o["name"] == "Acme" && o["timeZone"] == "Europe/Berlin" && o["currencyCode"] == "USD"
+	})
+	// The default organization stays the default after a new name.
+	made := admin(t, dir, "keys", "create")
+	eventually(t, "a key for it works", func() bool { return e.call("GET", "/api/v1/organization", made, "").status == 200 })
+	if a := e.must(200, "GET", "/api/v1/organization", made, "").object(t); a["id"] != id {
+		t.Errorf("got %v", a)
+	}
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	testBinary(t).serve(t, dir).must(200, "GET", "/api/v1/organization", key, "")
+	if list := admin(t, dir, "keys", "list"); strings.Count(list, "first start") != 2 {
+		t.Errorf("it was made again:\n%s", list)
+	}
+	for _, args := range [][]string{
+		{"org", "update"},
+		{"org", "update", "--time-zone=Mars/Olympus"},
+		{"org", "update", "--currency=XYZ"},
+		{"org", "update", "--org=nobody", "--name=x"},
+		{"org", "show", "--org=nobody"},
+	} {
+		stdout, stderr, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + dir}, args...)
+		if code != exitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q", args, code, stdout, stderr)
+		}
+	}
+}

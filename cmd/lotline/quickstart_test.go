@@ -37,17 +37,16 @@ func blocks(page string) []block {
 	return all
 }
 
-// matches reports whether a text is what a page says, where … stands for anything.
+// matches reports whether a text is what a page says. A … in the page stands for any text.
 func matches(t *testing.T, says, got string) bool {
 	t.Helper()
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(says)), "…", "(?s:.*?)")
 	return regexp.MustCompile("^" + pattern + "$").MatchString(strings.TrimSpace(got))
 }
 
-// paste runs the blocks of commands of a page one after another in one shell, from
-// a copy of what they need of the repository, and compares what each prints with
-// the block behind it. The program is the one under test, and the port is one that
-// the system gave.
+// paste runs the command blocks of a page one after another in one shell, in a copy of
+// the files that they need. It compares each block's output with the block after it. It
+// replaces the program by the one under test, and the port by a free one.
 func paste(t *testing.T, page string) {
 	t.Helper()
 	dir := filepath.Dir(dataDirectory(t))
@@ -84,7 +83,7 @@ func paste(t *testing.T, page string) {
 	commands := strings.ReplaceAll(script.String(), "localhost:8080", at)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	// What it starts is in a group with it, and ends with it at the latest.
+	// The shell and its children are one process group, which is ended at the end.
 	shell := exec.CommandContext(ctx, "sh", "-euc", commands)
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	end := func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
@@ -102,7 +101,7 @@ func paste(t *testing.T, page string) {
 	out, err := shell.Output()
 	if err != nil {
 		t.Errorf("%v\n%s\n%s", err, out, &errs)
-		_ = end() // of what is left, if anything is
+		_ = end() // children that still run; there may be none
 	}
 	printed := strings.Split(strings.ReplaceAll(string(out), at, "localhost:8080"), mark+"\n")
 	if len(printed) != len(expected)+1 {
@@ -115,8 +114,8 @@ func paste(t *testing.T, page string) {
 	}
 }
 
-// asCurl is the name under which the test binary is a curl, as far as the page
-// needs one, so that the test needs none.
+// asCurl is the name under which the test binary runs as a small curl. It can do what the
+// page uses, so that the test does not need curl.
 const asCurl = "curl"
 
 func curlMain(arguments []string) error {
@@ -177,7 +176,7 @@ func TestQuickstart_itsCommandsWork(t *testing.T) {
 	paste(t, string(page))
 }
 
-// A page that is wrong would be found.
+// The test of the page finds planted mistakes in it.
 func TestQuickstart_aPageThatIsWrongIsFound(t *testing.T) {
 	t.Parallel()
 	page := "```sh\necho a; echo b\n```\n\n```text\na\n…\n```\n\n```sh\nx=1\n```\n"

@@ -16,7 +16,7 @@ const (
 	ConsumerDenied    = "queue.consumer.denied"
 )
 
-// outcomes are the standings to which events move an entry.
+// outcomes maps the type of an event to the standing to which it moves an entry.
 var outcomes = map[string]Standing{
 	ConsumerAdmitted:  Admitted,
 	ConsumerCompleted: Completed,
@@ -45,7 +45,7 @@ type Event struct {
 	Settings Settings         // of the creation
 	Changes  map[string]int64 // of an update: the new values by field; 0 for null
 
-	// Of an event of an entry.
+	// The fields of an event of an entry.
 	Consumer  string
 	Entry     int64    // the entry's number
 	From      Standing // of leaving and of a denial
@@ -72,8 +72,8 @@ func (q *Queue) Fits(e Event) bool {
 	return true
 }
 
-// Apply carries an event out. Apart from a second entry of a consumer, an event that
-// does not fit changes nothing but the time.
+// Apply applies an event to the queue. An event that does not fit changes only the time.
+// The exception is a consumer's second entry, which is applied.
 func (q *Queue) Apply(e Event) {
 	q.Latest = e.At
 	switch e.Type {
@@ -101,7 +101,7 @@ func (q *Queue) Apply(e Event) {
 	}
 }
 
-// move carries out an event that moves an entry.
+// move applies an event that moves an entry.
 func (q *Queue) move(entry *Entry, to Standing, e Event) {
 	if entry.Standing == Queued {
 		q.waiting--
@@ -121,7 +121,7 @@ func (q *Queue) move(entry *Entry, to Standing, e Event) {
 	}
 }
 
-// update carries out an update.
+// update applies an update.
 func (q *Queue) update(e Event) {
 	for field, to := range e.Changes {
 		switch field {

@@ -1,17 +1,18 @@
 package queuemodel
 
-// Pace holds the automatic admissions of a queue to the rates that were in force. The
-// caller reports every change of the rate and every automatic admission, in order.
+// Pace checks that the automatic admissions of a queue keep to the rates that were in
+// force. The caller must report every change of the rate and every automatic admission,
+// in order.
 type Pace struct {
 	now    Time
-	earned int64         // since the beginning, 60,000 for an admission
+	earned int64         // credit since the beginning; an admission costs 60,000
 	count  int64         // of admissions
 	rates  []int64       // all that were in force, one after another
 	firsts []firstAtRate // of the rates in force in the last 60 seconds
 	minute []Time        // the admissions of the last 60 seconds
 
-	// The admission from which on the fewest others may happen, and how far the
-	// admissions from there on can go.
+	// The window that allows the fewest further admissions, and the part of its limit that
+	// does not depend on the time: see Admit.
 	tightest Window
 	limit    int64
 }
@@ -22,7 +23,7 @@ type firstAtRate struct {
 	number int64 // of the admission, from 0
 }
 
-// Window is a time from one automatic admission to another.
+// Window is the time from one automatic admission to another one.
 type Window struct {
 	From  Time
 	Count int64 // the automatic admissions in it
@@ -32,13 +33,13 @@ type Window struct {
 // Kept reports whether the window has no more admissions than it may have.
 func (w Window) Kept() bool { return w.Count <= w.Most }
 
-// Rate says that a rate is in force from a time on.
+// Rate reports that a rate is in force from a time on.
 func (p *Pace) Rate(at Time, rate int64) {
 	p.pass(at)
 	p.rates = append(p.rates, rate)
 }
 
-// rate is the one in force.
+// rate returns the rate that is in force.
 func (p *Pace) rate() int64 {
 	if len(p.rates) == 0 {
 		return 0
@@ -52,15 +53,15 @@ func (p *Pace) pass(to Time) {
 	p.now = to
 }
 
-// Admit takes an automatic admission. The first window that it returns is the one,
-// of all that end with this admission, that has the most admissions compared with
-// what could be saved before it and what the rates earned in it. The second is the
-// same for windows of less than 60 seconds: these may have a sixtieth more admissions
-// than the highest rate in force in them.
+// Admit reports an automatic admission. It returns the two worst windows that end with
+// this admission. A window may have as many admissions as the credit pays for that could
+// be saved before it and that was earned in it. The first result is the window that comes
+// closest to this limit, or exceeds it most. The second is the same for windows of less
+// than 60 seconds, whose limit is a sixtieth more than the highest rate in force in them.
 func (p *Pace) Admit(at Time) (window, minute Window) {
 	p.pass(at)
-	// n admissions are paid by what was saved before the first and by what was earned
-	// since. What is the same for all first admissions is left out of limit.
+	// The credit that was saved before the first admission and the credit that was earned
+	// since pay for n admissions. limit leaves out what is the same for all windows.
 	if limit := bucket(p.rate()) - p.earned + p.count*admission; p.count == 0 || limit < p.limit {
 		p.limit, p.tightest = limit, Window{From: at, Count: p.count}
 	}
@@ -73,9 +74,9 @@ func (p *Pace) Admit(at Time) (window, minute Window) {
 	return window, p.lastMinute(at)
 }
 
-// lastMinute is the window of less than 60 seconds that Admit returns. A window that
-// begins later has fewer admissions and may have as many, unless it begins at a lower
-// rate. So it is enough to look at one window for each rate.
+// lastMinute returns the window of less than 60 seconds that Admit returns. A window that
+// begins later has fewer admissions and the same limit, unless it begins at a lower rate.
+// So it is enough to check one window for each rate.
 func (p *Pace) lastMinute(at Time) (tightest Window) {
 	p.minute = append(p.minute, at)
 	for at-p.minute[0] >= 60_000 {

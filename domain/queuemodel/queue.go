@@ -1,12 +1,12 @@
 // Package queuemodel is a model of a queue, written as plainly as possible. It says
-// what a queue's events make of it (Apply), which event the clock brings next (Due),
-// which events a request leads to (Decide), and how many consumers a queue may admit
-// in a time (Pace).
+// which state a queue has after an event (Apply), which event is due next without a
+// request (Due), which events a request leads to (Decide), and how many consumers a queue
+// may admit in a time (Pace).
 //
-// The property tests of package domain compare the rules with it. The checks of
-// recorded histories and the load generator carry out with it what an engine told
-// them. It states the rules of a queue a second time, independently of package
-// domain. Therefore it must not import any other package of this module.
+// The property tests of package domain compare the rules with it. The load generator and
+// the checks of recorded histories replay an engine's history with it. It states the
+// rules of a queue a second time, independently of package domain. Therefore it must not
+// import any other package of this module.
 package queuemodel
 
 import (
@@ -21,7 +21,8 @@ type Time int64
 // Status is the status of a queue.
 type Status string
 
-// The statuses of a queue. A queue that has not opened yet has another one.
+// The statuses of a queue. Statuses before the opening are not listed: the model needs no
+// names for them.
 const (
 	StatusOpen      Status = "OPEN"
 	StatusClosed    Status = "CLOSED"
@@ -45,7 +46,7 @@ const (
 // Settings are the fields of a queue that its rules depend on. In each field 0 stands
 // for null.
 type Settings struct {
-	Capacity int64 // how many may wait
+	Capacity int64 // how many consumers may wait
 	Rate     int64 // automatic admissions per minute
 	Session  int64 // the length of a session in seconds
 	CloseAt  Time
@@ -55,12 +56,12 @@ type Settings struct {
 type Entry struct {
 	Consumer string
 	Number   int64
-	// Standing is what the entry's last event made of it. The completion of a queue
+	// Standing is the standing after the entry's last event. The completion of a queue
 	// is no event of an entry: see Queue.Standing.
 	Standing Standing
 
 	EnteredAt, AdmittedAt, ExpiresAt, CompletedAt Time
-	Reason                                        string // why it was denied
+	Reason                                        string // of a denial
 }
 
 // Queue is a queue after some events. The zero Queue is one without events.
@@ -80,7 +81,7 @@ type Queue struct {
 	creditAt, lastAdmission Time
 }
 
-// Clone returns a copy that does not change with q.
+// Clone returns a copy of q. Later changes to q do not change the copy.
 func (q *Queue) Clone() *Queue {
 	c := *q
 	c.entries, c.newest = slices.Clone(q.entries), maps.Clone(q.newest)
@@ -102,7 +103,7 @@ func (q *Queue) Line() iter.Seq[Entry] {
 	}
 }
 
-// First returns the entry that is first in line, and false when nobody waits.
+// First returns the entry that is first in line, and false if no entry is queued.
 func (q *Queue) First() (Entry, bool) {
 	for ; q.front < len(q.entries); q.front++ {
 		if q.entries[q.front].Standing == Queued {
@@ -112,8 +113,8 @@ func (q *Queue) First() (Entry, bool) {
 	return Entry{}, false
 }
 
-// Waiting is the number of entries that are queued. It stays what it was when the
-// queue completed.
+// Waiting returns the number of entries that are queued. The completion of the queue does
+// not change it.
 func (q *Queue) Waiting() int64 { return q.waiting }
 
 // Full reports whether the queue has no room for another entry.
@@ -156,10 +157,11 @@ func (q *Queue) MayEnter(consumer string) bool {
 	return false
 }
 
-// Unknown is a number that is null in an answer.
+// Unknown stands for a number that is null in an answer.
 const Unknown = int64(-1)
 
-// Place is what a queue shows of a consumer's newest entry.
+// Place is the answer to a consumer that asks for its place: the state of its newest
+// entry.
 type Place struct {
 	Standing      Standing
 	Position      int64 // from 1; 0 when admitted, otherwise Unknown
@@ -169,11 +171,11 @@ type Place struct {
 	Reason                                        string
 }
 
-// ReasonClosed is why a queue denies the entries that are queued when it completes.
+// ReasonClosed is the reason of the denial of entries that are queued when the queue
+// completes.
 const ReasonClosed = "QUEUE_CLOSED"
 
-// Place returns what the queue shows of a consumer, and false when the consumer never
-// entered.
+// Place returns a consumer's place, and false if the consumer never entered.
 func (q *Queue) Place(consumer string) (Place, bool) {
 	e, ok := q.Newest(consumer)
 	p := Place{

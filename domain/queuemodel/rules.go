@@ -16,7 +16,7 @@ const (
 	RefusedStep         Refusal = "Invalid status transition"
 )
 
-// Action is what a request asks of a queue.
+// Action is the kind of a request to a queue.
 type Action int
 
 // The actions.
@@ -26,7 +26,7 @@ const (
 	Complete
 	Deny
 	Admit     // one consumer
-	AdmitNext // as many as Count says, in turn
+	AdmitNext // the first Count consumers in line
 	Update
 	Close
 )
@@ -40,9 +40,9 @@ type Request struct {
 	Changes  map[string]int64 // of Update: the new values by field; 0 for null
 }
 
-// saved is the credit that the queue has at a time. An admission costs 60,000. The
-// credit grows by the rate in each millisecond, until it would fill the bucket. After
-// a minute any bucket is full.
+// saved returns the credit that the queue has at a time. An admission costs 60,000. In
+// each millisecond the credit grows by the rate, until the bucket is full. After a minute
+// any bucket is full.
 func (q *Queue) saved(now Time) int64 {
 	credit := q.credit
 	if q.Rate == 0 {
@@ -61,18 +61,18 @@ const admission = 60_000
 // admission, whichever is more.
 func bucket(rate int64) int64 { return max(admission, rate*1000) }
 
-// wakes is the least time in milliseconds between automatic admissions that do not
-// happen at the same time.
-const wakes = 50
+// minGap is the shortest time in milliseconds between automatic admissions at different
+// times.
+const minGap = 50
 
-// Due returns the next event that the clock brings at now, and false when no event is
-// due.
+// Due returns the next event that is due at now without a request, and false if no event
+// is due.
 func (q *Queue) Due(now Time) (Event, bool) {
 	until := now
 	if q.Status == StatusOpen && q.CloseAt != 0 {
 		until = min(until, q.CloseAt)
 	}
-	var over *Entry // whose session ends first
+	var over *Entry // the entry whose session ended first
 	for i := range q.entries {
 		e := &q.entries[i]
 		if e.Standing == Admitted && e.ExpiresAt != 0 && e.ExpiresAt <= until && (over == nil || e.ExpiresAt < over.ExpiresAt) {
@@ -87,7 +87,7 @@ func (q *Queue) Due(now Time) (Event, bool) {
 		if q.CloseAt != 0 && q.CloseAt <= now {
 			return Event{Type: QueueClosed, At: max(q.CloseAt, q.Latest)}, true
 		}
-		tooSoon := q.lastAdmission != 0 && q.lastAdmission != now && now < q.lastAdmission+wakes
+		tooSoon := q.lastAdmission != 0 && q.lastAdmission != now && now < q.lastAdmission+minGap
 		if q.Rate == 0 || q.saved(now) < admission || tooSoon {
 			return Event{}, false
 		}
@@ -122,12 +122,13 @@ func (q *Queue) Count(s Standing) (n int64) {
 	return n
 }
 
-// admit is the event that admits an entry.
+// admit returns the event that admits an entry.
 func (q *Queue) admit(e Entry, now Time, byHand bool) Event {
 	return Event{Type: ConsumerAdmitted, At: now, Consumer: e.Consumer, Entry: e.Number, ExpiresAt: q.sessionEnd(now), ByHand: byHand}
 }
 
-// sessionEnd is when a session ends that begins at a time.
+// sessionEnd returns the end of a session that begins at a time. It is 0 for a session
+// without end.
 func (q *Queue) sessionEnd(begins Time) Time {
 	if q.Session == 0 {
 		return 0
@@ -205,8 +206,8 @@ func (q *Queue) decideFor(consumer string, to Standing, e Event, from ...Standin
 	return []Event{e}, ""
 }
 
-// change is an update, without the fields that have the value already. It is no event
-// when no field is left.
+// change returns an update without the fields that already have their new value. It
+// returns no event if no field is left.
 func (q *Queue) change(now Time, changes map[string]int64, byHand bool) []Event {
 	e := Event{Type: QueueUpdated, At: now, Changes: map[string]int64{}, ByHand: byHand}
 	for field, to := range changes {

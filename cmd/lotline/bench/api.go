@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// api sends the requests to an engine that are not measured.
+// api sends those requests to an engine that are not measured.
 type api struct {
 	base           string // with the scheme, without a slash at the end
 	secret, public string // keys
@@ -30,8 +30,8 @@ func (a *api) request(ctx context.Context, method, path, body string) (*http.Req
 	return r, nil
 }
 
-// call sends a request with the secret key and decodes the answer into a value, unless
-// that is nil.
+// call sends a request with the secret key. It decodes the answer into a value unless the
+// value is nil.
 func (a *api) call(ctx context.Context, method, path, body string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -75,7 +75,7 @@ func (a *api) show(ctx context.Context, path string, into any) error {
 	return json.NewDecoder(answer.Body).Decode(into)
 }
 
-// hostPort is the host and port of a URL, for a connection without TLS.
+// hostPort returns the host and port of a URL, for a connection without TLS.
 func hostPort(base string) (string, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" {

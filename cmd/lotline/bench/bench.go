@@ -51,14 +51,14 @@ type Options struct {
 	SVG  string
 }
 
-// Program is the program that the load generator is a command of.
+// Program describes the program that contains the load generator as a command.
 type Program struct {
 	Version string
 	// Variables are the environment variables that configure the program. The servers
 	// that are measured do not inherit them.
 	Variables map[string]bool
-	// Servers is the command whose subcommands engine, bare and table serve what is
-	// measured: see ServeEngine, ServeBare and ServeTable.
+	// Servers is the command whose subcommands engine, bare and table run the measured
+	// servers: see ServeEngine, ServeBare and ServeTable.
 	Servers string
 	// NewKey returns a new API key.
 	NewKey func(domain.KeyLevel) string
@@ -66,7 +66,7 @@ type Program struct {
 	Out, Err io.Writer // the report; progress, and what the servers log
 }
 
-// FlagError is an error that the user has to mend by another flag.
+// FlagError is an error that the user has to fix by changing a flag.
 type FlagError struct{ error }
 
 func (e FlagError) Unwrap() error { return e.error }
@@ -88,13 +88,13 @@ func (o *Options) validate() error {
 		}
 	}
 	if min(int64(o.Connections), int64(o.Queues), o.Waiting, o.Consumers, int64(o.Duration), int64(o.Within)) < 1 || o.Most < 0 {
-		return badFlag("counts and times have to be above 0, and --most not below")
+		return badFlag("counts and times must be above 0, and --most must not be negative")
 	}
 	if o.Waiting < int64(o.Connections) {
-		return badFlag("--waiting has to be --connections at least")
+		return badFlag("--waiting must be at least --connections")
 	}
 	if o.Tokens && o.Postgres != "" {
-		return badFlag("--postgres does not go together with --tokens, which its service does not know")
+		return badFlag("--postgres cannot be used with --tokens: the service with the table does not know access tokens")
 	}
 	if o.Tokens && o.Most == 0 {
 		o.Most = mostWithTokens
@@ -108,7 +108,7 @@ func (o *Options) validate() error {
 const mostWithTokens = 20_000
 
 // errChecks ends Run when an answer and the engine's history contradict each other.
-var errChecks = errors.New("what the server says afterwards does not add up")
+var errChecks = errors.New("the answers do not agree with the history")
 
 // Run measures, checks and reports. After an interrupt it checks and reports what was
 // measured by then.
@@ -146,7 +146,7 @@ func Run(ctx context.Context, o Options, p Program) (err error) {
 	return nil
 }
 
-// unlessInterrupted is err, or nil after an interrupt: that is no fault.
+// unlessInterrupted returns err, but nil after an interrupt, which is not a failure.
 func unlessInterrupted(ctx context.Context, err error) error {
 	select {
 	case <-ctx.Done():
@@ -162,7 +162,7 @@ type runner struct {
 
 	program Program
 	prefix  string // of the consumers' ids
-	dir     string // "" when the engine was running before
+	dir     string // the started engine's directory; "" with --url
 	api     *api
 	engine  *server
 	routes  []string  // the templates of the API's paths

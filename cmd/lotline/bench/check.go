@@ -32,8 +32,8 @@ type queue struct {
 	acknowledged [][]entry // of each caller
 
 	mu       sync.Mutex                    // guards the fields below
-	doubtful map[int64]bool                // consumers whose request to enter was not answered as it should be
-	ends     map[int64]queuemodel.Standing // how each consumer ended, by the last answer to it
+	doubtful map[int64]bool                // consumers whose request to enter failed; they may have entered
+	ends     map[int64]queuemodel.Standing // the final standing in the last answer to each consumer
 }
 
 func newQueue(id string, callers int) *queue {
@@ -108,7 +108,7 @@ func (r *runner) check(ctx context.Context, scenario string, queues []*queue, mo
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 	defer cancel()
 	v := &claims.Verdicts{}
-	r.progress("%s: checking what the server says", scenario)
+	r.progress("%s: checking the answers against the history", scenario)
 	for _, q := range queues {
 		if err := r.checkQueue(ctx, q, v); err != nil {
 			return err

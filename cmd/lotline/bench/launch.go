@@ -80,7 +80,7 @@ func (r *runner) launch(ctx context.Context, scenario string) error {
 		runner: r, session: 3*time.Second + r.Within/10,
 		sent: make([]time.Duration, r.Consumers), told: make([]queuemodel.Standing, r.Consumers),
 	}
-	// A little fewer than arrive, so that a line forms.
+	// The rate is a little lower than that of the arrivals, so that a line forms.
 	rate := max(1, int64(0.8*float64(r.Consumers)/r.Within.Minutes()))
 	var err error
 	l.queue, err = r.makeQueue(ctx, fmt.Sprintf(`,"admissionRate":%d,"sessionDurationSeconds":%d`, rate, int64(l.session.Seconds())))
@@ -110,7 +110,7 @@ func (r *runner) launch(ctx context.Context, scenario string) error {
 	return r.check(ctx, scenario, []*queue{l.queue}, func(context.Context, *claims.Verdicts) error { return nil })
 }
 
-// launchOutcome is the result of a step.
+// launchOutcome says what follows a step.
 type launchOutcome struct {
 	next launchStep
 	over bool // the consumer has no next step
@@ -237,7 +237,7 @@ func (l *launchRun) take(c *client, w int, step launchStep) (next launchStep, ov
 	return l.after(step, s)
 }
 
-// after is the next step of a consumer that was answered with its standing.
+// after returns the next step of a consumer, which an answer has told its standing.
 func (l *launchRun) after(step launchStep, s standing) (next launchStep, over bool, err error) {
 	n, now := step.consumer, time.Now()
 	role := n % launchTenths

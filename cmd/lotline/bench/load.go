@@ -26,13 +26,13 @@ func record(h *hdrhistogram.Histogram, d time.Duration) {
 	}
 }
 
-// answerError says why an answer is not as it should be. Errors with the same text are
-// counted together.
+// answerError says what is wrong with an answer. Errors with the same text are counted
+// together.
 type answerError string
 
 func (e answerError) Error() string { return string(e) }
 
-// load is what the generator asks of a server, and how fast.
+// load says which requests the generator sends to a server, and how fast.
 type load struct {
 	clients []*client
 	// rate is the number of requests that are due in a second, whether those before
@@ -51,7 +51,7 @@ type load struct {
 // measured is the result of a load.
 type measured struct {
 	took      time.Duration
-	latencies *hdrhistogram.Histogram // in µs; of the answers that were as they should be
+	latencies *hdrhistogram.Histogram // in µs; of answers without an error
 	faults    map[string]int64
 	generator time.Duration // CPU
 	server    time.Duration // CPU, until it was idle again
@@ -78,9 +78,9 @@ func (m *measured) perSecond() float64 {
 	return float64(m.latencies.TotalCount()) / m.took.Seconds()
 }
 
-// run puts the load on the server. A latency counts from the time at which the request
-// was due. With a rate, a request that has to wait for a connection because the server
-// is slow is late from the beginning.
+// run sends the load to the server. A latency counts from the time at which the request
+// was due. So with a rate it includes the time for which the request waited for a free
+// connection.
 func (l *load) run(ctx context.Context) *measured {
 	each := make([]*measured, len(l.clients))
 	before := generatorCPU()
@@ -118,7 +118,7 @@ func (l *load) run(ctx context.Context) *measured {
 	return sum
 }
 
-// sleepUntil waits until a time. It reports false when ctx ended before.
+// sleepUntil waits until a time. It reports false if ctx ends first.
 func sleepUntil(ctx context.Context, t time.Time) bool {
 	d := time.Until(t)
 	if d <= 0 {
@@ -134,7 +134,7 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	}
 }
 
-// generatorCPU is the CPU time that this process has used so far.
+// generatorCPU returns the CPU time that this process has used so far.
 func generatorCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

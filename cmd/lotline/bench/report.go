@@ -175,7 +175,7 @@ func (r *Report) write(to io.Writer, asJSON bool) error {
 		}
 	}
 	for _, c := range r.Checks {
-		fmt.Fprintf(to, "\n%s: what the server says afterwards\n", c.Scenario)
+		fmt.Fprintf(to, "\n%s: answers and history\n", c.Scenario)
 		for _, v := range c.Verdicts {
 			mark := "ok"
 			if v.Broken > 0 {

@@ -23,11 +23,11 @@ func (r *runner) consumer(dst []byte, n int64) []byte {
 
 func (r *runner) consumerID(n int64) string { return string(r.consumer(nil, n)) }
 
-// template is a request of a consumer without the consumer, which stands between the
-// head and the tail.
+// template is a consumer's request. The consumer's id or token goes between head and
+// tail.
 type template struct{ head, tail []byte }
 
-// template is the request of consumers to a queue; action is the last part of its
+// template returns the template of a request to a queue. action is the last part of the
 // path.
 func (r *runner) template(method, queue, action string) template {
 	head := method + " /api/v1/queues/" + queue + "/" + action + " HTTP/1.1\r\nHost: " + r.engine.address + "\r\n"
@@ -40,8 +40,8 @@ func (r *runner) template(method, queue, action string) template {
 	return template{[]byte(head + "Authorization: Bearer " + r.api.secret + "\r\nX-Consumer-Id: "), []byte("\r\n\r\n")}
 }
 
-// ask sends a request of consumer n and returns the body of the answer, which has to
-// be 200.
+// ask sends a request of consumer n and returns the body of the answer. It returns an
+// error if the status is not 200.
 func (r *runner) ask(c *client, p template, n int64) ([]byte, error) {
 	c.out = append(c.out[:0], p.head...)
 	if r.Tokens {
@@ -57,7 +57,7 @@ func (r *runner) ask(c *client, p template, n int64) ([]byte, error) {
 	return body, err
 }
 
-// askWhere is ask for requests that are answered with the consumer's place.
+// askWhere is ask for requests whose answer has the consumer's place.
 func (r *runner) askWhere(c *client, p template, n int64) (standing, error) {
 	body, err := r.ask(c, p, n)
 	if err != nil {
@@ -67,14 +67,14 @@ func (r *runner) askWhere(c *client, p template, n int64) (standing, error) {
 	return standingOf(body, r.consumer(id[:0], n))
 }
 
-// standing is what an answer says of a consumer.
+// standing is a consumer's place in a queue, as an answer tells it.
 type standing struct {
 	status    string
 	position  int64 // -1 for null
 	pollAfter int64 // in ms, -1 for null
 }
 
-// standingOf reads an answer. It has to be about the consumer.
+// standingOf reads an answer. It returns an error if the answer is about another consumer.
 func standingOf(body, consumer []byte) (s standing, err error) {
 	if !bytes.Equal(textAfter(body, `"consumerId":"`), consumer) {
 		return s, answerError("the answer is about another consumer")
@@ -87,14 +87,14 @@ func standingOf(body, consumer []byte) (s standing, err error) {
 	return s, err
 }
 
-// textAfter is the text between a mark in an answer and the next quote.
+// textAfter returns the text between a mark in an answer and the next quote.
 func textAfter(body []byte, mark string) []byte {
 	_, rest, _ := bytes.Cut(body, []byte(mark))
 	text, _, _ := bytes.Cut(rest, []byte(`"`))
 	return text
 }
 
-// numberAfter is the number after a mark in an answer, -1 for null.
+// numberAfter returns the number after a mark in an answer, -1 for null.
 func numberAfter(body []byte, mark string) (int64, error) {
 	_, rest, _ := bytes.Cut(body, []byte(mark))
 	if bytes.HasPrefix(rest, []byte("null")) {

@@ -15,8 +15,8 @@ import (
 const (
 	// warmUp is how long each server gets requests before it is measured.
 	warmUp = 300 * time.Millisecond
-	// rounds is how often the subjects take turns. So other load on the machine slows
-	// all of them.
+	// rounds is how often the subjects take turns. Taking turns makes other load on the
+	// machine slow all of them.
 	rounds = 5
 	// longestPreparation is the longest time for requests that are not measured.
 	longestPreparation = 10 * time.Minute
@@ -74,10 +74,10 @@ func (r *runner) compare(ctx context.Context, scenario string, subjects []subjec
 	return nil
 }
 
-// part is one of so many equal parts of --most, 0 for any number.
+// part returns one of so many equal parts of --most. 0 means no limit.
 func (r *runner) part(of int64) int64 { return (r.Most + of - 1) / of }
 
-// numbered is the most requests that compare sends to a subject.
+// numbered returns the most requests that compare sends to one subject.
 func (r *runner) numbered() int64 { return (rounds+1)*r.part(rounds) + r.part(2) }
 
 // measure runs a load and takes the CPU time of the server, which was idle before.

@@ -18,9 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ServeEngine calls a function that serves an engine until its context ends. That is
-// when ctx ends or in does. With the name of a file for a CPU profile, ServeEngine
-// writes one.
+// ServeEngine calls engine, which must serve until its context ends. The context ends when
+// ctx or in ends. If cpuProfile is not "", ServeEngine writes a CPU profile to that file.
 func ServeEngine(ctx context.Context, in io.Reader, cpuProfile string, engine func(context.Context) error) (err error) {
 	if cpuProfile != "" {
 		f, failed := os.Create(cpuProfile)
@@ -42,7 +41,7 @@ func ServeEngine(ctx context.Context, in io.Reader, cpuProfile string, engine fu
 func untilInputEnds(ctx context.Context, in io.Reader) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
-		// An error is an end too.
+		// An error ends the input as well.
 		_, _ = io.Copy(io.Discard, in)
 		cancel()
 	}()
@@ -55,9 +54,9 @@ type bareInput struct {
 	Body   string   `json:"body"`
 }
 
-// ServeBare is a router that answers every request with the same body. It reads its
-// input from the first line of in and serves until in ends. newServer returns a server
-// with the settings of the engine's.
+// ServeBare serves a router that answers every request with the same body. It reads its
+// settings from the first line of in and serves until in ends. newServer must return a
+// server with the same settings as the engine's.
 func ServeBare(ctx context.Context, in io.Reader, out io.Writer, newServer func(http.Handler) *http.Server) error {
 	lines := bufio.NewReader(in)
 	line, err := lines.ReadBytes('\n')

@@ -26,8 +26,8 @@ const (
 	Table   = "postgres"
 )
 
-// server is a server that is measured. It is a process of its own, so that its CPU
-// time is not counted with the generator's.
+// server is a server that is measured. It runs in its own process, so that its CPU time
+// and the generator's are counted separately.
 type server struct {
 	name    string
 	address string // host and port
@@ -36,7 +36,7 @@ type server struct {
 	ended   chan error
 }
 
-// listening is the line by which a server says where it listens.
+// listening is the beginning of the line in which a server prints its address.
 const listening = "Lotline is listening on http://"
 
 // startServer runs this program with the command of a server and waits until the
@@ -56,7 +56,7 @@ func (r *runner) startServer(ctx context.Context, name string, env []string, inp
 	})
 	c.Env = append(c.Env, env...)
 	c.Stderr = stderr
-	// In a process group of its own it does not get the terminal's interrupt.
+	// In its own process group it does not get the terminal's interrupt.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -100,7 +100,7 @@ func (r *runner) startEngine(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// The process has a descriptor of its own.
+	// The process has its own descriptor of the file.
 	defer func() { err = errors.Join(err, log.Close()) }()
 	r.api = &api{secret: r.program.NewKey(domain.SecretKey), public: r.program.NewKey(domain.PublishableKey)}
 	const many = "1000000000"
@@ -138,8 +138,8 @@ func (s *server) stop() error {
 	}
 }
 
-// cpu is the CPU time that the server has used so far, by its metrics. It reports
-// false when they do not show it.
+// cpu returns the CPU time that the server has used so far, as its metrics say. It reports
+// false if they do not say it.
 func (s *server) cpu(ctx context.Context) (time.Duration, bool) {
 	// The check after an interrupt needs it too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

@@ -29,7 +29,7 @@ var (
 // svgPercentiles have a vertical line each. Each further nine takes the same room.
 var svgPercentiles = []float64{0, 50, 90, 99, 99.9, 99.99}
 
-// svgX is the place of a percentile on the axis, from 0 to 1.
+// svgX returns the place of a percentile on the axis, from 0 to 1.
 func svgX(percentile float64) float64 {
 	const nines = 4 // up to 99.99
 	return min(1, -math.Log10(1-percentile/100)/nines)
@@ -116,7 +116,7 @@ func (m Measure) draw(out *bytes.Buffer, i int, x, y func(float64) float64, name
 	const steps = 100
 	for s := range steps + 1 {
 		percentile := 100 * (1 - math.Pow(10, -4*float64(s)/steps))
-		// A percentile beyond that of a single request says nothing.
+		// Percentiles beyond the slowest request have no value of their own.
 		if percentile > 100*(1-1/float64(m.Requests)) {
 			break
 		}

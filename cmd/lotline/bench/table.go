@@ -19,8 +19,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// The table that a team would write instead of a queue, and the statement that enters a
-// consumer.
+// The table that a team would use instead of Lotline, and the statement by which a
+// consumer enters.
 const (
 	tableSQL = `CREATE TABLE entries (
   position    bigint GENERATED ALWAYS AS IDENTITY,
@@ -35,7 +35,7 @@ const (
 	poolSize = 64
 )
 
-// postgres is a schema of its own on a PostgreSQL server.
+// postgres is a schema on a PostgreSQL server, which only this run uses.
 type postgres struct {
 	url, schema string
 	pool        *pgxpool.Pool
@@ -111,8 +111,8 @@ type tableInput struct {
 	Secret string `json:"secret"`
 }
 
-// ServeTable is the service that enters consumers in the table. It reads its input from
-// the first line of in and serves until in ends.
+// ServeTable serves a service that enters consumers in the table. It reads its settings
+// from the first line of in and serves until in ends.
 func ServeTable(ctx context.Context, in io.Reader, out io.Writer, newServer func(http.Handler) *http.Server) error {
 	lines := bufio.NewReader(in)
 	line, err := lines.ReadBytes('\n')

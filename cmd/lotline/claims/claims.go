@@ -1,29 +1,28 @@
-// Package claims checks what an engine tells of a queue over HTTP. It names the
-// claims that every history of a queue must meet, carries a history out with the plain
-// model of a queue, and counts for each claim how often it held and how often it did
-// not.
+// Package claims checks what an engine tells about a queue over HTTP. It names the
+// claims that every history of a queue must meet. It replays a history with the plain
+// model of a queue, and counts for each claim how often it held and how often it did not.
 //
-// The load generator and the check of recorded calls use it. It must not ask package
-// domain what happens in a queue, because it has to find the mistakes of that package.
-// It takes no more from there than the form of times.
+// The load generator and the check of recorded calls use it. It must not use the rules of
+// package domain, because it has to find the mistakes in them. From there it uses only
+// the format of times.
 package claims
 
 import "fmt"
 
 // The claims on the history of a queue, and on the answers that clients got about it.
 const (
-	Whole    = "the history has no gap, and each event names the hash of the one before"
+	Whole    = "the history has no gap, and each event has the hash of the event before it"
 	Once     = "every acknowledged entry is in the history once"
-	Asked    = "nothing is in the history that nobody asked for"
-	Order    = "who was acknowledged before another asked stands before the other"
-	Position = "the position that was answered is the place in the history"
-	Turn     = "nobody is admitted before someone who entered earlier and still waits"
-	Life     = "nobody is admitted twice for one entry, and entries end once"
+	Asked    = "every event was caused by a request or was due"
+	Order    = "an entry that was acknowledged before another request was sent comes first"
+	Position = "the position in an answer is the place in the history"
+	Turn     = "no consumer is admitted before one who entered earlier and still waits"
+	Life     = "an entry is admitted at most once, and ends at most once"
 	Rate     = "60 seconds hold no more admissions than the rate allows"
-	Tally    = "the queue's count is that of the history"
-	Forward  = "a place never gets worse while its owner waits"
-	End      = "what a consumer was told last is how it ended"
-	Table    = "the table has what was acknowledged from it"
+	Tally    = "the queue's count of consumers is that of the history"
+	Forward  = "a waiting consumer's position never gets worse"
+	End      = "the last status that a consumer was told is its final one"
+	Table    = "the table has every entry that its service acknowledged"
 )
 
 // Verdict says how often a claim was checked and how often it did not hold.
@@ -58,7 +57,8 @@ func (v *Verdict) Add(o *Verdict) {
 // first checked.
 type Verdicts struct{ All []*Verdict }
 
-// Of returns the verdict on a claim, a new one when the claim was not checked yet.
+// Of returns the verdict on a claim. If the claim was not checked yet, it returns a new
+// verdict.
 func (v *Verdicts) Of(claim string) *Verdict {
 	for _, one := range v.All {
 		if one.Claim == claim {

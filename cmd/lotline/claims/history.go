@@ -7,7 +7,7 @@ import (
 	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// Event is an event of a queue as the API shows it in the queue's history.
+// Event is an event of a queue as the API returns it in the queue's history.
 type Event struct {
 	ID         string         `json:"id"`
 	Type       string         `json:"type"`
@@ -17,7 +17,7 @@ type Event struct {
 	Metadata   Metadata       `json:"metadata"`
 }
 
-// Data is what an event says. Which fields it has depends on its type.
+// Data has the data of an event. The event's type decides which fields are set.
 type Data struct {
 	At         domain.Instant `json:"at"`
 	ConsumerID string         `json:"consumerId,omitempty"`
@@ -54,7 +54,7 @@ func (v *Value) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// Metadata is what is stored beside an event.
+// Metadata is the metadata of an event.
 type Metadata struct {
 	Hash      string `json:"hash"`
 	PrevHash  string `json:"prevHash"`
@@ -66,7 +66,7 @@ func (e *Event) Automatic() bool {
 	return e.Type == queuemodel.ConsumerAdmitted && !e.Data.ByHand
 }
 
-// model is the event in the model's words.
+// model returns the event in the types of package queuemodel.
 func (e *Event) model() queuemodel.Event {
 	m := queuemodel.Event{
 		Type: e.Type, At: queuemodel.Time(e.Data.At), ByHand: e.Data.ByHand,
@@ -86,16 +86,16 @@ func (e *Event) model() queuemodel.Event {
 	return m
 }
 
-// History carries out the history of a queue, event by event.
+// History replays the history of a queue, event by event.
 type History struct {
-	Queue queuemodel.Queue // behind the events so far
+	Queue queuemodel.Queue // the queue after the events so far
 
 	next int64 // the revision of the next event
 	hash string
 }
 
-// Take carries the next event out and checks what the history says by itself: the
-// claims Whole, Once, Turn and Life. It reports whether the event fits the history.
+// Take applies the next event. It checks the claims that a history alone can break: Whole,
+// Once, Turn and Life. It reports whether the event fits the history.
 func (h *History) Take(e *Event, v *Verdicts) bool {
 	v.Of(Whole).Hold(e.Revision == h.next && e.Metadata.PrevHash == h.hash,
 		"%s has revision %d in the place of %d, or another hash before it", e.Type, e.Revision, h.next)
@@ -116,7 +116,7 @@ func (h *History) Take(e *Event, v *Verdicts) bool {
 	return fits
 }
 
-// Standing is the standing of a consumer's newest entry, for an example.
+// Standing returns the standing of a consumer's newest entry, as text for an example.
 func (h *History) Standing(consumer string) string {
 	if e, ok := h.Queue.Newest(consumer); ok {
 		return string(e.Standing)

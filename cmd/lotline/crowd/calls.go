@@ -1,10 +1,10 @@
-// Package crowd judges what clients recorded of a queue with many consumers in it. It
-// compares every answer of the HTTP API with the queue's history, and holds the history
-// to the rules of a queue.
+// Package crowd judges the calls that clients recorded of a queue with many consumers. It
+// compares every answer of the HTTP API with the queue's history, and checks that the
+// history keeps the rules of a queue.
 //
 // It is for tests only. It must not send requests or start engines: tests do that, and
-// hand over what they recorded. It must not ask package domain what happens in a queue
-// either, but only the plain model of package queuemodel.
+// pass it their records. It must not use the rules of package domain either, but only the
+// plain model of package queuemodel.
 package crowd
 
 import (
@@ -37,7 +37,7 @@ const (
 // Reads reports whether the operation changes nothing.
 func (o Op) Reads() bool { return o == Status || o == Validate }
 
-// actions are the operations in the model's words, but for those that read.
+// actions maps the operations that write to the actions of the model.
 var actions = map[Op]queuemodel.Action{
 	Enter: queuemodel.Enter, Leave: queuemodel.Leave, Admit: queuemodel.Admit, AdmitNext: queuemodel.AdmitNext,
 	Complete: queuemodel.Complete, Deny: queuemodel.Deny, Update: queuemodel.Update,
@@ -53,12 +53,12 @@ type Call struct {
 	Key      string         `json:"key,omitempty"`     // Idempotency-Key
 	Checked  string         `json:"checked,omitempty"` // the token to validate
 	CloseAt  domain.Instant `json:"closeAt,omitzero"`  // of an update that changes it
-	Named    string         `json:"named,omitempty"`   // the ID of the call whose X-Position it named
+	Named    string         `json:"named,omitempty"`   // the ID of the call whose X-Position it sent
 
 	Called   time.Time `json:"called"`
 	Returned time.Time `json:"returned"`
-	// Late is set for a read that took as long as a node waits for the events that it
-	// has acknowledged.
+	// Late is set for a read that took so long that the node gave up waiting for the
+	// events that it had acknowledged.
 	Late     bool       `json:"late,omitempty"`
 	Status   int        `json:"status"` // 0 when the call got no answer
 	Code     string     `json:"code,omitempty"`
@@ -69,7 +69,7 @@ type Call struct {
 	Invalid  string     `json:"invalid,omitempty"` // why it is not
 }
 
-// Standing is a consumer's place in the queue as an answer shows it.
+// Standing is a consumer's place in the queue, as an answer tells it.
 type Standing struct {
 	ConsumerID    string              `json:"consumerId"`
 	Status        queuemodel.Standing `json:"status"`
@@ -100,7 +100,7 @@ func ByTime(a, b *Call) int { return cmp.Or(a.Called.Compare(b.Called), cmp.Comp
 // outcomeUnknown reports whether the request may have been carried out or not.
 func (c *Call) outcomeUnknown() bool { return c.Status == 0 || c.Code == "OUTCOME_UNKNOWN" }
 
-// saysNothing reports whether the answer says nothing of the queue.
+// saysNothing reports whether the answer says nothing about the queue.
 func (c *Call) saysNothing() bool {
 	switch c.Code {
 	case domain.EventStoreUnavailable.Identifier(), domain.ChangedByAnother.Identifier(), "READ_MODEL_IS_BEHIND":

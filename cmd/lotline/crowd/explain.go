@@ -16,7 +16,7 @@ type state struct {
 	recordedAt domain.Instant
 }
 
-// earliest is the index of the first state that may explain an answer.
+// earliest returns the index of the first state that may explain an answer.
 func (e *Evidence) earliest(c *Call) int {
 	var from int
 	if c.Op.Reads() {
@@ -77,7 +77,7 @@ func (e *Evidence) explain(c *Call, v *claims.Verdicts) {
 	}
 }
 
-// checkGrant checks the ticket and the token that an answer shows of an entry.
+// checkGrant checks the ticket and the token that an answer has of an entry.
 func (e *Evidence) checkGrant(entry queuemodel.Entry, a *Standing, c *Call, v *claims.Verdicts) {
 	if was, known := e.tickets[entry.Number]; known {
 		v.Of(Ticket).Hold(was == a.Ticket, "entry %d has %s and %s: %s", entry.Number, was, a.Ticket, c)
@@ -95,8 +95,8 @@ func (e *Evidence) checkGrant(entry queuemodel.Entry, a *Standing, c *Call, v *c
 		"%+v for %s, whose session %s ends at %s: %s", t, a.ConsumerID, e.admissions[entry.Number], ends, c)
 }
 
-// sameAdmitted reports whether an answer to AdmitNext shows the consumers that the
-// history says it admitted.
+// sameAdmitted reports whether an answer to AdmitNext lists the consumers that the call
+// admitted according to the history.
 func (e *Evidence) sameAdmitted(c *Call) bool {
 	if c.Op != AdmitNext || c.Replayed || c.Status >= 300 {
 		return true
@@ -106,7 +106,7 @@ func (e *Evidence) sameAdmitted(c *Call) bool {
 	})
 }
 
-// explains reports whether an answer is the right one in a state. The state has the
+// explains reports whether an answer is right in a state. The state must include the
 // events that the call caused.
 func (e *Evidence) explains(s state, c *Call) bool {
 	for i := range c.Shown {
@@ -129,7 +129,7 @@ func (e *Evidence) explains(s state, c *Call) bool {
 	case c.Op == Update && c.CloseAt != 0 && c.CloseAt <= domain.InstantOf(c.Returned) && c.Status == http.StatusBadRequest:
 		return true // the new time to close had passed
 	}
-	// The call caused no event, so there must be none to which it leads.
+	// The call caused no event, so the model must not decide any for it.
 	events, refusal := s.Decide(s.Latest, queuemodel.Request{Action: actions[c.Op], Consumer: c.Consumer, Count: c.Count})
 	if refusal != "" {
 		return c.refused(refusal)
@@ -137,7 +137,7 @@ func (e *Evidence) explains(s state, c *Call) bool {
 	return ok && len(events) == 0
 }
 
-// refusals are the statuses of the answers that refuse.
+// refusals maps each refusal to the status of its answer.
 var refusals = map[queuemodel.Refusal]int{
 	queuemodel.RefusedClosed:       http.StatusBadRequest,
 	queuemodel.RefusedFull:         http.StatusTooManyRequests,
@@ -146,12 +146,12 @@ var refusals = map[queuemodel.Refusal]int{
 	queuemodel.RefusedUpdateClosed: http.StatusConflict,
 }
 
-// refused reports whether the answer is a refusal.
+// refused reports whether the answer is this refusal.
 func (c *Call) refused(why queuemodel.Refusal) bool {
 	return c.Status == refusals[why] && c.Code == domain.Code(why).Identifier()
 }
 
-// shows reports whether an answer shows what the state says of the consumer.
+// shows reports whether an answer tells the consumer's place in the state.
 func (s state) shows(a *Standing) bool {
 	number := func(n *int64) int64 {
 		if n == nil {
@@ -168,7 +168,7 @@ func (s state) shows(a *Standing) bool {
 	return ok && got == want && (a.Token != "") == (want.Standing == queuemodel.Admitted)
 }
 
-// explainsVerdict reports whether the verdict on a token is the right one in a state.
+// explainsVerdict reports whether the verdict on a token is right in a state.
 func (e *Evidence) explainsVerdict(s state, c *Call) bool {
 	t := claimsOf(c.Checked)
 	entry, _ := s.Newest(c.Consumer)

@@ -12,14 +12,14 @@ import (
 
 // The claims beside those of package claims.
 const (
-	Capacity  = "those who wait are fewer than the capacity in force when one more enters"
-	Pace      = "any time holds no more automatic admissions than the rates in force earn in it, and one second's worth"
-	Session   = "a session ends when it is due, and nothing is recorded after its end before that"
-	Explained = "an answer is explained by the queue as it was between call and return"
-	Refusal   = "what was read or refused changed nothing"
+	Capacity  = "a consumer enters only when fewer consumers wait than the capacity allows"
+	Pace      = "in any time there are no more automatic admissions than its rates allow, plus those of one second"
+	Session   = "a session ends when it is due, and its end is recorded before any later event"
+	Explained = "every answer is right for the queue at some time between call and return"
+	Refusal   = "a read or a refused request changes nothing"
 	Repeat    = "a repeated request is carried out once"
-	Token     = "an admission token is its session's and never outlives it"
-	Ticket    = "an entry has one ticket, and no other has it"
+	Token     = "an admission token belongs to its session and never outlives it"
+	Ticket    = "every entry has one ticket, which no other entry has"
 )
 
 // Claims returns all claims that Judge checks.
@@ -30,20 +30,20 @@ func Claims() []string {
 	}
 }
 
-// Evidence is what clients recorded of a queue, and its history.
+// Evidence has the calls that clients recorded of a queue, and the queue's history.
 type Evidence struct {
 	Calls  []*Call
 	Events []*claims.Event
 
 	states     []state          // after each event
-	caused     map[string][]int // by request: the events that it asked for
-	acks       map[int][]ack    // by node; those of all nodes are under allNodes
+	caused     map[string][]int // by request: the events that it caused
+	acks       map[int][]ack    // by node; allNodes has those of all nodes together
 	admissions map[int64]string // by entry: the id of the event that admitted it
 	tickets    map[int64]string // the ticket of each entry
 	owners     map[string]int64 // the entry of each ticket
 }
 
-// ack says that clients knew from a time on that the history has an event.
+// ack is the time from which a client knew that the history has an event.
 type ack struct {
 	at       time.Time
 	revision int
@@ -56,7 +56,7 @@ func (e *Evidence) Judge() *claims.Verdicts {
 	v := &claims.Verdicts{}
 	e.states, e.caused, e.acks = nil, map[string][]int{}, map[int][]ack{}
 	e.admissions, e.tickets, e.owners = map[int64]string{}, map[int64]string{}, map[string]int64{}
-	e.carryOut(v)
+	e.replay(v)
 	e.attribute(v)
 	for _, c := range e.Calls {
 		if !c.saysNothing() {
@@ -66,8 +66,8 @@ func (e *Evidence) Judge() *claims.Verdicts {
 	return v
 }
 
-// carryOut fills in the states and checks what the history says by itself.
-func (e *Evidence) carryOut(v *claims.Verdicts) {
+// replay fills in the states, and checks the claims that the history alone can break.
+func (e *Evidence) replay(v *claims.Verdicts) {
 	h, pace := &claims.History{}, &queuemodel.Pace{}
 	for _, event := range e.Events {
 		checkSessions(&h.Queue, event, v)
@@ -122,8 +122,8 @@ func checkSessions(q *queuemodel.Queue, e *claims.Event, v *claims.Verdicts) {
 	}
 }
 
-// byClock reports whether the clock brings an event. The engine may record such an
-// event together with the events of any later request.
+// byClock reports whether time causes an event, and not a request. The engine may record
+// such an event together with the events of any later request.
 func byClock(e *claims.Event) bool {
 	switch e.Type {
 	case "queue.scheduled", queuemodel.QueueOpened, queuemodel.QueueClosed, queuemodel.QueueCompleted, queuemodel.ConsumerExpired:
@@ -132,7 +132,7 @@ func byClock(e *claims.Event) bool {
 	return e.Automatic()
 }
 
-// askedFor reports whether an event is one that the call asked for.
+// askedFor reports whether the call can have caused an event.
 func (c *Call) askedFor(e *claims.Event) bool {
 	same := c.Consumer == e.Data.ConsumerID
 	switch e.Type {
@@ -152,7 +152,7 @@ func (c *Call) askedFor(e *claims.Event) bool {
 	return false
 }
 
-// attribute finds the call that asked for each event.
+// attribute finds the call that caused each event.
 func (e *Evidence) attribute(v *claims.Verdicts) {
 	calls := map[string]*Call{}
 	for _, c := range e.Calls {
@@ -202,8 +202,8 @@ func (e *Evidence) attribute(v *claims.Verdicts) {
 	}
 }
 
-// known is the last event that a node, or any of all nodes, had acknowledged before a
-// time.
+// known returns the index of the last event that a node, or any node, had acknowledged
+// before a time.
 func (e *Evidence) known(node int, before time.Time) int {
 	acks := e.acks[node]
 	i, _ := slices.BinarySearchFunc(acks, before, func(a ack, t time.Time) int { return a.at.Compare(t) })

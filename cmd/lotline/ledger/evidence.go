@@ -2,8 +2,8 @@ package ledger
 
 import "github.com/google/uuid"
 
-// Evidence is what a client and an engine left behind: everything that a ledger
-// compares. The planted-fault tests start from evidence that was recorded.
+// Evidence is everything that a ledger compares: a client's requests, the log, and an
+// engine's answers. The tests that plant mistakes start from recorded evidence.
 type Evidence struct {
 	Log      []Event
 	Requests []*Request

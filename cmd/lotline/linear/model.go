@@ -122,11 +122,11 @@ func (v *version) applied(key string) bool {
 	return false
 }
 
-// model is the sequential specification of a distribution. On one node a read shows the
+// model is the sequential specification of a distribution. On one node a read returns the
 // version that the last write left. On several nodes the writes still happen one after
-// another. A read may show an older version there, but none older than its node has
-// acknowledged to any client, and none older than the position that the read names.
-// The state is a *version. It is nil before the creation.
+// another, but a read may return an older version. That version must not be older than the
+// one that its node has acknowledged to any client, or than the position that the read
+// names. The state is a *version. It is nil before the creation.
 func model(nodes int) porcupine.Model {
 	return porcupine.Model{
 		Init:              func() any { return (*version)(nil) },

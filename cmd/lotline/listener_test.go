@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// While the store cannot be reached the node says that it lives and what it waits
-// for, and goes on once the store is there.
-func TestServe_answersTheProbesWhileItWaitsForTheStore(t *testing.T) {
+// While the store cannot be reached, the node answers that it is alive and what it waits
+// for. It continues its start when the store can be reached.
+func TestListeners_answerProbesWhileTheStartWaitsForTheStore(t *testing.T) {
 	t.Parallel()
 	at, store, client := freeAddress(t), freeAddress(t), newHTTPClient(t)
 	get := func(path string) (int, string) {
@@ -21,7 +21,7 @@ func TestServe_answersTheProbesWhileItWaitsForTheStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer "+testSecretKey) // which nobody knows yet
+		req.Header.Set("Authorization", "Bearer "+testSecretKey) // a key that the node does not know yet
 		resp, err := client.Do(req)
 		if err != nil {
 			return 0, ""
@@ -67,8 +67,8 @@ func TestServe_answersTheProbesWhileItWaitsForTheStore(t *testing.T) {
 	}
 }
 
-// Nothing is made, and no key shown, by a start that cannot be.
-func TestServe_takesAllAddressesBeforeAnythingElse(t *testing.T) {
+// A start that cannot listen creates no log and prints no key.
+func TestListeners_takeAllAddressesBeforeAnythingElse(t *testing.T) {
 	t.Parallel()
 	taken, err := listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -90,8 +90,8 @@ func TestServe_takesAllAddressesBeforeAnythingElse(t *testing.T) {
 	}
 }
 
-// Whoever reads the log sees that it was asked to stop, and that it did in order.
-func TestServe_saysThatItStops(t *testing.T) {
+// The log says that the engine was asked to stop, and that it stopped in order.
+func TestListeners_sayThatTheEngineStops(t *testing.T) {
 	t.Parallel()
 	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_LOG_FORMAT=json")
 	if code := e.terminate(); code != 0 {

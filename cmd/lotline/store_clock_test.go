@@ -16,7 +16,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// storeAlone is a store that runs elsewhere, with what its engines are started with.
+// storeAlone starts a store as a process of its own and returns the environment for
+// engines on it.
 func storeAlone(t *testing.T) (env []string) {
 	t.Helper()
 	at := freeAddress(t)
@@ -24,7 +25,7 @@ func storeAlone(t *testing.T) (env []string) {
 	return []string{"LOTLINE_EVENTSTORE=esdb://" + at + "?tls=false", "LOTLINE_MASTER_KEY=" + testMasterKey, "LOTLINE_SECRET_KEY=" + testSecretKey}
 }
 
-// readOn opens the log of a store that runs elsewhere.
+// readOn opens the log of such a store.
 func readOn(t *testing.T, env []string) *log {
 	t.Helper()
 	dir, err := openDataDir(dataDirectory(t))
@@ -41,7 +42,7 @@ func readOn(t *testing.T, env []string) *log {
 	return l
 }
 
-// checkOf is one part of an engine's /readyz.
+// checkOf returns the status of /readyz and what it says about one part.
 func checkOf(e *engine, part string) (status int, said string) {
 	a := e.call(http.MethodGet, "/readyz", testSecretKey, "")
 	var all struct {
@@ -53,10 +54,10 @@ func checkOf(e *engine, part string) (status int, said string) {
 	return a.status, string(all.Checks[part])
 }
 
-// A node whose clock is an hour ahead, or behind, decides nothing and says why. The
-// other one's admissions and sessions are as they would be without it, and it goes on
-// when its clock is right.
-func TestNodes_aWrongClockHarmsNobody(t *testing.T) {
+// A node whose clock is an hour ahead or behind decides nothing and says why. It does not
+// disturb the admissions and sessions of the other node. It goes on when its clock is
+// right.
+func TestStoreClock_aWrongClockHarmsNoOtherNode(t *testing.T) {
 	t.Parallel()
 	for by, reason := range map[time.Duration]string{
 		time.Hour:  "the clock is 1h0m0s ahead of the event store's",
@@ -73,7 +74,7 @@ func TestNodes_aWrongClockHarmsNobody(t *testing.T) {
 			bad.must(200, "POST", path+"/enter", testSecretKey, "", "X-Consumer-Id", "before")
 
 			wrong.set(by)
-			// The very first command finds out, before it is decided.
+			// Even the first command is refused before it is decided.
 			if a := bad.must(503, "POST", path+"/enter", testSecretKey, "", "X-Consumer-Id", "b"); !strings.Contains(string(a.body), "EVENT_STORE_UNAVAILABLE") {
 				t.Errorf("it answers %s", a.body)
 			}
@@ -120,8 +121,8 @@ func TestNodes_aWrongClockHarmsNobody(t *testing.T) {
 	}
 }
 
-// A node that starts with a wrong clock waits, and what administers refuses.
-func TestServe_aStartWithAClockUnlikeTheStoresWaitsForIt(t *testing.T) {
+// A node that starts with a wrong clock waits, and admin commands refuse to run.
+func TestStoreClock_aStartWithAnotherClockWaitsForIt(t *testing.T) {
 	t.Parallel()
 	env, wrong := storeAlone(t), newWrongClock(t)
 	wrong.set(-time.Hour)
@@ -135,7 +136,7 @@ func TestServe_aStartWithAClockUnlikeTheStoresWaitsForIt(t *testing.T) {
 	eventually(t, "the log says what it waits for", func() bool {
 		return strings.Contains(lineWith(e.stderr.String(), "waiting for the clock"), reason)
 	})
-	// Also in the directory of the engine.
+	// This is so in the engine's directory as well.
 	for _, place := range []string{dataDirectory(t), dir} {
 		stdout, stderr, code := testBinary(t).run(t, append(env, wrong.env(), "LOTLINE_DATA_DIR="+place), "org", "create", "--name=x")
 		if code != exitConfig || stdout != "" || stderr != "lotline: "+reason+"\n" {
@@ -158,8 +159,9 @@ func TestServe_aStartWithAClockUnlikeTheStoresWaitsForIt(t *testing.T) {
 	}
 }
 
-// A small difference takes a node out of service, which goes on for those who ask it.
-func TestNodes_aClockThatIsSecondsOffIsNamed(t *testing.T) {
+// With a small difference the node reports that it is not ready, but still serves
+// requests.
+func TestStoreClock_aClockThatIsSecondsOffIsNamed(t *testing.T) {
 	t.Parallel()
 	env, wrong := storeAlone(t), newWrongClock(t)
 	e := testBinary(t).serve(t, dataDirectory(t), append(env, wrong.env())...)
@@ -176,9 +178,10 @@ func TestNodes_aClockThatIsSecondsOffIsNamed(t *testing.T) {
 	}
 }
 
-// Streams whose time is ahead of the clock wait for it to come there. They are
-// named, but no other node could serve them either.
-func TestServe_namesTheStreamsThatAreAheadOfTheClock(t *testing.T) {
+// In streams whose time is ahead of the clock nothing happens until the clock reaches
+// that time. The check names these streams but is advisory, because no other node could
+// serve them either.
+func TestStoreClock_streamsAheadOfTheClockAreNamed(t *testing.T) {
 	t.Parallel()
 	dir, wrong := dataDirectory(t), newWrongClock(t)
 	wrong.set(time.Hour)
@@ -192,13 +195,13 @@ func TestServe_namesTheStreamsThatAreAheadOfTheClock(t *testing.T) {
 		status, said := checkOf(e.operators(), "streamTimes")
 		return status == 200 && strings.Contains(said, `{"stream":"`+stream+`","latest":"`) && strings.Contains(said, fmt.Sprintf(`"count":%d`, more))
 	}
-	// The queue, the organization and the keys that sign tokens.
+	// The streams ahead are the queue, the organization and the signing keys.
 	wrong.set(0)
 	eventually(t, "they are named", func() bool { return named(e, 3) })
 	eventually(t, "they are counted", func() bool {
 		return scrape(t, e.operators().url+"/metrics").value("lotline_streams_ahead_of_clock") == 3
 	})
-	// So they are after a restart, with and without the read models' file.
+	// A restart finds the same streams, with and without the read models' file.
 	for _, remove := range []bool{false, true} {
 		if code := e.terminate(); code != 0 {
 			t.Errorf("exit %d", code)
@@ -218,9 +221,9 @@ func TestServe_namesTheStreamsThatAreAheadOfTheClock(t *testing.T) {
 	eventually(t, "the clock has come there", func() bool { _, said := checkOf(e, "streamTimes"); return said == `{"ok":true}` })
 }
 
-// The appends that a node makes anyway show that its clock is off, though it did not
-// jump: nothing is appended for that.
-func TestNodes_everyAppendComparesTheClock(t *testing.T) {
+// A node compares its clock with the store's at every append that it makes anyway. So it
+// finds a clock that drifts without extra appends.
+func TestStoreClock_everyAppendComparesTheClock(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
 	n := c.openNode(t, lockedDir(t))

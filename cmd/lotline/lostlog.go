@@ -17,22 +17,23 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// remedy is what to do about a log that does not hold what the node has seen.
+// remedy tells the operator what to do when the log lacks events that this node has
+// seen.
 const remedy = "put the whole log back, or start the engine once with lotline serve --restored when an older or another log is meant"
 
-// declared is logged, and shown by /readyz, from a start with --restored on.
-const declared = "a restore was declared for this start"
+// restoreDeclared is logged by a start with --restored, and /readyz reports it.
+const restoreDeclared = "a restore was declared for this start"
 
-// checkLogFile refuses to create a log in a data directory that had one, unless a
-// restore was declared. A first start creates the log before the master key and the
-// read models, so one that crashed leaves no directory that is refused.
+// checkLogFile returns an error if the log file is missing from a data directory that
+// had one, unless a restore was declared. A first start creates the log before the
+// master key and the read models, so a first start that crashed can be repeated.
 func (d *dataDir) checkLogFile(restored bool) error {
 	path := d.file(eventsFile)
 	if restored {
 		return embedded.Forget(path)
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return nil // the store says what is wrong with it
+		return nil // the file exists, or the store will report why it cannot be read
 	}
 	for _, name := range []string{masterKeyFile, viewsFile} {
 		if _, err := os.Lstat(d.file(name)); err == nil {
@@ -42,11 +43,11 @@ func (d *dataDir) checkLogFile(restored bool) error {
 	return nil
 }
 
-// mark is the newest event that this node has seen, as views.db says.
-func (d *dataDir) mark(logger zerolog.Logger) (projections.Mark, error) {
+// readMark reads from views.db which event is the newest that this node has seen.
+func (d *dataDir) readMark(logger zerolog.Logger) (projections.Mark, error) {
 	m, err := projections.ReadMark(d.file(viewsFile))
 	if errors.Is(err, projections.ErrMarkUnreadable) {
-		logger.Warn().Err(err).Msg("whether the log still holds all that this node has seen cannot be checked")
+		logger.Warn().Err(err).Msg("cannot check whether the log holds all events that this node has seen")
 		return projections.Mark{}, nil
 	}
 	if err != nil {
@@ -55,19 +56,19 @@ func (d *dataDir) mark(logger zerolog.Logger) (projections.Mark, error) {
 	return m, nil
 }
 
-// checkSeen finds out whether the log holds the newest event that this node has
-// seen. When it does not, the start ends, unless a restore was declared: then what
-// the node knows of the log is put aside.
-func (l *log) checkSeen(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) error {
+// checkMark checks that the log holds the newest event that this node has seen, and
+// returns an error if it does not. After a declared restore there is no such error:
+// checkMark then puts the read models aside unless the log holds that event.
+func (l *log) checkMark(ctx context.Context, s *settings, dir *dataDir, logger zerolog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	m, err := dir.mark(logger)
+	m, err := dir.readMark(logger)
 	if err != nil {
 		return err
 	}
 	lost := ""
 	if m.Log != "" {
-		if lost, err = l.lost(ctx, m); err != nil {
+		if lost, err = l.missing(ctx, m); err != nil {
 			return fmt.Errorf("event store: %w", err)
 		}
 	}
@@ -78,29 +79,29 @@ func (l *log) checkSeen(ctx context.Context, s *settings, dir *dataDir, logger z
 		return badConfig("event store: %s: %s", lost, remedy)
 	}
 	if lost == "" {
-		l.seen = m
+		l.mark = m
 	}
 	if !s.restored {
 		return nil
 	}
-	l.restored = errors.New(declared)
+	l.restored = errors.New(restoreDeclared)
 	if lost != "" {
-		l.restored = fmt.Errorf("%s: %s", declared, lost)
+		l.restored = fmt.Errorf("%s: %s", restoreDeclared, lost)
 	}
-	logger.Warn().Str("lost", lost).Msg(declared)
-	if l.seen.Log != "" {
+	logger.Warn().Str("lost", lost).Msg(restoreDeclared)
+	if l.mark.Log != "" {
 		return nil
 	}
-	// Whatever the read models hold, nothing says that it is of this log.
+	// The read models may come from another log.
 	if err := projections.PutAside(dir.file(viewsFile)); err != nil {
 		return badConfig("read models: %w", err)
 	}
 	return nil
 }
 
-// lost says what the node has seen and the log does not hold. It is "" when that is
-// nothing.
-func (l *log) lost(ctx context.Context, m projections.Mark) (string, error) {
+// missing describes what the node has seen and the log lacks. It returns "" if the log
+// lacks nothing.
+func (l *log) missing(ctx context.Context, m projections.Mark) (string, error) {
 	begun, err := l.event(ctx, domain.SealStream, 0)
 	if err != nil {
 		return "", err
@@ -115,8 +116,8 @@ func (l *log) lost(ctx context.Context, m projections.Mark) (string, error) {
 	if begun != nil && logID(begun) != m.Log {
 		return fmt.Sprintf("%s, and the store holds another log, %s", seen, logID(begun)), nil
 	}
-	// When the newest event is there, a log whose beginning cannot be read is damaged
-	// rather than another one, which the check of the master key says.
+	// If the newest event is there but the beginning cannot be read, the log is damaged
+	// and not replaced by another one. The check of the master key reports the damage.
 	if held, err := l.holds(ctx, m); err != nil || held {
 		return "", err
 	}
@@ -136,8 +137,9 @@ func (l *log) lost(ctx context.Context, m projections.Mark) (string, error) {
 	return "", nil
 }
 
-// holds reports whether the log holds the newest event that the node has seen: in its
-// stream or, when somebody has deleted or cut that, at its position.
+// holds reports whether the log holds the newest event that the node has seen. It
+// looks into the event's stream and, if that was deleted or truncated, at the event's
+// position.
 func (l *log) holds(ctx context.Context, m projections.Mark) (bool, error) {
 	if m.Stream == "" {
 		return false, nil
@@ -152,7 +154,7 @@ func (l *log) holds(ctx context.Context, m projections.Mark) (bool, error) {
 	return err == nil && e != nil && e.ID == m.ID, err
 }
 
-// event returns what a stream has at a revision, or nil.
+// event returns the event of a stream at a revision, or nil if there is none.
 func (l *log) event(ctx context.Context, stream string, revision domain.Revision) (*domain.Recorded, error) {
 	for r, err := range l.Read(ctx, stream, revision-1) {
 		if _, cut := errors.AsType[*domain.HistoryError](err); cut {
@@ -169,25 +171,26 @@ func (l *log) event(ctx context.Context, stream string, revision domain.Revision
 	return nil, nil
 }
 
-// logID is the id of the log that begins with an event.
+// logID returns the id of a log: the id of its first event.
 func logID(first *domain.Recorded) string { return uuid.UUID(first.ID).String() }
 
-// begin is the mark of a log of which no more is known than that it has begun.
-func begin(id string) (projections.Mark, error) {
+// firstMark returns a mark at the first event of the log, for a node that has seen no
+// other event of it.
+func firstMark(id string) (projections.Mark, error) {
 	first, err := uuid.Parse(id)
 	return projections.Mark{Log: id, Stream: domain.SealStream, ID: first}, err
 }
 
-// seenLog tells of each append that the log has acknowledged.
-type seenLog struct {
+// acknowledgingLog calls onAppend after each append that the log has acknowledged.
+type acknowledgingLog struct {
 	commands.Log
-	saw func(stream string, revision domain.Revision, id [16]byte, p domain.Position, at time.Time)
+	onAppend func(stream string, revision domain.Revision, id [16]byte, p domain.Position, at time.Time)
 }
 
-func (l seenLog) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+func (l acknowledgingLog) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
 	after, p, err := l.Log.Append(ctx, stream, head, events)
 	if err == nil {
-		l.saw(stream, after.Revision, events[len(events)-1].ID, p, clock())
+		l.onAppend(stream, after.Revision, events[len(events)-1].ID, p, clock())
 	}
 	return after, p, err
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// openToAll is the program, started by somebody whose umask is 0.
+// openToAll returns the program, started with umask 0.
 func openToAll(t testing.TB) program {
 	t.Helper()
 	p := testBinary(t)
@@ -32,9 +32,9 @@ func chmod(t testing.TB, path string, mode fs.FileMode) {
 	}
 }
 
-// A directory that is there already may be read by others, and the umask may be 0:
-// all that is made in it is for its owner alone.
-func TestServe_whatItMakesIsForItsOwnerAlone(t *testing.T) {
+// Files in the data directory can be read by their owner only, even if others can read
+// the directory and the umask is 0.
+func TestPermissions_newFilesAreForTheirOwnerAlone(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), openToAll(t)
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -80,8 +80,9 @@ func TestServe_whatItMakesIsForItsOwnerAlone(t *testing.T) {
 	look("when views.db was put aside")
 }
 
-// As ssh does with its keys. Doing what the line says mends it.
-func TestServe_filesThatAreOpenToOthersStopTheStart(t *testing.T) {
+// The engine refuses such files, as ssh refuses such keys. The command in the message
+// repairs the mode.
+func TestPermissions_filesThatAreOpenToOthersStopTheStart(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		file string
@@ -133,8 +134,8 @@ func TestServe_filesThatAreOpenToOthersStopTheStart(t *testing.T) {
 	}
 }
 
-// The command line reads the master key while the engine runs, too.
-func TestKeys_aMasterKeyThatIsOpenToOthersIsNotUsed(t *testing.T) {
+// Admin commands read the master key too, while the engine runs.
+func TestPermissions_aMasterKeyThatIsOpenToOthersIsNotUsed(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	lotline.serve(t, dir)
@@ -150,8 +151,8 @@ func TestKeys_aMasterKeyThatIsOpenToOthersIsNotUsed(t *testing.T) {
 	}
 }
 
-// Nothing is read, written or made through a symbolic link.
-func TestServe_symbolicLinksInTheDataDirectoryStopTheStart(t *testing.T) {
+// The engine does not follow symbolic links in the data directory.
+func TestPermissions_symbolicLinksInTheDataDirectoryStopTheStart(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{masterKeyFile, masterKeyFile + ".new", eventsFile, eventsFile + "-wal", eventsFile + ".lock", viewsFile, viewsFile + ".participants", lockFile} {
 		t.Run(name, func(t *testing.T) {
@@ -175,8 +176,8 @@ func TestServe_symbolicLinksInTheDataDirectoryStopTheStart(t *testing.T) {
 	}
 }
 
-// A link, or a file of others, where the socket goes is replaced by the socket.
-func TestServe_theSocketReplacesWhatIsInItsPlace(t *testing.T) {
+// The socket replaces a link or a foreign file at its path.
+func TestPermissions_theSocketReplacesWhatIsInItsPlace(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -201,8 +202,8 @@ func TestServe_theSocketReplacesWhatIsInItsPlace(t *testing.T) {
 	}
 }
 
-// The index of the write-ahead log had the mode that the umask left.
-func TestServe_anIndexThatAnEarlierReleaseLeftIsMended(t *testing.T) {
+// Earlier releases left the mode of the write-ahead log's index to the umask.
+func TestPermissions_anIndexThatAnEarlierReleaseLeftIsMended(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	lotline.serve(t, dir).kill()
@@ -217,33 +218,8 @@ func TestServe_anIndexThatAnEarlierReleaseLeftIsMended(t *testing.T) {
 	}
 }
 
-// A file that a crash left where a new master key goes is of no use.
-func TestSaveMasterKey_aFileInItsPlaceIsNotWrittenTo(t *testing.T) {
-	t.Parallel()
-	path := dataDirectory(t)
-	dir, err := openDataDir(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	target := filepath.Join(t.TempDir(), "target")
-	writeFile(t, target, []byte("what is there"))
-	if err := os.Symlink(target, dir.file(masterKeyFile+".new")); err != nil {
-		t.Fatal(err)
-	}
-	if err := saveMasterKey(dir, make([]byte, 32)); err != nil {
-		t.Error(err)
-	}
-	if content := readFile(t, target); string(content) != "what is there" {
-		t.Errorf("the link was followed: %q", content)
-	}
-	if info, err := os.Lstat(dir.file(masterKeyFile)); err != nil || info.Mode() != 0o600 {
-		t.Errorf("the key is %v, %v", info, err)
-	}
-}
-
-// Whenever somebody gets through to the socket, the socket has its mode already.
-func TestListenPrivately_nobodyConnectsBeforeTheSocketHasItsMode(t *testing.T) {
+// Nobody can connect to the socket before it has its mode.
+func TestPermissions_nobodyConnectsBeforeTheSocketHasItsMode(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Dir(dataDirectory(t))
 	var clients sync.WaitGroup
@@ -288,9 +264,8 @@ func TestListenPrivately_nobodyConnectsBeforeTheSocketHasItsMode(t *testing.T) {
 	clients.Wait()
 }
 
-// The key of a certificate may be read by its owner and by a group that is trusted
-// with it.
-func TestServe_aTLSKeyThatIsOpenToOthersStopsTheStart(t *testing.T) {
+// A TLS key may be readable by its owner and its group, but not by others.
+func TestPermissions_aTLSKeyThatIsOpenToOthersStopsTheStart(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t)
 	env := []string{"LOTLINE_EMBEDDED_LISTEN=127.0.0.1:0", "LOTLINE_EMBEDDED_TLS_CERT=" + certFile, "LOTLINE_EMBEDDED_TLS_KEY=" + keyFile}

@@ -19,8 +19,8 @@ import (
 // restored are the flags of a start that declares a restore.
 var restored = []string{"--restored"}
 
-// refusesToStart checks that commands which need the log end with one line that
-// says why, and exit code 2.
+// refusesToStart checks that each command prints one line that says why it cannot open
+// the log, and ends with exit code 2.
 func refusesToStart(t *testing.T, commands [][]string, env []string, says ...string) {
 	t.Helper()
 	for _, command := range commands {
@@ -39,7 +39,8 @@ func refusesToStart(t *testing.T, commands [][]string, env []string, says ...str
 // whatNeedsTheLog are commands that open the log of a data directory.
 var whatNeedsTheLog = [][]string{{"serve"}, {"keys", "list"}, {"org", "create", "--name=x"}, {"signing", "list"}}
 
-// endOf is the position of the last event in the store of a directory that is in use.
+// endOf returns the position of the last event in the store of a running engine's
+// directory.
 func endOf(t testing.TB, dir string) domain.Position {
 	t.Helper()
 	c := dialSocket(t, dir)
@@ -57,19 +58,8 @@ func endOf(t testing.TB, dir string) domain.Position {
 	return domain.Position{Commit: p.Commit, Prepare: p.Prepare}
 }
 
-// readyChecks waits until an engine is ready and returns what it says of its parts to
-// the holder of a secret key.
-func (e *engine) readyChecks(key string) map[string]any {
-	e.t.Helper()
-	var a answer
-	eventually(e.t, "it is ready", func() bool {
-		a = e.call("GET", "/readyz", key, "")
-		return a.status == 200
-	})
-	return a.object(e.t)["checks"].(map[string]any)
-}
-
-// keptBy waits until a node's directory says that the node has seen a position.
+// keptBy waits until the mark in a node's directory has reached a position, and returns
+// the mark.
 func keptBy(t testing.TB, dir string, p domain.Position) projections.Mark {
 	t.Helper()
 	var m projections.Mark
@@ -83,7 +73,7 @@ func keptBy(t testing.TB, dir string, p domain.Position) projections.Mark {
 	return m
 }
 
-// readFiles returns the files of a directory that have a prefix.
+// readFiles returns the contents of the files in a directory whose names have a prefix.
 func readFiles(t testing.TB, dir, prefix string) map[string][]byte {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
@@ -124,9 +114,9 @@ func remove(t testing.TB, paths ...string) {
 	}
 }
 
-// An engine that was killed after it had revoked a key. What the fault takes from
-// the write-ahead log is the revocation.
-func TestServe_aWriteAheadLogThatLostItsEndStopsTheStart(t *testing.T) {
+// An engine was killed after it had revoked a key. Then the revocation is removed from
+// the write-ahead log.
+func TestLostLog_aWriteAheadLogWithoutItsEndStopsTheStart(t *testing.T) {
 	t.Parallel()
 	const lacksEvent = "does not hold its last event"
 	for name, c := range map[string]struct {
@@ -139,7 +129,7 @@ func TestServe_aWriteAheadLogThatLostItsEndStopsTheStart(t *testing.T) {
 			return wal
 		}, lacksEvent},
 		"its end is cut off": {func(wal []byte, before int) []byte { return wal[:before] }, lacksEvent},
-		// All was in there.
+		// The write-ahead log held all events.
 		"it is gone": {func([]byte, int) []byte { return nil }, "the store holds no log"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,13 +154,13 @@ func TestServe_aWriteAheadLogThatLostItsEndStopsTheStart(t *testing.T) {
 
 			refusesToStart(t, whatNeedsTheLog, []string{"LOTLINE_DATA_DIR=" + dir},
 				fmt.Sprintf("up to position %d, at 20", m.Position.Commit), m.Log, c.says)
-			// Somebody may still save what is in the damaged file.
+			// The damaged files stay unchanged: an operator may still recover them.
 			for path, content := range left {
 				if is, err := os.ReadFile(path); !strings.HasSuffix(path, "-shm") && (err != nil || !bytes.Equal(is, content)) {
 					t.Errorf("%s was changed: %v", path, err)
 				}
 			}
-			// With the whole log everything is as it was.
+			// When the whole log is put back, the engine starts again.
 			writeFile(t, wal, whole)
 			e = lotline.serve(t, dir)
 			e.must(401, "GET", "/api/v1/keys", revoked, "")
@@ -182,9 +172,9 @@ func TestServe_aWriteAheadLogThatLostItsEndStopsTheStart(t *testing.T) {
 	}
 }
 
-// A copy of the log that was made earlier, put in the place of the log, also when it
-// has since grown past all positions that the node has seen.
-func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
+// An earlier copy of the log is put in the log's place. The start finds out even if the
+// copy has grown past all positions that the node has seen.
+func TestLostLog_anOlderLogInItsPlaceStopsTheStart(t *testing.T) {
 	t.Parallel()
 	for name, grown := range map[string]bool{"as it was": false, "grown since": true} {
 		t.Run(name, func(t *testing.T) {
@@ -210,7 +200,7 @@ func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
 			if grown {
 				elsewhere := restore(t, copied, filepath.Join(dir, masterKeyFile))
 				e = lotline.serveWith(t, elsewhere, restored)
-				// It has another event at the same revision of the same stream.
+				// Another event gets the revision of the event that was lost.
 				e.must(200, "PUT", kept, key, `{"name":"other"}`)
 				for !end.Before(endOf(t, elsewhere)) {
 					e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"other"}`)
@@ -221,7 +211,7 @@ func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
 			refusesToStart(t, whatNeedsTheLog, []string{"LOTLINE_DATA_DIR=" + dir},
 				fmt.Sprintf("up to position %d, at 20", end.Commit), "does not hold its last event")
 
-			// Declared, the log is what counts. It is declared for one start.
+			// After a declared restore the log decides. The declaration holds for one start.
 			e = lotline.serveWith(t, dir, restored, "LOTLINE_LOG_FORMAT=json")
 			e.must(404, "GET", lost, key, "")
 			ready := e.readyChecks(key)["restored"].(map[string]any)
@@ -230,7 +220,7 @@ func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
 			}
 			eventually(t, "it is logged", func() bool {
 				logged := e.stderr.String()
-				return strings.Contains(logged, `"level":"warn"`) && strings.Contains(logged, declared)
+				return strings.Contains(logged, `"level":"warn"`) && strings.Contains(logged, restoreDeclared)
 			})
 			e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`)
 			keptBy(t, dir, endOf(t, dir))
@@ -243,8 +233,8 @@ func TestServe_anOlderLogInThePlaceOfTheLogStopsTheStart(t *testing.T) {
 	}
 }
 
-// What the command line was acknowledged while no engine ran counts as well.
-func TestKeys_aRevocationByTheCommandLineIsMissed(t *testing.T) {
+// The mark includes events that an admin command appended while no engine ran.
+func TestLostLog_aRevocationByTheCommandLineIsMissed(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	env := []string{"LOTLINE_DATA_DIR=" + dir}
@@ -262,8 +252,8 @@ func TestKeys_aRevocationByTheCommandLineIsMissed(t *testing.T) {
 	refusesToStart(t, whatNeedsTheLog, env, "does not hold its last event")
 }
 
-// Nothing makes a new log where there was one.
-func TestServe_aMissingLogIsNotMadeAnew(t *testing.T) {
+// No command creates a new log in a directory that had one.
+func TestLostLog_aMissingLogIsNotMadeAnew(t *testing.T) {
 	t.Parallel()
 	store := [][]string{{"store"}}
 	for name, c := range map[string]struct {
@@ -319,8 +309,8 @@ func TestServe_aMissingLogIsNotMadeAnew(t *testing.T) {
 	}
 }
 
-// A start that a crash ended before there was a log is begun again.
-func TestServe_aFirstStartThatCrashedIsNoLostLog(t *testing.T) {
+// A first start that crashed before it made a log can be repeated.
+func TestLostLog_aFirstStartThatCrashedIsNone(t *testing.T) {
 	t.Parallel()
 	for name, files := range map[string][]string{
 		"nothing":           nil,
@@ -343,8 +333,8 @@ func TestServe_aFirstStartThatCrashedIsNoLostLog(t *testing.T) {
 	}
 }
 
-// A store elsewhere that holds another log, none, or less of the same.
-func TestServe_anotherLogInTheStoreStopsTheStart(t *testing.T) {
+// A configured server may hold another log, no log, or an older state of the log.
+func TestLostLog_anotherLogInTheStoreStopsTheStart(t *testing.T) {
 	t.Parallel()
 	p := newProcesses(t)
 	p.at = freeAddress(t)
@@ -391,15 +381,16 @@ func TestServe_anotherLogInTheStoreStopsTheStart(t *testing.T) {
 	writeFile(t, filepath.Join(p.dir, eventsFile), before)
 	p.store = startStore(t, testBinary(t), p.dir, p.at)
 	refusesToStart(t, whatNeedsTheLog, append(env(p.at), "LOTLINE_DATA_DIR="+node), "does not hold its last event")
-	// A node that has not seen what was lost goes on, and so does this one when it is
-	// meant to use another store.
+	// A node that has not seen the lost events starts. So does this one with a declared
+	// restore.
 	p.nodeIn(dataDirectory(t))
 	e := testBinary(t).serveWith(t, node, restored, env(other)...)
 	e.must(404, "GET", lost, testSecretKey, "")
 }
 
-// Nothing can be known from read models that are damaged, and the log says so.
-func TestServe_saysWhenItCannotCheckWhetherTheLogIsWhole(t *testing.T) {
+// If the mark in the read models is damaged, the engine starts and logs that it cannot
+// check the log.
+func TestLostLog_aMarkThatCannotBeReadIsReported(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	e := lotline.serve(t, dir)
@@ -411,13 +402,13 @@ func TestServe_saysWhenItCannotCheckWhetherTheLogIsWhole(t *testing.T) {
 	e = lotline.serve(t, dir, "LOTLINE_LOG_FORMAT=json")
 	e.must(200, "GET", "/api/v1/keys", key, "")
 	eventually(t, "it is logged", func() bool {
-		return strings.Contains(e.stderr.String(), "whether the log still holds all that this node has seen cannot be checked")
+		return strings.Contains(e.stderr.String(), "cannot check whether the log holds all events that this node has seen")
 	})
 }
 
-// A file of the store that is taken away under a running engine: nothing is
-// acknowledged from then on, and the engine does not come back by itself.
-func TestServe_aLogThatIsNotAtItsPathTakesNothing(t *testing.T) {
+// If a file of the store is moved away while the engine runs, the engine acknowledges
+// no more writes, even if the file comes back.
+func TestLostLog_aLogThatIsNotAtItsPathTakesNothing(t *testing.T) {
 	t.Parallel()
 	for name, displace := range map[string]func(t *testing.T, dir string) (back func()){
 		"events.db is removed":      unlink(eventsFile),
@@ -456,7 +447,7 @@ func TestServe_aLogThatIsNotAtItsPathTakesNothing(t *testing.T) {
 			}
 			left := readFiles(t, dir, eventsFile)
 			e.terminate()
-			// What came into the place of the files is not touched.
+			// The engine does not touch the files that replaced its own.
 			for path, content := range left {
 				if is, err := os.ReadFile(path); err != nil || !bytes.Equal(is, content) {
 					t.Errorf("%s was changed: %v", path, err)

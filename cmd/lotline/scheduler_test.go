@@ -26,12 +26,12 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// bubble is an installation in a synctest bubble: nodes on one log in memory, each with
-// read models, a command handler and a scheduler as the program has them, on a clock that
-// costs nothing.
+// bubble is a synctest bubble with several nodes on one log in memory. Each node has read
+// models, a command handler and a scheduler as in the program. Time in the bubble costs
+// nothing.
 type bubble struct {
 	t       *testing.T
-	encoder *eventstore.Log // makes events ready and is never connected
+	encoder *eventstore.Log // encodes events; it is never connected
 	dir     string
 	keys    *eventstore.Keyring
 
@@ -39,13 +39,13 @@ type bubble struct {
 	streams map[string][]*domain.Recorded
 	all     []*domain.Recorded
 	events  map[string]domain.Event    // by type and stored bytes
-	truth   map[string]*domain.History // what the log says
-	touched map[string]domain.Instant  // when a stream was appended to last
+	truth   map[string]*domain.History // each stream's state by the log
+	touched map[string]domain.Instant  // when each stream was last appended to
 	grown   chan struct{}              // closed at the next append
-	latest  time.Duration              // how late the latest step of the clock was appended
+	latest  time.Duration              // the lateness of the latest step of a timer
 }
 
-// inBubble runs test on an installation without nodes.
+// inBubble runs a test in a bubble without nodes.
 func inBubble(t *testing.T, test func(b *bubble)) {
 	t.Helper()
 	keys, err := eventstore.NewKeyring(make([]byte, eventstore.MasterKeySize))
@@ -116,8 +116,9 @@ func (b *bubble) Append(_ context.Context, stream string, head domain.Head, even
 	return head, b.all[len(b.all)-1].Position, nil
 }
 
-// overdue notes by how much the next step of a stream is overdue: since when it was due,
-// or since the event that made it due. The caller holds mu.
+// overdue records by how much the next step of a stream is overdue, counted from the time
+// when it was due or, if that is later, from the event that made it due. The caller must
+// hold mu.
 func (b *bubble) overdue(h *domain.History) {
 	if due := h.Aggregate.Wake(); due != 0 {
 		b.latest = max(b.latest, clockNow().Time().Sub(max(due, b.touched[h.Stream]).Time()))
@@ -144,8 +145,8 @@ type bubbleNode struct {
 	handler *commands.Handler
 }
 
-// node starts a node whose read models are behind the log by what lag says each time.
-// What it returns stops it.
+// node starts a node whose read models lag behind the log. It calls lag for the lag of
+// each event. The returned function stops the node.
 func (b *bubble) node(lag func() time.Duration, keepsTime bool) (*bubbleNode, func()) {
 	b.t.Helper()
 	origin := projections.Origin{ID: "log", Head: domain.Position{Commit: 1 << 60}, Log: b}
@@ -171,7 +172,7 @@ func (b *bubble) node(lag func() time.Duration, keepsTime bool) (*bubbleNode, fu
 	}
 }
 
-// follow has read models follow the log.
+// follow lets read models follow the log.
 func (b *bubble) follow(ctx context.Context, v *projections.Views, lag func() time.Duration) {
 	for next := 0; ; {
 		b.mu.Lock()
@@ -201,7 +202,7 @@ func (b *bubble) handle(n *bubbleNode, stream string, c domain.Command) {
 	}
 }
 
-// requestFields are the fields of a request's body.
+// requestFields returns the fields of a request's body.
 func requestFields(format string, args ...any) domain.Fields {
 	var f domain.Fields
 	if err := json.Unmarshal(fmt.Appendf(nil, format, args...), &f); err != nil {
@@ -210,7 +211,7 @@ func requestFields(format string, args ...any) domain.Fields {
 	return f
 }
 
-// create makes a distribution. Its schedule and its own fields are the body's.
+// create makes a distribution with the schedule and the fields of a body.
 func (b *bubble) create(n *bubbleNode, k domain.Kind, format string, args ...any) (stream string) {
 	b.t.Helper()
 	r, err := n.handler.Create(b.t.Context(), commands.Creation{
@@ -223,8 +224,7 @@ func (b *bubble) create(n *bubbleNode, k domain.Kind, format string, args ...any
 	return r.History.Stream
 }
 
-// admissions are when consumers of a queue were admitted automatically, counted from an
-// instant on.
+// admissions returns the times of a queue's automatic admissions, counted from an instant.
 func (b *bubble) admissions(stream string, from domain.Instant) (all []time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -236,10 +236,10 @@ func (b *bubble) admissions(stream string, from domain.Instant) (all []time.Dura
 	return all
 }
 
-// level is how far a read model is behind that is not.
+// level is the lag of read models that do not lag.
 func level() time.Duration { return 0 }
 
-// every lists n durations, step apart, from first on.
+// every returns n durations: first, first+step and so on.
 func every(first, step time.Duration, n int) (all []time.Duration) {
 	for i := range n {
 		all = append(all, first+time.Duration(i)*step)
@@ -247,15 +247,16 @@ func every(first, step time.Duration, n int) (all []time.Duration) {
 	return all
 }
 
-// While consumers wait the rate of a queue is changed at one node, and another one keeps
-// the time. The first admission comes when the new rate says, and the others follow evenly.
+// One node changes the rate of a queue while consumers wait, and another node runs the
+// timers. The first admission comes when it is due by the new rate, and the others follow
+// evenly.
 func TestScheduler_aChangedRateIsKeptToTheMillisecond(t *testing.T) {
 	t.Parallel()
 	const s, ms = time.Second, time.Millisecond
 	for name, c := range map[string]struct {
 		from  string
-		after time.Duration // the opening
-		to    []string      // one after the other, a second apart
+		after time.Duration // since the opening
+		to    []string      // the new rates, one second apart
 		want  []time.Duration
 	}{
 		"none to 60":         {"null", 28 * s, []string{"60"}, every(1*s, 1*s, 20)},
@@ -292,9 +293,9 @@ func TestScheduler_aChangedRateIsKeptToTheMillisecond(t *testing.T) {
 	}
 }
 
-// A node dies between two parts of an outcome, and nothing else happens in the log. The
-// other node finishes the outcome.
-func TestScheduler_finishesWhatTheDeathOfANodeCutInTwo(t *testing.T) {
+// A node dies between the two appends of a large outcome, and nothing else is appended. The
+// other node appends the rest.
+func TestScheduler_finishesAnOutcomeAfterTheDeathOfANode(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
 		n, stop := b.node(level, true)
@@ -329,8 +330,8 @@ func TestScheduler_finishesWhatTheDeathOfANodeCutInTwo(t *testing.T) {
 	})
 }
 
-// everything is a life for each stream: random commands of all kinds that the stream's
-// kind takes.
+// everything sends random commands to each stream, of all types that the stream's kind
+// accepts.
 type everything struct {
 	*bubble
 	random *rand.Rand
@@ -341,7 +342,7 @@ type everything struct {
 
 func (e *everything) pick(from ...string) string { return from[e.random.IntN(len(from))] }
 
-// soon is a time within some seconds.
+// soon returns a random time within the next seconds.
 func (e *everything) soon() domain.Instant {
 	return clockNow().Add(time.Duration(e.random.IntN(8000)) * time.Millisecond)
 }
@@ -407,7 +408,7 @@ func (e *everything) command(kind domain.Kind) domain.Command {
 	return domain.Update{Fields: requestFields(`{"openAt":%s}`, e.pick("null", body("%q", e.soon())))}
 }
 
-// account is a random command for an organization or for the keys that sign tokens.
+// account sends a random command to an organization or to the signing keys.
 func (e *everything) account(n *bubbleNode, kind domain.Kind) {
 	e.serial++
 	random := fmt.Sprint("random", e.serial)
@@ -448,8 +449,8 @@ func (e *everything) signingKeys() []domain.SigningKey {
 	return slices.Clone(h.Aggregate.(*domain.SigningKeys).Keys)
 }
 
-// After any event of any kind, on any of two nodes whose read models are behind, the next
-// step of its stream comes when the state says, within 100 ms.
+// After any event of any kind, on either of two nodes whose read models lag, the stream's
+// next step comes within 100 ms of the time at which it is due.
 func TestScheduler_keepsEveryWakeOfEveryEvent(t *testing.T) {
 	t.Parallel()
 	const latest = 100 * time.Millisecond
@@ -457,7 +458,7 @@ func TestScheduler_keepsEveryWakeOfEveryEvent(t *testing.T) {
 	for seed := range uint64(6) {
 		inBubble(t, func(b *bubble) {
 			random := rand.New(rand.NewPCG(seed, 0))
-			var lags sync.Mutex // the nodes share what is random
+			var lags sync.Mutex // guards the random numbers, which the nodes share
 			of := rand.New(rand.NewPCG(seed, 1))
 			lag := func() time.Duration {
 				lags.Lock()
@@ -474,7 +475,7 @@ func TestScheduler_keepsEveryWakeOfEveryEvent(t *testing.T) {
 				e.step(nodes[random.IntN(2)])
 				elapse(time.Duration([]int{0, 1, 40, 300, 2000}[random.IntN(5)]) * time.Millisecond)
 			}
-			// The keys that sign tokens last for 30 days.
+			// Signing keys last for 30 days.
 			elapse(domain.SigningPeriod + time.Hour)
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// showKeys shows the keys that were made, once.
-func showKeys(out io.Writer, made map[domain.KeyLevel]string) {
+// printKeys prints the keys that were made. They are not printed again.
+func printKeys(out io.Writer, made map[domain.KeyLevel]string) {
 	if len(made) == 0 {
 		return
 	}
@@ -23,9 +23,9 @@ func showKeys(out io.Writer, made map[domain.KeyLevel]string) {
 	fmt.Fprintln(out)
 }
 
-// greet tells where the engine listens and, when a secret key was made, gives
-// lines that work when they are pasted into a shell.
-func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
+// printBanner prints where the engine listens. If a secret key was made, it also
+// prints commands that work when they are pasted into a shell.
+func printBanner(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
 	url := "http://" + address(at)
 	fmt.Fprintf(out, "Lotline is listening on %s\nThe console is at %s/console\n", url, url)
 	secret, ok := made[domain.SecretKey]
@@ -47,7 +47,7 @@ func greet(out io.Writer, at net.Addr, made map[domain.KeyLevel]string) {
 	fmt.Fprintf(out, "Watch the clock open and close them:\n\n  curl %s/api/v1/distributions -H 'Authorization: Bearer %s'\n\n", url, secret)
 }
 
-// address is where a program on this machine reaches at.
+// address returns the host and port by which a program on this machine reaches at.
 func address(at net.Addr) string {
 	tcp, ok := at.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {

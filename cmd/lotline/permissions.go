@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The bits of a mode that let others than the owner do something.
+// The bits of a file mode that give rights to users other than the owner.
 const (
 	othersWrite  fs.FileMode = 0o022
 	othersAtAll  fs.FileMode = 0o077
 	privateUmask             = 0o077
 )
 
-// checkRights refuses a data directory that others can change, and files of ours in
-// it that others can read or change, or that are symbolic links. There may be none
-// yet.
-func checkRights(dir string) error {
+// checkPermissions returns an error if other users can change the data directory, if
+// other users can read or change one of the engine's files in it, or if one of them is
+// a symbolic link. The directory may be empty.
+func checkPermissions(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return badConfig("data directory: %w", err)
@@ -37,7 +37,7 @@ func checkRights(dir string) error {
 		return badConfig("data directory: %w", err)
 	}
 	for _, e := range entries {
-		if !ours(e.Name()) {
+		if !isEngineFile(e.Name()) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
@@ -46,10 +46,10 @@ func checkRights(dir string) error {
 			continue
 		}
 		if err == nil && info.Mode().IsRegular() && strings.HasSuffix(path, "-shm") {
-			// Earlier releases left its mode to the umask. It holds no data.
+			// Earlier releases left this file's mode to the umask. It holds no data.
 			err = os.Chmod(path, 0o600)
 		} else if err == nil {
-			err = private(path, info)
+			err = requirePrivate(path, info)
 		}
 		if err != nil {
 			return badConfig("data directory: %w", err)
@@ -58,14 +58,15 @@ func checkRights(dir string) error {
 	return nil
 }
 
-// ours reports whether a file in the data directory is the engine's own. The socket
-// is not among them: each start makes a new one.
-func ours(name string) bool {
+// isEngineFile reports whether a file in the data directory is the engine's own. The
+// socket does not count: each start makes a new one.
+func isEngineFile(name string) bool {
 	return name == lockFile || strings.HasPrefix(name, masterKeyFile) || strings.HasPrefix(name, eventsFile) || strings.HasPrefix(name, viewsFile)
 }
 
-// private refuses what others than its owner can read or change.
-func private(path string, info fs.FileInfo) error {
+// requirePrivate returns an error if users other than the owner can read or change the
+// file, or if it is a symbolic link.
+func requirePrivate(path string, info fs.FileInfo) error {
 	mode := info.Mode()
 	switch {
 	case mode.Type() == fs.ModeSymlink:
@@ -76,7 +77,8 @@ func private(path string, info fs.FileInfo) error {
 	return nil
 }
 
-// readPrivate reads a file that only its owner may read.
+// readPrivate reads a file. It returns an error if users other than the owner can read
+// or change it.
 func readPrivate(path string) (content []byte, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, unix.ELOOP) {
@@ -88,7 +90,7 @@ func readPrivate(path string) (content []byte, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat()
 	if err == nil {
-		err = private(path, info)
+		err = requirePrivate(path, info)
 	}
 	if err != nil {
 		return nil, err
@@ -100,11 +102,11 @@ func symlinkError(path string) error {
 	return fmt.Errorf("%s is a symbolic link: put the file itself there", path)
 }
 
-// listenPrivately listens on a Unix socket that nobody but this user can connect to,
-// whatever the umask and the directory's mode. Nobody at all can connect between
-// bind and listen, and by then the socket has its mode.
+// listenPrivately listens on a Unix socket that only this user can connect to,
+// whatever the umask and the directory's mode are. It sets the socket's mode between
+// bind and listen, when nobody can connect yet.
 func listenPrivately(path string) (_ net.Listener, err error) {
-	// A child that is being started must not get a copy.
+	// The lock keeps a child process that is being started from getting a copy.
 	syscall.ForkLock.RLock()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {
@@ -115,7 +117,7 @@ func listenPrivately(path string) (_ net.Listener, err error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), path)
-	// The listener has a copy.
+	// The listener has its own copy of the descriptor.
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return nil, &fs.PathError{Op: "bind", Path: path, Err: err}

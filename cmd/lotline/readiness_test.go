@@ -19,8 +19,8 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// A node that builds its read models says how far it is, and that it is not ready.
-func TestServe_saysHowFarItIsWhileItCatchesUp(t *testing.T) {
+// A node that is catching up reports its progress, and that it is not ready.
+func TestReadyz_saysHowFarCatchingUpIs(t *testing.T) {
 	t.Parallel()
 	s := &settings{DataDir: dataDirectory(t)}
 	e := testBinary(t).serve(t, s.DataDir)
@@ -73,8 +73,8 @@ func TestServe_saysHowFarItIsWhileItCatchesUp(t *testing.T) {
 	eventually(t, "it is ready", func() bool { c := projections(); return c.Err == nil && c.Detail == nil })
 }
 
-// Each part is named, and the node is not ready before the last of them is.
-func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
+// Readyz names each part. The node is not ready before all parts are.
+func TestReadyz_namesEachPartAndWaitsForAll(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
 	n := c.openNode(t, lockedDir(t))
@@ -111,7 +111,7 @@ func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
 		t.Fatal("it did not catch up")
 	}
 	shows("503, clock true, eventStore true, histories true, projections true, streamTimes true, timers false")
-	n.keepTime()
+	n.startTimers()
 	eventually(t, "nothing is overdue", n.scheduler.CaughtUp)
 	shows("200, clock true, eventStore true, histories true, projections true, streamTimes true, timers true")
 	n.link.cut()
@@ -120,11 +120,11 @@ func TestReadyz_namesEachPartAndAwaitsThemAll(t *testing.T) {
 	})
 }
 
-// What the store said, and how much there is to catch up with, is not for everybody.
-func TestReadyz_saysToEachAsMuchAsConcernsThem(t *testing.T) {
+// The public does not see the store's error texts or the number of events in the log.
+func TestReadyz_onlyOperatorsSeeTheDetails(t *testing.T) {
 	t.Parallel()
 	c := newClusterStore(t)
-	c.options.apart = true
+	c.options.separateOperations = true
 	n := c.openNode(t, lockedDir(t))
 	e := n.engine(t)
 	type state struct {
@@ -168,7 +168,8 @@ func TestReadyz_saysToEachAsMuchAsConcernsThem(t *testing.T) {
 	}
 }
 
-// The operators' listener says how a start goes, before there is a node and after.
+// The operators' address has /readyz during the whole start, even before there is a
+// node.
 func TestReadyz_isOnTheOperatorsListenerFromTheStart(t *testing.T) {
 	t.Parallel()
 	at, store := freeAddress(t), freeAddress(t)
@@ -208,5 +209,19 @@ func TestReadyz_isOnTheOperatorsListenerFromTheStart(t *testing.T) {
 	cancel()
 	if code := <-ended; code != 0 {
 		t.Errorf("exit %d: %s", code, &stderr)
+	}
+}
+
+// An engine prints its address only when it is ready, if nothing is overdue.
+func TestReadyz_aNodeIsReadyOnceItSaysWhereItListens(t *testing.T) {
+	t.Parallel()
+	n := newCluster(t, 1).nodes[0]
+	if !n.scheduler.CaughtUp() {
+		t.Error("it does not know whether anything is overdue")
+	}
+	for _, check := range n.ready(t.Context()) {
+		if check.Err != nil {
+			t.Errorf("%s: %v", check.Name, check.Err)
+		}
 	}
 }

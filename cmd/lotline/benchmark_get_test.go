@@ -14,15 +14,15 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// discard is an answer that nobody reads.
+// discard is an http.ResponseWriter that drops the answer.
 type discard struct{ header http.Header }
 
 func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d *discard) WriteHeader(int)             {}
 
-// bare is a router with as many routes as the node has, which answers the same bytes
-// to everything. Like the node's, it finds a queue at the first of them.
+// bare returns a router with as many routes as the node has. It answers every request
+// with the same bytes. As in the node's router, the first route is a queue's.
 func bare(b *testing.B, e *engine, body []byte) http.Handler {
 	b.Helper()
 	const first = "/api/v1/queues/{id}"
@@ -49,10 +49,10 @@ func bare(b *testing.B, e *engine, body []byte) http.Handler {
 	return router
 }
 
-// BenchmarkGet compares the whole way of a GET through a node as it runs, with
-// authentication, rate limit, request log and figures, to a router that does nothing
-// else: first the handlers alone, then over a connection. Both take turns, so that
-// what else the machine does hits both, and of-bare is the rate that is reached.
+// BenchmarkGet compares a GET to a complete node, with authentication, rate limit,
+// request log and metrics, with a GET to a bare router: first by calling the handlers,
+// then over a connection. The two take turns, so that other load on the machine slows
+// both. of-bare is the node's rate as a part of the router's.
 func BenchmarkGet(b *testing.B) {
 	logger, flush := newLogger("json", io.Discard)
 	b.Cleanup(func() {
@@ -77,13 +77,13 @@ func BenchmarkGet(b *testing.B) {
 	})
 	b.Run("connection", func(b *testing.B) {
 		server := httptest.NewUnstartedServer(nil)
-		server.Config = httpServer(handlers[0])
+		server.Config = newHTTPServer(handlers[0])
 		server.Start()
 		b.Cleanup(server.Close)
 		urls := [2]string{server.URL + path, n.url + path}
 		var clients [2]*http.Client
 		for i := range clients {
-			clients[i] = newCaller(b).unheld().Client
+			clients[i] = newCaller(b).unchecked().Client
 		}
 		takeTurns(b, func(i int) {
 			r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, urls[i], http.NoBody)
@@ -120,7 +120,7 @@ func takeTurns(b *testing.B, do func(i int)) {
 		}
 	}
 	each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(rounds*atOnce) }
-	b.ReportMetric(0, "ns/op") // of both together: says nothing
+	b.ReportMetric(0, "ns/op") // hides a figure that would mix both
 	b.ReportMetric(each(took[0]), "bare-ns")
 	b.ReportMetric(each(took[1]), "api-ns")
 	target(b, float64(took[0])/float64(took[1]), "of-bare", 0.7)

@@ -20,7 +20,7 @@ import (
 
 var benchEntries = flag.Int("entries", 2_000, "how many entries the benchmark of a long queue has")
 
-// cpuTime is what this process has used of all cores.
+// cpuTime returns the CPU time that this process has used, of all cores together.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -30,10 +30,10 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// consumerID has 36 characters, as UUIDs do.
+// consumerID returns an id of 36 characters, the length of a UUID.
 func consumerID(i int64) string { return fmt.Sprintf("consumer-%027d", i) }
 
-// liveHeap is what is in use, in MiB.
+// liveHeap returns the size of the live heap in MiB.
 func liveHeap() float64 {
 	runtime.GC()
 	runtime.GC()
@@ -42,7 +42,7 @@ func liveHeap() float64 {
 	return float64(m.HeapAlloc) / (1 << 20)
 }
 
-// openQueue makes a queue that is open.
+// openQueue makes an open queue.
 func (n *clusterNode) openQueue(b *testing.B) domain.ID {
 	b.Helper()
 	made, err := n.handler.Create(b.Context(), commands.Creation{
@@ -59,14 +59,14 @@ func (n *clusterNode) openQueue(b *testing.B) domain.ID {
 	return id
 }
 
-// enter has 64 callers enter n consumers in a queue, waits until the read models have
-// them, and returns the CPU time that each took.
+// enter enters consumers in a queue with 64 callers and waits until the read models have
+// them. It returns the CPU time per entry.
 func (n *clusterNode) enter(b *testing.B, queue domain.ID, next *atomic.Int64, count int) time.Duration {
 	b.Helper()
 	const callers = 64
 	end := next.Load() + int64(count)
 	before := cpuTime(b)
-	inTurn(b, callers, func(int) error {
+	concurrently(b, callers, func(int) error {
 		for {
 			i := next.Add(1)
 			if i > end {
@@ -85,9 +85,9 @@ func (n *clusterNode) enter(b *testing.B, queue domain.ID, next *atomic.Int64, c
 	return (cpuTime(b) - before) / time.Duration(count)
 }
 
-// A queue fills up: what an entry costs when the line is short and when it is long,
-// what everybody in it takes up in memory, and how soon the first one enters after a
-// restart, with a snapshot and without.
+// A queue fills up. The benchmark reports the cost of an entry in a short and in a long
+// line, the memory per entry, and the time to the first entry after a restart, with and
+// without a snapshot.
 func BenchmarkQueue_long(b *testing.B) {
 	for b.Loop() {
 		c := newClusterStore(b)
@@ -99,7 +99,7 @@ func BenchmarkQueue_long(b *testing.B) {
 		var next, other atomic.Int64
 		rest := *benchEntries
 		part := min(20_000, rest/2)
-		// Short lines: as many entries, in queues of a thousand.
+		// Short lines: the same number of entries, in queues of a thousand each.
 		var short time.Duration
 		for left := part; left > 0; left -= 1_000 {
 			another := n.openQueue(b)
@@ -130,8 +130,8 @@ func BenchmarkQueue_long(b *testing.B) {
 	}
 }
 
-// The engine is started again on a queue in which many wait: with the snapshot that it
-// left behind, without one, and without any read models.
+// The engine restarts on a queue in which many consumers wait: with its snapshot, without
+// it, and without any read models.
 func BenchmarkQueue_restart(b *testing.B) {
 	for b.Loop() {
 		dir := dataDirectory(b)
@@ -185,7 +185,8 @@ func BenchmarkQueue_restart(b *testing.B) {
 	}
 }
 
-// waitingQueue appends a queue in which many wait to the log of a data directory.
+// waitingQueue appends a queue with many waiting consumers to the log of a data
+// directory.
 func waitingQueue(b *testing.B, path string, organization domain.ID, entries int) domain.ID {
 	b.Helper()
 	dir, err := openDataDir(path)
