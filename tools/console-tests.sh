@@ -5,7 +5,8 @@
 # root, and axe-core, which checks accessibility, from npm.
 #
 # LOTLINE_TEST_SCREENSHOTS=DIR keeps a picture of each page in each width and
-# colour scheme.
+# colour scheme. `go test -tags external ./cmd/lotline -run Picture -update-picture`
+# makes the picture in the README anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -3,8 +3,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"flag"
 	"fmt"
+	"image/png"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +26,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
+
+var updatePicture = flag.Bool("update-picture", false, "write the picture of a queue's page to docs/console-queue.png")
 
 // browser is Chromium with the console of a running engine.
 type browser struct {
@@ -901,4 +906,58 @@ func TestConsole_isAccessible(t *testing.T) {
 	b.clickText("Create auction")
 	b.sees("Validation failed")
 	look("errors")
+}
+
+// The README shows this page: a queue in which some consumers wait, some are admitted
+// and some have finished. With -update-picture the test watches the queue for longer,
+// so that the charts have something to show, and writes the picture.
+func TestConsole_aPictureOfAQueueFitsTheREADME(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	const width, height, most = 1200, 930, 150_000
+	seconds, first := 3, 200 // enough for some to wait still, however slow the machine is
+	if *updatePicture {
+		seconds, first = 40, 20
+	}
+	b.signIn()
+	id := b.create("queues", body(`{"sequenceId":"spring-drop","name":"Spring drop","timeZone":"Europe/Berlin","openAt":%q,"closeAt":%q,"admissionRate":100,"maxCapacity":5000,"sessionDurationSeconds":900}`,
+		in(-60_000), in(86_400_000)))
+	path := "/api/v1/queues/" + id
+	b.emulate(width, "light")
+	b.goTo("#/" + id)
+	b.sees("The line")
+	course := `document.querySelector('.chart .course').getAttribute('d')`
+	for i := range seconds {
+		before := js[string](b, course)
+		more := 2 + i%5
+		if i == 0 {
+			more = first
+		}
+		for j := range more {
+			b.enters(path, fmt.Sprintf("customer-%d-%d", i, j))
+		}
+		if i%3 == 2 {
+			b.e.must(200, "POST", path+"/complete", b.key, body(`{"consumerId":"customer-0-%d"}`, i/3))
+		}
+		b.becomes(fmt.Sprintf(`%s !== %q`, course, before))
+	}
+	last := fmt.Sprintf("customer-%d-", seconds-1)
+	b.e.must(200, "POST", path+"/leave", b.key, "", "X-Consumer-Id", last+"0")
+	b.e.must(200, "POST", path+"/deny", b.key, body(`{"consumerId":%q,"reason":"ADMIN_ACTION"}`, last+"1"))
+	b.becomes(`/^[1-9]\d* [1-9]\d* [1-9]\d* 0 1 1$/.test([...document.querySelectorAll('.figures dd')].slice(0, 6).map((d) => d.innerText).join(' '))`)
+
+	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1})
+	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := png.DecodeConfig(bytes.NewReader(picture))
+	if err != nil || size.Width != width || len(picture) > most {
+		t.Errorf("the picture is %d wide and has %d bytes: %v", size.Width, len(picture), err)
+	}
+	if *updatePicture {
+		if err := os.WriteFile(filepath.Join(root, "docs", "console-queue.png"), picture, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -20,6 +20,7 @@ import (
 // block is a fenced block of a page.
 type block struct{ language, text string }
 
+// blocks returns the fenced blocks of a page in their order.
 func blocks(page string) []block {
 	var all []block
 	inside := false
@@ -37,16 +38,16 @@ func blocks(page string) []block {
 	return all
 }
 
-// matches reports whether a text is what a page says. A … in the page stands for any text.
+// matches reports whether a text is the one in a page, where … stands for any text.
 func matches(t *testing.T, says, got string) bool {
 	t.Helper()
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(says)), "…", "(?s:.*?)")
 	return regexp.MustCompile("^" + pattern + "$").MatchString(strings.TrimSpace(got))
 }
 
-// paste runs the command blocks of a page one after another in one shell, in a copy of
-// the files that they need. It compares each block's output with the block after it. It
-// replaces the program by the one under test, and the port by a free one.
+// paste runs the shell blocks of a page one after another in one shell, in an empty
+// directory, and compares what each prints with the text block that follows it. It
+// uses the program under test, and a port that the system chose.
 func paste(t *testing.T, page string) {
 	t.Helper()
 	dir := filepath.Dir(dataDirectory(t))
@@ -59,6 +60,8 @@ func paste(t *testing.T, page string) {
 	at := freePort(t)
 	const mark = "--- end of block ---"
 	var script strings.Builder
+	// An engine that the page leaves running is stopped at the end.
+	script.WriteString("trap 'kill $! 2> /dev/null || :; wait' EXIT\n")
 	var expected []string
 	all := blocks(page)
 	for i, b := range all {
@@ -83,7 +86,8 @@ func paste(t *testing.T, page string) {
 	commands := strings.ReplaceAll(script.String(), "localhost:8080", at)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	// The shell and its children are one process group, which is ended at the end.
+	// The shell and the processes that it starts are one group, so that all of them can
+	// be killed.
 	shell := exec.CommandContext(ctx, "sh", "-euc", commands)
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	end := func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
@@ -101,7 +105,7 @@ func paste(t *testing.T, page string) {
 	out, err := shell.Output()
 	if err != nil {
 		t.Errorf("%v\n%s\n%s", err, out, &errs)
-		_ = end() // children that still run; there may be none
+		_ = end() // fails when no process is left
 	}
 	printed := strings.Split(strings.ReplaceAll(string(out), at, "localhost:8080"), mark+"\n")
 	if len(printed) != len(expected)+1 {
@@ -114,8 +118,8 @@ func paste(t *testing.T, page string) {
 	}
 }
 
-// asCurl is the name under which the test binary runs as a small curl. It can do what the
-// page uses, so that the test does not need curl.
+// asCurl is the name under which the test binary acts as curl, with the options that
+// the pages use. So the tests need no curl.
 const asCurl = "curl"
 
 func curlMain(arguments []string) error {
@@ -176,7 +180,36 @@ func TestQuickstart_itsCommandsWork(t *testing.T) {
 	paste(t, string(page))
 }
 
-// The test of the page finds planted mistakes in it.
+// The README's run is a section of its own: the commands before it start an engine in
+// the foreground.
+func TestReadme_itsRunWorks(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, begins := strings.Cut(string(page), "\n## One run\n")
+	run, _, ends := strings.Cut(rest, "\n## ")
+	if !begins || !ends {
+		t.Fatal("the README has no section One run")
+	}
+	paste(t, run)
+}
+
+// The README is read in one go.
+func TestReadme_isShort(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 900
+	if n := len(strings.Fields(string(page))); n > most {
+		t.Errorf("the README has %d words, more than %d", n, most)
+	}
+}
+
+// A page that is wrong would be found.
 func TestQuickstart_aPageThatIsWrongIsFound(t *testing.T) {
 	t.Parallel()
 	page := "```sh\necho a; echo b\n```\n\n```text\na\n…\n```\n\n```sh\nx=1\n```\n"
