@@ -114,7 +114,7 @@ func recordedAt(n uint64) *domain.Recorded {
 	return &domain.Recorded{Position: at(n), RecordedAt: time.Unix(int64(n), 0)}
 }
 
-func isLevel(t *Tail) bool {
+func allReachedHead(t *Tail) bool {
 	select {
 	case <-t.CaughtUp():
 		return true
@@ -131,19 +131,19 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 	} {
 		tail := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(at(0)), newCollector(at(7)), newCollector(at(3)))
 		for _, c := range tail.catchUps {
-			if isLevel(tail) {
+			if allReachedHead(tail) {
 				t.Errorf("%s: one is behind", name)
 			}
 			_, c.stop = context.WithCancel(t.Context())
 			step(c, 6)
-			if isLevel(tail) {
+			if allReachedHead(tail) {
 				t.Errorf("%s before the head", name)
 			}
 			step(c, 7)
 			step(c, 8)
 		}
-		if !isLevel(tail) || tail.Connected() {
-			t.Errorf("%s at the head: level %t, connected %t", name, isLevel(tail), tail.Connected())
+		if !allReachedHead(tail) || tail.Connected() {
+			t.Errorf("%s at the head: level %t, connected %t", name, allReachedHead(tail), tail.Connected())
 		}
 		step(tail, 6)
 		if tail.Connected() {
@@ -154,7 +154,7 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 			t.Errorf("%s: not connected at the head", name)
 		}
 	}
-	if tail := NewTail(nil, nil, at(0), zerolog.Nop(), newCollector(at(0))); !isLevel(tail) {
+	if tail := NewTail(nil, nil, at(0), zerolog.Nop(), newCollector(at(0))); !allReachedHead(tail) {
 		t.Error("an empty log is caught up with")
 	}
 }
@@ -178,9 +178,9 @@ func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
 		"by position":        func(tail *Tail) { tail.passed(at(9)) },
 	} {
 		tail := NewTail(nil, nil, at(9), zerolog.Nop(), newCollector(at(1)))
-		tail.levelled()
-		if !isLevel(tail) || isLive(tail) || tail.Connected() {
-			t.Errorf("%s: before it comes: level %t, live %t, connected %t", name, isLevel(tail), isLive(tail), tail.Connected())
+		tail.reachedHead()
+		if !allReachedHead(tail) || isLive(tail) || tail.Connected() {
+			t.Errorf("%s: before it comes: level %t, live %t, connected %t", name, allReachedHead(tail), isLive(tail), tail.Connected())
 		}
 		comes(tail)
 		if !isLive(tail) || !tail.Connected() {
@@ -206,11 +206,11 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 		c.event(recordedAt(n))
 	}
 	c.caughtUp()
-	if !isLevel(tail) || stopped {
-		t.Errorf("level %t, handed over %t, though 6 is missing", isLevel(tail), stopped)
+	if !allReachedHead(tail) || stopped {
+		t.Errorf("level %t, handed over %t, though 6 is missing", allReachedHead(tail), stopped)
 	}
-	if c.place() != at(5) {
-		t.Errorf("after a drop it would go on behind %v", c.place())
+	if c.resumeFrom() != at(5) {
+		t.Errorf("after a drop it would go on behind %v", c.resumeFrom())
 	}
 	c.event(recordedAt(6))
 	if !stopped {
@@ -297,7 +297,7 @@ func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	run(t, tail)
 	grow(50)
 	live.take(t, 100)
-	if isLevel(tail) {
+	if allReachedHead(tail) {
 		t.Error("the slow one has caught up")
 	}
 	close(slow.open)
