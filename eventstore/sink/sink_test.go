@@ -29,7 +29,7 @@ func TestSink_sendsWhatHappenedAndWhatHappensInOrder(t *testing.T) {
 		if state.Err != nil || !state.Sending || state.Messages != 1220 || state.UpTo != w.happened[1219].RecordedAt {
 			t.Errorf("the state is %+v", state)
 		}
-		if w.kept != kept {
+		if w.kept != keptEvents {
 			t.Errorf("%d leases are kept", w.kept)
 		}
 	})
@@ -112,9 +112,9 @@ func TestSink_anotherNodeGoesOnWhenOneIsKilled(t *testing.T) {
 		w.nodes[0].kill()
 		died := time.Now()
 		w.happen(500)
-		all := w.arrives(patience + 3*lookEvery)
+		all := w.arrives(takeOverAfter + 3*checkEvery)
 		for _, m := range all {
-			if d := m.at.Sub(died); m.node != 0 && d < patience-lookEvery {
+			if d := m.at.Sub(died); m.node != 0 && d < takeOverAfter-checkEvery {
 				t.Errorf("node %d sent %s after the other one died", m.node, d)
 			}
 		}
@@ -137,7 +137,7 @@ func TestSink_anotherNodeGoesOnAtOnceWhenOneStops(t *testing.T) {
 			t.Errorf("the lease is %+v", e)
 		}
 		w.happen(300)
-		w.once(w.arrives(2 * lookEvery))
+		w.once(w.arrives(2 * checkEvery))
 	})
 }
 
@@ -214,7 +214,7 @@ func TestSink_nothingIsMissingAfterTheBusWasAway(t *testing.T) {
 			n.set(func() { n.cut = false })
 		}
 		w.happen(10)
-		w.arrives(retryLate + 2*lookEvery + patience)
+		w.arrives(longestPause + 2*checkEvery + takeOverAfter)
 		for _, n := range w.nodes {
 			if err := n.State().Err; err != nil {
 				t.Error(err)
@@ -228,7 +228,7 @@ func TestSink_aNodeThatReachesTheBusTakesOverFromOneThatDoesNot(t *testing.T) {
 		w.start()
 		w.happen(10)
 		w.arrives(3 * time.Second)
-		sleep(lookEvery / 2) // or it looks right when the lease is given back
+		sleep(checkEvery / 2) // or it looks right when the lease is given back
 		w.start()
 		// It does not notice but by what it sends.
 		w.nodes[0].set(func() {
@@ -238,7 +238,7 @@ func TestSink_aNodeThatReachesTheBusTakesOverFromOneThatDoesNot(t *testing.T) {
 			}
 		})
 		w.happen(10)
-		w.once(w.arrives(PublishTimeout + writeEvery + 2*lookEvery))
+		w.once(w.arrives(PublishTimeout + writeEvery + 2*checkEvery))
 	})
 }
 
@@ -330,7 +330,7 @@ func TestSink_aMessageThatIsNeverTakenIsNotSilent(t *testing.T) {
 			t.Errorf("the state says %v", err)
 		}
 		n.set(func() { n.publish = nil })
-		w.arrives(2 * retryLate)
+		w.arrives(2 * longestPause)
 		n.stop()
 		if logged := n.logged.String(); strings.Count(logged, "the sink does not send") < 5 {
 			t.Errorf("logged %s", logged)
@@ -396,7 +396,7 @@ func TestSink_aDamagedLeaseEndsSendingAndIsTold(t *testing.T) {
 		n.set(func() { n.spoilt = true })
 		w.happen(1)
 		sleep(time.Minute)
-		if err := n.State().Err; err == nil || !strings.Contains(err.Error(), "sink-bus@99 is no lease") {
+		if err := n.State().Err; err == nil || !strings.Contains(err.Error(), "sink-bus@99 is not a lease") {
 			t.Errorf("the state says %v", err)
 		}
 		if len(w.taken) != 1 {
@@ -424,7 +424,7 @@ func TestSink_aServerThatLagsBehindHidesNothing(t *testing.T) {
 		w.mu.Lock()
 		w.happened[len(w.happened)-1].Data = []byte(`{}`)
 		w.mu.Unlock()
-		w.arrives(retryLate + 2*time.Second)
+		w.arrives(longestPause + 2*time.Second)
 	})
 }
 
