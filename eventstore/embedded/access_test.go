@@ -270,7 +270,7 @@ func TestAccess_theFormsOfTheHeader(t *testing.T) {
 		{headers: []string{"Basic " + right, "Basic " + right}, refused: true},
 		{refused: true},
 	} {
-		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: &entrant{access: access, pendingConn: newPending(zerolog.Nop()).add(addressed{remote: &net.TCPAddr{}})}})
+		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: &incomingConn{access: access, pendingConn: newPending(zerolog.Nop()).add(addressed{remote: &net.TCPAddr{}})}})
 		ctx = metadata.NewIncomingContext(ctx, metadata.MD{"authorization": c.headers})
 		if err := authorize(ctx, "/any"); (status.Code(err) == codes.Unauthenticated) != c.refused {
 			t.Errorf("%q: %v", c.headers, err)

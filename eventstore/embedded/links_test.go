@@ -280,7 +280,7 @@ func TestRead_pagesAreBoundedByWhatLinksLeadTo(t *testing.T) {
 	}
 	for claim, read := range map[string]func() (page, error){
 		"a stream": func() (page, error) { return server.store.readStream(t.Context(), "links", 0, false, true, count) },
-		"its news": func() (page, error) { return server.store.readNews(t.Context(), "links", 0, true) },
+		"its news": func() (page, error) { return server.store.readLive(t.Context(), "links", 0, true) },
 		"backwards": func() (page, error) {
 			return server.store.readStream(t.Context(), "links", math.MaxInt64, true, true, count)
 		},
@@ -366,7 +366,7 @@ func TestRead_resolvedLinksHaveIdsAsAskedFor(t *testing.T) {
 // a link whose target is asked for.
 func TestNews_leaveLinksToTheFile(t *testing.T) {
 	t.Parallel()
-	var n news
+	var n tailCache
 	n.add([]recorded{{position: 1}, {position: 2, kind: linkType, stream: "links"}, {position: 3}})
 	if p, ok := n.read(1, true, nil, 10); !ok || len(p.events) != 1 || p.last != 1 || p.complete {
 		t.Errorf("before the link: %+v, %t", p, ok)

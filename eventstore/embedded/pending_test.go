@@ -240,7 +240,7 @@ func TestEntrance_silentConnectionsDoNotHoldTheTLSPort(t *testing.T) {
 	_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{
 		ExpectedRevision: esdb.NoStream{}, Authenticated: &esdb.Credentials{Login: User, Password: testPassword},
 	}, newEvent("x", "{}"))
-	if took := time.Since(begun); err != nil || took > entranceTimeout-time.Second {
+	if took := time.Since(begun); err != nil || took > handshakeTimeout-time.Second {
 		t.Errorf("after %v: %v", took, err)
 	}
 }

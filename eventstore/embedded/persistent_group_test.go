@@ -182,7 +182,7 @@ func TestGroup_readsAheadNoMoreThanItsBuffer(t *testing.T) {
 	inBubble(t, groupSettings{ReadBatchSize: 10, HistoryBufferSize: 25}, func(g testGroup) {
 		g.append("s", 100)
 		open := func() (count int) {
-			if err := g.do(g.Context(), func() { count = g.source.open.Len() }); err != nil {
+			if err := g.do(g.Context(), func() { count = g.source.unfinished.Len() }); err != nil {
 				t.Fatal(err)
 			}
 			return count
@@ -239,7 +239,7 @@ func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
 			g.acks(c, g.wantGiven(c, fmt.Sprint(next), fmt.Sprint(next+1), fmt.Sprint(next+2), fmt.Sprint(next+3))...)
 		}
 		var held int
-		if err := g.do(g.Context(), func() { held = c.bytes + c.late }); err != nil || held != 0 {
+		if err := g.do(g.Context(), func() { held = c.bytes + c.lateBytes }); err != nil || held != 0 {
 			t.Errorf("%d bytes are in flight, %v", held, err)
 		}
 	})

@@ -81,17 +81,14 @@ func TestAppend_nothing(t *testing.T) {
 	}
 }
 
-// The client's message is made of the present fields; other clients read the old.
 func TestAppend_wrongRevisionTellsBoth(t *testing.T) {
 	t.Parallel()
 	refused := wrongExpectedVersion(&revisionError{expected: 7, actual: 3}).GetWrongExpectedVersion()
-	if refused.GetCurrentRevision() != 3 || refused.GetCurrentRevision_20_6_0() != 3 ||
-		refused.GetExpectedRevision() != 7 || refused.GetExpectedRevision_20_6_0() != 7 {
+	if refused.GetCurrentRevision() != 3 || refused.GetExpectedRevision() != 7 {
 		t.Errorf("revisions: %v", refused)
 	}
 	refused = wrongExpectedVersion(&revisionError{expected: expectStreamExists, actual: noRevision}).GetWrongExpectedVersion()
-	if refused.GetCurrentNoStream() == nil || refused.GetNoStream_20_6_0() == nil ||
-		refused.GetExpectedStreamExists() == nil || refused.GetStreamExists_20_6_0() == nil {
+	if refused.GetCurrentNoStream() == nil || refused.GetExpectedStreamExists() == nil {
 		t.Errorf("no stream: %v", refused)
 	}
 }

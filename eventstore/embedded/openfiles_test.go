@@ -54,7 +54,7 @@ func TestStore_aFileThatWasTakenAwayTakesNothing(t *testing.T) {
 					}
 				}
 				failed()
-				if told, _ := s.news.read(1, false, nil, 10); len(told.events) != 1 {
+				if told, _ := s.tail.read(1, false, nil, 10); len(told.events) != 1 {
 					t.Errorf("subscribers were told of %d events", len(told.events))
 				}
 			})
@@ -229,7 +229,7 @@ func newStoreAt(t *testing.T, path string) *store {
 func BenchmarkPlaces_check(b *testing.B) {
 	s := newStore(b)
 	for b.Loop() {
-		if err := s.places.check(); err != nil {
+		if err := s.files.check(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -225,10 +225,10 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 		slowly  bool // a byte each second
 		limit   time.Duration
 	}{
-		"gRPC without a call":        {sent: h2Client, limit: entranceTimeout + firstCallTimeout},
+		"gRPC without a call":        {sent: h2Client, limit: handshakeTimeout + firstCallTimeout},
 		"TLS in drops":               {secured: true, slowly: true, sent: "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + string(make([]byte, 100))},
 		"gRPC in drops":              {slowly: true, sent: h2Client},
-		"a request in drops":         {limit: 2 * entranceTimeout, slowly: true, sent: "GET /health/live HTTP/1.1\r\nHost: " + strings.Repeat("x", 100)},
+		"a request in drops":         {limit: 2 * handshakeTimeout, slowly: true, sent: "GET /health/live HTTP/1.1\r\nHost: " + strings.Repeat("x", 100)},
 		"nothing at all":             {sent: ""},
 		"the beginning of gRPC":      {sent: "PRI * HTTP/2.0\r\n"},
 		"gRPC without its settings":  {sent: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
@@ -272,7 +272,7 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 				if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 					t.Errorf("it hung up with %v", err)
 				}
-				if took := time.Since(begun); took > cmp.Or(c.limit, entranceTimeout)+time.Second {
+				if took := time.Since(begun); took > cmp.Or(c.limit, handshakeTimeout)+time.Second {
 					t.Errorf("it took %v", took)
 				}
 				if err := errors.Join(conn.Close(), server.Close(), <-served); err != nil {
@@ -377,7 +377,7 @@ func TestEntrant_aVisitorsDeadlineStays(t *testing.T) {
 	t.Parallel()
 	for _, visitor := range []bool{true, false} {
 		ours, theirs := net.Pipe()
-		e := &entrant{pendingConn: newPending(zerolog.Nop()).add(theirs), visitor: visitor, admit: func() bool { return true }}
+		e := &incomingConn{pendingConn: newPending(zerolog.Nop()).add(theirs), isHTTP: visitor, detach: func() bool { return true }}
 		if err := errors.Join(theirs.SetDeadline(time.Unix(1, 0)), e.SetDeadline(time.Time{})); err != nil {
 			t.Fatal(err)
 		}

@@ -23,14 +23,14 @@ func TestNews_areWhatTheFileHolds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := s.news.events[0].position
-	if held := len(s.news.events); held > newsEvents || s.news.bytes > newsBytes || first == 1 || int64(held) != last-first+1 {
-		t.Fatalf("of %d events %d are held, in %d bytes", last, held, s.news.bytes)
+	first := s.tail.events[0].position
+	if held := len(s.tail.events); held > tailEvents || s.tail.bytes > tailBytes || first == 1 || int64(held) != last-first+1 {
+		t.Fatalf("of %d events %d are held, in %d bytes", last, held, s.tail.bytes)
 	}
 	for _, f := range []*filter{nil, {prefixes: [][]byte{[]byte("stream-1"), []byte("stream-2")}}} {
 		for from := first - 2; from <= last+2; from += 7 {
 			for _, limit := range []int64{1, 5, math.MaxInt64} {
-				got, ok := s.news.read(from, false, f, limit)
+				got, ok := s.tail.read(from, false, f, limit)
 				if ok != (from >= first && from <= last) {
 					t.Fatalf("from %d of %d to %d: %t", from, first, last, ok)
 				}
@@ -57,7 +57,7 @@ func TestNews_areWhatTheFileHolds(t *testing.T) {
 // only the file can fill.
 func TestNews_haveNoGaps(t *testing.T) {
 	t.Parallel()
-	var n news
+	var n tailCache
 	n.add([]recorded{{position: 1}, {position: 2}})
 	n.add([]recorded{{position: 5}})
 	if _, ok := n.read(2, false, nil, 10); ok {
