@@ -54,7 +54,7 @@ func (l *Log) Backlog(ctx context.Context, after domain.Position, kinds []domain
 		}
 	})
 	if err != nil {
-		return Backlog{}, fmt.Errorf("count what is behind: %w: %w", domain.ErrUnavailable, err)
+		return Backlog{}, fmt.Errorf("count the events after position %d: %w: %w", after.Commit, domain.ErrUnavailable, err)
 	}
 	return b, nil
 }

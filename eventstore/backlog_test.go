@@ -28,7 +28,7 @@ func TestLog_countsWhatStandsBehindAPosition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is of another kind does not count.
+	// Events of other kinds do not count.
 	if _, _, err := l.Append(t.Context(), "claim-x", domain.EmptyHead(), encode(t, l, "claim-x", domain.Claimed{Stamp: domain.Stamp{At: 1_795_000_000_000}, ID: "queue_01h455vb4pex5vsknk084sn02q"})); err != nil {
 		t.Fatal(err)
 	}

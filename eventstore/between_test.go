@@ -10,7 +10,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// between is what Between yields, with "error" for an error.
+// between returns what Between yields, with "error" for an error.
 func between(ctx context.Context, l *Log, after, until domain.Position) []string {
 	var out []string
 	for r, err := range l.Between(ctx, after, until, domain.Kinds()) {
@@ -51,7 +51,7 @@ func TestLog_betweenTwoPositions(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		break // leaves no goroutine
+		break // must not leave a goroutine behind
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()

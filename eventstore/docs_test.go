@@ -11,7 +11,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// eventsPage is docs/events.md, as it has to be.
+// eventsPage returns what docs/events.md must contain.
 func eventsPage(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -69,7 +69,7 @@ topic of that name, whose id is the UUIDv5 of the event's id and the type. On NA
 	return b.String()
 }
 
-// sampleMessages are what the creation of a queue with a schedule is published as.
+// sampleMessages returns the messages for the creation of a queue with a schedule.
 func sampleMessages(t *testing.T) []domain.Message {
 	t.Helper()
 	e := queueCreated()

@@ -26,7 +26,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// What a call may say, in the words of the tables below.
+// Results of a call, as the tables below name them.
 const (
 	nothing     = "nothing"
 	unavailable = "unavailable"
@@ -52,26 +52,26 @@ func said(err error) string {
 	return "neither: " + err.Error()
 }
 
-// behaviour is a way for a server to behave, and what calls have to say to it.
+// behaviour is how a server behaves, and the results that calls must then have.
 type behaviour struct {
 	serve              func(*testing.T, net.Listener)
 	append, read, head string
-	connects           bool // there is somebody to talk to
-	answers            bool // a call ends without waiting for its deadline
+	connects           bool // a connection can be made
+	answers            bool // calls end before their deadline
 }
 
 const (
 	soon = 300 * time.Millisecond
 	late = time.Minute
-	// grace is what a call may take on top. It is for slow machines: whoever does
-	// not honour a context waits for what does not come.
+	// grace is how much longer than its deadline a call may take, for slow machines. A
+	// call that ignores its context would never end.
 	grace = 10 * time.Second
 )
 
 func TestLog_whateverTheServerDoes(t *testing.T) {
 	t.Parallel()
 	all := map[string]behaviour{}
-	// Before there is a connection an append is sure not to be sent.
+	// Without a connection an append is certain not to be sent.
 	for name, serve := range map[string]func(net.Conn){
 		"accepts and says nothing":        func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
 		"hangs up":                        func(net.Conn) {},
@@ -98,7 +98,7 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		answer(w, r, codes.OK, nil, &serverfeatures.SupportedMethods{EventStoreServerVersion: "latest"})
 	}), append: unavailable, read: unavailable, head: unavailable}
 
-	// Of these the append is heard, and what became of it is not known.
+	// These servers receive the append, and its outcome is unknown.
 	doubtful := func(serve http.HandlerFunc, answers bool) behaviour {
 		return behaviour{calls(serve), unknown, unavailable, unavailable, true, answers}
 	}
@@ -234,12 +234,12 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 			answer(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_WrongExpectedVersion_{WrongExpectedVersion: refusal}})
 		}), wrong, unavailable, unavailable, true, true}
 	}
-	// Broken off by the connection's own means; 11 is "calm down", for which gRPC
-	// has the code of a full disk.
+	// The server resets the HTTP/2 stream. Code 11 asks the client to slow down; gRPC
+	// maps it to the same code as a full disk.
 	for code := range byte(14) {
 		all[fmt.Sprintf("breaks off with code %d", code)] = behaviour{raw(breakOff(code)), unknown, unavailable, unavailable, true, true}
 	}
-	// All at once: they do nothing but wait.
+	// In parallel: they only wait.
 	var running sync.WaitGroup
 	for name, b := range all {
 		running.Go(func() { t.Run(name, b.check) })
@@ -254,8 +254,8 @@ func (b behaviour) check(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	b.serve(t, listener)
-	// gossipTimeout, in seconds, is how long an attempt to connect may go on when
-	// the log is closed.
+	// gossipTimeout, in seconds, limits how long an attempt to connect lasts after the
+	// log was closed.
 	l, err := Connect("esdb://"+address+"?tls=false&gossipTimeout=1", testKeyring(t, 1))
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func (b behaviour) check(t *testing.T) {
 			deadline = late
 		}
 		if b.connects {
-			// Or a slow machine would have no connection before the deadline.
+			// A slow machine might not connect before the deadline otherwise.
 			if g, err := l.client.begin(t.Context()); err == nil {
 				g.calls.Done()
 			}
@@ -283,7 +283,7 @@ func (b behaviour) check(t *testing.T) {
 			t.Errorf("%s says: %s, want: %s", name, got, want)
 		}
 	}
-	// Twice, because the second call meets what the first one left.
+	// Twice, because the first call may leave something behind that the second one meets.
 	for range 2 {
 		call("append", b.append, func(ctx context.Context) error {
 			_, _, err := l.Append(ctx, stream, domain.EmptyHead(), encode(t, l, stream, queueCreated()))
@@ -302,7 +302,7 @@ func (b behaviour) check(t *testing.T) {
 	tail := NewTail(l, domain.Kinds(), domain.Position{Commit: 1 << 62}, zerolog.Nop(), newIgnorant())
 	call("tail", unavailable, func(ctx context.Context) error {
 		tail.Run(ctx)
-		return domain.ErrUnavailable // which it is when it returns
+		return domain.ErrUnavailable // the error that a returned call must have
 	})
 	if tail.Connected() {
 		t.Error("the tail believes that it follows")
@@ -317,7 +317,7 @@ func (b behaviour) check(t *testing.T) {
 		if err := <-underWay; err != nil {
 			return err
 		}
-		return domain.ErrUnavailable // it may have had its answer before
+		return domain.ErrUnavailable // the response may have arrived before
 	})
 	call("a call of a closed log", unavailable, func(ctx context.Context) error {
 		_, err := l.Head(ctx)
@@ -325,7 +325,7 @@ func (b behaviour) check(t *testing.T) {
 	})
 }
 
-// ignorant is a follower that takes everything and keeps nothing.
+// ignorant is a follower that ignores every event.
 type ignorant struct{ at domain.Position }
 
 func newIgnorant() *ignorant                  { return &ignorant{} }
@@ -334,10 +334,10 @@ func (i *ignorant) Follow(r *domain.Recorded) { i.at = r.Position }
 func (i *ignorant) Passed(domain.Position)    {}
 func (i *ignorant) CaughtUp()                 {}
 
-// settings is an HTTP/2 frame without which no connection is made.
+// settings is the HTTP/2 frame that every connection needs first.
 const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// raw serves bytes.
+// raw serves connections without any protocol.
 func raw(serve func(net.Conn)) func(*testing.T, net.Listener) {
 	return func(t *testing.T, l net.Listener) {
 		var all sync.WaitGroup
@@ -370,7 +370,7 @@ func raw(serve func(net.Conn)) func(*testing.T, net.Listener) {
 	}
 }
 
-// say sends something and takes what comes.
+// say sends a text and then reads until the end.
 func say(what string) func(net.Conn) {
 	return func(c net.Conn) {
 		if _, err := io.WriteString(c, what); err == nil {
@@ -401,8 +401,8 @@ func dribble(what string) func(net.Conn) {
 	}
 }
 
-// breakOff speaks just enough HTTP/2 to say that it does not know which methods it
-// has, and to end every other call with an error code.
+// breakOff speaks just enough HTTP/2 to refuse the call for supported methods and to
+// reset every other call with an error code.
 func breakOff(code byte) func(net.Conn) {
 	return func(c net.Conn) {
 		in := bufio.NewReader(c)
@@ -438,7 +438,7 @@ func literal(name, value string) string {
 	return "\x00" + string(rune(len(name))) + name + string(rune(len(value))) + value
 }
 
-// handler serves HTTP/2.
+// handler serves HTTP/2 requests.
 func handler(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 	return func(t *testing.T, l net.Listener) {
 		server := &http.Server{Handler: serve, Protocols: &http.Protocols{}, ReadHeaderTimeout: time.Minute}
@@ -452,7 +452,7 @@ func handler(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 	}
 }
 
-// calls serves calls of the streams' service, and does not know another.
+// calls serves calls of the streams service, and knows no other service.
 func calls(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 	return handler(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/GetSupportedMethods") {
@@ -502,8 +502,9 @@ func frame(m proto.Message) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(b))), b...)
 }
 
-// confirmation begins the answer to a subscription, which is told from a read by
-// the request's size: only a subscription has a filter.
+// confirmation returns the first message of a response: a confirmation for a
+// subscription, nothing special for a read. It tells them apart by the size of the
+// request, because only a subscription has a filter.
 func confirmation(r *http.Request) *streamspb.ReadResp {
 	var head [5]byte
 	if _, err := io.ReadFull(r.Body, head[:]); err != nil {
@@ -577,7 +578,7 @@ func TestLog_aClusterThatNamesNobodyIsUnavailable(t *testing.T) {
 	}
 }
 
-// hostile is a log whose server does as told.
+// hostile returns a log whose server is serve.
 func hostile(t *testing.T, serve func(*testing.T, net.Listener)) *Log {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -593,8 +594,8 @@ func hostile(t *testing.T, serve func(*testing.T, net.Listener)) *Log {
 	return l
 }
 
-// Something on the way that knows nothing of streams may answer that it found
-// nothing. That is no empty stream, and no end of one.
+// A proxy that knows nothing of streams may respond with "not found". That does not mean
+// that the stream is empty or ends there.
 func TestLog_notFoundOnTheWayIsNoEndOfAStream(t *testing.T) {
 	t.Parallel()
 	for _, events := range [][]proto.Message{nil, {event(0)}} {

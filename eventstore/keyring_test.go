@@ -59,8 +59,8 @@ func flip(sealed string) string {
 
 const hkdfVector = "2a3ca614a9a7a8411cf810b2bc5f55e35e0d5c4d2728950d593941231c7ec1ba"
 
-// The derived keys are in use in cursors that clients hold, so they must not
-// change. The value was computed with Python's hmac, after RFC 5869.
+// Clients hold cursors that use derived keys, so the keys must not change. The expected
+// value was computed with Python's hmac, after RFC 5869.
 func TestKeyring_derivesByHKDF(t *testing.T) {
 	t.Parallel()
 	k := testKeyring(t, 1)

@@ -50,7 +50,7 @@ func (c *collector) take(t *testing.T, n int) []string {
 	return out
 }
 
-// follow runs a tail until the test ends.
+// follow starts a tail and stops it when the test ends.
 func follow(t *testing.T, l *Log, followers ...Follower) *Tail {
 	t.Helper()
 	head, err := l.Head(t.Context())
@@ -89,7 +89,7 @@ func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
 	l := newTestLog(t)
 	head, position := appendTo(t, l, stream, domain.EmptyHead(), queueCreated())
 	appendTo(t, l, otherStream, domain.EmptyHead(), queueCreated())
-	// What is neither a distribution nor an organization is not followed.
+	// Streams that are neither distributions nor organizations are not followed.
 	appendTo(t, l, domain.ClaimStream("x"), domain.EmptyHead(), domain.Claimed{ID: "queue_1"})
 	all, later := newCollector(domain.Position{}), newCollector(position)
 	tail := follow(t, l, all, later)
@@ -216,7 +216,7 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	if !stopped {
 		t.Error("not handed over at the same place")
 	}
-	c.event(recordedAt(7)) // was on its way already
+	c.event(recordedAt(7)) // was already received
 	c.passed(at(8))
 	c.caughtUp()
 	tail.caughtUp()
@@ -234,11 +234,11 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	}
 }
 
-// recorder is a follower that remembers all that it is told.
+// recorder is a follower that records all its calls.
 type recorder struct {
 	from           domain.Position
 	followed, seen []uint64
-	ends           []int // after how many events it had caught up
+	ends           []int // the number of events before each CaughtUp
 }
 
 func (f *recorder) Position() domain.Position { return f.from }
@@ -278,8 +278,8 @@ func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
 	}
 }
 
-// While one follower catches up, slowly, others get what happens now, and a log that
-// grows all the time is caught up with.
+// While one follower catches up slowly, the others get new events, and it catches up
+// although the log keeps growing.
 func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	t.Parallel()
 	l := newTestLog(t)
@@ -307,7 +307,7 @@ func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	if got := len(slow.take(t, 300)); got != 300 {
 		t.Errorf("%d events", got)
 	}
-	// Sooner or later there is one subscription only.
+	// In the end there is only one subscription.
 	for handedOver := false; !handedOver; {
 		grow(1)
 		slow.take(t, 2)
@@ -319,7 +319,7 @@ func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	slow.take(t, 2)
 }
 
-// gate is a follower that takes nothing until it is open.
+// gate is a follower that blocks until it is opened.
 type gate struct {
 	*collector
 	open chan struct{}
@@ -350,7 +350,7 @@ func TestTail_goesOnWhereItWasAfterTheServerWasAway(t *testing.T) {
 	}
 }
 
-// named is a follower that writes its name down with each event.
+// named is a follower that appends its name to a list at each event.
 type named struct {
 	*collector
 	name  string
@@ -362,8 +362,8 @@ func (n named) Follow(r *domain.Recorded) {
 	n.collector.Follow(r)
 }
 
-// Who is behind at the start comes back into its place: the others may rely on it to
-// have an event before them.
+// A follower that was behind at the start gets its old place in the order: other
+// followers may rely on it to have an event before they do.
 func TestTail_handsEventsToItsFollowersInTheirOrder(t *testing.T) {
 	t.Parallel()
 	var order []string

@@ -102,7 +102,7 @@ func (a *Access) check(ctx context.Context, client net.Addr) error {
 	given := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(given) != 1 {
 		a.log.Warn().Stringer("client", client).Msg("event store call without credentials")
-		return status.Error(codes.Unauthenticated, "this event store asks for a user and a password")
+		return status.Error(codes.Unauthenticated, "this event store requires a user and a password")
 	}
 	scheme, credentials, _ := strings.Cut(given[0], " ")
 	// Comparing hashes hides the length of the password as well.
@@ -238,7 +238,7 @@ func (c *certificate) read(now [2]fs.FileInfo) error {
 	}
 	c.pair = &pair
 	if end := pair.Leaf.NotAfter; time.Now().After(end) {
-		c.log.Warn().Time("until", end).Msg("event store's certificate has expired, clients will not believe it")
+		c.log.Warn().Time("until", end).Msg("event store's certificate has expired, clients will refuse it")
 	}
 	return nil
 }

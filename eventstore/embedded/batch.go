@@ -106,7 +106,7 @@ func (b *batchCall) receive(request *streamspb.BatchAppendReq) error {
 	}
 	a, options := b.open[id], request.GetOptions()
 	if a != nil && options != nil && !proto.Equal(options, a.options) {
-		a.refuseWith(status.Error(codes.InvalidArgument, "an append's options come with its first piece, and later pieces have the same or none"))
+		a.refuseWith(status.Error(codes.InvalidArgument, "the first piece of an append has its options, and later pieces must have the same or none"))
 	}
 	if a == nil {
 		if len(b.open) == batchesOpen {

@@ -35,7 +35,7 @@ func streamName(identifier *shared.StreamIdentifier) (string, error) {
 	case !utf8.Valid(name):
 		return "", status.Error(codes.InvalidArgument, "the stream's name is not UTF-8")
 	case string(name) == metadataPrefix:
-		return "", status.Error(codes.InvalidArgument, "the stream is the metadata of one without a name")
+		return "", status.Error(codes.InvalidArgument, "the stream's name is $$ without the name of a stream")
 	}
 	return string(name), nil
 }

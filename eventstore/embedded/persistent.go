@@ -89,7 +89,7 @@ func (p *persistent) read(ctx context.Context) ([]groupSettings, error) {
 	seen := make(map[string]bool)
 	for _, settings := range stored.Entries {
 		if seen[settings.id()] {
-			return nil, fmt.Errorf("%s is there twice", settings.id())
+			return nil, fmt.Errorf("the newest event has %s twice", settings.id())
 		}
 		seen[settings.id()] = true
 		if err := settings.check(); err != nil {
@@ -325,7 +325,7 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 	}
 	options := request.GetOptions()
 	if options == nil {
-		return status.Error(codes.InvalidArgument, "a consumer begins with its options")
+		return status.Error(codes.InvalidArgument, "the first request of a consumer must have its options")
 	}
 	if size := options.GetBufferSize(); size <= 0 || size > slotsLimit {
 		return status.Errorf(codes.InvalidArgument, "the buffer size must be from 1 to %d", slotsLimit)

@@ -31,7 +31,7 @@ func (s *streams) Append(call streamspb.Streams_AppendServer) error {
 	}
 	options := request.GetOptions()
 	if options == nil {
-		return status.Error(codes.InvalidArgument, "an append begins with its options")
+		return status.Error(codes.InvalidArgument, "the first request of an append must have its options")
 	}
 	stream, err := writableStream(options.GetStreamIdentifier())
 	if err != nil {
@@ -75,7 +75,7 @@ func receiveEvents(call streamspb.Streams_AppendServer) ([]proposed, error) {
 		}
 		message := request.GetProposedMessage()
 		if message == nil {
-			refusal = status.Error(codes.InvalidArgument, "an append's options come once, then its events")
+			refusal = status.Error(codes.InvalidArgument, "every request of an append after the first must have an event")
 			continue
 		}
 		event, err := proposedEvent(message.GetId(), message.GetMetadata(), message.GetData(), message.GetCustomMetadata())
@@ -217,10 +217,10 @@ func (c *readCall) dispatch(options *streamspb.ReadReq_Options) error {
 	counted, isCounted := options.GetCountOption().(*streamspb.ReadReq_Options_Count)
 	_, isSubscription := options.GetCountOption().(*streamspb.ReadReq_Options_Subscription)
 	if !isCounted && !isSubscription {
-		return status.Error(codes.InvalidArgument, "a read has a count or is a subscription")
+		return status.Error(codes.InvalidArgument, "the read has no count and is not a subscription")
 	}
 	if isSubscription && backwards {
-		return status.Error(codes.InvalidArgument, "a subscription goes forwards")
+		return status.Error(codes.InvalidArgument, "a subscription cannot read backwards")
 	}
 	switch source := options.GetStreamOption().(type) {
 	case *streamspb.ReadReq_Options_Stream:
@@ -248,7 +248,7 @@ func (c *readCall) dispatch(options *streamspb.ReadReq_Options) error {
 		}
 		return c.readAll(source.All, matching, backwards, clamp(counted.Count))
 	}
-	return status.Error(codes.InvalidArgument, "a read names a stream or $all")
+	return status.Error(codes.InvalidArgument, "the read has neither a stream nor $all")
 }
 
 func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_StreamOptions, backwards bool, count int64) error {
@@ -260,7 +260,7 @@ func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_
 	case *streamspb.ReadReq_Options_StreamOptions_End:
 		next = math.MaxInt64
 	default:
-		return status.Error(codes.InvalidArgument, "a read says where to start")
+		return status.Error(codes.InvalidArgument, "the read has no start")
 	}
 	for {
 		p, err := c.store.readStream(c.Context(), stream, next, backwards, c.resolve, count)
@@ -312,7 +312,7 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 	case *streamspb.ReadReq_Options_AllOptions_End:
 		next = math.MaxInt64
 	default:
-		return status.Error(codes.InvalidArgument, "a read says where to start")
+		return status.Error(codes.InvalidArgument, "the read has no start")
 	}
 	for count > 0 && next >= 0 {
 		p, err := c.store.readAll(c.Context(), next, backwards, c.resolve, matching, count, pageRows)

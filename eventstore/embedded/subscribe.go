@@ -25,7 +25,7 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 	case *streamspb.ReadReq_Options_StreamOptions_End:
 		next = after(state.last)
 	default:
-		return status.Error(codes.InvalidArgument, "a subscription says where to start")
+		return status.Error(codes.InvalidArgument, "the subscription has no start")
 	}
 	// As on a real server, a live subscriber gets every new event, also one that the
 	// stream's metadata hides by the time it is sent.
@@ -75,7 +75,7 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 			return err
 		}
 	default:
-		return status.Error(codes.InvalidArgument, "a subscription says where to start")
+		return status.Error(codes.InvalidArgument, "the subscription has no start")
 	}
 	interval := int64(math.MaxInt64)
 	if matching != nil {

@@ -150,7 +150,7 @@ func (b *Bus) connect(ctx context.Context) error {
 		nats.ReconnectHandler(func(*nats.Conn) { b.log.Info().Msg("the bus is connected again") }),
 		// The default writes to stderr.
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			b.log.Warn().Err(err).Msg("the bus complains")
+			b.log.Warn().Err(err).Msg("the connection to the bus reports an error")
 		}),
 	)
 	if err != nil {
@@ -172,7 +172,7 @@ func (b *Bus) connect(ctx context.Context) error {
 	if err := b.makeStream(ctx); err != nil {
 		// Our user may lack the right to make streams. If the stream is missing,
 		// publishing fails and says so.
-		b.log.Warn().Err(err).Str("stream", Stream).Msg("the bus was not asked for its stream")
+		b.log.Warn().Err(err).Str("stream", Stream).Msg("the stream on the bus could not be made")
 	}
 	return nil
 }

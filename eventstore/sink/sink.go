@@ -291,7 +291,7 @@ func (s *Sink) unsentEvents(ctx context.Context) iter.Seq2[*domain.Recorded, err
 			// The log may have no event of a distribution at that position.
 			s.markSent(until)
 		} else if s.sent.Before(until) {
-			yield(nil, fmt.Errorf("%w: the log is said to end before %d", domain.ErrUnavailable, until.Commit))
+			yield(nil, fmt.Errorf("%w: the store says that the log ends before position %d", domain.ErrUnavailable, until.Commit))
 		}
 	}
 }
