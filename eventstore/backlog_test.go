@@ -20,7 +20,7 @@ func TestLog_countsWhatStandsBehindAPosition(t *testing.T) {
 			t.Fatal(err)
 		}
 		if b.Events != events || !b.Oldest.Equal(oldest) {
-			t.Errorf("behind %v: %+v, want %d since %s", after, b, events, oldest)
+			t.Errorf("after %v: %+v, want %d since %s", after, b, events, oldest)
 		}
 	}
 	expect(domain.Position{}, 100, 0, time.Time{})

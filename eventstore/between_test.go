@@ -56,7 +56,7 @@ func TestLog_betweenTwoPositions(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if got := between(ended, l, domain.Position{}, last); !slices.Equal(got, []string{"error"}) {
-		t.Errorf("a read that was called off: got %v", got)
+		t.Errorf("a cancelled read: got %v", got)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestLog_betweenTellsAnOutageFromTheEnd(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("after %d of 2000 events all is said to be read", n)
+	t.Errorf("Between ended without an error after %d of 2000 events", n)
 }
 
 func TestLog_newestOfAStreamOfWhichFewAreKept(t *testing.T) {
@@ -95,7 +95,7 @@ func TestLog_newestOfAStreamOfWhichFewAreKept(t *testing.T) {
 		}
 	}
 	if r, err := l.Newest(t.Context(), sink); r != nil || err != nil {
-		t.Errorf("of nothing: %v, %v", r, err)
+		t.Errorf("of an empty stream: %v, %v", r, err)
 	}
 	head := domain.EmptyHead()
 	for i := range 5 {
@@ -126,6 +126,6 @@ func TestLog_newestOfAStreamOfWhichFewAreKept(t *testing.T) {
 		t.Errorf("without a store: %v", err)
 	}
 	if err := l.KeepNewest(ended, sink, 2); err == nil {
-		t.Error("without a store nothing is wrong")
+		t.Error("without a store: no error")
 	}
 }

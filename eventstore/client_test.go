@@ -197,7 +197,7 @@ func (c *caller) append(ctx context.Context) {
 			c.next = nil
 		}
 	default:
-		c.t.Errorf("only one writes to %s: %v", c.stream, err)
+		c.t.Errorf("a stream with one writer, %s: %v", c.stream, err)
 	}
 }
 
@@ -224,7 +224,7 @@ func (c *caller) read(ctx context.Context) (whole bool) {
 		n, last = n+1, hash
 	}
 	if n < len(c.ids) {
-		c.t.Errorf("%s was read as whole with %d events of %d", c.stream, n, len(c.ids))
+		c.t.Errorf("%s was read without an error, but with %d events of %d", c.stream, n, len(c.ids))
 	}
 	return true
 }
@@ -374,7 +374,7 @@ func TestLog_closingEndsWhatIsUnderWay(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "the tail believes that it follows a closed log", func() bool { return !tail.Connected() })
+	eventually(t, "the tail says that it is connected to a closed log", func() bool { return !tail.Connected() })
 	cancel()
 	running.Wait()
 }
@@ -418,7 +418,7 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 	}
 	defer g.calls.Done()
 	if err := headIn(t.Context(), c, g); err == nil {
-		t.Error("a follower answered")
+		t.Error("the server that is not the leader responded")
 	}
 	<-asked
 	ctx, cancel := context.WithTimeout(t.Context(), soon)

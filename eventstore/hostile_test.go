@@ -305,7 +305,7 @@ func (b behaviour) check(t *testing.T) {
 		return domain.ErrUnavailable // the error that a returned call must have
 	})
 	if tail.Connected() {
-		t.Error("the tail believes that it follows")
+		t.Error("the tail says that it is connected")
 	}
 	underWay := make(chan error, 1)
 	go func() {
@@ -502,9 +502,8 @@ func frame(m proto.Message) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(b))), b...)
 }
 
-// confirmation returns the first message of a response: a confirmation for a
-// subscription, nothing special for a read. It tells them apart by the size of the
-// request, because only a subscription has a filter.
+// confirmation reads the request of a call. For a subscription it returns the message
+// that begins the response, for other calls nil.
 func confirmation(r *http.Request) *streamspb.ReadResp {
 	var head [5]byte
 	if _, err := io.ReadFull(r.Body, head[:]); err != nil {

@@ -76,7 +76,7 @@ func TestKeyring_derivesByHKDF(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.Equal(a, b) || bytes.Contains(a, bytes.Repeat([]byte{1}, 4)) {
-		t.Error("purposes do not differ, or the master key shows")
+		t.Error("two purposes have the same key, or a derived key is the master key")
 	}
 }
 
@@ -84,7 +84,7 @@ func TestKeyring_wantsAWholeMasterKey(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 16, 31, 33} {
 		if _, err := NewKeyring(make([]byte, n)); err == nil {
-			t.Errorf("a key of %d bytes was taken", n)
+			t.Errorf("a key of %d bytes was accepted", n)
 		}
 	}
 }

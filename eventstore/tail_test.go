@@ -132,7 +132,7 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 		tail := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(at(0)), newCollector(at(7)), newCollector(at(3)))
 		for _, c := range tail.catchUps {
 			if allReachedHead(tail) {
-				t.Errorf("%s: one is behind", name)
+				t.Errorf("%s: caught up, though one follower is behind", name)
 			}
 			_, c.stop = context.WithCancel(t.Context())
 			step(c, 6)
@@ -143,7 +143,7 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 			step(c, 8)
 		}
 		if !allReachedHead(tail) || tail.Connected() {
-			t.Errorf("%s at the head: level %t, connected %t", name, allReachedHead(tail), tail.Connected())
+			t.Errorf("%s at the head: caught up %t, connected %t", name, allReachedHead(tail), tail.Connected())
 		}
 		step(tail, 6)
 		if tail.Connected() {
@@ -155,14 +155,12 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 		}
 	}
 	if tail := NewTail(nil, nil, at(0), zerolog.Nop(), newCollector(at(0))); !allReachedHead(tail) {
-		t.Error("an empty log is caught up with")
+		t.Error("an empty log: not caught up")
 	}
 }
 
-// A follower goes over to the live subscription where that is, and neither misses
-// an event nor gets one from both.
-// Followers may have caught up before the live subscription stands. A start that did not
-// wait for that would say that it is ready while /readyz says that it is not.
+// Followers may have caught up before the live subscription has. A start that did not
+// wait for the live subscription would log that it is ready while /readyz denies it.
 func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
 	t.Parallel()
 	isLive := func(tail *Tail) bool {
@@ -180,7 +178,7 @@ func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
 		tail := NewTail(nil, nil, at(9), zerolog.Nop(), newCollector(at(1)))
 		tail.reachedHead()
 		if !allReachedHead(tail) || isLive(tail) || tail.Connected() {
-			t.Errorf("%s: before it comes: level %t, live %t, connected %t", name, allReachedHead(tail), isLive(tail), tail.Connected())
+			t.Errorf("%s: before it comes: caught up %t, live %t, connected %t", name, allReachedHead(tail), isLive(tail), tail.Connected())
 		}
 		comes(tail)
 		if !isLive(tail) || !tail.Connected() {
@@ -194,6 +192,8 @@ func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
 	}
 }
 
+// A follower moves to the live subscription at the same position, so that it neither
+// misses an event nor gets one from both subscriptions.
 func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	t.Parallel()
 	behind, live := &recorder{from: at(0)}, &recorder{from: at(4)}
@@ -207,7 +207,7 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	}
 	c.caughtUp()
 	if !allReachedHead(tail) || stopped {
-		t.Errorf("level %t, handed over %t, though 6 is missing", allReachedHead(tail), stopped)
+		t.Errorf("caught up %t, handed over %t, though event 6 is missing", allReachedHead(tail), stopped)
 	}
 	if c.resumeFrom() != at(5) {
 		t.Errorf("after a drop it would go on behind %v", c.resumeFrom())
@@ -224,13 +224,13 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	tail.passed(at(8))
 	tail.event(recordedAt(9))
 	if want := []uint64{1, 2, 3, 4, 5, 6, 7, 9}; !slices.Equal(behind.followed, want) || !slices.Equal(behind.seen, []uint64{8}) {
-		t.Errorf("the one behind got %v and was past %v", behind.followed, behind.seen)
+		t.Errorf("the follower that was behind got %v and was told %v as passed", behind.followed, behind.seen)
 	}
 	if !slices.Equal(behind.ends, []int{5, 6}) || !slices.Equal(live.ends, []int{1}) {
 		t.Errorf("caught up after %v and %v events", behind.ends, live.ends)
 	}
 	if want := []uint64{6, 7, 9}; !slices.Equal(live.followed, want) {
-		t.Errorf("the live one got %v", live.followed)
+		t.Errorf("the live follower got %v", live.followed)
 	}
 }
 
@@ -274,7 +274,7 @@ func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
 		t.Errorf("got %+v, want %+v", p, want)
 	}
 	if p := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(at(7))).Progress(); p.Share != 1 {
-		t.Errorf("nobody is behind: %+v", p)
+		t.Errorf("without a follower that is behind: %+v", p)
 	}
 }
 
@@ -298,7 +298,7 @@ func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	grow(50)
 	live.take(t, 100)
 	if allReachedHead(tail) {
-		t.Error("the slow one has caught up")
+		t.Error("the slow follower has caught up")
 	}
 	close(slow.open)
 	grow(50)
