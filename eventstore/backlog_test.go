@@ -8,7 +8,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestLog_countsWhatStandsBehindAPosition(t *testing.T) {
+func TestLog_countsTheEventsAfterAPosition(t *testing.T) {
 	t.Parallel()
 	s := newTestStore(t)
 	l := s.log(testKeyring(t, 1))

@@ -84,7 +84,7 @@ func TestLog_betweenTellsAnOutageFromTheEnd(t *testing.T) {
 	t.Errorf("Between ended without an error after %d of 2000 events", n)
 }
 
-func TestLog_newestOfAStreamOfWhichFewAreKept(t *testing.T) {
+func TestLog_newestEventOfALimitedStream(t *testing.T) {
 	t.Parallel()
 	s := newTestStore(t)
 	l := s.log(testKeyring(t, 1))

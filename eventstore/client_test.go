@@ -363,7 +363,7 @@ func TestLog_closesWhileThereIsNoServer(t *testing.T) {
 	}
 }
 
-func TestLog_closingEndsWhatIsUnderWay(t *testing.T) {
+func TestLog_closingEndsCallsInFlight(t *testing.T) {
 	t.Parallel()
 	l := newTestLog(t)
 	tail := NewTail(l, domain.Kinds(), domain.Position{}, zerolog.Nop(), newIgnorant())
@@ -381,7 +381,7 @@ func TestLog_closingEndsWhatIsUnderWay(t *testing.T) {
 
 // The official client follows a server's referral to another server by itself, and calls
 // made meanwhile wait for that, whatever their contexts say.
-func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
+func TestClient_callsDoNotWaitForAnotherLeader(t *testing.T) {
 	t.Parallel()
 	follower, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

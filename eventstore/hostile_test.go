@@ -549,7 +549,7 @@ func TestCheckCluster_refusesAddressesThatEndTheProcess(t *testing.T) {
 	}
 }
 
-func TestLog_aClusterThatNamesNobodyIsUnavailable(t *testing.T) {
+func TestLog_aClusterWithoutMembersIsUnavailable(t *testing.T) {
 	t.Parallel()
 	for name, address := range map[string]string{"no address": "", "no name": "%zz"} {
 		t.Run(name, func(t *testing.T) {
@@ -595,7 +595,7 @@ func hostile(t *testing.T, serve func(*testing.T, net.Listener)) *Log {
 
 // A proxy that knows nothing of streams may respond with "not found". That does not mean
 // that the stream is empty or ends there.
-func TestLog_notFoundOnTheWayIsNoEndOfAStream(t *testing.T) {
+func TestLog_aProxysNotFoundIsNotTheEndOfAStream(t *testing.T) {
 	t.Parallel()
 	for _, events := range [][]proto.Message{nil, {event(0)}} {
 		l := hostile(t, calls(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.NotFound, nil, events...) }))

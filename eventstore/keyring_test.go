@@ -80,7 +80,7 @@ func TestKeyring_derivesByHKDF(t *testing.T) {
 	}
 }
 
-func TestKeyring_wantsAWholeMasterKey(t *testing.T) {
+func TestKeyring_refusesAMasterKeyOfAnotherSize(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 16, 31, 33} {
 		if _, err := NewKeyring(make([]byte, n)); err == nil {

@@ -84,7 +84,7 @@ func appendTo(t *testing.T, l *Log, stream string, head domain.Head, events ...d
 
 const otherStream = "queue-01h455vb4pex5vsknk084sn02z"
 
-func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
+func TestTail_deliversExistingEventsAndThenNewOnes(t *testing.T) {
 	t.Parallel()
 	l := newTestLog(t)
 	head, position := appendTo(t, l, stream, domain.EmptyHead(), queueCreated())
@@ -246,7 +246,7 @@ func (f *recorder) CaughtUp()                 { f.ends = append(f.ends, len(f.fo
 func (f *recorder) Follow(r *domain.Recorded) { f.followed = append(f.followed, r.Position.Commit) }
 func (f *recorder) Passed(p domain.Position)  { f.seen = append(f.seen, p.Commit) }
 
-func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
+func TestTail_progressIsThatOfTheFollowerFurthestBehind(t *testing.T) {
 	t.Parallel()
 	tail := NewTail(nil, nil, at(1000), zerolog.Nop(), newCollector(at(0)), newCollector(at(500)))
 	if p := tail.Progress(); p != (Progress{}) {

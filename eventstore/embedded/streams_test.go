@@ -54,7 +54,7 @@ func TestAppend_expectedRevision(t *testing.T) {
 		{claim: "no stream, and it is deleted", stream: "deleted", expected: esdb.NoStream{}, want: 3},
 		{claim: "no stream, and it was brought back", stream: "deleted", expected: esdb.NoStream{}, refused: true},
 	} {
-		// The cases build on each other.
+		// Each case builds on the ones before it.
 		result, err := client.AppendToStream(within(t), test.stream, esdb.AppendToStreamOptions{ExpectedRevision: test.expected}, newEvent("x", fmt.Sprint(i)))
 		switch {
 		case test.refused && codeOf(err) != esdb.ErrorCodeWrongExpectedVersion:
@@ -72,7 +72,7 @@ func TestAppend_nothing(t *testing.T) {
 	client := start(t).connect(t)
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(3)...)
 	if result := mustAppend(t, client, "s", esdb.Revision(2)); result.NextExpectedVersion != 2 {
-		t.Errorf("answered revision %d", result.NextExpectedVersion)
+		t.Errorf("returned revision %d", result.NextExpectedVersion)
 	}
 	mustAppend(t, client, "none", esdb.Any{})
 	_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(1)})
@@ -147,12 +147,12 @@ func TestAppend_sentAgainIsStoredOnce(t *testing.T) {
 		first := mustAppend(t, client, stream, test.expected, events...)
 		again := mustAppend(t, client, stream, test.expected, events...)
 		if *again != *first {
-			t.Errorf("%s: answered %+v, then %+v", test.claim, *first, *again)
+			t.Errorf("%s: got %+v, then %+v", test.claim, *first, *again)
 		}
-		// Others may have written meanwhile.
+		// Other writers may have appended meanwhile.
 		mustAppend(t, client, stream, esdb.Any{}, newEvent("later", "{}"))
 		if again := mustAppend(t, client, stream, test.expected, events...); *again != *first {
-			t.Errorf("%s: answered %+v, then %+v after a later event", test.claim, *first, *again)
+			t.Errorf("%s: got %+v, then %+v after a later event", test.claim, *first, *again)
 		}
 		got, err := readStream(t, client, stream, esdb.ReadStreamOptions{From: esdb.Start{}}, 100)
 		if err != nil || len(got) != test.existing+3+1 {
@@ -174,8 +174,8 @@ func TestAppend_tooLarge(t *testing.T) {
 	mustAppend(t, client, "large", esdb.NoStream{}, fits)
 	for claim, events := range map[string][]esdb.EventData{
 		"one event": {newEvent("counted", strings.Repeat("x", maxAppendBytes-overhead+1))},
-		// More than the buffers on the way hold, so that a server that hung up in
-		// the middle would be seen to.
+		// More than all buffers on the way hold, so that the client would notice if the
+		// server stopped receiving.
 		"many events": slices.Repeat([]esdb.EventData{newEvent("counted", strings.Repeat("x", 900_000))}, 8),
 		"a huge one":  {newEvent("counted", strings.Repeat("x", 8<<20))},
 	} {
@@ -190,7 +190,7 @@ func TestAppend_tooLarge(t *testing.T) {
 	}
 }
 
-func TestAppend_refusesWhatNoServerTakes(t *testing.T) {
+func TestAppend_refusesInvalidEvents(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	for claim, test := range map[string]struct{ stream, kind string }{
@@ -201,7 +201,7 @@ func TestAppend_refusesWhatNoServerTakes(t *testing.T) {
 	} {
 		_, err := client.AppendToStream(within(t), test.stream, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}}, newEvent(test.kind, "{}"))
 		if err == nil {
-			t.Errorf("%s was taken", claim)
+			t.Errorf("%s was accepted", claim)
 		}
 	}
 	if got := readAll(t, client, esdb.ReadAllOptions{From: esdb.Start{}}, 10); len(got) != 0 {
@@ -251,7 +251,7 @@ func TestRead_directionsAndStarts(t *testing.T) {
 	}
 }
 
-// Several pages by count, and several by bytes.
+// Several pages because of the number of events, and several because of their size.
 func TestRead_longAndLarge(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -347,7 +347,7 @@ func TestTombstone_endsAStream(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	client := server.connect(t)
-	const name = "größe\n" // no header can carry it as it is
+	const name = "größe\n" // a header must escape this name
 	mustAppend(t, client, name, esdb.NoStream{}, newEvents(2)...)
 	if _, err := client.TombstoneStream(within(t), name, esdb.TombstoneStreamOptions{ExpectedRevision: esdb.Revision(1)}); err != nil {
 		t.Fatal(err)
@@ -374,7 +374,7 @@ func TestTombstone_endsAStream(t *testing.T) {
 	}
 }
 
-func TestMetadata_limitsWhatIsShown(t *testing.T) {
+func TestMetadata_limitsWhatIsVisible(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Int64
 	clock.Store(time.Now().UnixNano())
@@ -436,7 +436,7 @@ func TestRecorded_timeNeverRunsBackwards(t *testing.T) {
 	}
 }
 
-// What the client in Go has no way to ask for.
+// Requests that the client for Go cannot send.
 func TestProtocol_raw(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -591,7 +591,7 @@ func TestBatchAppend(t *testing.T) {
 	}
 	for id, answer := range answers {
 		if refused := answer.GetError() != nil; refused != (id == third || id == fourth) || refused && len(answer.GetError().GetDetails()) != 1 {
-			t.Fatalf("%s was answered %v", id, answer)
+			t.Fatalf("%s got the response %v", id, answer)
 		}
 	}
 	if got := answers[first].GetSuccess(); got.GetCurrentRevision() != 2 || got.GetPosition().GetCommitPosition() != 3 {
@@ -638,7 +638,7 @@ func TestGossip_clientDiscoversTheOneMember(t *testing.T) {
 	}
 }
 
-// rawClient speaks the protocol without the official client.
+// rawClient returns a gRPC client without the official client.
 func (r *running) rawClient(t testing.TB) streamspb.StreamsClient {
 	t.Helper()
 	connection, err := grpc.NewClient("unix:"+r.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -681,7 +681,7 @@ func TestBatchAppend_deadlines(t *testing.T) {
 		request('2', true, time.Now().Add(time.Minute)),
 		request('3', true, time.Duration(0)),
 		request('4', true, time.Now().Add(-time.Minute)),
-		// These two never become complete in time.
+		// These two are still incomplete at their deadlines.
 		request('5', false, 20*time.Millisecond),
 		request('6', false, time.Now().Add(20*time.Millisecond)),
 	} {
@@ -702,11 +702,11 @@ func TestBatchAppend_deadlines(t *testing.T) {
 		details := answer.GetError().GetDetails()
 		got := len(details) == 1 && details[0].UnmarshalTo(&timeout) == nil
 		if want, asked := timedOut[id[0]-'0']; !asked || got != want || got == (answer.GetSuccess() != nil) {
-			t.Errorf("append %c was answered %v", id[0], answer)
+			t.Errorf("append %c got the response %v", id[0], answer)
 		}
 		delete(timedOut, id[0]-'0')
 	}
-	// What comes too late is dropped, and the call goes on.
+	// Late pieces are dropped, and the call continues.
 	for _, r := range []*streamspb.BatchAppendReq{request('5', true, nil), request('7', true, nil)} {
 		if err := call.Send(r); err != nil {
 			t.Fatal(err)
@@ -726,9 +726,9 @@ func TestBatchAppend_deadlines(t *testing.T) {
 	}
 }
 
-// A deadline that passes while an append waits for its transaction leaves open
-// what becomes of it, and is answered.
-func TestBatchAppend_deadlineWhileItIsCommitted(t *testing.T) {
+// If its deadline passes while an append waits for its transaction, the client gets a
+// response, and the outcome is unknown.
+func TestBatchAppend_deadlineDuringTheCommit(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	blocker, err := connect(server.store.uri)
@@ -766,7 +766,7 @@ func TestBatchAppend_deadlineWhileItIsCommitted(t *testing.T) {
 	}
 }
 
-// What is wrong with one append is answered to that one.
+// A bad append is refused alone, and the call continues.
 func TestBatchAppend_refusesOneAndGoesOn(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -815,12 +815,12 @@ func TestBatchAppend_refusesOneAndGoesOn(t *testing.T) {
 		}
 		if c.detail == nil {
 			if answer.GetSuccess() == nil {
-				t.Errorf("%s wrong, and answered %v", c.claim, answer)
+				t.Errorf("%s wrong, but the response is %v", c.claim, answer)
 			}
 			continue
 		}
 		if details := answer.GetError().GetDetails(); len(details) != 1 || details[0].UnmarshalTo(c.detail) != nil {
-			t.Errorf("%s: answered %v", c.claim, answer)
+			t.Errorf("%s: got the response %v", c.claim, answer)
 		}
 	}
 }

@@ -275,7 +275,7 @@ func TestBus_goesOnAfterTheBrokerWasAway(t *testing.T) {
 	}
 }
 
-func TestBus_nobodyListens(t *testing.T) {
+func TestBus_withoutABroker(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)
 	bus := b.bus(b.url())

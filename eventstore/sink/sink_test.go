@@ -444,7 +444,7 @@ func TestSink_aLeaseThatCannotBeReadStopsIt(t *testing.T) {
 }
 
 // A sink that catches up pauses between chunks. One that has caught up does not.
-func TestSink_restsWhileItCatchesUp(t *testing.T) {
+func TestSink_pausesWhileItCatchesUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		slow := func() (error, error) {
 			sleep(time.Millisecond)
