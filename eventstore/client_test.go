@@ -395,14 +395,14 @@ func TestClient_callsDoNotWaitForAnotherLeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked, answered := make(chan struct{}), make(chan struct{})
+	asked, responded := make(chan struct{}), make(chan struct{})
 	handler(func(w http.ResponseWriter, r *http.Request) {
 		close(asked)
-		<-answered
-		answer(w, r, codes.Unimplemented, nil)
+		<-responded
+		respond(w, r, codes.Unimplemented, nil)
 	})(t, leader)
 	calls(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.NotFound, map[string]string{
+		respond(w, r, codes.NotFound, map[string]string{
 			"exception": "not-leader", "leader-endpoint-host": host, "leader-endpoint-port": port,
 		})
 	})(t, follower)
@@ -411,7 +411,7 @@ func TestClient_callsDoNotWaitForAnotherLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.close() }()
-	defer close(answered)
+	defer close(responded)
 	g, err := c.begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -466,10 +466,10 @@ func TestClient_aGenerationConnectsOnce(t *testing.T) {
 	handler(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/GetSupportedMethods") {
 			connected.Add(1)
-			answer(w, r, codes.Unimplemented, nil)
+			respond(w, r, codes.Unimplemented, nil)
 			return
 		}
-		answer(w, r, codes.Unavailable, nil)
+		respond(w, r, codes.Unavailable, nil)
 	})(t, listener)
 	c, err := dial("esdb://"+listener.Addr().String()+"?tls=false", "")
 	if err != nil {

@@ -57,7 +57,7 @@ type behaviour struct {
 	serve              func(*testing.T, net.Listener)
 	append, read, head string
 	connects           bool // a connection can be made
-	answers            bool // calls end before their deadline
+	endsInTime         bool // calls end before their deadline
 }
 
 const (
@@ -84,8 +84,8 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		"settles over and over":           dribble(settings),
 		"settles byte by byte":            dribble(settings[:1]),
 		"claims a frame of 16 MiB":        say(settings + "\xff\xff\xff\x00\x00\x00\x00\x00\x01"),
-		"answers with half a frame":       say(settings[:4]),
-		"answers what nobody asked":       say(settings + "\x00\x00\x01\x01\x05\x00\x00\x00\x63\x88"),
+		"responds with half a frame":      say(settings[:4]),
+		"responds to no request":          say(settings + "\x00\x00\x01\x01\x05\x00\x00\x00\x63\x88"),
 		"has a header that is no header":  say(settings + "\x00\x00\x04\x01\x05\x00\x00\x00\x01\xff\xff\xff\xff"),
 		"acknowledges what was not asked": say(settings + "\x00\x00\x00\x04\x01\x00\x00\x00\x00"),
 	} {
@@ -95,16 +95,16 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		serve: func(_ *testing.T, l net.Listener) { _ = l.Close() }, append: unavailable, read: unavailable, head: unavailable,
 	}
 	all["has a version that is no version"] = behaviour{serve: handler(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.OK, nil, &serverfeatures.SupportedMethods{EventStoreServerVersion: "latest"})
+		respond(w, r, codes.OK, nil, &serverfeatures.SupportedMethods{EventStoreServerVersion: "latest"})
 	}), append: unavailable, read: unavailable, head: unavailable}
 
 	// These servers receive the append, and its outcome is unknown.
-	doubtful := func(serve http.HandlerFunc, answers bool) behaviour {
-		return behaviour{calls(serve), unknown, unavailable, unavailable, true, answers}
+	doubtful := func(serve http.HandlerFunc, endsInTime bool) behaviour {
+		return behaviour{calls(serve), unknown, unavailable, unavailable, true, endsInTime}
 	}
 	for name, serve := range map[string]http.HandlerFunc{
 		"takes calls and says nothing": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		"begins answers and says nothing": func(w http.ResponseWriter, r *http.Request) {
+		"begins a response and stops": func(w http.ResponseWriter, r *http.Request) {
 			headers(w)
 			<-r.Context().Done()
 		},
@@ -127,7 +127,7 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 	}
 	for name, serve := range map[string]http.HandlerFunc{
 		"breaks calls off":     func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"breaks answers off":   func(w http.ResponseWriter, _ *http.Request) { headers(w); panic(http.ErrAbortHandler) },
+		"breaks responses off": func(w http.ResponseWriter, _ *http.Request) { headers(w); panic(http.ErrAbortHandler) },
 		"is never ready":       refusing(codes.Unavailable),
 		"says unknown":         refusing(codes.Unknown),
 		"says internal":        refusing(codes.Internal),
@@ -140,13 +140,13 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 			headers(w)
 			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "fine")
 		},
-		"answers without trailers": func(w http.ResponseWriter, _ *http.Request) {
+		"responds without trailers": func(w http.ResponseWriter, _ *http.Request) {
 			headers(w)
 			_, _ = w.Write(frame(&streamspb.ReadResp{Content: &streamspb.ReadResp_CaughtUp_{}}))
 		},
-		"answers with a page": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<!doctype html>")) },
-		"is behind a proxy":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
-		"answers nonsense": func(w http.ResponseWriter, _ *http.Request) {
+		"responds with a page": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<!doctype html>")) },
+		"is behind a proxy":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+		"responds with nonsense": func(w http.ResponseWriter, _ *http.Request) {
 			headers(w)
 			_, _ = w.Write([]byte("\x00\x00\x00\x00\x05abcde"))
 		},
@@ -158,14 +158,14 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 			headers(w)
 			_, _ = w.Write([]byte("\x01\x00\x00\x00\x01a"))
 		},
-		"sends an empty answer": func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.OK, nil, &streamspb.ReadResp{}) },
+		"sends an empty response": func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.OK, nil, &streamspb.ReadResp{}) },
 		"has another leader": func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.NotFound, map[string]string{
+			respond(w, r, codes.NotFound, map[string]string{
 				"exception": "not-leader", "leader-endpoint-host": "%%", "leader-endpoint-port": "1",
 			})
 		},
 		"deletes no stream": func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted"})
+			respond(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted"})
 		},
 	} {
 		all[name] = doubtful(serve, true)
@@ -183,17 +183,17 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) {
 			e := event(0)
 			mutate(e.GetEvent())
-			answer(w, r, codes.OK, nil, confirmation(r), e)
+			respond(w, r, codes.OK, nil, confirmation(r), e)
 		}, true)
 	}
 	for name, m := range map[string]*streamspb.ReadResp{
-		"answers with a checkpoint":       {Content: &streamspb.ReadResp_Checkpoint_{Checkpoint: &streamspb.ReadResp_Checkpoint{}}},
-		"answers with the last position":  {Content: &streamspb.ReadResp_LastAllStreamPosition{LastAllStreamPosition: &shared.AllStreamPosition{}}},
-		"answers with the first revision": {Content: &streamspb.ReadResp_FirstStreamPosition{}},
-		"misses a stream without a name":  {Content: &streamspb.ReadResp_StreamNotFound_{}},
-		"misses nothing":                  {Content: &streamspb.ReadResp_StreamNotFound_{StreamNotFound: &streamspb.ReadResp_StreamNotFound{}}},
+		"responds with a checkpoint":       {Content: &streamspb.ReadResp_Checkpoint_{Checkpoint: &streamspb.ReadResp_Checkpoint{}}},
+		"responds with the last position":  {Content: &streamspb.ReadResp_LastAllStreamPosition{LastAllStreamPosition: &shared.AllStreamPosition{}}},
+		"responds with the first revision": {Content: &streamspb.ReadResp_FirstStreamPosition{}},
+		"misses a stream without a name":   {Content: &streamspb.ReadResp_StreamNotFound_{}},
+		"misses nothing":                   {Content: &streamspb.ReadResp_StreamNotFound_{StreamNotFound: &streamspb.ReadResp_StreamNotFound{}}},
 	} {
-		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.OK, nil, m) }, true)
+		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.OK, nil, m) }, true)
 	}
 	all["never ends a read"] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
 		begun := confirmation(r)
@@ -208,10 +208,10 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		}
 	}), unknown, unavailable, nothing, true, false}
 	all["jumps in its revisions"] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.OK, nil, confirmation(r), event(7), event(3))
+		respond(w, r, codes.OK, nil, confirmation(r), event(7), event(3))
 	}), unknown, nothing, nothing, true, true}
 	all["has a deleted stream"] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted", "stream-name": "s"})
+		respond(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted", "stream-name": "s"})
 	}), history, history, unavailable, true, true}
 	all["is full"] = behaviour{calls(refusing(codes.ResourceExhausted)), unavailable, unavailable, unavailable, true, true}
 	for name, success := range map[string]*streamspb.AppendResp_Success{
@@ -223,7 +223,7 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		"succeeds with the last of them": success(1 << 63),
 	} {
 		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_Success_{Success: success}})
+			respond(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_Success_{Success: success}})
 		}, true)
 	}
 	for name, refusal := range map[string]*streamspb.AppendResp_WrongExpectedVersion{
@@ -231,7 +231,7 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		"refuses, no more":   {},
 	} {
 		all[name] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_WrongExpectedVersion_{WrongExpectedVersion: refusal}})
+			respond(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_WrongExpectedVersion_{WrongExpectedVersion: refusal}})
 		}), wrong, unavailable, unavailable, true, true}
 	}
 	// The server resets the HTTP/2 stream. Code 11 asks the client to slow down; gRPC
@@ -263,7 +263,7 @@ func (b behaviour) check(t *testing.T) {
 	call := func(name, want string, f func(context.Context) error) {
 		t.Helper()
 		deadline := soon
-		if want != unavailable && want != unknown || b.answers && name != "tail" {
+		if want != unavailable && want != unknown || b.endsInTime && name != "tail" {
 			deadline = late
 		}
 		if b.connects {
@@ -456,7 +456,7 @@ func handler(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 func calls(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 	return handler(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/GetSupportedMethods") {
-			answer(w, r, codes.Unimplemented, nil)
+			respond(w, r, codes.Unimplemented, nil)
 			return
 		}
 		serve(w, r)
@@ -476,7 +476,7 @@ func headers(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).Flush()
 }
 
-func answer(w http.ResponseWriter, r *http.Request, code codes.Code, trailers map[string]string, messages ...proto.Message) {
+func respond(w http.ResponseWriter, r *http.Request, code codes.Code, trailers map[string]string, messages ...proto.Message) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	headers(w)
 	for _, m := range messages {
@@ -491,7 +491,7 @@ func answer(w http.ResponseWriter, r *http.Request, code codes.Code, trailers ma
 }
 
 func refusing(code codes.Code) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) { answer(w, r, code, nil) }
+	return func(w http.ResponseWriter, r *http.Request) { respond(w, r, code, nil) }
 }
 
 func frame(m proto.Message) []byte {
@@ -559,7 +559,7 @@ func TestLog_aClusterWithoutMembersIsUnavailable(t *testing.T) {
 				t.Fatal(err)
 			}
 			handler(func(w http.ResponseWriter, r *http.Request) {
-				answer(w, r, codes.OK, nil, &gossip.ClusterInfo{Members: []*gossip.MemberInfo{
+				respond(w, r, codes.OK, nil, &gossip.ClusterInfo{Members: []*gossip.MemberInfo{
 					{State: gossip.MemberInfo_Leader, IsAlive: true, HttpEndPoint: &gossip.EndPoint{Address: address}},
 				}})
 			})(t, listener)
@@ -598,7 +598,7 @@ func hostile(t *testing.T, serve func(*testing.T, net.Listener)) *Log {
 func TestLog_aProxysNotFoundIsNotTheEndOfAStream(t *testing.T) {
 	t.Parallel()
 	for _, events := range [][]proto.Message{nil, {event(0)}} {
-		l := hostile(t, calls(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.NotFound, nil, events...) }))
+		l := hostile(t, calls(func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.NotFound, nil, events...) }))
 		var last error
 		for _, err := range l.Read(t.Context(), stream, domain.NoStream) {
 			last = err
@@ -611,7 +611,7 @@ func TestLog_aProxysNotFoundIsNotTheEndOfAStream(t *testing.T) {
 
 func TestLog_saysWhyThereIsNoConnection(t *testing.T) {
 	t.Parallel()
-	l := hostile(t, handler(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.Unauthenticated, nil) }))
+	l := hostile(t, handler(func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.Unauthenticated, nil) }))
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	if _, err := l.Head(ctx); !errors.Is(err, domain.ErrUnavailable) || !strings.Contains(err.Error(), "authentication failed") {

@@ -84,13 +84,13 @@ func TestHealth_unavailableWhileTheServerCloses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	answers := bufio.NewReader(conn)
+	responses := bufio.NewReader(conn)
 	ask := func() int {
 		t.Helper()
 		if _, err := io.WriteString(conn, "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		response, err := http.ReadResponse(answers, nil)
+		response, err := http.ReadResponse(responses, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

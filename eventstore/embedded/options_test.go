@@ -230,12 +230,12 @@ func TestBatchAppend_optionsDoNotChange(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.taken != (answer.GetSuccess() != nil) || !c.taken && !strings.Contains(answer.GetError().GetMessage(), "options") {
-			t.Errorf("%s: %v", claim, answer)
+		if c.taken != (response.GetSuccess() != nil) || !c.taken && !strings.Contains(response.GetError().GetMessage(), "options") {
+			t.Errorf("%s: %v", claim, response)
 		}
 	}
 }
@@ -252,10 +252,10 @@ func TestPersistent_shortTimesAreRoundedUp(t *testing.T) {
 		if _, err := groups.Create(within(t), request); err != nil {
 			t.Fatal(err)
 		}
-		answer, err := groups.GetInfo(within(t), &persistentpb.GetInfoReq{Options: &persistentpb.GetInfoReq_Options{
+		response, err := groups.GetInfo(within(t), &persistentpb.GetInfoReq{Options: &persistentpb.GetInfoReq_Options{
 			StreamOption: &persistentpb.GetInfoReq_Options_All{All: &shared.Empty{}}, GroupName: fmt.Sprint(ticks),
 		}})
-		info := answer.GetSubscriptionInfo()
+		info := response.GetSubscriptionInfo()
 		if err != nil || info.GetMessageTimeoutMilliseconds() != want || info.GetCheckPointAfterMilliseconds() != want {
 			t.Errorf("%d ticks: %d and %d ms, want %d, %v", ticks, info.GetMessageTimeoutMilliseconds(), info.GetCheckPointAfterMilliseconds(), want, err)
 		}

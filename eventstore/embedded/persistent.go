@@ -54,20 +54,20 @@ const groupsVersion = "2"
 // groupsEvent is the data of an event of groupsStream.
 type groupsEvent struct {
 	Version string          `json:"version"`
-	Entries []groupSettings `json:"entries"`
+	Groups  []groupSettings `json:"entries"`
 }
 
 // load starts the groups that are in the log. The caller holds mu, or p is not shared
 // yet.
 func (p *persistent) load() {
 	p.groups, p.failure = make(map[string]*group), nil
-	entries, err := p.read(context.Background())
+	stored, err := p.read(context.Background())
 	if err != nil {
 		p.failure = fmt.Errorf("read %s: %w", groupsStream, err)
 		p.log.Error().Err(err).Str("stream", groupsStream).Msg("persistent subscriptions cannot be read")
 		return
 	}
-	for _, settings := range entries {
+	for _, settings := range stored {
 		p.groups[settings.id()] = startGroup(p.store, settings, p.log)
 	}
 }
@@ -87,7 +87,7 @@ func (p *persistent) read(ctx context.Context) ([]groupSettings, error) {
 		return nil, fmt.Errorf("the newest event has version %q, not %q", stored.Version, groupsVersion)
 	}
 	seen := make(map[string]bool)
-	for _, settings := range stored.Entries {
+	for _, settings := range stored.Groups {
 		if seen[settings.id()] {
 			return nil, fmt.Errorf("the newest event has %s twice", settings.id())
 		}
@@ -96,7 +96,7 @@ func (p *persistent) read(ctx context.Context) ([]groupSettings, error) {
 			return nil, fmt.Errorf("%s: %w", settings.id(), err)
 		}
 	}
-	return stored.Entries, nil
+	return stored.Groups, nil
 }
 
 // close stops all groups, which write their progress to disk. The calls of their
@@ -116,11 +116,11 @@ func (p *persistent) save(ctx context.Context, without string, with *groupSettin
 	stored := groupsEvent{Version: groupsVersion}
 	for _, id := range slices.Sorted(maps.Keys(p.groups)) {
 		if id != without {
-			stored.Entries = append(stored.Entries, p.groups[id].settings)
+			stored.Groups = append(stored.Groups, p.groups[id].settings)
 		}
 	}
 	if with != nil {
-		stored.Entries = append(stored.Entries, *with)
+		stored.Groups = append(stored.Groups, *with)
 	}
 	data, err := json.Marshal(stored)
 	if err != nil {

@@ -517,11 +517,11 @@ func TestPersistent_resolvesLinks(t *testing.T) {
 	}
 }
 
-// entryOf returns the only group in the data of an event of groupsStream.
-func entryOf(data []byte) string {
+// groupIn returns the only group in the data of an event of groupsStream.
+func groupIn(data []byte) string {
 	_, rest, _ := strings.Cut(string(data), "[")
-	entry, _, _ := strings.Cut(rest, "]")
-	return entry
+	group, _, _ := strings.Cut(rest, "]")
+	return group
 }
 
 func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
@@ -550,7 +550,7 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	}
 	for _, rubbish := range []string{
 		"[", "{}", `{"version":"2","entries":[{"stream":"s","group":"g"}]}`,
-		strings.Replace(string(good[0].Data), `"entries":[`, `"entries":[`+entryOf(good[0].Data)+`,`, 1),
+		strings.Replace(string(good[0].Data), `"entries":[`, `"entries":[`+groupIn(good[0].Data)+`,`, 1),
 	} {
 		mustAppend(t, client, groupsStream, esdb.Any{}, newEvent("rubbish", rubbish))
 		if err := restart(); err == nil {

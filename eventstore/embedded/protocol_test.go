@@ -260,7 +260,7 @@ func TestSubscribeToStream_liveEventsAreComplete(t *testing.T) {
 	subscription := subscribeTo(t, client, "s", esdb.Start{})
 	expectNext(t, "at first", subscription, "caught up")
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(3)...)
-	expectNext(t, "more than are shown", subscription, "0", "1", "2")
+	expectNext(t, "more than are visible", subscription, "0", "1", "2")
 	// One commit appends events and hides them again.
 	server.store.commitTogether(t, []*write{
 		{stream: "s", expected: 2, events: proposals(2, 1)},

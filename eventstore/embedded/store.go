@@ -77,8 +77,8 @@ type recorded struct {
 	metadata []byte
 }
 
-// store is the log in its file. Any goroutine may call its methods, and may keep and
-// change what they return.
+// store is the log in its file. Any goroutine may call its methods. What they return
+// belongs to the caller.
 type store struct {
 	lock       *os.File
 	writer     *committer

@@ -388,7 +388,7 @@ func TestMetadata_limitsWhatIsVisible(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	shown := func(claim string, want ...uint64) {
+	visible := func(claim string, want ...uint64) {
 		t.Helper()
 		forwards, err := readStream(t, client, "s", esdb.ReadStreamOptions{From: esdb.Start{}}, 100)
 		if err != nil || !slices.Equal(revisions(forwards), want) {
@@ -402,15 +402,15 @@ func TestMetadata_limitsWhatIsVisible(t *testing.T) {
 	}
 	describe(func(m *esdb.StreamMetadata) { m.SetMaxCount(2) })
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(4)...)
-	shown("at most two", 2, 3)
+	visible("at most two", 2, 3)
 	describe(func(m *esdb.StreamMetadata) { m.SetTruncateBefore(1) })
-	shown("from the second on", 1, 2, 3)
+	visible("from the second on", 1, 2, 3)
 	describe(func(m *esdb.StreamMetadata) { m.SetMaxAge(10 * time.Second) })
 	clock.Add(int64(11 * time.Second))
 	mustAppend(t, client, "s", esdb.Revision(3), newEvent("young", "{}"))
-	shown("ten seconds", 4)
+	visible("ten seconds", 4)
 	describe(func(*esdb.StreamMetadata) {})
-	shown("no limits", 0, 1, 2, 3, 4)
+	visible("no limits", 0, 1, 2, 3, 4)
 }
 
 func TestRecorded_timeNeverRunsBackwards(t *testing.T) {
@@ -581,32 +581,32 @@ func TestBatchAppend(t *testing.T) {
 	if err := call.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	answers := make(map[string]*streamspb.BatchAppendResp)
+	responses := make(map[string]*streamspb.BatchAppendResp)
 	for range 4 {
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		answers[answer.GetCorrelationId().GetString_()] = answer
+		responses[response.GetCorrelationId().GetString_()] = response
 	}
-	for id, answer := range answers {
-		if refused := answer.GetError() != nil; refused != (id == third || id == fourth) || refused && len(answer.GetError().GetDetails()) != 1 {
-			t.Fatalf("%s got the response %v", id, answer)
+	for id, response := range responses {
+		if refused := response.GetError() != nil; refused != (id == third || id == fourth) || refused && len(response.GetError().GetDetails()) != 1 {
+			t.Fatalf("%s got the response %v", id, response)
 		}
 	}
-	if got := answers[first].GetSuccess(); got.GetCurrentRevision() != 2 || got.GetPosition().GetCommitPosition() != 3 {
-		t.Errorf("first: %v", answers[first])
+	if got := responses[first].GetSuccess(); got.GetCurrentRevision() != 2 || got.GetPosition().GetCommitPosition() != 3 {
+		t.Errorf("first: %v", responses[first])
 	}
-	if got := answers[second]; got.GetSuccess().GetCurrentRevision() != 3 || got.GetStreamPosition() != 2 || string(got.GetStreamIdentifier().GetStreamName()) != "s" {
+	if got := responses[second]; got.GetSuccess().GetCurrentRevision() != 3 || got.GetStreamPosition() != 2 || string(got.GetStreamIdentifier().GetStreamName()) != "s" {
 		t.Errorf("second: %v", got)
 	}
 	var wrong shared.WrongExpectedVersion
-	if err := answers[third].GetError().GetDetails()[0].UnmarshalTo(&wrong); err != nil || wrong.GetCurrentStreamRevision() != 3 || wrong.GetExpectedStreamPosition() != 9 {
-		t.Errorf("third: %v, %v", answers[third], err)
+	if err := responses[third].GetError().GetDetails()[0].UnmarshalTo(&wrong); err != nil || wrong.GetCurrentStreamRevision() != 3 || wrong.GetExpectedStreamPosition() != 9 {
+		t.Errorf("third: %v, %v", responses[third], err)
 	}
 	var tooLarge shared.MaximumAppendSizeExceeded
-	if err := answers[fourth].GetError().GetDetails()[0].UnmarshalTo(&tooLarge); err != nil || tooLarge.GetMaxAppendSize() != maxAppendBytes {
-		t.Errorf("fourth: %v, %v", answers[fourth], err)
+	if err := responses[fourth].GetError().GetDetails()[0].UnmarshalTo(&tooLarge); err != nil || tooLarge.GetMaxAppendSize() != maxAppendBytes {
+		t.Errorf("fourth: %v, %v", responses[fourth], err)
 	}
 	if _, err := call.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("the call ended with %v", err)
@@ -690,19 +690,19 @@ func TestBatchAppend_deadlines(t *testing.T) {
 		}
 	}
 	for range len(timedOut) {
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := parseUUID(answer.GetCorrelationId())
+		id, err := parseUUID(response.GetCorrelationId())
 		if err != nil {
 			t.Fatal(err)
 		}
 		var timeout shared.Timeout
-		details := answer.GetError().GetDetails()
+		details := response.GetError().GetDetails()
 		got := len(details) == 1 && details[0].UnmarshalTo(&timeout) == nil
-		if want, asked := timedOut[id[0]-'0']; !asked || got != want || got == (answer.GetSuccess() != nil) {
-			t.Errorf("append %c got the response %v", id[0], answer)
+		if want, asked := timedOut[id[0]-'0']; !asked || got != want || got == (response.GetSuccess() != nil) {
+			t.Errorf("append %c got the response %v", id[0], response)
 		}
 		delete(timedOut, id[0]-'0')
 	}
@@ -712,9 +712,9 @@ func TestBatchAppend_deadlines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	answer, err := call.Recv()
-	if id, _ := parseUUID(answer.GetCorrelationId()); err != nil || id[0] != '7' || answer.GetSuccess() == nil {
-		t.Errorf("got %v, %v", answer, err)
+	response, err := call.Recv()
+	if id, _ := parseUUID(response.GetCorrelationId()); err != nil || id[0] != '7' || response.GetSuccess() == nil {
+		t.Errorf("got %v, %v", response, err)
 	}
 	var streams []string
 	for _, event := range readAll(t, server.connect(t), esdb.ReadAllOptions{From: esdb.Start{}}, 100) {
@@ -757,9 +757,9 @@ func TestBatchAppend_deadlineDuringTheCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := call.Recv()
-	if err != nil || codes.Code(answer.GetError().GetCode()) != codes.DeadlineExceeded {
-		t.Errorf("got %v, %v", answer, err)
+	response, err := call.Recv()
+	if err != nil || codes.Code(response.GetError().GetCode()) != codes.DeadlineExceeded {
+		t.Errorf("got %v, %v", response, err)
 	}
 	if err := blocker.Exec(`ROLLBACK`); err != nil {
 		t.Fatal(err)
@@ -809,18 +809,18 @@ func TestBatchAppend_refusesOneAndGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatalf("%s: %v", c.claim, err)
 		}
 		if c.detail == nil {
-			if answer.GetSuccess() == nil {
-				t.Errorf("%s wrong, but the response is %v", c.claim, answer)
+			if response.GetSuccess() == nil {
+				t.Errorf("%s wrong, but the response is %v", c.claim, response)
 			}
 			continue
 		}
-		if details := answer.GetError().GetDetails(); len(details) != 1 || details[0].UnmarshalTo(c.detail) != nil {
-			t.Errorf("%s: got the response %v", c.claim, answer)
+		if details := response.GetError().GetDetails(); len(details) != 1 || details[0].UnmarshalTo(c.detail) != nil {
+			t.Errorf("%s: got the response %v", c.claim, response)
 		}
 	}
 }

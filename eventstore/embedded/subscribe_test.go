@@ -280,9 +280,9 @@ func TestServer_acceptsPingsWhileIdle(t *testing.T) {
 	}
 	frame(settingsFrame, 0)
 	frame(settingsFrame, acknowledged)
-	answers := make(chan byte)
+	responses := make(chan byte)
 	go func() {
-		defer close(answers)
+		defer close(responses)
 		header := make([]byte, 9)
 		for {
 			if _, err := io.ReadFull(connection, header); err != nil {
@@ -293,7 +293,7 @@ func TestServer_acceptsPingsWhileIdle(t *testing.T) {
 				return
 			}
 			if kind, flags := header[3], header[4]; kind == pingFrame && flags == acknowledged || kind == goAwayFrame {
-				answers <- kind
+				responses <- kind
 			}
 		}
 	}()
@@ -303,14 +303,14 @@ func TestServer_acceptsPingsWhileIdle(t *testing.T) {
 	for i := range pings {
 		<-ticker.C
 		frame(pingFrame, 0, 0, 0, 0, 0, 0, 0, 0, byte(i))
-		if kind := <-answers; kind != pingFrame {
+		if kind := <-responses; kind != pingFrame {
 			t.Fatalf("ping %d got frame %d", i, kind)
 		}
 	}
 	if err := connection.Close(); err != nil {
 		t.Error(err)
 	}
-	for range answers {
+	for range responses {
 	}
 }
 

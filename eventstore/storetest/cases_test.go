@@ -31,7 +31,7 @@ var cases = map[string]func(testing.TB, store){
 	"racing writers":               racingWriters,
 	"expected revisions":           expectedRevisions,
 	"reads cut short":              readsCutShort,
-	"lost answers":                 lostAnswers,
+	"lost responses":               lostResponses,
 	"dropped subscriptions":        droppedSubscriptions,
 	"slow subscribers":             slowSubscribers,
 	"large events":                 largeEvents,
@@ -222,13 +222,13 @@ func readsCutShort(t testing.TB, s store) {
 	var m *proxy
 	s, m = s.throughProxy(t, faults{read: func(*streamspb.ReadReq) sieve {
 		n, at, received, breaks := 0, at, received, breaks
-		return func(answer *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error {
+		return func(response *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error {
 			if n == at {
 				<-received
 				return breaks(m)
 			}
 			n++
-			return send(answer)
+			return send(response)
 		}
 	}})
 	l := s.log(t)
@@ -271,17 +271,17 @@ func readsCutShort(t testing.TB, s store) {
 
 // The store carries out an append, but its response is lost. Sent again at the same
 // revision, it counts as the same append.
-func lostAnswers(t testing.TB, s store) {
+func lostResponses(t testing.TB, s store) {
 	const appends, each = 4, 2
 	var lose atomic.Bool
 	var m *proxy
 	s, m = s.throughProxy(t, faults{append: func(c *appendCall) (*streamspb.AppendResp, error) {
-		answer, err := c.forward(c)
+		response, err := c.forward(c)
 		if err == nil && lose.Load() {
 			m.cut()
 			return nil, errCut
 		}
-		return answer, err
+		return response, err
 	}})
 	ctx, l, stream := s.within(t), s.log(t), newName()
 	head := domain.EmptyHead()
@@ -292,7 +292,7 @@ func lostAnswers(t testing.TB, s store) {
 		want = append(want, events...)
 		lose.Store(true)
 		if _, _, err := l.Append(ctx, stream, head, events); !errors.Is(err, domain.ErrOutcomeUnknown) {
-			t.Errorf("an append without an answer: %v", err)
+			t.Errorf("an append without an response: %v", err)
 		}
 		lose.Store(false)
 		var err error

@@ -44,7 +44,7 @@ var bugs = map[string]map[string]planted{
 	"reads cut short": {
 		"ends a read early": {endsReadsEarly, `the reader has 5 events of 8 and the error <nil>`, false},
 	},
-	"lost answers": {
+	"lost responses": {
 		"writes a repeated append again": {writesRepeatedAppends, `the stream holds \d+ events of 8`, false},
 		"refuses a repeated append":      {refusesRepeatedAppends, `the same append sent again: .*another revision`, false},
 	},
@@ -261,12 +261,12 @@ func takesStaleRevisions() faults {
 		if !expectsRevision(c) {
 			return c.forward(c)
 		}
-		answer := claimed(c)
+		response := claimed(c)
 		setAny(c)
 		if _, err := c.forward(c); err != nil {
 			return nil, err
 		}
-		return answer, nil
+		return response, nil
 	})
 }
 
@@ -292,15 +292,15 @@ func refusesGoodRevisions() faults {
 
 func writesWhatItRefuses() faults {
 	return onAppend(func(c *appendCall) (*streamspb.AppendResp, error) {
-		answer, err := c.forward(c)
-		if answer.GetWrongExpectedVersion() == nil {
-			return answer, err
+		response, err := c.forward(c)
+		if response.GetWrongExpectedVersion() == nil {
+			return response, err
 		}
 		setAny(c)
 		if _, err := c.forward(c); err != nil {
 			return nil, err
 		}
-		return answer, nil
+		return response, nil
 	})
 }
 
@@ -308,11 +308,11 @@ func writesWhatItRefuses() faults {
 func takesTombstonesForMissing() faults {
 	return faults{
 		append: func(c *appendCall) (*streamspb.AppendResp, error) {
-			answer, err := c.forward(c)
+			response, err := c.forward(c)
 			if err != nil && strings.Contains(err.Error(), "is deleted") {
 				return refusal(), nil
 			}
-			return answer, err
+			return response, err
 		},
 		end: func(r *streamspb.ReadReq, err error, send func(*streamspb.ReadResp) error) error {
 			if err == nil || !strings.Contains(err.Error(), "is deleted") {
@@ -339,7 +339,7 @@ func writesRepeatedAppends() faults {
 		if !known.seen(c) {
 			return c.forward(c)
 		}
-		answer := claimed(c)
+		response := claimed(c)
 		setAny(c)
 		for _, r := range c.requests[1:] {
 			r.GetProposedMessage().Id = &shared.UUID{Value: &shared.UUID_String_{String_: uuid.NewString()}}
@@ -347,7 +347,7 @@ func writesRepeatedAppends() faults {
 		if _, err := c.forward(c); err != nil {
 			return nil, err
 		}
-		return answer, nil
+		return response, nil
 	})
 }
 
@@ -389,13 +389,13 @@ func takesLargeAppends() faults {
 
 func keepsPartOfLargeAppends() faults {
 	return onAppend(func(c *appendCall) (*streamspb.AppendResp, error) {
-		answer, err := c.forward(c)
+		response, err := c.forward(c)
 		if err != nil && size(c) > 1<<20 {
 			c.requests = c.requests[:2]
 			c.requests[1].GetProposedMessage().Data = []byte("{}")
 			_, _ = c.forward(c) // the bug is in the response
 		}
-		return answer, err
+		return response, err
 	})
 }
 

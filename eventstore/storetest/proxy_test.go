@@ -149,20 +149,20 @@ func (m *proxy) Append(call streamspb.Streams_AppendServer) error {
 				break // CloseAndRecv returns the reason
 			}
 		}
-		answer, err := to.CloseAndRecv()
+		response, err := to.CloseAndRecv()
 		trailer = to.Trailer()
-		return answer, err
+		return response, err
 	}
 	handle := m.append
 	if handle == nil {
 		handle = func(c *appendCall) (*streamspb.AppendResp, error) { return c.forward(c) }
 	}
-	answer, err := handle(c)
+	response, err := handle(c)
 	if err != nil {
 		call.SetTrailer(trailer)
 		return err
 	}
-	return call.SendAndClose(answer)
+	return call.SendAndClose(response)
 }
 
 func (m *proxy) Read(r *streamspb.ReadReq, call streamspb.Streams_ReadServer) error {
@@ -177,9 +177,9 @@ func (m *proxy) Read(r *streamspb.ReadReq, call streamspb.Streams_ReadServer) er
 		return err
 	}
 	for {
-		answer, err := from.Recv()
+		response, err := from.Recv()
 		if err == nil {
-			err = pass(answer, call.Send)
+			err = pass(response, call.Send)
 		}
 		if err == nil {
 			continue
@@ -199,14 +199,14 @@ func (m *proxy) Read(r *streamspb.ReadReq, call streamspb.Streams_ReadServer) er
 
 func (m *proxy) Delete(ctx context.Context, r *streamspb.DeleteReq) (*streamspb.DeleteResp, error) {
 	var trailer metadata.MD
-	answer, err := m.streams.Delete(ctx, r, grpc.Trailer(&trailer))
-	return answer, errors.Join(err, grpc.SetTrailer(ctx, trailer))
+	response, err := m.streams.Delete(ctx, r, grpc.Trailer(&trailer))
+	return response, errors.Join(err, grpc.SetTrailer(ctx, trailer))
 }
 
 func (m *proxy) Tombstone(ctx context.Context, r *streamspb.TombstoneReq) (*streamspb.TombstoneResp, error) {
 	var trailer metadata.MD
-	answer, err := m.streams.Tombstone(ctx, r, grpc.Trailer(&trailer))
-	return answer, errors.Join(err, grpc.SetTrailer(ctx, trailer))
+	response, err := m.streams.Tombstone(ctx, r, grpc.Trailer(&trailer))
+	return response, errors.Join(err, grpc.SetTrailer(ctx, trailer))
 }
 
 // errCut is the error of calls that are still served after their connection was cut.
