@@ -38,14 +38,14 @@ type accessListener struct {
 	pending    *pending
 }
 
-func (d accessListener) Accept() (net.Conn, error) {
-	conn, err := d.Listener.Accept()
+func (l accessListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	e := &incomingConn{pendingConn: d.pending.add(conn), access: d.access}
-	e.detach = context.AfterFunc(d.handshaker.closing, func() { _ = e.pendingConn.Close() })
-	return e, nil
+	c := &incomingConn{pendingConn: l.pending.add(conn), access: l.access}
+	c.detach = context.AfterFunc(l.handshaker.closing, func() { _ = c.pendingConn.Close() })
+	return c, nil
 }
 
 // incomingConn is a new connection. Closing the server closes it during the handshake,
@@ -61,35 +61,35 @@ type incomingConn struct {
 // SetDeadline is called by gRPC before the handshake, and with the zero time after it. By
 // then the HTTP/1 server may have set a deadline for a connection that was handed to it,
 // which must stay.
-func (e *incomingConn) SetDeadline(t time.Time) error {
+func (c *incomingConn) SetDeadline(t time.Time) error {
 	if t.IsZero() {
-		e.detach()
+		c.detach()
 	}
-	if e.isHTTP {
+	if c.isHTTP {
 		return nil
 	}
 	if t.IsZero() {
-		e.awaitCall()
+		c.awaitCall()
 	}
-	return e.pendingConn.SetDeadline(t)
+	return c.pendingConn.SetDeadline(t)
 }
 
-func (e *incomingConn) Close() error {
-	e.detach()
-	return e.pendingConn.Close()
+func (c *incomingConn) Close() error {
+	c.detach()
+	return c.pendingConn.Close()
 }
 
 // AuthType returns the name of the authentication method.
-func (e *incomingConn) AuthType() string { return "basic" }
+func (c *incomingConn) AuthType() string { return "basic" }
 
 // ServerHandshake does the TLS handshake of a connection, if there is one, and finds out
 // its protocol.
-func (e *handshaker) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	entering := raw.(*incomingConn)
-	var conn net.Conn = entering.pendingConn
-	if config := entering.access.tlsConfig(); config != nil {
+func (h *handshaker) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	incoming := raw.(*incomingConn)
+	var conn net.Conn = incoming.pendingConn
+	if config := incoming.access.tlsConfig(); config != nil {
 		secured := tls.Server(conn, config)
-		if err := secured.HandshakeContext(e.closing); err != nil {
+		if err := secured.HandshakeContext(h.closing); err != nil {
 			return nil, nil, err
 		}
 		conn = secured
@@ -99,22 +99,22 @@ func (e *handshaker) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 	if _, err := io.ReadFull(conn, first); err != nil {
 		return nil, nil, err
 	}
-	conn = &opened{Conn: conn, first: first}
+	conn = &replayedConn{Conn: conn, first: first}
 	if string(first) == "PRI" {
-		return conn, entering, nil
+		return conn, incoming, nil
 	}
-	entering.isHTTP = true
-	e.http.take(conn)
+	incoming.isHTTP = true
+	h.http.add(conn)
 	return nil, nil, credentials.ErrConnDispatched
 }
 
-// opened is a connection whose first bytes were already read. Its reader gets them again.
-type opened struct {
+// replayedConn is a connection whose first bytes were already read. Its reader gets them again.
+type replayedConn struct {
 	net.Conn
 	first []byte
 }
 
-func (o *opened) Read(p []byte) (int, error) {
+func (o *replayedConn) Read(p []byte) (int, error) {
 	if len(o.first) == 0 {
 		return o.Conn.Read(p)
 	}
@@ -133,10 +133,10 @@ type httpConns struct {
 	served  sync.WaitGroup
 }
 
-func (v *httpConns) open(handler http.Handler) {
-	v.waiting, v.ended = make(chan net.Conn), make(chan struct{})
-	v.end = sync.OnceFunc(func() { close(v.ended) })
-	v.server = &http.Server{
+func (h *httpConns) open(handler http.Handler) {
+	h.waiting, h.ended = make(chan net.Conn), make(chan struct{})
+	h.end = sync.OnceFunc(func() { close(h.ended) })
+	h.server = &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: handshakeTimeout,
 		ReadTimeout:       handshakeTimeout,
@@ -145,37 +145,37 @@ func (v *httpConns) open(handler http.Handler) {
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          stdlog.New(io.Discard, "", 0),
 	}
-	v.served.Go(func() { _ = v.server.Serve(v) }) // returns after close
+	h.served.Go(func() { _ = h.server.Serve(h) }) // returns after close
 }
 
-func (v *httpConns) take(conn net.Conn) {
+func (h *httpConns) add(conn net.Conn) {
 	select {
-	case v.waiting <- conn:
-	case <-v.ended:
+	case h.waiting <- conn:
+	case <-h.ended:
 		_ = conn.Close()
 	}
 }
 
-func (v *httpConns) Accept() (net.Conn, error) {
+func (h *httpConns) Accept() (net.Conn, error) {
 	select {
-	case conn := <-v.waiting:
+	case conn := <-h.waiting:
 		return conn, nil
-	case <-v.ended:
+	case <-h.ended:
 		return nil, net.ErrClosed
 	}
 }
 
-func (v *httpConns) Close() error {
-	v.end()
+func (h *httpConns) Close() error {
+	h.end()
 	return nil
 }
 
-func (v *httpConns) Addr() net.Addr { return &net.UnixAddr{} }
+func (h *httpConns) Addr() net.Addr { return &net.UnixAddr{} }
 
 // close closes the HTTP/1 connections. It may be called once no new ones arrive.
-func (v *httpConns) close() error {
-	err := v.server.Close()
-	v.served.Wait()
+func (h *httpConns) close() error {
+	err := h.server.Close()
+	h.served.Wait()
 	return err
 }
 

@@ -319,7 +319,7 @@ func TestServe_placesComeBack(t *testing.T) {
 	t.Parallel()
 	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
 		for claim, sent := range map[string]string{
-			"silent": "", "visitors": "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "clients": h2Client, "clients with a call": h2Client + h2Call,
+			"silent": "", "HTTP/1": "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "clients": h2Client, "clients with a call": h2Client + h2Call,
 		} {
 			begun := time.Now()
 			for range 3 {
@@ -378,15 +378,15 @@ func TestServe_takesNoMoreConnectionsThanItsLimit(t *testing.T) {
 // handed over. By then the HTTP/1 server may have set its own deadline.
 func TestIncomingConn_theDeadlineOfAnHTTPConnectionStays(t *testing.T) {
 	t.Parallel()
-	for _, visitor := range []bool{true, false} {
+	for _, isHTTP := range []bool{true, false} {
 		ours, theirs := net.Pipe()
-		e := &incomingConn{pendingConn: newPending(zerolog.Nop()).add(theirs), isHTTP: visitor, detach: func() bool { return true }}
+		e := &incomingConn{pendingConn: newPending(zerolog.Nop()).add(theirs), isHTTP: isHTTP, detach: func() bool { return true }}
 		if err := errors.Join(theirs.SetDeadline(time.Unix(1, 0)), e.SetDeadline(time.Time{})); err != nil {
 			t.Fatal(err)
 		}
 		go func() { _, _ = ours.Write([]byte("x")) }()
-		if _, err := e.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) != visitor {
-			t.Errorf("visitor %v: %v", visitor, err)
+		if _, err := e.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) != isHTTP {
+			t.Errorf("isHTTP %v: %v", isHTTP, err)
 		}
 		if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
 			t.Error(err)

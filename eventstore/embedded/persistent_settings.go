@@ -71,7 +71,8 @@ func (f *groupFilter) compile() (*filter, error) {
 
 // id is also part of the names of the group's streams. So two groups that would share
 // streams have the same id and cannot both exist.
-func (s *groupSettings) id() string               { return s.Stream + "::" + s.Group }
+func (s *groupSettings) id() string { return s.Stream + "::" + s.Group }
+
 func (s *groupSettings) checkpointStream() string { return groupStreamPrefix + s.id() + "-checkpoint" }
 func (s *groupSettings) parkedStream() string     { return groupStreamPrefix + s.id() + "-parked" }
 func (s *groupSettings) ofAll() bool              { return s.Stream == allStream }
