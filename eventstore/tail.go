@@ -85,11 +85,11 @@ func (t *Tail) CaughtUp() <-chan struct{} { return t.allReachedHead }
 
 // Live returns a channel that is closed when the live subscription reaches the end of the
 // log for the first time. If the server does not report the end, the channel is closed
-// with the first event at or after head.
+// once the subscription has read up to head.
 func (t *Tail) Live() <-chan struct{} { return t.live }
 
 // Connected reports whether the live subscription is connected and has reached the end of
-// the log.
+// the log since it was connected.
 func (t *Tail) Connected() bool { return t.connected.Load() }
 
 // Progress describes the catch-up of the follower that is furthest behind.

@@ -1,8 +1,6 @@
 package embedded
 
-import (
-	"errors"
-)
+import "errors"
 
 // check compares the expected revision with the stream's. If they differ, the refusal is
 // in w.err. known says that w repeats an append whose events are in the stream already.

@@ -70,8 +70,8 @@ func (g *group) choose(m *message) *consumer {
 	return nil
 }
 
-// pinned returns the consumer that gets all events of a message's stream. When another
-// consumer joins or leaves, most streams keep theirs.
+// pinned returns the consumer that gets all events of a message's stream, or nil if it has
+// no room. When another consumer joins or leaves, most streams keep theirs.
 func (g *group) pinned(m *message) *consumer {
 	stream := m.stream
 	if m.target != nil {

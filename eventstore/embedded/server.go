@@ -78,15 +78,15 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 		return nil, err
 	}
 	closing, announce := context.WithCancel(context.Background())
-	shaker := &handshaker{TransportCredentials: insecure.NewCredentials(), closing: closing}
+	handshake := &handshaker{TransportCredentials: insecure.NewCredentials(), closing: closing}
 	s := &Server{
 		store:      store,
-		handshaker: shaker,
+		handshaker: handshake,
 		closing:    closing.Done(),
 		announce:   announce,
 		log:        log,
 		grpc: grpc.NewServer(
-			grpc.Creds(shaker),
+			grpc.Creds(handshake),
 			grpc.ForceServerCodecV2(newCodec()),
 			grpc.ConnectionTimeout(handshakeTimeout),
 			grpc.MaxRecvMsgSize(receiveLimit),
@@ -102,7 +102,7 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 			grpc.WaitForHandlers(true),
 		),
 	}
-	shaker.http.open(http.HandlerFunc(s.health))
+	handshake.http.open(http.HandlerFunc(s.health))
 	s.close = sync.OnceValue(s.shutDown)
 	calls := registrar{s.grpc}
 	streamspb.RegisterStreamsServer(calls, &streams{store: store, closing: s.closing})

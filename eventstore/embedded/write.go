@@ -58,7 +58,8 @@ func (e *revisionError) Error() string {
 	return fmt.Sprintf("stream %s is at revision %d, expected %d", e.stream, e.actual, e.expected)
 }
 
-// deletedError refuses a call because its stream was tombstoned.
+// deletedError refuses a call because its stream was tombstoned, or an append that
+// expects the stream to exist because the stream is deleted.
 type deletedError struct{ stream string }
 
 func (e *deletedError) Error() string {
