@@ -19,8 +19,8 @@ type Backlog struct {
 	Oldest time.Time // when the first of them was recorded; zero if there are none
 }
 
-// Backlog counts the events after a position in streams of some kinds. It reads atMost
-// events of the log, so the true count may be higher.
+// Backlog counts the events after a position in streams of some kinds. It reads no more
+// than atMost events of the log, so the true count may be higher.
 func (l *Log) Backlog(ctx context.Context, after domain.Position, kinds []domain.Kind, atMost int) (Backlog, error) {
 	var from esdb.AllPosition = esdb.Start{}
 	if after != (domain.Position{}) {

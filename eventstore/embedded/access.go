@@ -44,9 +44,10 @@ type Access struct {
 }
 
 // NewAccess returns an Access. If certFile and keyFile are given, clients must use TLS;
-// both are PEM files, and they are read again when they change. If password is given,
-// clients must send it, which they do over TLS only. If nothing is given, every client
-// that can connect has access.
+// both are PEM files, and they are read again when they change. NewAccess fails if they
+// hold no usable certificate. If password is given, clients must send it; the official
+// clients send a password over TLS only. If nothing is given, every client that can
+// connect has access.
 func NewAccess(certFile, keyFile, password string, log zerolog.Logger) (*Access, error) {
 	// A client that tries many passwords or opens many connections must not fill the log.
 	// Each kind of line has its own limit, so that neither kind suppresses the other.

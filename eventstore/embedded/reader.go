@@ -194,8 +194,8 @@ func (s *store) state(ctx context.Context, stream string) (head, error) {
 	return h, nil
 }
 
-// unreadable returns why a stream cannot be read: errNoStream if it has no visible
-// events, a *deletedError if it was tombstoned, nil if it can be read.
+// unreadable returns why a stream cannot be read: errNoStream if it has no events or was
+// deleted, a *deletedError if it was tombstoned, nil if it can be read.
 func (h *head) unreadable() error {
 	switch {
 	case h.last == tombstoneRevision:

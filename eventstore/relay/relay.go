@@ -42,7 +42,7 @@ type Relay struct {
 }
 
 // New returns a relay that publishes the events after a log position, except for those
-// that views do not believe.
+// for which views.Believes is false.
 func New(publisher message.Publisher, views Views, after domain.Position, log zerolog.Logger) *Relay {
 	return &Relay{
 		publisher: publisher, views: views, log: log, position: after, events: make(chan *domain.Recorded, queued),

@@ -62,8 +62,9 @@ var ErrTooLarge = errors.New("the message is too large for the bus")
 // errBus marks failures of the bus, in contrast to failures of the log.
 var errBus = errors.New("the bus does not take a message")
 
-// PublishTimeout is how long a bus may take for a message. A message that is in flight
-// when the lease runs out thus ends before another node takes over.
+// PublishTimeout is how long a bus may take for a message. It is short enough for a
+// message that is in flight when the lease runs out to end before another node takes
+// over.
 const PublishTimeout = 2 * time.Second
 
 const (
@@ -110,8 +111,8 @@ type State struct {
 
 // New returns a sink called name. It sends nothing until Run. head is the present end of
 // the log. A sink that has never sent starts at the beginning of the log. It leaves out
-// events that views do not believe. now measures durations, so its times must have a
-// monotonic reading, as those of time.Now have.
+// events for which views.Believes is false. now measures durations, so its times must
+// have a monotonic reading, as those of time.Now have.
 func New(name string, log Log, bus Bus, views Views, head domain.Position, now func() time.Time, logger zerolog.Logger) *Sink {
 	return &Sink{
 		stream: domain.SinkStream(name), node: uuid.NewString(), log: log, bus: bus, views: views, now: now,
