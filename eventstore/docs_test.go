@@ -11,7 +11,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// eventsPage returns the text that docs/events.md has to have.
+// eventsPage returns what docs/events.md must contain.
 func eventsPage(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -77,7 +77,7 @@ topic of that name. Its id is the UUIDv5 of the event's id and the type. On NATS
 	return b.String()
 }
 
-// sampleMessages returns the messages that the creation of a queue with a schedule leads to.
+// sampleMessages returns the messages for the creation of a queue with a schedule.
 func sampleMessages(t *testing.T) []domain.Message {
 	t.Helper()
 	e := queueCreated()

@@ -1,9 +1,9 @@
-// Package relay publishes what is appended to the log on a message bus
-// (Watermill): every event of a distribution on its kind's topic, and a message
-// of its own on distribution.updated whenever the schedule is set or changes.
+// Package relay publishes appended events on a message bus (Watermill): every event of a
+// distribution on the topic of its kind, and one more message on distribution.updated
+// whenever the schedule is set or changes.
 //
-// The log is the truth and the bus a hint: messages come in the order of the log,
-// and whoever needs all of them reads the log.
+// The log is the record, the bus only a notification: messages arrive in the order of the
+// log, but some may be missing. A consumer that needs all events reads the log.
 package relay
 
 import (
@@ -15,44 +15,44 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore/backoff"
 )
 
-// queued is how many events may wait for the bus. What comes on top is dropped:
-// the bus is a hint, and what follows the log must not wait for it.
+// queued is how many events may wait for the bus. Further events are dropped: followers
+// of the log must not wait for the bus.
 const queued = 65_536
 
-// Views are the read models, as far as this package needs them. They follow the log
-// before the relay does.
+// Views are the read models. They follow the log before the relay does.
 type Views interface {
-	// Believes reports whether an event may be taken for a fact, as far as the read
-	// models have followed its stream.
+	// Believes reports whether the read models accepted an event as part of a consistent
+	// history.
 	Believes(r *domain.Recorded) bool
 }
 
-// Relay is a follower of the log. Its methods are for one goroutine, but for Run,
-// which is for another, and for Waiting and Dropped.
+// Relay is a follower of the log. Run is for one goroutine, Waiting and Dropped are for
+// any, and all other methods are for the goroutine of the tail.
 type Relay struct {
 	publisher message.Publisher
 	views     Views
 	log       zerolog.Logger
 	position  domain.Position
-	dropped   int          // since the last event that found room
-	drops     atomic.Int64 // all of them
+	dropped   int          // events dropped since the last one that found room
+	drops     atomic.Int64 // events dropped in total
 	events    chan *domain.Recorded
 }
 
-// New returns a relay that publishes what stands behind after in the log, except for
-// events that views do not believe.
+// New returns a relay that publishes the events after a log position, except for those
+// for which views.Believes is false.
 func New(publisher message.Publisher, views Views, after domain.Position, log zerolog.Logger) *Relay {
 	return &Relay{
 		publisher: publisher, views: views, log: log, position: after, events: make(chan *domain.Recorded, queued),
 	}
 }
 
-// Position is the last event taken.
+// Position is the position of the last event that Follow took.
 func (r *Relay) Position() domain.Position { return r.position }
 
-// Follow takes an event to be published.
+// Follow queues an event for publishing. It never waits.
 func (r *Relay) Follow(e *domain.Recorded) {
 	if !r.position.Before(e.Position) {
 		return
@@ -73,16 +73,16 @@ func (r *Relay) Follow(e *domain.Recorded) {
 	}
 }
 
-// Waiting is how many events wait for the bus.
+// Waiting returns how many events wait for the bus.
 func (r *Relay) Waiting() int { return len(r.events) }
 
-// Dropped is how many events the bus was too slow for.
+// Dropped returns how many events were dropped because the bus was too slow.
 func (r *Relay) Dropped() int64 { return r.drops.Load() }
 
-// Passed does nothing: where there are no events there is nothing to publish.
+// Passed does nothing: the relay publishes events only.
 func (r *Relay) Passed(domain.Position) {}
 
-// CaughtUp does nothing: the relay publishes what comes.
+// CaughtUp does nothing: the relay publishes each event as it comes.
 func (r *Relay) CaughtUp() {}
 
 // Run publishes until ctx ends.
@@ -93,7 +93,7 @@ func (r *Relay) Run(ctx context.Context) {
 			return
 		case e := <-r.events:
 			if !r.views.Believes(e) {
-				continue // its stream is in quarantine, which is logged there
+				continue // its stream is in quarantine, which the read models have logged
 			}
 			messages, err := domain.Messages(e)
 			if err != nil {
@@ -108,23 +108,21 @@ func (r *Relay) Run(ctx context.Context) {
 }
 
 const (
-	retrySoon = 100 * time.Millisecond
-	retryLate = 5 * time.Second
+	firstPause   = 100 * time.Millisecond // after a message was not published
+	longestPause = 5 * time.Second
 )
 
-// publish tries until it succeeds, so that order is kept.
+// publish repeats an attempt until it succeeds, so that messages keep their order. It
+// gives up when ctx ends.
 func (r *Relay) publish(ctx context.Context, m domain.Message) {
-	for wait := retrySoon; ; wait = min(2*wait, retryLate) {
+	pauses := backoff.Backoff{First: firstPause, Limit: longestPause}
+	for {
 		err := r.publisher.Publish(m.Topic, message.NewMessage(m.Event.ID, m.Payload))
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 		r.log.Warn().Err(err).Str("topic", m.Topic).Msg("a message is published again")
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !backoff.Sleep(ctx, pauses.Next()) {
 			return
 		}
 	}

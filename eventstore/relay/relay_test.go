@@ -31,7 +31,7 @@ const (
 
 var eventID = uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057")
 
-// believing are read models that believe everything.
+// believing are read models that accept every event.
 type believing struct{}
 
 func (believing) Believes(*domain.Recorded) bool { return true }
@@ -52,7 +52,7 @@ func renamed() domain.Updated {
 	return domain.Updated{Stamp: domain.Stamp{At: nine}, Changed: map[string]domain.Change{"name": {Old: []byte(`null`), New: []byte(`"x"`)}}, Cause: domain.CauseUpdate}
 }
 
-// start runs r and returns what stops it.
+// start runs r and returns the function that stops it.
 func start(r *Relay) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -77,9 +77,9 @@ func TestRelay_publishesInTheOrderOfTheLog(t *testing.T) {
 		for i := uint64(1); i <= n; i++ {
 			e := recorded(i, "queue.updated", renamed())
 			r.Follow(e)
-			r.Follow(e) // it comes again after a reconnection
+			r.Follow(e) // delivered again, as after a reconnection
 		}
-		// What is no distribution's is not published.
+		// Events of streams that are not distributions are not published.
 		org := recorded(n+1, "organization.created", domain.OrganizationCreated{})
 		org.Stream = "organization-01h455vb4pex5vsknk084sn02q"
 		r.Follow(org)
@@ -108,7 +108,7 @@ func TestRelay_publishesInTheOrderOfTheLog(t *testing.T) {
 	}
 }
 
-// stubborn refuses every message a few times.
+// stubborn is a bus that refuses every message a few times.
 type stubborn struct {
 	mu    sync.Mutex
 	tries map[string]int
@@ -157,12 +157,12 @@ func TestRelay_doesNotHoldUpTheLog(t *testing.T) {
 	}
 }
 
-// doubting are read models that do not believe what is opened.
+// doubting are read models that do not accept openings.
 type doubting struct{}
 
 func (doubting) Believes(r *domain.Recorded) bool { return r.Type != "queue.opened" }
 
-// What the read models have refused is no fact to tell anybody.
+// Events that the read models refused are not published.
 func TestRelay_publishesNothingThatIsInQuarantine(t *testing.T) {
 	t.Parallel()
 	bus := &stubborn{tries: map[string]int{}, taken: make(chan string, 10)}

@@ -12,9 +12,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A file that is not at its path any more takes no more events, whatever the file
-// is, and for good.
-func TestStore_aFileThatWasTakenAwayTakesNothing(t *testing.T) {
+// Once any of its files is no longer at its path, a store accepts no more events.
+func TestStore_aFileThatIsNotAtItsPathTakesNoEvents(t *testing.T) {
 	t.Parallel()
 	for name, displace := range map[string]func(path string) error{
 		"removed": os.Remove,
@@ -47,14 +46,14 @@ func TestStore_aFileThatWasTakenAwayTakesNothing(t *testing.T) {
 					}
 				}
 				failed()
-				// One that is put back does not hold what was written meanwhile.
+				// A file that is put back lacks what was written meanwhile.
 				if name == "renamed" {
 					if err := os.Rename(path+".away", path); err != nil {
 						t.Fatal(err)
 					}
 				}
 				failed()
-				if told, _ := s.news.read(1, false, nil, 10); len(told.events) != 1 {
+				if told, _ := s.tail.read(1, false, nil, 10); len(told.events) != 1 {
 					t.Errorf("subscribers were told of %d events", len(told.events))
 				}
 			})
@@ -62,8 +61,8 @@ func TestStore_aFileThatWasTakenAwayTakesNothing(t *testing.T) {
 	}
 }
 
-// Closing a store whose file was replaced leaves alone what is there instead.
-func TestClose_aFileInThePlaceOfTheStoreIsNotTouched(t *testing.T) {
+// Closing a store whose file was replaced does not change the new file.
+func TestClose_leavesAFileThatReplacedTheStoreUnchanged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "events.db")
 	s, err := openStore(path, time.Now)
@@ -92,7 +91,7 @@ func TestClose_aFileInThePlaceOfTheStoreIsNotTouched(t *testing.T) {
 	}
 }
 
-// A store that was here once is not made anew without being told so.
+// A lost store is not created anew unless the operator says so.
 func TestOpen_aStoreThatWasLostIsNotMadeAnew(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(path string) error{
@@ -153,8 +152,8 @@ func TestOpen_aWriteAheadLogAloneIsKept(t *testing.T) {
 	}
 }
 
-// The first start may end at any moment.
-func TestOpen_whatACrashLeavesBeforeThereIsAStoreIsNoLostStore(t *testing.T) {
+// The first start may be interrupted at any moment.
+func TestOpen_aCrashDuringTheFirstStartLeavesNoLostStore(t *testing.T) {
 	t.Parallel()
 	for name, left := range map[string][]string{
 		"the lock":      {".lock"},
@@ -225,11 +224,11 @@ func newStoreAt(t *testing.T, path string) *store {
 	return s
 }
 
-// A check comes with each commit and each page that is read.
-func BenchmarkPlaces_check(b *testing.B) {
+// Each commit and each page that is read does one check.
+func BenchmarkOpenFiles_check(b *testing.B) {
 	s := newStore(b)
 	for b.Loop() {
-		if err := s.places.check(); err != nil {
+		if err := s.files.check(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -3,27 +3,26 @@ package embedded
 import "sync"
 
 const (
-	// newsEvents and newsBytes bound what is kept of the newest events. It is enough
-	// for a subscriber that is a commit or two behind; all others read the file.
-	newsEvents = 4096
-	newsBytes  = 4 << 20
+	// tailEvents and tailBytes limit the cache. That is enough for a subscriber that is a
+	// commit or two behind. All others read the file.
+	tailEvents = 4096
+	tailBytes  = 4 << 20
 )
 
-// news are the newest events of the log in memory: whoever follows the log live is
-// handed them without asking the file for what was just written to it. The zero
-// value is empty.
-type news struct {
+// tailCache holds the newest events of the log in memory. Live subscribers read from it
+// the events that were just committed, without reading the file. The zero value is empty.
+type tailCache struct {
 	mu     sync.RWMutex // guards the fields below
-	events []recorded   // of positions without a gap
+	events []recorded   // their positions have no gap
 	bytes  int
 }
 
-// add appends what a commit has written.
-func (n *news) add(events []recorded) {
+// add appends the events of a commit.
+func (n *tailCache) add(events []recorded) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if last := len(n.events) - 1; last >= 0 && len(events) > 0 && n.events[last].position+1 != events[0].position {
-		// A commit of unknown outcome lies between.
+		// A commit of unknown outcome lies between them.
 		n.events, n.bytes = nil, 0
 	}
 	for _, e := range events {
@@ -31,7 +30,7 @@ func (n *news) add(events []recorded) {
 	}
 	n.events = append(n.events, events...)
 	drop := 0
-	for len(n.events)-drop > newsEvents || n.bytes > newsBytes {
+	for len(n.events)-drop > tailEvents || n.bytes > tailBytes {
 		n.bytes -= len(n.events[drop].data) + len(n.events[drop].metadata)
 		drop++
 	}
@@ -39,9 +38,9 @@ func (n *news) add(events []recorded) {
 	n.events = n.events[drop:]
 }
 
-// read returns what readAll would, forwards from a position. It reports false when
-// that is in the file only: older events, and the targets of links.
-func (n *news) read(from int64, resolve bool, matching *filter, limit int64) (page, bool) {
+// read returns what readAll would return forwards from a position. It reports false if
+// only the file has that: events that are older than the cache, and targets of links.
+func (n *tailCache) read(from int64, resolve bool, matching *filter, limit int64) (page, bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if len(n.events) == 0 || from < n.events[0].position || from > n.events[len(n.events)-1].position {

@@ -13,25 +13,25 @@ import (
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
-// places tells whether the files that a store has open are still the files at their
-// paths. A file that was removed, renamed or replaced goes on taking what is
-// written to it, and then is gone.
-type places struct {
-	files []placed
-	// lost says why the store has failed, nil as long as it has not. It has failed
-	// for good: what was written to the lost file is not in one that is put back.
+// openFiles checks that the files that a store has open are still the files at their
+// paths. A file that was removed, renamed or replaced still accepts writes, but the next
+// start will not open it.
+type openFiles struct {
+	list []openFile
+	// lost is why the store has failed, nil as long as it has not. The failure is
+	// permanent: a file that is put back lacks what was written to the lost one.
 	lost atomic.Pointer[error]
 }
 
-// placed is one of the files.
-type placed struct {
+// openFile is one of the files.
+type openFile struct {
 	path string
-	file fs.FileInfo // of the file that is open
+	info fs.FileInfo // of the file that is open
 }
 
-// findPlaces takes the files that a connection has open.
-func findPlaces(path string, conn *sqlite3.Conn) (*places, error) {
-	p := &places{}
+// findOpenFiles returns the files that a connection has open.
+func findOpenFiles(path string, conn *sqlite3.Conn) (*openFiles, error) {
+	p := &openFiles{}
 	for suffix, pointer := range map[string]sqlite3.FcntlOpcode{"": sqlite3.FCNTL_FILE_POINTER, "-wal": sqlite3.FCNTL_JOURNAL_POINTER} {
 		opened, err := conn.FileControl("main", pointer)
 		if err != nil {
@@ -45,30 +45,30 @@ func findPlaces(path string, conn *sqlite3.Conn) (*places, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.files = append(p.files, placed{path + suffix, info})
+		p.list = append(p.list, openFile{path + suffix, info})
 	}
-	// SQLite gives no access to the index of the write-ahead log. Processes that have
-	// different ones do not see each other's locks.
+	// SQLite does not give access to the file of its write-ahead log's index. It matters
+	// as well: processes with different indexes do not see each other's locks.
 	info, err := os.Stat(path + "-shm")
 	if err != nil {
 		return nil, err
 	}
-	p.files = append(p.files, placed{path + "-shm", info})
+	p.list = append(p.list, openFile{path + "-shm", info})
 	return p, nil
 }
 
-// check fails when a file is not at its path, and from then on always. It costs one
-// call of the system for each file.
-func (p *places) check() error {
+// check fails if a file is no longer at its path, and always fails after that. It costs
+// one system call per file.
+func (p *openFiles) check() error {
 	if lost := p.lost.Load(); lost != nil {
 		return *lost
 	}
-	for _, f := range p.files {
+	for _, f := range p.list {
 		now, err := os.Stat(f.path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			return err
 		}
-		if err != nil || !os.SameFile(now, f.file) {
+		if err != nil || !os.SameFile(now, f.info) {
 			lost := fmt.Errorf("%s was removed, renamed or replaced while the event store had it open: nothing more is written, start again once the right file is there", f.path)
 			p.lost.CompareAndSwap(nil, &lost)
 			return *p.lost.Load()
@@ -77,14 +77,15 @@ func (p *places) check() error {
 	return nil
 }
 
-// note is written into the lock file once there is a store beside it. It tells a
-// store that was lost from one that a crash kept from being created.
+// note is the content of the lock file once there is a store beside it. It tells a store
+// that was lost from a store whose creation was interrupted by a crash.
 const note = "There is an event store beside this file. If it is missing or empty, it was lost.\n"
 
-// ErrLost says that a store was here before and that its file is missing or empty.
+// ErrLost says that there was a store at this path, and that its file is missing or
+// empty.
 var ErrLost = errors.New("there was an event store here, and its file is missing or empty")
 
-// checkNotLost refuses to create a store where there was one.
+// checkNotLost refuses to create a store where there was one before.
 func checkNotLost(path string, lock *os.File) error {
 	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
 		return nil
@@ -111,8 +112,9 @@ func leaveNote(lock *os.File) error {
 	return lock.Sync()
 }
 
-// Forget lets Open create a store at path although one was lost there. A
-// write-ahead log that is left of that one still has to be moved away.
+// Forget lets Open create a store at path although a store was lost there. If the
+// write-ahead log of the lost store is still there, the operator has to move it away
+// first.
 func Forget(path string) error {
 	err := os.Truncate(lockPath(path), 0)
 	if errors.Is(err, fs.ErrNotExist) {

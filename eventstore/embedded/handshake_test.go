@@ -72,11 +72,11 @@ func TestHealth_live(t *testing.T) {
 		}
 		client.CloseIdleConnections()
 	}
-	// gRPC goes on beside it.
+	// gRPC works at the same time.
 	mustAppend(t, connectTo(t, plain), "s", esdb.NoStream{}, newEvent("x", "{}"))
 }
 
-func TestHealth_notWhenItIsAboutToEnd(t *testing.T) {
+func TestHealth_unavailableWhileTheServerCloses(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	conn, err := net.Dial("tcp", server.listenTCP(t, &Access{}))
@@ -84,13 +84,13 @@ func TestHealth_notWhenItIsAboutToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	answers := bufio.NewReader(conn)
+	responses := bufio.NewReader(conn)
 	ask := func() int {
 		t.Helper()
 		if _, err := io.WriteString(conn, "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		response, err := http.ReadResponse(answers, nil)
+		response, err := http.ReadResponse(responses, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,8 +108,8 @@ func TestHealth_notWhenItIsAboutToEnd(t *testing.T) {
 	}
 }
 
-// Whoever connects and does not go on is on the way in for as long as that may
-// take, and the end of the server does not wait for it.
+// A connection that stays silent lasts as long as a handshake may take. Closing the
+// server does not wait for it.
 func TestClose_isNotHeldUpByASilentConnection(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -130,7 +130,8 @@ func TestClose_isNotHeldUpByASilentConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// Connections are taken in turn, so those above are by the time this works.
+		// Connections are accepted in order, so those above were accepted when this one
+		// works.
 		if address == plain {
 			mustAppend(t, connectTo(t, plain), "s", esdb.Any{}, newEvent("x", "{}"))
 		}
@@ -144,7 +145,8 @@ func TestClose_isNotHeldUpByASilentConnection(t *testing.T) {
 	}
 }
 
-// pipeListener gives out one end of each pipe whose other end dial returns.
+// pipeListener is a listener whose connections are pipes: dial returns the other end of
+// each.
 type pipeListener struct {
 	connections chan net.Conn
 	closed      chan struct{}
@@ -175,14 +177,14 @@ func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Net: "pipe"} }
 
 func (l *pipeListener) dial() net.Conn { return l.dialFrom("192.0.2.1") }
 
-// dialFrom dials as a client that has that IP address.
+// dialFrom dials as a client with that IP address.
 func (l *pipeListener) dialFrom(ip string) net.Conn {
 	ours, theirs := net.Pipe()
 	l.connections <- addressed{theirs, &net.TCPAddr{IP: net.ParseIP(ip), Port: 1024}}
 	return ours
 }
 
-// addressed is a connection whose other end has an address.
+// addressed is a connection with a given remote address.
 type addressed struct {
 	net.Conn
 	remote net.Addr
@@ -190,10 +192,10 @@ type addressed struct {
 
 func (a addressed) RemoteAddr() net.Addr { return a.remote }
 
-// h2Client is how a client of HTTP/2 begins: the preface and empty settings.
+// h2Client is what an HTTP/2 client sends first: the preface and empty settings.
 const h2Client = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// h2Call is the header of a call of Streams.Read.
+// h2Call is the header frame of a call of Streams.Read.
 var h2Call = func() string {
 	var block, frame bytes.Buffer
 	header := hpack.NewEncoder(&block)
@@ -216,19 +218,19 @@ var h2Call = func() string {
 	return frame.String()
 }()
 
-func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
+func TestHandshake_cutsOffASilentConnection(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
 	for claim, c := range map[string]struct {
 		secured bool
 		sent    string
-		slowly  bool // a byte each second
+		slowly  bool // send one byte per second
 		limit   time.Duration
 	}{
-		"gRPC without a call":        {sent: h2Client, limit: entranceTimeout + firstCallTimeout},
+		"gRPC without a call":        {sent: h2Client, limit: handshakeTimeout + firstCallTimeout},
 		"TLS in drops":               {secured: true, slowly: true, sent: "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + string(make([]byte, 100))},
 		"gRPC in drops":              {slowly: true, sent: h2Client},
-		"a request in drops":         {limit: 2 * entranceTimeout, slowly: true, sent: "GET /health/live HTTP/1.1\r\nHost: " + strings.Repeat("x", 100)},
+		"a request in drops":         {limit: 2 * handshakeTimeout, slowly: true, sent: "GET /health/live HTTP/1.1\r\nHost: " + strings.Repeat("x", 100)},
 		"nothing at all":             {sent: ""},
 		"the beginning of gRPC":      {sent: "PRI * HTTP/2.0\r\n"},
 		"gRPC without its settings":  {sent: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
@@ -268,11 +270,11 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 					}
 				})
 				begun := time.Now()
-				// What it says before it hangs up is of no interest.
+				// What the server sends before it closes does not matter.
 				if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 					t.Errorf("it hung up with %v", err)
 				}
-				if took := time.Since(begun); took > cmp.Or(c.limit, entranceTimeout)+time.Second {
+				if took := time.Since(begun); took > cmp.Or(c.limit, handshakeTimeout)+time.Second {
 					t.Errorf("it took %v", took)
 				}
 				if err := errors.Join(conn.Close(), server.Close(), <-served); err != nil {
@@ -284,8 +286,8 @@ func TestEntrance_cutsOffWhoDoesNotGoOn(t *testing.T) {
 	}
 }
 
-// Who only stays, and answers pings, needs no place. A client that comes back to
-// its connection does not notice.
+// A client without calls loses its connection, even if it responds to pings. A client
+// that makes another call does not notice.
 func TestServe_closesIdleConnections(t *testing.T) {
 	t.Parallel()
 	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
@@ -311,13 +313,13 @@ func TestServe_closesIdleConnections(t *testing.T) {
 	})
 }
 
-// A connection gives its place back however it ends: as a visitor's, by being
-// silent, by losing its place, or as a client's.
+// A connection frees its place however it ends: as an HTTP/1 connection, by a timeout, by
+// eviction, or after calls.
 func TestServe_placesComeBack(t *testing.T) {
 	t.Parallel()
 	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
 		for claim, sent := range map[string]string{
-			"silent": "", "visitors": "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "clients": h2Client, "clients with a call": h2Client + h2Call,
+			"silent": "", "HTTP/1": "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "clients": h2Client, "clients with a call": h2Client + h2Call,
 		} {
 			begun := time.Now()
 			for range 3 {
@@ -335,13 +337,13 @@ func TestServe_placesComeBack(t *testing.T) {
 				synctest.Wait()
 			}
 			if took := time.Since(begun); took != 0 {
-				s.Errorf("%s: places came back after %v", claim, took)
+				s.Errorf("%s: the places were free again after %v", claim, took)
 			}
 		}
 	})
 }
 
-// More clients than there is room for wait for one that ends.
+// Clients beyond the limit wait until another one disconnects.
 func TestServe_takesNoMoreConnectionsThanItsLimit(t *testing.T) {
 	t.Parallel()
 	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
@@ -350,7 +352,8 @@ func TestServe_takesNoMoreConnectionsThanItsLimit(t *testing.T) {
 			conn := s.dial()
 			open = append(open, conn)
 			go func() { _, _ = io.Copy(io.Discard, conn) }()
-			// Each makes its call before the next one comes, so that none is pending.
+			// Each client makes its call before the next one connects, so none is
+			// pending.
 			if _, err := io.WriteString(conn, h2Client+h2Call); err != nil {
 				s.Fatal(err)
 			}
@@ -371,19 +374,19 @@ func TestServe_takesNoMoreConnectionsThanItsLimit(t *testing.T) {
 	})
 }
 
-// gRPC lifts the deadline of a connection that it has taken in or handed on. By
-// then the server that it was handed to may have set one of its own.
-func TestEntrant_aVisitorsDeadlineStays(t *testing.T) {
+// gRPC clears a connection's deadline after the handshake, also if the connection was
+// handed over. By then the HTTP/1 server may have set its own deadline.
+func TestIncomingConn_theDeadlineOfAnHTTPConnectionStays(t *testing.T) {
 	t.Parallel()
-	for _, visitor := range []bool{true, false} {
+	for _, isHTTP := range []bool{true, false} {
 		ours, theirs := net.Pipe()
-		e := &entrant{pendingConn: newPending(zerolog.Nop()).add(theirs), visitor: visitor, admit: func() bool { return true }}
+		e := &incomingConn{pendingConn: newPending(zerolog.Nop()).add(theirs), isHTTP: isHTTP, detach: func() bool { return true }}
 		if err := errors.Join(theirs.SetDeadline(time.Unix(1, 0)), e.SetDeadline(time.Time{})); err != nil {
 			t.Fatal(err)
 		}
 		go func() { _, _ = ours.Write([]byte("x")) }()
-		if _, err := e.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) != visitor {
-			t.Errorf("visitor %v: %v", visitor, err)
+		if _, err := e.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) != isHTTP {
+			t.Errorf("isHTTP %v: %v", isHTTP, err)
 		}
 		if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
 			t.Error(err)

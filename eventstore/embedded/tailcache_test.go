@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// Whoever follows the log live is handed the same from memory as from the file.
-func TestNews_areWhatTheFileHolds(t *testing.T) {
+// A page from the cache is the same as the page from the file.
+func TestTailCache_holdsWhatTheFileHolds(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	const commits = 400
 	for i := range commits {
 		events := proposals(1+i%25, 50+i*5)
-		events[0].metadata = []byte{0xff, byte(i)} // no text
+		events[0].metadata = []byte{0xff, byte(i)} // not text
 		if _, err := s.append(t.Context(), fmt.Sprintf("stream-%d", i%3), expectAny, events); err != nil {
 			t.Fatal(err)
 		}
@@ -23,14 +23,14 @@ func TestNews_areWhatTheFileHolds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := s.news.events[0].position
-	if held := len(s.news.events); held > newsEvents || s.news.bytes > newsBytes || first == 1 || int64(held) != last-first+1 {
-		t.Fatalf("of %d events %d are held, in %d bytes", last, held, s.news.bytes)
+	first := s.tail.events[0].position
+	if held := len(s.tail.events); held > tailEvents || s.tail.bytes > tailBytes || first == 1 || int64(held) != last-first+1 {
+		t.Fatalf("the cache holds %[2]d of %[1]d events, in %[3]d bytes", last, held, s.tail.bytes)
 	}
 	for _, f := range []*filter{nil, {prefixes: [][]byte{[]byte("stream-1"), []byte("stream-2")}}} {
 		for from := first - 2; from <= last+2; from += 7 {
 			for _, limit := range []int64{1, 5, math.MaxInt64} {
-				got, ok := s.news.read(from, false, f, limit)
+				got, ok := s.tail.read(from, false, f, limit)
 				if ok != (from >= first && from <= last) {
 					t.Fatalf("from %d of %d to %d: %t", from, first, last, ok)
 				}
@@ -41,7 +41,7 @@ func TestNews_areWhatTheFileHolds(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The file does not know that there is nothing behind a full page.
+				// A full page from the file does not say that nothing follows it.
 				if got.last == last {
 					want.complete = true
 				}
@@ -53,15 +53,14 @@ func TestNews_areWhatTheFileHolds(t *testing.T) {
 	}
 }
 
-// A commit of which it is not known whether it reached the file leaves a gap that
-// only the file can fill.
-func TestNews_haveNoGaps(t *testing.T) {
+// A commit of unknown outcome leaves a gap, which only the file can fill.
+func TestTailCache_hasNoGaps(t *testing.T) {
 	t.Parallel()
-	var n news
+	var n tailCache
 	n.add([]recorded{{position: 1}, {position: 2}})
 	n.add([]recorded{{position: 5}})
 	if _, ok := n.read(2, false, nil, 10); ok {
-		t.Error("what lies behind is left out")
+		t.Error("events after the gap are missing")
 	}
 	if p, ok := n.read(5, false, nil, 10); !ok || len(p.events) != 1 || n.bytes != 0 {
 		t.Errorf("got %+v, %t", p, ok)

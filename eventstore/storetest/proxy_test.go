@@ -20,16 +20,18 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// faults are what a middle does beside passing on. The zero value is none.
+// faults are a proxy's deviations from passing everything on. The zero value has none.
 type faults struct {
 	append func(*appendCall) (*streamspb.AppendResp, error)
-	// read is asked for each read and subscription, before it is passed on.
+	// read is called for each read and subscription before it is passed on, and returns
+	// the sieve for its response.
 	read func(*streamspb.ReadReq) sieve
-	// end is asked what to make of an answer's end, and may send a last message.
+	// end is called at the end of a response, and returns the error to end it with. It
+	// may send a last message.
 	end func(r *streamspb.ReadReq, err error, send func(*streamspb.ReadResp) error) error
 }
 
-// appendCall is an append that came in whole.
+// appendCall is an append that was received completely.
 type appendCall struct {
 	context.Context
 	requests []*streamspb.AppendReq // options, then events
@@ -42,15 +44,15 @@ func (c *appendCall) stream() string {
 	return string(c.options().GetStreamIdentifier().GetStreamName())
 }
 
-// sieve sends on what it thinks fit of an answer's messages. It ends the answer
-// early with errEnd, as if it was whole, or with another error.
+// sieve is called for each message of a response and sends what the client should get. It
+// ends the response early by returning errEnd, as if it was complete, or another error.
 type sieve func(m *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error
 
-// errEnd ends an answer and says that all is well.
+// errEnd ends a response without an error.
 var errEnd = errors.New("that is all")
 
-// middle stands between clients and a store, and passes on what each says.
-type middle struct {
+// proxy passes the calls of clients on to a store, and the responses back.
+type proxy struct {
 	streamspb.UnimplementedStreamsServer
 	serverfeatures.UnimplementedServerFeaturesServer
 
@@ -65,15 +67,15 @@ type middle struct {
 
 const largestMessage = 17 << 20
 
-// newMiddle stands in front of the store at an address (host:port).
-func newMiddle(t testing.TB, address string, f faults) *middle {
+// newProxy returns a proxy for the store at an address (host:port).
+func newProxy(t testing.TB, address string, f faults) *proxy {
 	t.Helper()
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestMessage)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &middle{faults: f, streams: streamspb.NewStreamsClient(conn), features: serverfeatures.NewServerFeaturesClient(conn)}
+	m := &proxy{faults: f, streams: streamspb.NewStreamsClient(conn), features: serverfeatures.NewServerFeaturesClient(conn)}
 	if m.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -92,10 +94,10 @@ func newMiddle(t testing.TB, address string, f faults) *middle {
 	return m
 }
 
-// acceptor remembers the connections, for cut.
+// acceptor remembers the accepted connections, for cut.
 type acceptor struct {
 	net.Listener
-	m *middle
+	m *proxy
 }
 
 func (a acceptor) Accept() (net.Conn, error) {
@@ -108,8 +110,8 @@ func (a acceptor) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// cut breaks all connections of clients.
-func (m *middle) cut() {
+// cut closes all connections of clients.
+func (m *proxy) cut() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.conns {
@@ -118,11 +120,11 @@ func (m *middle) cut() {
 	m.conns = nil
 }
 
-func (m *middle) GetSupportedMethods(ctx context.Context, r *shared.Empty) (*serverfeatures.SupportedMethods, error) {
+func (m *proxy) GetSupportedMethods(ctx context.Context, r *shared.Empty) (*serverfeatures.SupportedMethods, error) {
 	return m.features.GetSupportedMethods(ctx, r)
 }
 
-func (m *middle) Append(call streamspb.Streams_AppendServer) error {
+func (m *proxy) Append(call streamspb.Streams_AppendServer) error {
 	c := &appendCall{Context: call.Context()}
 	for {
 		r, err := call.Recv()
@@ -144,26 +146,26 @@ func (m *middle) Append(call streamspb.Streams_AppendServer) error {
 		}
 		for _, r := range c.requests {
 			if err := to.Send(r); err != nil {
-				break // CloseAndRecv says why
+				break // CloseAndRecv returns the reason
 			}
 		}
-		answer, err := to.CloseAndRecv()
+		response, err := to.CloseAndRecv()
 		trailer = to.Trailer()
-		return answer, err
+		return response, err
 	}
 	handle := m.append
 	if handle == nil {
 		handle = func(c *appendCall) (*streamspb.AppendResp, error) { return c.forward(c) }
 	}
-	answer, err := handle(c)
+	response, err := handle(c)
 	if err != nil {
 		call.SetTrailer(trailer)
 		return err
 	}
-	return call.SendAndClose(answer)
+	return call.SendAndClose(response)
 }
 
-func (m *middle) Read(r *streamspb.ReadReq, call streamspb.Streams_ReadServer) error {
+func (m *proxy) Read(r *streamspb.ReadReq, call streamspb.Streams_ReadServer) error {
 	pass := sieve(func(m *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error { return send(m) })
 	if m.read != nil {
 		if s := m.read(r); s != nil {
@@ -175,9 +177,9 @@ func (m *middle) Read(r *streamspb.ReadReq, call streamspb.Streams_ReadServer) e
 		return err
 	}
 	for {
-		answer, err := from.Recv()
+		response, err := from.Recv()
 		if err == nil {
-			err = pass(answer, call.Send)
+			err = pass(response, call.Send)
 		}
 		if err == nil {
 			continue
@@ -195,17 +197,17 @@ func (m *middle) Read(r *streamspb.ReadReq, call streamspb.Streams_ReadServer) e
 	}
 }
 
-func (m *middle) Delete(ctx context.Context, r *streamspb.DeleteReq) (*streamspb.DeleteResp, error) {
+func (m *proxy) Delete(ctx context.Context, r *streamspb.DeleteReq) (*streamspb.DeleteResp, error) {
 	var trailer metadata.MD
-	answer, err := m.streams.Delete(ctx, r, grpc.Trailer(&trailer))
-	return answer, errors.Join(err, grpc.SetTrailer(ctx, trailer))
+	response, err := m.streams.Delete(ctx, r, grpc.Trailer(&trailer))
+	return response, errors.Join(err, grpc.SetTrailer(ctx, trailer))
 }
 
-func (m *middle) Tombstone(ctx context.Context, r *streamspb.TombstoneReq) (*streamspb.TombstoneResp, error) {
+func (m *proxy) Tombstone(ctx context.Context, r *streamspb.TombstoneReq) (*streamspb.TombstoneResp, error) {
 	var trailer metadata.MD
-	answer, err := m.streams.Tombstone(ctx, r, grpc.Trailer(&trailer))
-	return answer, errors.Join(err, grpc.SetTrailer(ctx, trailer))
+	response, err := m.streams.Tombstone(ctx, r, grpc.Trailer(&trailer))
+	return response, errors.Join(err, grpc.SetTrailer(ctx, trailer))
 }
 
-// errCut is for whoever hears it in spite of a broken connection.
+// errCut is the error of calls that are still served after their connection was cut.
 var errCut = status.Error(codes.Unavailable, "the connection was cut")
