@@ -62,6 +62,10 @@ client-tests: ## Run the official client's own tests against the embedded store
 node-client-tests: ## Test the embedded store through the official clients for NodeJS; needs root to install node when it is missing
 	tools/node-client-tests.sh
 
+.PHONY: openapi-clients
+openapi-clients: ## Lint the API's documents, and call an engine with clients generated from them; needs root to install node when it is missing
+	tools/openapi-clients.sh
+
 .PHONY: console-test
 console-test: ## Try the console in headless Chromium; needs npm, and root to install Chromium
 	tools/console-tests.sh

@@ -71,7 +71,7 @@ type Exchange struct {
 func (c *Contract) Check(x Exchange) error {
 	item, template, variables := c.find(x.Request.URL)
 	if item == nil {
-		return c.answer(x, "/components/responses/NotFound", http.StatusNotFound)
+		return c.answer(x, "/components/responses/NotFoundAnswer", http.StatusNotFound)
 	}
 	method := strings.ToLower(x.Request.Method)
 	if method == "head" {
@@ -80,10 +80,10 @@ func (c *Contract) Check(x Exchange) error {
 	at := pointer("/paths", template, method)
 	operation, ok := item[method].(map[string]any)
 	if !ok && method == "options" && x.Status == http.StatusNoContent {
-		return c.answer(x, "/components/responses/Preflight", http.StatusNoContent)
+		return c.answer(x, "/components/responses/PreflightAnswer", http.StatusNoContent)
 	}
 	if !ok {
-		return c.answer(x, "/components/responses/MethodNotAllowed", http.StatusMethodNotAllowed)
+		return c.answer(x, "/components/responses/MethodNotAllowedAnswer", http.StatusMethodNotAllowed)
 	}
 	refused := c.request(x, at, operation, variables)
 	if x.Status/100 == 4 {
