@@ -331,7 +331,7 @@ func TestMemory_size(t *testing.T) {
 	m := &memory{room: remembered / part}
 	before := heap()
 	for i := range m.room - 1 {
-		v := verified{consumer: strconv.Itoa(1_000_000_000+i) + strings.Repeat("0", 20), about: unique.Make(about{key: "key"})}
+		v := verified{consumer: strconv.Itoa(1_000_000_000+i) + strings.Repeat("0", 20), common: unique.Make(common{key: "key"})}
 		m.add([16]byte{byte(i), byte(i >> 8), byte(i >> 16)}, v)
 	}
 	if got := (heap() - before) * part >> 20; got > 100 {
