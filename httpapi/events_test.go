@@ -437,7 +437,7 @@ func TestEventLines_aSlowReaderHoldsUpTheReadingAndGetsAll(t *testing.T) {
 func TestEventLines_aReaderThatTakesNothingIsLetGo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) {
-		c.Clock = func() time.Time { return time.Now().Add(300*time.Millisecond - readerPatience) }
+		c.Clock = func() time.Time { return time.Now().Add(300*time.Millisecond - lineTimeout) }
 	})
 	h := &longHistory{events: 1_000_000, size: 1 << 10, ended: make(chan struct{})}
 	overHTTP(w, h)

@@ -266,13 +266,13 @@ func TestLimiter_law(t *testing.T) {
 			t.Errorf("%d of %d at once", allowed.Load(), limit)
 		}
 		s := l.spend("a", start)
-		if s.allowed || s.left != 0 || s.wait != l.every {
+		if s.allowed || s.left != 0 || s.wait != l.interval {
 			t.Errorf("then %+v", s)
 		}
-		if s := l.spend("a", start.Add(l.every-1)); s.allowed || s.wait != 1 {
+		if s := l.spend("a", start.Add(l.interval-1)); s.allowed || s.wait != 1 {
 			t.Errorf("a moment too early: %+v", s)
 		}
-		if s := l.spend("a", start.Add(l.every)); !s.allowed {
+		if s := l.spend("a", start.Add(l.interval)); !s.allowed {
 			t.Errorf("in time: %+v", s)
 		}
 		if s := l.spend("a", start.Add(2*time.Minute)); !s.allowed || s.left != int64(limit-1) {

@@ -79,7 +79,7 @@ func TestPaths_anEncodedOneIsUnknown(t *testing.T) {
 func TestPaths_aPlainOneCostsNothing(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, queues+"/queue_01h455vb4pex5vsknk084sn02q", http.NoBody)
 	if got := testing.AllocsPerRun(100, func() {
-		if !literal(r.URL) || mayHideItsLength(r) {
+		if !isLiteral(r.URL) || hasAmbiguousLength(r) {
 			t.Error("it is refused")
 		}
 	}); got != 0 {
