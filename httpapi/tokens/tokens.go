@@ -27,7 +27,7 @@ type Use string
 // The uses, as they are written in the claim `aud`.
 const (
 	Access    Use = "lotline:access"           // the bearer may act as the consumer
-	Admission Use = Use(domain.GrantAdmission) // proves that a queue admitted the consumer
+	Admission Use = Use(domain.GrantAdmission) // proves that the consumer was admitted
 	Payment   Use = "lotline:payment"          // proves what the consumer won
 )
 
