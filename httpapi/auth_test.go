@@ -35,7 +35,7 @@ func TestAuthentication(t *testing.T) {
 		"a publishable key as bearer":           {[]option{key(myPublic)}, secret},
 		"a token":                               {[]option{key(token)}, secret},
 		"a token beside a publishable key":      {[]option{as(token)}, secret},
-		"a token and who acts":                  {[]option{as(token), header("X-Consumer-Id", "c")}, secret},
+		"a token and X-Consumer-Id":             {[]option{as(token), header("X-Consumer-Id", "c")}, secret},
 		"a token that nobody signed":            {[]option{key("eyJhbGciOiJFZERTQSJ9.e30.c2ln")}, required},
 		"half a token":                          {[]option{key(token[:len(token)/2])}, required},
 		"half a token beside a publishable key": {[]option{as(token[:len(token)/2])}, required},
@@ -123,10 +123,10 @@ func TestAuthentication_aKeyRevokedBetweenTheLookupsIsRefused(t *testing.T) {
 func TestAuthentication_blanksBeforeTheKeyAreNotPartOfIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for _, shown := range []string{"Bearer  " + myKey, "bearer   " + myKey} {
-		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", shown)).is(http.StatusOK)
+	for _, blanked := range []string{"Bearer  " + myKey, "bearer   " + myKey} {
+		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", blanked)).is(http.StatusOK)
 	}
-	for _, shown := range []string{"Bearer ", "Bearer   ", "Bearer"} {
-		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", shown)).refuses(http.StatusUnauthorized, "Authentication required")
+	for _, blanked := range []string{"Bearer ", "Bearer   ", "Bearer"} {
+		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", blanked)).refuses(http.StatusUnauthorized, "Authentication required")
 	}
 }

@@ -876,7 +876,7 @@ func TestContract_lifecycle(t *testing.T) {
 			w.writes(2, func() { w.do(http.MethodPost, path+"/complete", naming("a")).is(http.StatusOK) }) // one event denies every waiting consumer
 			is(w, path, "COMPLETED")
 			if got := w.status(path, "b"); got["status"] != "DENIED" || got["denyReason"] != "QUEUE_CLOSED" {
-				w.tb.Errorf("who waited: %v", got)
+				w.tb.Errorf("the waiting consumer: %v", got)
 			}
 		}},
 		{"DRAWN draw: COMPLETED follows at once without entrants", func(w *world) {

@@ -206,10 +206,10 @@ func TestTenancy_anotherOrganizationsDistributionDoesNotExist(t *testing.T) {
 			foreign := w.do(call.method, path+call.suffix, call.body, key(otherKey), id).is(http.StatusNotFound)
 			missing := w.do(call.method, unknown+call.suffix, call.body, key(otherKey), id).is(http.StatusNotFound)
 			if foreign.Body.String() != missing.Body.String() {
-				t.Errorf("%s: %s, but what is not there: %s", foreign.what, foreign.Body, missing.Body)
+				t.Errorf("%s: %s, but a missing one: %s", foreign.what, foreign.Body, missing.Body)
 			}
 			if f, m := asJSON(t, foreign.Header()), asJSON(t, missing.Header()); f != m {
-				t.Errorf("%s: %s, but what is not there: %s", foreign.what, f, m)
+				t.Errorf("%s: %s, but a missing one: %s", foreign.what, f, m)
 			}
 		}
 		for _, p := range []string{"/api/v1/" + c.collection, "/api/v1/distributions"} {
@@ -246,7 +246,7 @@ func TestBrokenHistory_isAnsweredAsAFault(t *testing.T) {
 	}
 	w.do(http.MethodGet, sound, "").is(http.StatusOK)
 	if a := w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK); strings.Contains(a.Body.String(), id) {
-		t.Errorf("a list shows what is broken: %s", a.Body)
+		t.Errorf("a list contains the broken queue: %s", a.Body)
 	}
 }
 

@@ -131,7 +131,7 @@ func TestFaults(t *testing.T) {
 				t.Errorf("got %s %v", a.Body, a.Header())
 			}
 			if strings.Contains(a.Body.String(), "hidden") {
-				t.Errorf("the client is told %s", a.Body)
+				t.Errorf("the answer is %s", a.Body)
 			}
 			line := w.logged.String()
 			if fault := strings.Contains(line, `"level":"error"`); fault != (c.status >= 500) || strings.Count(line, "\n") != 1 {
@@ -153,7 +153,7 @@ func TestFaults_anUnknownOutcomeNamesTheStoreAndTheStream(t *testing.T) {
 	defer release()
 	a := w.do(http.MethodPut, path, `{"name":"x"}`).is(http.StatusServiceUnavailable)
 	if a.failure().Code != outcomeUnknown {
-		t.Errorf("told %s", a.Body)
+		t.Errorf("the answer is %s", a.Body)
 	}
 	want := "a command for " + strings.Replace(id, "_", "-", 1) + ": the store did not answer within 5s"
 	if line := w.logged.String(); !strings.Contains(line, want) {

@@ -324,7 +324,7 @@ func recompute(t *testing.T, stream, prev string, events []auditEvent) string {
 		}
 		sum := sha256.Sum256(input)
 		if got := base64.RawURLEncoding.EncodeToString(sum[:]); got != tail.Hash {
-			t.Errorf("revision %d: recomputed %s, told %s", e.Revision, got, tail.Hash)
+			t.Errorf("revision %d: recomputed %s, answered %s", e.Revision, got, tail.Hash)
 		}
 		prev = tail.Hash
 	}
@@ -508,7 +508,7 @@ func TestEvents_failIfTheStoreDoesNotAnswerInTime(t *testing.T) {
 				t.Errorf("%s: it is given up after %s", media, took)
 			}
 			if got := a.failure().Message; got != "" {
-				t.Errorf("%s: it is told %q", media, got)
+				t.Errorf("%s: the answer is %q", media, got)
 			}
 		})
 	}

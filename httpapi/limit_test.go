@@ -102,17 +102,17 @@ func TestLimit_eachLevelHasItsOwn(t *testing.T) {
 			{limited, []option{publishable(myPublic), from(here)}},
 			{200, []option{key(myKey), from(here)}},
 		},
-		"who tries keys is limited by address": {
+		"a client that tries keys is limited by its address": {
 			{401, []option{key(unknownKey), from(here)}},
 			{limited, []option{key(unknownKey + "1"), from(here)}},
 			{limited, []option{publishable("pk_live_nobody"), from(here)}},
 			{401, []option{key(unknownKey), from(there)}},
 		},
-		"so is who brings none": {
+		"a client without a key is limited by its address": {
 			{401, []option{publishable(""), from(here)}},
 			{limited, []option{publishable(""), from(here)}},
 		},
-		"a right key is let through beside somebody who tries": {
+		"a valid key is accepted from the address of a client that tries keys": {
 			{401, []option{key(unknownKey), from(here)}},
 			{limited, []option{key(unknownKey), from(here)}},
 			{200, []option{key(myKey), from(here)}},

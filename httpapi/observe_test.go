@@ -68,7 +68,7 @@ func TestObserver_isNotifiedOfEveryRequest(t *testing.T) {
 		"GET /api/v1/queues/{id} 500 1.5ms r-5",
 	}
 	if !slices.Equal(seen.seen, want) {
-		t.Errorf("told of\n%q\nwant\n%q", seen.seen, want)
+		t.Errorf("notified of\n%q\nwant\n%q", seen.seen, want)
 	}
 }
 

@@ -52,10 +52,10 @@ func TestOrganization_aPutWithoutAChangeWritesNoEvent(t *testing.T) {
 	count := func() int { return len(w.log.streams[w.mine.Stream()]) }
 	before := count()
 	w.advance(time.Minute)
-	shown := w.do(http.MethodGet, organizationAt, "")
-	for _, body := range []string{`{}`, `{"name":"\u004dine"}`, shown.Body.String()} {
+	read := w.do(http.MethodGet, organizationAt, "")
+	for _, body := range []string{`{}`, `{"name":"\u004dine"}`, read.Body.String()} {
 		a := w.do(http.MethodPut, organizationAt, body).is(http.StatusOK)
-		if a.Body.String() != shown.Body.String() || a.Header().Get("Etag") != shown.Header().Get("Etag") {
+		if a.Body.String() != read.Body.String() || a.Header().Get("Etag") != read.Header().Get("Etag") {
 			t.Errorf("%s: answers %s %v", body, a.Body, a.Header())
 		}
 	}
@@ -94,8 +94,8 @@ func TestIfMatch_onTheOrganization(t *testing.T) {
 	w := newWorld(t)
 	w.newKey(`{"level":"secret"}`) // a key does not change the organization's entity tag
 	tag := w.do(http.MethodPut, organizationAt, `{"name":"A"}`, header("If-Match", `"0"`)).is(http.StatusOK).Header().Get("Etag")
-	if shown := w.do(http.MethodGet, organizationAt, "").Header().Get("Etag"); shown != tag || tag == `"0"` {
-		t.Errorf("written as %s, shown as %s", tag, shown)
+	if read := w.do(http.MethodGet, organizationAt, "").Header().Get("Etag"); read != tag || tag == `"0"` {
+		t.Errorf("the write has tag %s, the read %s", tag, read)
 	}
 	w.newKey(`{"level":"secret"}`)
 	w.do(http.MethodPut, organizationAt, `{"name":"B"}`, header("If-Match", `"0"`)).refuses(http.StatusPreconditionFailed, "Precondition failed")

@@ -191,7 +191,7 @@ func TestParticipation_anotherOrganizationsQueueDoesNotExist(t *testing.T) {
 					return w.do(method, path+call, body, key(otherKey), acting("c"), header("X-Request-Id", "r"), o).refuses(http.StatusNotFound, "Queue not found")
 				}
 				if foreign, unknown := ask(path), ask(missing); foreign.Body.String() != unknown.Body.String() || asJSON(t, foreign.Header()) != asJSON(t, unknown.Header()) {
-					t.Errorf("%s:\n%v %s\nbut what is not there:\n%v %s", foreign.what, foreign.Header(), foreign.Body, unknown.Header(), unknown.Body)
+					t.Errorf("%s:\n%v %s\nbut a missing one:\n%v %s", foreign.what, foreign.Header(), foreign.Body, unknown.Header(), unknown.Body)
 				}
 			}
 		}
@@ -312,7 +312,7 @@ func TestContract_validate(t *testing.T) {
 			})
 		})
 	}
-	t.Run("what is shown", func(t *testing.T) {
+	t.Run("tokens in answers", func(t *testing.T) {
 		t.Parallel()
 		w, path, token := fresh(t)
 		other := w.openQueue()
@@ -333,7 +333,7 @@ func TestContract_validate(t *testing.T) {
 		for name, c := range map[string]struct{ path, consumer, token, want string }{
 			"at another queue":             {other, "c", token, tokenElsewhere(domain.KindQueue)},
 			"by another consumer":          {path, "d", token, tokenOtherOwner},
-			"by who never entered":         {path, "nobody", token, tokenOtherOwner},
+			"by one who never entered":     {path, "nobody", token, tokenOtherOwner},
 			"an access token":              {path, "c", w.session("c"), tokenOtherUse},
 			"a payment token":              {path, "c", signed(tokens.Payment, w.mine), tokenOtherUse},
 			"another organization's":       {path, "c", signed(tokens.Admission, w.other), tokenInvalid},
@@ -424,7 +424,7 @@ func TestParticipation_doesNotChangeTheQueuesETag(t *testing.T) {
 	}
 	now := get(publishable(myPublic))
 	if now.wants(map[string]any{"consumerCount": 2.0, "status": "OPEN"}); now.Header().Get("Etag") == seen.Header().Get("Etag") {
-		t.Error("who waits does not show in the public view's tag")
+		t.Error("the public view's tag does not change with the waiting consumers")
 	}
 	w.do(http.MethodPut, path, `{"name":"n"}`, header("If-Match", before.Header().Get("Etag"))).is(http.StatusOK)
 	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
@@ -490,7 +490,7 @@ func TestParticipation_ofACompletedQueueIsReadFromTheLogOnce(t *testing.T) {
 			}
 		}
 		if got := w.status(path, "d"); got["denyReason"] != "QUEUE_CLOSED" || got["pollAfterMs"] != nil {
-			t.Errorf("who waited to the end: %v", got)
+			t.Errorf("the consumer who waited to the end: %v", got)
 		}
 		w.do(http.MethodGet, path+"/status", "", acting("nobody")).refuses(http.StatusNotFound, "Consumer not in queue")
 		w.do(http.MethodDelete, path, "").is(http.StatusNoContent)

@@ -214,7 +214,7 @@ func TestContract_queueCalls(t *testing.T) {
 func TestContract_queueState(t *testing.T) {
 	t.Parallel()
 	const entered = "2026-03-01T12:00:00.000Z"
-	for standing, want := range map[string]map[string]any{
+	for status, want := range map[string]map[string]any{
 		"QUEUED":    {"position": 1.0, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": 1020.0, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": nil},
 		"ADMITTED":  {"position": 0.0, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": 5000.0, "admittedAt": entered, "expiresAt": "2026-03-01T12:01:00.000Z", "completedAt": nil, "denyReason": nil},
 		"COMPLETED": {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": entered, "expiresAt": "2026-03-01T12:01:00.000Z", "completedAt": entered, "denyReason": nil},
@@ -222,17 +222,17 @@ func TestContract_queueState(t *testing.T) {
 		"DENIED":    {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": "FRAUD_DETECTED"},
 		"LEFT":      {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": nil},
 	} {
-		t.Run(standing, func(t *testing.T) {
+		t.Run(status, func(t *testing.T) {
 			t.Parallel()
 			w := newWire(t)
 			path := w.openQueue(`,"sessionDurationSeconds":60`)
-			bringTo[standing](w, path, "c")
+			bringTo[status](w, path, "c")
 			a := w.do(http.MethodGet, path+"/status", "", acting("c")).is(http.StatusOK)
-			want["queueId"], want["consumerId"], want["status"], want["enteredAt"] = path[strings.LastIndex(path, "/")+1:], "c", standing, entered
+			want["queueId"], want["consumerId"], want["status"], want["enteredAt"] = path[strings.LastIndex(path, "/")+1:], "c", status, entered
 			a.wants(want)
 			state := a.object()
-			if _, ok := state["admissionToken"].(string); ok != (standing == "ADMITTED") {
-				t.Errorf("the token of who is %s: %v", standing, state["admissionToken"])
+			if _, ok := state["admissionToken"].(string); ok != (status == "ADMITTED") {
+				t.Errorf("the token of a consumer with status %s: %v", status, state["admissionToken"])
 			}
 			// With the seed, the ticket can be decoded.
 			seed := w.do(http.MethodGet, path, "").object()["encryptionSeed"].(string)
@@ -448,7 +448,7 @@ func TestContract_queueErrors(t *testing.T) {
 			// The steps that were due are in the log, although the command was refused.
 			w.writes(2, func() { enter(w, path, "b").refuses(http.StatusBadRequest, "Queue is closed") })
 			if got := w.status(path, "a"); got["status"] != "DENIED" || got["denyReason"] != "QUEUE_CLOSED" {
-				w.tb.Errorf("who waits at the end: %v", got)
+				w.tb.Errorf("a consumer waiting at the end: %v", got)
 			}
 		}},
 		{"400 Consumer ID is required", func(w *world) {
@@ -667,17 +667,17 @@ func TestContract_queueAtTheVeryMillisecond(t *testing.T) {
 		want  string   // the status in the answer, "" for a 409
 		then  []string // the events that are recorded
 	}{
-		"who leaves was admitted":                          {waits, leave, "LEFT", []string{"ConsumerAdmitted", "ConsumerLeft"}},
-		"who completes was admitted":                       {waits, complete, "COMPLETED", []string{"ConsumerAdmitted", "ConsumerCompleted"}},
-		"who is denied was admitted":                       {waits, deny, "DENIED", []string{"ConsumerAdmitted", "ConsumerDenied"}},
-		"who enters again was admitted":                    {waits, enter, "ADMITTED", []string{"ConsumerAdmitted"}},
-		"who is admitted by hand was admitted in turn":     {waits, admit(naming("a")), "ADMITTED", []string{"ConsumerAdmitted"}},
-		"who is next by hand is the one behind":            {waits, admit(`{"count":1}`), "b", []string{"ConsumerAdmitted", "ConsumerAdmitted"}},
-		"who completes has no session any more":            {inside, complete, "", []string{"ConsumerExpired"}},
-		"who leaves has no session any more":               {inside, leave, "", []string{"ConsumerExpired"}},
-		"who is denied has no session any more":            {inside, deny, "", []string{"ConsumerExpired"}},
-		"who is admitted by hand has none either":          {inside, admit(naming("a")), "", []string{"ConsumerExpired"}},
-		"who enters has a new entry behind all the others": {inside, enter, "QUEUED", []string{"ConsumerExpired", "ConsumerEntered"}},
+		"leaving when the admission is due":                    {waits, leave, "LEFT", []string{"ConsumerAdmitted", "ConsumerLeft"}},
+		"completing when the admission is due":                 {waits, complete, "COMPLETED", []string{"ConsumerAdmitted", "ConsumerCompleted"}},
+		"denying when the admission is due":                    {waits, deny, "DENIED", []string{"ConsumerAdmitted", "ConsumerDenied"}},
+		"entering again when the admission is due":             {waits, enter, "ADMITTED", []string{"ConsumerAdmitted"}},
+		"admitting by hand when the admission is due":          {waits, admit(naming("a")), "ADMITTED", []string{"ConsumerAdmitted"}},
+		"admitting the next by hand when the admission is due": {waits, admit(`{"count":1}`), "b", []string{"ConsumerAdmitted", "ConsumerAdmitted"}},
+		"completing when the session ends":                     {inside, complete, "", []string{"ConsumerExpired"}},
+		"leaving when the session ends":                        {inside, leave, "", []string{"ConsumerExpired"}},
+		"denying when the session ends":                        {inside, deny, "", []string{"ConsumerExpired"}},
+		"admitting by hand when the session ends":              {inside, admit(naming("a")), "", []string{"ConsumerExpired"}},
+		"entering again when the session ends":                 {inside, enter, "QUEUED", []string{"ConsumerExpired", "ConsumerEntered"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -73,7 +73,7 @@ func TestPublicView_doesNotExistForAnotherOrganization(t *testing.T) {
 			foreign := w.do(http.MethodGet, p[0], "", publishable(otherPublic), same).is(http.StatusNotFound)
 			unknown := w.do(http.MethodGet, p[1], "", publishable(otherPublic), same).is(http.StatusNotFound)
 			if foreign.Body.String() != unknown.Body.String() || asJSON(t, foreign.Header()) != asJSON(t, unknown.Header()) {
-				t.Errorf("%s: %s, but what is not there: %s", foreign.what, foreign.Body, unknown.Body)
+				t.Errorf("%s: %s, but a missing one: %s", foreign.what, foreign.Body, unknown.Body)
 			}
 		}
 	}

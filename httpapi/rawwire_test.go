@@ -149,14 +149,14 @@ func TestWire_nothingIsReadAfterARequestOfTwoLengths(t *testing.T) {
 	s := newRawServer(t)
 	const next = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 	for name, request := range map[string]string{
-		"a length and pieces":                      "POST " + queues + " HTTP/1.1\r\n" + asMe + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-		"pieces and a length":                      "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-		"no pieces and a length":                   "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"beside a GET":                             "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"to nothing":                               "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"pieces in HTTP/1.0, which has none":       "GET /livez HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"both in HTTP/1.0":                         "POST " + queues + " HTTP/1.0\r\n" + asMe + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"pieces alone, which cannot be told apart": "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"a length and chunks":                         "POST " + queues + " HTTP/1.1\r\n" + asMe + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"chunks and a length":                         "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"no chunks and a length":                      "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"beside a GET":                                "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"to nothing":                                  "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"chunks in HTTP/1.0, which has none":          "GET /livez HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"both in HTTP/1.0":                            "POST " + queues + " HTTP/1.0\r\n" + asMe + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"chunks alone, which cannot be distinguished": "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 	} {
 		c := s.dial()
 		c.send("%s", request+next)

@@ -385,7 +385,7 @@ func TestKeySet_verifiesWhatIsGivenOut(t *testing.T) {
 	second := w.session("c")
 	after := get()
 	if !verified(before, first) || !verified(before, second) {
-		t.Error("whoever kept the set does not know the next key")
+		t.Error("a stored key set does not have the next key")
 	}
 	if !verified(after, first) || !verified(after, second) || len(after) != 3 {
 		t.Errorf("the set: %v", after)
