@@ -35,14 +35,14 @@ func inBothMedia(t *testing.T, rows []contractRow) {
 	for _, media := range []string{mediaJSON, mediaProblem} {
 		t.Run(media, func(t *testing.T) {
 			t.Parallel()
-			told := make([]contractRow, len(rows))
+			doubled := make([]contractRow, len(rows))
 			for i, r := range rows {
-				told[i] = contractRow{r.name, func(w *world) {
+				doubled[i] = contractRow{r.name, func(w *world) {
 					w.accept = media
 					r.test(w)
 				}}
 			}
-			runRows(t, told)
+			runRows(t, doubled)
 		})
 	}
 }

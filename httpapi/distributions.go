@@ -220,7 +220,7 @@ func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands
 func (s *server) answerWrite(x *exchange, r *http.Request, status int, result commands.Result) error {
 	object, ok := result.History.Aggregate.(interface{ AppendJSON(dst []byte) []byte })
 	if !ok {
-		return errors.New("a command for an object left none behind")
+		return errors.New("a command on an object returned no object")
 	}
 	if result.Replayed {
 		x.set("Idempotent-Replayed", "true")
@@ -234,7 +234,7 @@ func (s *server) answerWrite(x *exchange, r *http.Request, status int, result co
 func distributionOf(result commands.Result) (domain.Distribution, error) {
 	d, ok := result.History.Aggregate.(domain.Distribution)
 	if !ok {
-		return nil, errors.New("a command for a distribution left none behind")
+		return nil, errors.New("a command on a distribution returned no distribution")
 	}
 	return d, nil
 }

@@ -13,7 +13,7 @@ type kindAPI struct {
 	participants []participantCall
 	// steps are the steps of the lifecycle that only this kind has.
 	steps []stepCall
-	// paths are other calls, by their path behind the path of the distribution.
+	// paths are all other calls, by what follows the path of the distribution.
 	paths map[string]func(s *server) methods
 	// refusals are the answers for refusals that only this kind gives.
 	refusals map[domain.Code]answer

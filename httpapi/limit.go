@@ -58,7 +58,7 @@ type slot struct {
 	fullAt int64  // when the whole allowance is available, in nanoseconds since 1970
 }
 
-// newLimiter returns a limiter of so many requests a minute, or nil for 0.
+// newLimiter returns a limiter that allows perMinute requests a minute. It returns nil for 0.
 func newLimiter(perMinute int) *limiter {
 	if perMinute <= 0 {
 		return nil
@@ -111,18 +111,18 @@ func (l *limiter) spend(caller string, at time.Time) allowance {
 // find returns the caller's slot. A caller without one gets the slot of the caller with
 // the most allowance left, with a whole allowance.
 func (r *row) find(caller uint64) *slot {
-	oldest := &r.slots[0]
+	evicted := &r.slots[0]
 	for i := range r.slots {
 		s := &r.slots[i]
 		if s.caller == caller {
 			return s
 		}
-		if s.fullAt < oldest.fullAt {
-			oldest = s
+		if s.fullAt < evicted.fullAt {
+			evicted = s
 		}
 	}
-	*oldest = slot{}
-	return oldest
+	*evicted = slot{}
+	return evicted
 }
 
 // limit counts a request of a caller, tells the client what is left of its limit, and

@@ -68,7 +68,8 @@ func appendList(dst []byte, rows [][]byte, info pageInfo) []byte {
 	return append(dst, '}')
 }
 
-// pageInfo says where a page begins and ends, and whether there are others beside it.
+// pageInfo has the cursors of a page's first and last row, and says whether there are pages
+// before and after it.
 type pageInfo struct {
 	StartCursor     *string `json:"startCursor"` // null on an empty page
 	EndCursor       *string `json:"endCursor"`

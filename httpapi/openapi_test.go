@@ -205,12 +205,12 @@ func TestDocument_hasEveryRefusalAndNoOther(t *testing.T) {
 		}
 	}
 	// Every response lists a refusal only under the refusal's own status.
-	told := map[string]bool{}
+	seen := map[string]bool{}
 	check := func(at, status string, response any) {
 		eachNode(response, at, func(at string, node map[string]any) {
 			ref, _ := node["$ref"].(string)
 			if text, ok := refusals[ref]; ok {
-				told[text] = true
+				seen[text] = true
 				if want := fmt.Sprint(answers[domain.Code(text)].status); status != want {
 					t.Errorf("%s: %q with %s, not with %s", at, text, status, want)
 				}
@@ -230,7 +230,7 @@ func TestDocument_hasEveryRefusalAndNoOther(t *testing.T) {
 		check(name, status, contract().Look("/components/responses/"+name))
 	}
 	for _, text := range refusals {
-		if !told[text] {
+		if !seen[text] {
 			t.Errorf("no operation answers %q", text)
 		}
 	}

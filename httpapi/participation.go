@@ -25,7 +25,7 @@ type participantCall struct {
 	query participantQuery // nil for a command
 }
 
-// callerLevel is the credential that a call requires.
+// callerLevel is the credential that a call requires. The zero value is the strictest.
 type callerLevel int
 
 const (
@@ -44,10 +44,13 @@ func (s *server) participantMethods(k domain.Kind, c participantCall) methods {
 		h = func(x *exchange, r *http.Request) error { return c.query(s, x, r, k) }
 	}
 	h = noQuery(h)
-	if c.level == byConsumer {
+	switch c.level {
+	case byConsumer:
 		return s.consumer(methods{c.method: h})
+	case bySecretKey:
+		return methods{c.method: s.secret(h)}
 	}
-	return methods{c.method: s.secret(h)}
+	panic("a call of an unknown caller level")
 }
 
 // fromBody reads a command from the body of a request.

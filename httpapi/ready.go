@@ -43,8 +43,8 @@ func (s *server) metrics(x *exchange, r *http.Request) error {
 	return nil
 }
 
-// viewer is who asks for /readyz, which decides how much the answer tells. The zero value
-// may see only what everybody may see.
+// viewer is the client that asks for /readyz. It decides how much the answer contains. The
+// zero value gets only the parts that everybody may see.
 type viewer struct {
 	operator     bool
 	organization domain.ID // the organization that owns the secret key, or ""
