@@ -8,7 +8,7 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-func TestAuthentication(t *testing.T) {
+func TestAuthentication_acceptsASecretKeyOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	without := func(r *http.Request) { r.Header.Del("Authorization") }

@@ -16,7 +16,7 @@ import (
 )
 
 // A bad request is refused with everything that is wrong with it, and writes nothing.
-func TestBadInput(t *testing.T) {
+func TestBadInput_isRefusedAndWritesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	path, _ := w.create("auctions", `{"sequenceId":"s","settleAt":"2026-06-01T00:00:00Z","timeZone":"Europe/Berlin"}`)

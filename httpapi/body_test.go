@@ -14,7 +14,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestBodiesThatAreNotJSON(t *testing.T) {
+func TestBody_thatIsNotAJSONObjectIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	asJSON := header("Content-Type", "application/json")
@@ -49,13 +49,13 @@ func TestBodiesThatAreNotJSON(t *testing.T) {
 	}
 }
 
-func TestNamesOfFieldsAreTakenLiterally(t *testing.T) {
+func TestBody_fieldNamesAreCaseSensitive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.do(http.MethodPost, "/api/v1/queues", `{"SequenceID":"s"}`).blames("SequenceID", "sequenceId")
 }
 
-func TestContentType(t *testing.T) {
+func TestBody_contentTypeMustBeJSON(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for contentType, ok := range map[string]bool{
@@ -85,7 +85,7 @@ func TestContentType(t *testing.T) {
 	w.do(http.MethodPost, path+"/open", "", without).is(http.StatusOK)
 }
 
-func TestLargeBodies(t *testing.T) {
+func TestBody_thatIsTooLargeIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ofSize := func(n int) string {
@@ -100,7 +100,7 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-func TestBodyThatBreaksOff(t *testing.T) {
+func TestBody_thatBreaksOffIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.do(http.MethodPost, "/api/v1/queues", `{}`, func(r *http.Request) {
@@ -120,7 +120,7 @@ type brokenReader struct{}
 func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // These cases need a real connection, because a ResponseRecorder cannot show them.
-func TestOverTheWire(t *testing.T) {
+func TestBody_overARealConnectionHasItsLengthAndLimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s","metadata":{"long":"`+strings.Repeat("x", 5000)+`"}}`)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestIfMatch(t *testing.T) {
+func TestIfMatch_allowsAWriteToAMatchingRevisionOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const refused, malformed = http.StatusPreconditionFailed, http.StatusBadRequest
@@ -76,7 +76,7 @@ func TestIfMatch(t *testing.T) {
 	}
 }
 
-func TestIfNoneMatch(t *testing.T) {
+func TestIfNoneMatch_aReadOfAKnownVersionIsNotModified(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, id := w.create("queues", `{"sequenceId":"s"}`)

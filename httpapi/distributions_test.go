@@ -101,7 +101,7 @@ func TestStep_refusesFields(t *testing.T) {
 	w.do(http.MethodGet, path, "").wants(map[string]any{"status": "DRAFT"})
 }
 
-func TestEntropy(t *testing.T) {
+func TestEntropy_isSuppliedToAClosedDraw(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("draws", `{"sequenceId":"s","drawAt":"2026-06-01T00:00:00Z","winnerCount":3,"entropySource":"drand 1"}`)
@@ -136,7 +136,7 @@ func TestPut_withoutAChangeWritesNothing(t *testing.T) {
 	}
 }
 
-func TestRefusalsOfTheRules(t *testing.T) {
+func TestRefusals_ofTheRulesAreAnswered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", kindCases[0].body)

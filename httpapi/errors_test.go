@@ -95,7 +95,7 @@ func (f failing) CreateKey(context.Context, commands.KeyCreation) (commands.Issu
 
 func (f failing) Now(context.Context) (time.Time, error) { return time.Time{}, f.err }
 
-func TestFaults(t *testing.T) {
+func TestFaults_areLoggedAndAnsweredWithoutTheirCause(t *testing.T) {
 	t.Parallel()
 	const store = "Event store unavailable"
 	for name, c := range map[string]struct {
@@ -249,7 +249,7 @@ func TestError_bodyHasItsFields(t *testing.T) {
 	}
 }
 
-func TestProblemDetails(t *testing.T) {
+func TestProblem_isAnsweredToAClientThatAsksForIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for accept, wanted := range map[string]bool{
@@ -285,7 +285,7 @@ func TestProblemDetails(t *testing.T) {
 	}
 }
 
-func TestAccept(t *testing.T) {
+func TestAccept_mustAllowJSON(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for accept, ok := range map[string]bool{
@@ -387,7 +387,7 @@ func TestAnswer_hasItsHeaders(t *testing.T) {
 	}
 }
 
-func TestRequestID(t *testing.T) {
+func TestRequestID_isTheClientsOrANewOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for id, kept := range map[string]bool{

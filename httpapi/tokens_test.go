@@ -111,7 +111,7 @@ func TestSession_anAuthenticatedConsumerActs(t *testing.T) {
 	}
 }
 
-func TestSession_badRequests(t *testing.T) {
+func TestSession_aBadRequestIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	long := strings.Repeat("x", domain.MaxConsumerID+1)

@@ -282,7 +282,7 @@ func TestVerify_acceptsTheLongestTokenOfSign(t *testing.T) {
 	}
 }
 
-func TestTokens_withoutKeys(t *testing.T) {
+func TestTokens_withoutSigningKeysReturnTheError(t *testing.T) {
 	t.Parallel()
 	reason := errors.New("the keys cannot be read")
 	h := newHeld(t)
@@ -327,7 +327,7 @@ func TestMemory_isBounded(t *testing.T) {
 }
 
 // The memory that the documentation states.
-func TestMemory_size(t *testing.T) {
+func TestMemory_takesNoMoreThanDocumented(t *testing.T) {
 	const part = 8
 	m := &memory{room: remembered / part}
 	before := heap()
