@@ -69,9 +69,10 @@ func (s *server) guard(authenticate authentication, h handler, others ...string)
 
 // count counts a request against one rate limit: the organization's for a secret key,
 // the consumer's for a consumer's token, and the client address's for all other
-// requests. So a client that tries keys is limited by its address. A valid secret key
-// does not count against the address: a key is too long to be guessed at any speed,
-// and other clients at the address of an attacker must not be locked out.
+// requests. So a client that tries keys is limited by its address. A valid secret key or
+// token does not count against the address, and is accepted even if the address has used
+// up its limit. A key is too long to be guessed at any speed, and other clients at the
+// address of an attacker must not be locked out.
 func (s *server) count(x *exchange, r *http.Request) error {
 	switch {
 	case x.level == domain.SecretKey:

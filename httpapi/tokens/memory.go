@@ -2,8 +2,8 @@ package tokens
 
 import "sync"
 
-// remembered is the largest number of verified tokens that are remembered. So many take
-// about 90 MB.
+// remembered is the largest number of verified tokens that are remembered. That many take
+// about 90 MB of memory.
 const remembered = 1 << 19
 
 // memory remembers the tokens that were verified or used last. It has two halves. When the

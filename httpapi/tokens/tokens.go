@@ -92,9 +92,9 @@ var (
 
 // SigningKeySource has the signing keys. *projections.Views implements it.
 type SigningKeySource interface {
-	// SigningKeys returns the current signing keys, which the caller must not change. When
-	// the keys change, it returns another pointer. An error means that the keys are not
-	// known now.
+	// SigningKeys returns the signing keys as they are now. The returned value never
+	// changes: after a change of the keys, SigningKeys returns another pointer. An error
+	// means that the keys are not known now.
 	SigningKeys() (*domain.SigningKeys, error)
 }
 
@@ -194,8 +194,9 @@ type payload struct {
 	Distribution string `json:"distribution,omitempty"`
 }
 
-// Sign makes a token of the claims c. It signs with the key that was in use at c.IssuedAt,
-// unless that key is unknown or revoked. So the same claims make the same token.
+// Sign makes a token of the claims c. It signs with the key that was in use at c.IssuedAt, so
+// that the same claims make the same token. If that key is unknown or revoked, it signs with
+// the current key.
 func (t *Tokens) Sign(c Claims) (string, error) {
 	r, err := t.current()
 	if err != nil {
