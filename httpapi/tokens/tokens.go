@@ -3,7 +3,7 @@
 //
 // Tokens are never stored. The claims of a token come from an event or from a call, and
 // the time of issue decides which key signs it. So the same token can be made again at any
-// time. The package must not decide who gets a token.
+// time, unless its key was revoked. The package must not decide who gets a token.
 package tokens
 
 import (
