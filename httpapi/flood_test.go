@@ -12,10 +12,10 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// maxRefusal is more than any refusal has bytes, whatever was refused.
+// maxRefusal is larger than any refusal, in bytes, whatever the request was.
 const maxRefusal = 24 << 10
 
-// manyMembers is a body of n members that nobody knows.
+// manyMembers returns a body of n unknown fields.
 func manyMembers(n int, value string) string {
 	var b strings.Builder
 	for i := range n {
@@ -24,7 +24,7 @@ func manyMembers(n int, value string) string {
 	return "{" + b.String()[1:] + "}"
 }
 
-// The details of a refusal do not grow with the request.
+// The number of details in a refusal does not grow with the request.
 func TestFlood_aRefusalNamesFiftyDetailsAndCountsTheRest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -41,7 +41,7 @@ func TestFlood_aRefusalNamesFiftyDetailsAndCountsTheRest(t *testing.T) {
 		method, path, body string
 		more               int
 	}{
-		"a creation":                {http.MethodPost, queues, manyMembers(1000, "1"), 951}, // sequenceId is missing too
+		"a creation":                {http.MethodPost, queues, manyMembers(1000, "1"), 951}, // one more, because sequenceId is missing
 		"another":                   {http.MethodPost, auctions, manyMembers(1000, "1"), 952},
 		"a change":                  {http.MethodPut, path, manyMembers(1000, "1"), 950},
 		"a key":                     {http.MethodPost, keysAt, manyMembers(1000, "1"), 951},
@@ -78,7 +78,7 @@ func TestFlood_aRefusalNamesFiftyDetailsAndCountsTheRest(t *testing.T) {
 	}
 }
 
-// Nor does what a refusal repeats of it.
+// The texts that a refusal repeats from the request do not grow with it either.
 func TestFlood_aRefusalIsShortWhateverItRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -126,17 +126,17 @@ func TestFlood_aRefusalIsShortWhateverItRefuses(t *testing.T) {
 			}
 		}
 	}
-	const cut = 127 // where the 128th byte is half a letter
+	const cut = 127 // the 128th byte is the first of a letter of two bytes
 	a := w.do(http.MethodPut, path, `{"a`+wide+`":1}`)
 	if got, want := a.failure().Details[0].Field, "a"+strings.Repeat("é", cut/2)+"…"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-// The work that a refusal takes grows with the request, and not with its square.
-func TestFlood_theWorkGrowsWithTheRequest(t *testing.T) {
+// The time that a refusal takes grows in proportion to the request, and not to its square.
+func TestFlood_theTimeIsProportionalToTheRequest(t *testing.T) {
 	w := newWorld(t)
-	w.undocumented = true // to look at every answer takes longer than it takes to give it
+	w.undocumented = true // checking the answers takes longer than making them
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
 	put := func(body string) func() { return func() { w.do(http.MethodPut, path, body) } }
 	with := func(name string, values ...string) func() {
@@ -168,7 +168,7 @@ func TestFlood_theWorkGrowsWithTheRequest(t *testing.T) {
 		"hops":                 func(n int) func() { return with("X-Forwarded-For", strings.Repeat(`10.0.0.1,`, n)) },
 	} {
 		const small, times = 600, 8
-		// The least of several is what it takes without what else the machine does.
+		// The shortest of several times is the least affected by other load on the machine.
 		took := func(f func()) time.Duration {
 			least := time.Hour
 			for range 7 {
@@ -185,8 +185,8 @@ func TestFlood_theWorkGrowsWithTheRequest(t *testing.T) {
 	}
 }
 
-// A status that is repeated is compared with every row once.
-func TestList_aRepeatedStatusIsOne(t *testing.T) {
+// A repeated status counts once, so it costs one comparison for every row.
+func TestList_aRepeatedStatusCountsOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.create("queues", `{"sequenceId":"s"}`)

@@ -8,11 +8,14 @@ import (
 	"github.com/lotline/lotline/httpapi/tokens"
 )
 
-// queueCalls are the calls about the consumers of a queue.
+// queueAPI is what queues add to the calls that every kind has.
+var queueAPI = kindAPI{participants: queueCalls, refusals: queueRefusals}
+
+// queueCalls are the calls about the consumers in a queue.
 var queueCalls = []participantCall{
 	{method: http.MethodGet, path: "/status", level: byConsumer, query: participationStatus},
-	{method: http.MethodPost, path: "/enter", level: byConsumer, command: forConsumer(func(c string) domain.Command { return domain.Enter{ConsumerID: c} }), answer: oneParticipation},
-	{method: http.MethodPost, path: "/leave", level: byConsumer, command: forConsumer(func(c string) domain.Command { return domain.Leave{ConsumerID: c} }), answer: oneParticipation},
+	{method: http.MethodPost, path: "/enter", level: byConsumer, command: forConsumer(enter), answer: oneParticipation},
+	{method: http.MethodPost, path: "/leave", level: byConsumer, command: forConsumer(leave), answer: oneParticipation},
 	{method: http.MethodPost, path: "/admit", level: bySecretKey, command: fromBody(domain.ReadAdmit), answer: eachParticipation},
 	{method: http.MethodPost, path: "/complete", level: bySecretKey, command: fromBody(domain.ReadComplete), answer: oneParticipation},
 	{method: http.MethodPost, path: "/deny", level: bySecretKey, command: fromBody(domain.ReadDeny), answer: oneParticipation},
@@ -20,7 +23,11 @@ var queueCalls = []participantCall{
 	{method: http.MethodPost, path: "/validate", level: bySecretKey, query: validateToken(tokens.Admission, "The consumer is not admitted any more")},
 }
 
-// queueRefusals are the refusals that only calls about queues give.
+func enter(consumer string) domain.Command { return domain.Enter{ConsumerID: consumer} }
+
+func leave(consumer string) domain.Command { return domain.Leave{ConsumerID: consumer} }
+
+// queueRefusals are the answers for refusals that only calls about queues give.
 var queueRefusals = map[domain.Code]answer{
 	domain.NotIn(domain.KindQueue):      {status: http.StatusNotFound},
 	domain.TooLate(domain.KindQueue):    {status: http.StatusBadRequest},
@@ -28,7 +35,7 @@ var queueRefusals = map[domain.Code]answer{
 	domain.Full(domain.KindQueue):       {status: http.StatusTooManyRequests},
 }
 
-// stats are how many entries of a queue have each status.
+// stats counts the entries of a queue by their status.
 type stats struct {
 	QueueID domain.ID     `json:"queueId"`
 	Status  domain.Status `json:"status"`
@@ -36,8 +43,8 @@ type stats struct {
 	AdmissionRate domain.Count `json:"admissionRate"`
 }
 
-// queueStats counts the entries of a queue by their status. It needs no participants,
-// so a queue that is over is no slower than another.
+// queueStats answers with the number of entries in each status. It does not load the
+// participants, so it is as fast for a queue that has ended as for any other.
 func queueStats(s *server, x *exchange, r *http.Request, k domain.Kind) error {
 	row, err := s.row(x, r, k)
 	if err != nil {
@@ -45,9 +52,9 @@ func queueStats(s *server, x *exchange, r *http.Request, k domain.Kind) error {
 	}
 	q, ok := row.Distribution.(*domain.Queue)
 	if !ok {
-		return errors.New("the distribution with a queue's id is no queue")
+		return errors.New("the distribution with a queue's id is not a queue")
 	}
-	x.version(r, participationETag(row.Head.Revision), func() []byte {
+	x.jsonUnlessUnchanged(r, participationETag(row.Head.Revision), func() []byte {
 		return encode(stats{q.ID, q.Status, q.Counts(), q.AdmissionRate})
 	})
 	return nil
