@@ -55,7 +55,7 @@ type Request struct {
 	// found. "" may touch all.
 	Organization domain.ID
 	// Key makes the command repeatable. The zero Key does not.
-	Key Key
+	IdempotencyKey IdempotencyKey
 	// IfMatch refuses the command unless the object's last change is at one of
 	// these revisions. Nil asks for nothing.
 	IfMatch []domain.Revision
@@ -67,12 +67,12 @@ type Request struct {
 // Key is what makes a command repeatable: its id, made from the caller's
 // idempotency key and scope, and the hash of the request's body, in lower-case
 // hex. A command whose id is in the stream is not carried out again.
-type Key struct {
+type IdempotencyKey struct {
 	CommandID uuid.UUID
 	BodyHash  string
 }
 
-func (k Key) given() bool { return k.CommandID != uuid.Nil }
+func (k IdempotencyKey) given() bool { return k.CommandID != uuid.Nil }
 
 // Result is the outcome of a command that was not refused.
 type Result struct {

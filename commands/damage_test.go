@@ -72,7 +72,7 @@ func TestHandler_aQuarantinedStreamTakesNoWrites(t *testing.T) {
 		domain.Advance{},
 		domain.Delete{},
 	} {
-		for _, k := range []Key{{}, key("k", "body")} {
+		for _, k := range []IdempotencyKey{{}, key("k", "body")} {
 			if r, err := b.act(t, stream, c, k); !isBroken(err) {
 				t.Errorf("%T: %+v, %v", c, r, err)
 			}
@@ -149,7 +149,7 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 			stream := b.line(t, "a", "b")
 			other.states.(*watchers).known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
 			b.log.streams[stream] = b.log.streams[stream][:3]
-			_, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, Key{})
+			_, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{})
 			return stream, err
 		},
 		"a stream of which nothing is left": func(t *testing.T, b, other *bench) (string, error) {
@@ -183,11 +183,11 @@ func TestHandler_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 		w, other := b.watched()
 		w.known[stream] = 3
 		b.log.reading = func(int, string) error { return fault }
-		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, Key{}); err == nil || isBroken(err) {
+		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{}); err == nil || isBroken(err) {
 			t.Errorf("got %v", err)
 		}
 		b.log.reading = func(int, string) error { return nil }
-		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, Key{}); err != nil {
+		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{}); err != nil {
 			t.Error(err)
 		}
 		if len(w.reported) > 0 {

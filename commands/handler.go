@@ -95,7 +95,7 @@ type Creation struct {
 	Fields       domain.Fields
 	Defaults     domain.Defaults
 	Caller       Caller
-	Key          Key
+	IdempotencyKey          IdempotencyKey
 }
 
 // Create makes a distribution. With a Key it makes one only, however often and
@@ -136,31 +136,31 @@ func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
 		ID: id, OrganizationID: c.Organization, Fields: c.Fields, Defaults: c.Defaults, Seed: rand.Text(),
 	}
 	rand.Read(create.Secret[:])
-	if c.Key.given() {
+	if c.IdempotencyKey.given() {
 		var claimed bool
 		if create.ID, claimed, err = h.claim(ctx, c, create); err != nil {
 			return Result{}, err
 		}
 		if claimed {
 			// Very likely it was finished as well, however long ago.
-			if first, err := h.replay(ctx, create.ID.Stream(), c.Key); err != nil || first.History != nil {
+			if first, err := h.replay(ctx, create.ID.Stream(), c.IdempotencyKey); err != nil || first.History != nil {
 				return first, err
 			}
 		}
 	}
 	result, err := h.submit(ctx, &pending{Request: Request{
-		Stream: create.ID.Stream(), Command: create, Caller: c.Caller, Organization: c.Organization, Key: c.Key,
+		Stream: create.ID.Stream(), Command: create, Caller: c.Caller, Organization: c.Organization, IdempotencyKey: c.IdempotencyKey,
 	}})
 	if err != nil || !result.Replayed {
 		return result, err
 	}
-	return h.replay(ctx, create.ID.Stream(), c.Key)
+	return h.replay(ctx, create.ID.Stream(), c.IdempotencyKey)
 }
 
 // claim returns the id that a repeatable creation makes, and whether it was
 // claimed before. What would be refused claims nothing, unless it was.
 func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (id domain.ID, before bool, err error) {
-	stream := domain.ClaimStream(c.Key.CommandID.String())
+	stream := domain.ClaimStream(c.IdempotencyKey.CommandID.String())
 	claims := domain.NewHistory(stream)
 	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
 		if err == nil {
@@ -192,7 +192,7 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 // replay answers a repeated creation with the state that its own events led to,
 // and none behind them. There is no History when the creation was not carried
 // out yet.
-func (h *Handler) replay(ctx context.Context, stream string, k Key) (Result, error) {
+func (h *Handler) replay(ctx context.Context, stream string, k IdempotencyKey) (Result, error) {
 	if _, broken := h.known(stream); broken != nil {
 		return Result{}, broken
 	}
@@ -256,8 +256,8 @@ func (h *Handler) Close(ctx context.Context) error {
 // submit hands p to its stream's writer and waits for the answer.
 func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
 	p.ctx, p.done = ctx, make(chan struct{})
-	p.id = p.Key.CommandID
-	if !p.Key.given() {
+	p.id = p.IdempotencyKey.CommandID
+	if !p.IdempotencyKey.given() {
 		p.id = uuid.New()
 	}
 	if err := h.hand(p); err != nil {

@@ -61,18 +61,18 @@ func fields(pairs ...string) domain.Fields {
 	return f
 }
 
-func key(s, body string) Key { return Key{uuid.NewSHA1(uuid.Nil, []byte(s)), body} }
+func key(s, body string) IdempotencyKey { return IdempotencyKey{uuid.NewSHA1(uuid.Nil, []byte(s)), body} }
 
-func creation(k Key, extra ...string) Creation {
+func creation(k IdempotencyKey, extra ...string) Creation {
 	return Creation{
-		Kind: domain.KindQueue, Organization: org, Key: k, Caller: Caller{Actor: "key_1", RequestID: "r1"},
+		Kind: domain.KindQueue, Organization: org, IdempotencyKey: k, Caller: Caller{Actor: "key_1", RequestID: "r1"},
 		Fields: fields(append([]string{"sequenceId", `"s"`}, extra...)...), Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"},
 	}
 }
 
 func (b *bench) queue(t testing.TB, extra ...string) string {
 	t.Helper()
-	r, err := b.Create(t.Context(), creation(Key{}, extra...))
+	r, err := b.Create(t.Context(), creation(IdempotencyKey{}, extra...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func shared(r Result) *domain.Lifecycle { return r.History.Aggregate.(domain.Dis
 func TestHandler_appendsWithWhatIsDue(t *testing.T) {
 	t.Parallel()
 	b := newBench()
-	r, err := b.Create(t.Context(), creation(Key{}, "openAt", `"2026-12-15T08:00:00Z"`, "closeAt", `"2026-12-15T10:00:00Z"`))
+	r, err := b.Create(t.Context(), creation(IdempotencyKey{}, "openAt", `"2026-12-15T08:00:00Z"`, "closeAt", `"2026-12-15T10:00:00Z"`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +351,7 @@ func TestHandler_aStoreThatStaysAwayLeavesTheOutcomeUnknown(t *testing.T) {
 		return nil
 	}
 	k := key("k", "body")
-	update := Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"x"`)}, Key: k}
+	update := Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"x"`)}, IdempotencyKey: k}
 	if _, err := b.Handle(t.Context(), update); !errors.Is(err, domain.ErrOutcomeUnknown) {
 		t.Errorf("got %v", err)
 	}
@@ -383,7 +383,7 @@ func TestHandler_theKthAppendFails(t *testing.T) {
 		for i, cmd := range []domain.Command{
 			domain.Update{Fields: fields("name", `"n"`)}, domain.Step{To: domain.StatusOpen}, domain.Step{To: domain.StatusClosed}, domain.Delete{},
 		} {
-			if _, err := h.Handle(ctx, Request{Stream: stream, Command: cmd, Key: key(fmt.Sprint(i), "b")}); err != nil {
+			if _, err := h.Handle(ctx, Request{Stream: stream, Command: cmd, IdempotencyKey: key(fmt.Sprint(i), "b")}); err != nil {
 				return err
 			}
 		}
@@ -462,7 +462,7 @@ func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 		ask := func(i int) *pending {
 			k := key(strconv.Itoa(i), "b")
 			p := &pending{
-				Request: Request{Stream: stream, Command: domain.Update{Fields: fields("name", strconv.Quote(strconv.Itoa(i)))}, Key: k},
+				Request: Request{Stream: stream, Command: domain.Update{Fields: fields("name", strconv.Quote(strconv.Itoa(i)))}, IdempotencyKey: k},
 				ctx:     t.Context(), id: k.CommandID, done: make(chan struct{}),
 			}
 			if err := b.hand(p); err != nil {
@@ -743,8 +743,8 @@ func TestHandler_aRepeatedCommandIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "")}
-	open.Key.BodyHash = "e3b0"
+	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: key("k", "")}
+	open.IdempotencyKey.BodyHash = "e3b0"
 	if r, err := b.Handle(t.Context(), open); err != nil || r.Replayed {
 		t.Fatal(r, err)
 	}
@@ -755,7 +755,7 @@ func TestHandler_aRepeatedCommandIsDoneOnce(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 		other := open
-		other.Key.BodyHash = "another"
+		other.IdempotencyKey.BodyHash = "another"
 		_, err = h.Handle(t.Context(), other)
 		refusedWith(t, err, domain.IdempotencyReused)
 	}
@@ -775,7 +775,7 @@ func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
 	<-held
 	const n = 5
 	results := make(chan Result, n)
-	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "body")}
+	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: key("k", "body")}
 	for range n {
 		go func() {
 			r, err := b.Handle(t.Context(), open)
@@ -812,7 +812,7 @@ func TestHandler_twoNodesThatDecideTheSameCommandAtOnceAgree(t *testing.T) {
 	if err := other.Load(t.Context(), stream); err != nil {
 		t.Fatal(err)
 	}
-	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "body")}
+	open := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: key("k", "body")}
 	raced := false
 	b.log.before = func(int, string) error {
 		if raced {
@@ -844,7 +844,7 @@ func TestHandler_aRacedRepeatWithAnotherBodyIsRefused(t *testing.T) {
 	b := newBench()
 	stream := b.queue(t)
 	other := NewHandler(b.log, nil, b.clock.time)
-	theirs := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "theirs")}
+	theirs := Request{Stream: stream, Organization: org, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: key("k", "theirs")}
 	raced := false
 	b.log.before = func(int, string) error {
 		if raced {
@@ -855,7 +855,7 @@ func TestHandler_aRacedRepeatWithAnotherBodyIsRefused(t *testing.T) {
 		return err
 	}
 	ours := theirs
-	ours.Key.BodyHash = "ours"
+	ours.IdempotencyKey.BodyHash = "ours"
 	_, err := b.Handle(t.Context(), ours)
 	refusedWith(t, err, domain.IdempotencyReused)
 }
@@ -941,7 +941,7 @@ func TestHandler_aClockThatWasDaysAheadForgetsNoKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.clock.add(-48 * time.Hour)
-	r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"a"`)}, Key: key("k", "b")}
+	r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", `"a"`)}, IdempotencyKey: key("k", "b")}
 	if _, err := b.Handle(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -1056,7 +1056,7 @@ func TestHandler_aLostAnswerToARepeatedCommandIsForOneOfThem(t *testing.T) {
 		answers := make(chan answer, 2)
 		for i, body := range []string{"body", other} {
 			go func() {
-				r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", body)})
+				r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: key("k", body)})
 				answers <- answer{r, err}
 			}()
 			b.awaitWaiting(t, stream, i+1)
@@ -1134,7 +1134,7 @@ func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
 	stream := b.queue(t)
 	for i := range 3 {
 		b.clock.add(24 * time.Hour)
-		r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(fmt.Sprint(i), "b")}
+		r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, IdempotencyKey: key(fmt.Sprint(i), "b")}
 		if _, err := b.Handle(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
@@ -1307,7 +1307,7 @@ func TestHandler_idleWritersRememberABoundedNumberOfKeys(t *testing.T) {
 		stream := b.queue(t)
 		streams = append(streams, stream)
 		for i := range 4 {
-			r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(stream+strconv.Itoa(i), "b")}
+			r := Request{Stream: stream, Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, IdempotencyKey: key(stream+strconv.Itoa(i), "b")}
 			if _, err := b.Handle(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
@@ -1328,7 +1328,7 @@ func TestHandler_idleWritersRememberABoundedNumberOfKeys(t *testing.T) {
 	// The one in use is kept though it alone is over the bound, and what was
 	// dropped is found in the log.
 	for i := range 12 {
-		r := Request{Stream: streams[0], Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, Key: key(streams[0]+strconv.Itoa(i), "b")}
+		r := Request{Stream: streams[0], Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, IdempotencyKey: key(streams[0]+strconv.Itoa(i), "b")}
 		result, err := b.Handle(t.Context(), r)
 		if err != nil || result.Replayed != (i < 4) {
 			t.Fatalf("%d: replayed %t, %v", i, result.Replayed, err)

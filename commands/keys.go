@@ -16,7 +16,7 @@ type KeyCreation struct {
 	Fields       domain.Fields
 	Random       string
 	Caller       Caller
-	Key          Key
+	IdempotencyKey          IdempotencyKey
 }
 
 // IssuedKey is a key that was made. It is the zero key when the organization had
@@ -35,7 +35,7 @@ func (h *Handler) CreateKey(ctx context.Context, c KeyCreation) (IssuedKey, erro
 	if _, err := h.Now(ctx); err != nil {
 		return IssuedKey{}, err
 	}
-	id, err := keyID(c.Key)
+	id, err := keyID(c.IdempotencyKey)
 	if err != nil {
 		return IssuedKey{}, err
 	}
@@ -43,7 +43,7 @@ func (h *Handler) CreateKey(ctx context.Context, c KeyCreation) (IssuedKey, erro
 		c.Random = rand.Text()
 	}
 	result, err := h.Handle(ctx, Request{
-		Stream: c.Organization.Stream(), Caller: c.Caller, Organization: c.Organization, Key: c.Key,
+		Stream: c.Organization.Stream(), Caller: c.Caller, Organization: c.Organization, IdempotencyKey: c.IdempotencyKey,
 		Command: domain.CreateKey{KeyID: id, Fields: c.Fields, Random: c.Random},
 	})
 	issued := IssuedKey{Result: result}
@@ -64,7 +64,7 @@ func (h *Handler) CreateKey(ctx context.Context, c KeyCreation) (IssuedKey, erro
 // keyID makes the id of a key, a UUIDv7 of now. What is random in it elsewhere
 // follows from the command of a repeatable creation, so that a repeat finds what
 // the first one made.
-func keyID(k Key) (domain.ID, error) {
+func keyID(k IdempotencyKey) (domain.ID, error) {
 	u, err := uuid.NewV7()
 	if k.given() {
 		copy(u[6:], k.CommandID[6:])

@@ -20,8 +20,8 @@ func (b *bench) organization(t *testing.T) {
 	}
 }
 
-func keyCreation(k Key) KeyCreation {
-	return KeyCreation{Organization: org, Fields: fields("level", `"secret"`), Caller: Caller{Actor: "key_1"}, Key: k}
+func keyCreation(k IdempotencyKey) KeyCreation {
+	return KeyCreation{Organization: org, Fields: fields("level", `"secret"`), Caller: Caller{Actor: "key_1"}, IdempotencyKey: k}
 }
 
 // Whoever repeats a creation, on whatever node and however late within a day, is
@@ -55,7 +55,7 @@ func TestHandler_aRepeatedKeyIsOne(t *testing.T) {
 			}
 		}
 	}
-	c.Key.BodyHash = "another"
+	c.IdempotencyKey.BodyHash = "another"
 	_, err = other.CreateKey(t.Context(), c)
 	refusedWith(t, err, domain.IdempotencyReused)
 	made := 0
@@ -75,7 +75,7 @@ func TestHandler_keyIDsSortByCreation(t *testing.T) {
 	t.Parallel()
 	last := domain.ID("")
 	for i := range 20 {
-		k := Key{}
+		k := IdempotencyKey{}
 		if i%2 == 0 {
 			k = key(string(rune('a'+i)), "")
 		}
@@ -103,7 +103,7 @@ func TestHandler_aKeyThatIsThereAlready(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	b.organization(t)
-	c := keyCreation(Key{})
+	c := keyCreation(IdempotencyKey{})
 	c.Random = "provisioned"
 	first, err := b.CreateKey(t.Context(), c)
 	if err != nil || first.Text != "sk_live_provisioned" {
@@ -119,7 +119,7 @@ func TestHandler_aPreconditionOnAnOrganization(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	b.organization(t)
-	if _, err := b.CreateKey(t.Context(), keyCreation(Key{})); err != nil {
+	if _, err := b.CreateKey(t.Context(), keyCreation(IdempotencyKey{})); err != nil {
 		t.Fatal(err)
 	}
 	rename := func(at ...domain.Revision) error {

@@ -34,7 +34,7 @@ var fingerprintSeed = maphash.MakeSeed()
 // taken for the same, which happens once in 2^64.
 func fingerprint(bodyHash string) uint64 { return maphash.String(fingerprintSeed, bodyHash) }
 
-func (m *memory) add(k Key, at domain.Instant, first domain.Revision) {
+func (m *memory) add(k IdempotencyKey, at domain.Instant, first domain.Revision) {
 	m.put(remembered{k.CommandID, at, first}, fingerprint(k.BodyHash))
 }
 
@@ -58,7 +58,7 @@ func (m *memory) merge(other *memory) {
 
 // find reports whether the command of k's id was carried out, and with k's body,
 // and where its events begin.
-func (m *memory) find(k Key) (done, same bool, first domain.Revision) {
+func (m *memory) find(k IdempotencyKey) (done, same bool, first domain.Revision) {
 	c, done := m.done[k.CommandID]
 	return done, done && c.body == fingerprint(k.BodyHash), c.first
 }

@@ -13,20 +13,20 @@ import (
 func (b *bench) line(t testing.TB, consumers ...string) (stream string) {
 	t.Helper()
 	stream = b.queue(t)
-	if _, err := b.act(t, stream, domain.Step{To: domain.StatusOpen}, Key{}); err != nil {
+	if _, err := b.act(t, stream, domain.Step{To: domain.StatusOpen}, IdempotencyKey{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range consumers {
-		if _, err := b.act(t, stream, domain.Enter{ConsumerID: c}, Key{}); err != nil {
+		if _, err := b.act(t, stream, domain.Enter{ConsumerID: c}, IdempotencyKey{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return stream
 }
 
-func (b *bench) act(t testing.TB, stream string, c domain.Command, k Key) (Result, error) {
+func (b *bench) act(t testing.TB, stream string, c domain.Command, k IdempotencyKey) (Result, error) {
 	t.Helper()
-	return b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: c, Key: k})
+	return b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: c, IdempotencyKey: k})
 }
 
 // shows checks whom a result is about, as "a ADMITTED".
@@ -63,13 +63,13 @@ func TestHandler_aResultShowsWhomItIsAbout(t *testing.T) {
 		{domain.Complete{ConsumerID: "a"}, []string{"a COMPLETED"}},
 		{domain.Deny{ConsumerID: "b", Reason: domain.DenyFraud}, []string{"b DENIED"}},
 	} {
-		r, err := b.act(t, stream, step.command, Key{})
+		r, err := b.act(t, stream, step.command, IdempotencyKey{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		shows(t, r, step.want...)
 	}
-	_, err := b.act(t, stream, domain.Leave{ConsumerID: "nobody"}, Key{})
+	_, err := b.act(t, stream, domain.Leave{ConsumerID: "nobody"}, IdempotencyKey{})
 	refusedWith(t, err, domain.NotIn(domain.KindQueue))
 	b.log.verify(t)
 }
@@ -91,7 +91,7 @@ func TestHandler_eachOfABatchShowsItsOwn(t *testing.T) {
 	const n = 50
 	results := make(chan Result, n)
 	send := func(i int) {
-		r, err := b.act(t, stream, domain.Enter{ConsumerID: fmt.Sprint(i)}, Key{})
+		r, err := b.act(t, stream, domain.Enter{ConsumerID: fmt.Sprint(i)}, IdempotencyKey{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -130,19 +130,19 @@ func TestHandler_admittingByCountIsRepeatable(t *testing.T) {
 		t.Fatal(err)
 	}
 	shows(t, r, "a ADMITTED", "b ADMITTED")
-	if _, err := b.act(t, stream, domain.Complete{ConsumerID: "a"}, Key{}); err != nil {
+	if _, err := b.act(t, stream, domain.Complete{ConsumerID: "a"}, IdempotencyKey{}); err != nil {
 		t.Fatal(err)
 	}
 	written := len(b.log.types(stream))
 	for name, h := range map[string]*Handler{"same node": b.Handler, "after a restart": NewHandler(b.log, nil, b.clock.time)} {
-		again, err := h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 2}, Key: k})
+		again, err := h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 2}, IdempotencyKey: k})
 		if err != nil || !again.Replayed {
 			t.Errorf("%s: %+v, %v", name, again, err)
 		}
 		shows(t, again, "a COMPLETED", "b ADMITTED")
 		k := k
 		k.BodyHash = "other"
-		_, err = h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 3}, Key: k})
+		_, err = h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 3}, IdempotencyKey: k})
 		refusedWith(t, err, domain.IdempotencyReused)
 	}
 	if got := len(b.log.types(stream)); got != written {
@@ -169,7 +169,7 @@ func TestHandler_admittingByCountIsRepeatableWithinABatch(t *testing.T) {
 		}
 		return nil
 	}
-	go func() { _, _ = b.act(t, stream, domain.Enter{ConsumerID: "e"}, Key{}) }()
+	go func() { _, _ = b.act(t, stream, domain.Enter{ConsumerID: "e"}, IdempotencyKey{}) }()
 	<-held
 	const n = 3
 	results := make(chan Result, n)
@@ -203,12 +203,12 @@ func TestHandler_aLostAnswerShowsWhomItWasAbout(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		command domain.Command
-		key     Key
+		key     IdempotencyKey
 		want    []string
 	}{
-		"by count":             {domain.Admit{Count: 2}, Key{}, []string{"a ADMITTED", "b ADMITTED"}},
+		"by count":             {domain.Admit{Count: 2}, IdempotencyKey{}, []string{"a ADMITTED", "b ADMITTED"}},
 		"by count, with a key": {domain.Admit{Count: 2}, key("k", "body"), []string{"a ADMITTED", "b ADMITTED"}},
-		"by name":              {domain.Admit{ConsumerID: "b"}, Key{}, []string{"b ADMITTED"}},
+		"by name":              {domain.Admit{ConsumerID: "b"}, IdempotencyKey{}, []string{"b ADMITTED"}},
 		"entering":             {domain.Enter{ConsumerID: "d"}, key("k", "body"), []string{"d QUEUED"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -279,7 +279,7 @@ func TestHandler_theLargestAdmissionFits(t *testing.T) {
 	b.awaitWaiting(t, stream, others/2)
 	admitted := make(chan Result, 1)
 	go func() {
-		r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Admit{Count: domain.MaxAdmit}, Caller: caller, Key: key("k", strings.Repeat("b", 64))})
+		r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Admit{Count: domain.MaxAdmit}, Caller: caller, IdempotencyKey: key("k", strings.Repeat("b", 64))})
 		if err != nil {
 			t.Error(err)
 		}

@@ -134,7 +134,7 @@ func TestHandler_aRepeatIsRecognisedBehindAStateOfTheReadModels(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	open := Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "body")}
+	open := Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: key("k", "body")}
 	if _, err := b.Handle(t.Context(), open); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestHandler_aRepeatIsRecognisedBehindAStateOfTheReadModels(t *testing.T) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			other := open
-			other.Key.BodyHash = "another"
+			other.IdempotencyKey.BodyHash = "another"
 			_, err := node.Handle(t.Context(), other)
 			refusedWith(t, err, domain.IdempotencyReused)
 		})

@@ -30,7 +30,7 @@ func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 				return err
 			},
 			"a load":                func() error { return b.Load(t.Context(), stream) },
-			"a creation":            func() error { _, err := b.Create(t.Context(), creation(Key{})); return err },
+			"a creation":            func() error { _, err := b.Create(t.Context(), creation(IdempotencyKey{})); return err },
 			"a repeatable creation": func() error { _, err := b.Create(t.Context(), creation(key("k", "b"))); return err },
 			"a key":                 func() error { _, err := b.CreateKey(t.Context(), KeyCreation{Organization: org}); return err },
 			"the time":              func() error { _, err := b.Now(t.Context()); return err },

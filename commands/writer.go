@@ -199,7 +199,7 @@ func (w *writer) carry(batch []*pending) []*pending {
 // repeats a command is recognised only by who has read the stream, so a batch with
 // a repeatable one needs that.
 func (w *writer) borrow(batch []*pending) {
-	keyed := slices.ContainsFunc(batch, func(p *pending) bool { return p.Key.given() })
+	keyed := slices.ContainsFunc(batch, func(p *pending) bool { return p.IdempotencyKey.given() })
 	if w.borrowed && keyed {
 		w.forgetState()
 	}
@@ -318,8 +318,8 @@ func (w *writer) decideOne(a *attempt, o *outcome) (whole bool, err error) {
 	if err != nil || len(events) == 0 {
 		return true, err
 	}
-	if o.pending.Key.given() {
-		a.made.add(o.pending.Key, a.at, a.after.Head.Revision-domain.Revision(len(events))+1)
+	if o.pending.IdempotencyKey.given() {
+		a.made.add(o.pending.IdempotencyKey, a.at, a.after.Head.Revision-domain.Revision(len(events))+1)
 	}
 	for _, e := range events {
 		o.addPicked(e)
@@ -362,7 +362,7 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 		o.foreign = true
 		return nil, domain.Refuse(domain.NotFound(d.Kind()), "")
 	}
-	done, same, first := w.remembered.find(p.Key)
+	done, same, first := w.remembered.find(p.IdempotencyKey)
 	if done && same {
 		if err := w.recall(o, first); err != nil {
 			return nil, err
@@ -370,7 +370,7 @@ func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
 	}
 	if !done {
 		// It is no command that picks consumers: one attempt has no two of these.
-		done, same, _ = a.made.find(p.Key)
+		done, same, _ = a.made.find(p.IdempotencyKey)
 	}
 	if done {
 		if !same {
@@ -472,7 +472,7 @@ func (w *writer) propose(a *attempt, events []domain.Event, cause *pending, made
 		Actor:         cause.Caller.Actor,
 		OnBehalfOf:    cause.Caller.OnBehalfOf,
 		RequestID:     cause.Caller.RequestID,
-		BodyHash:      cause.Key.BodyHash,
+		BodyHash:      cause.IdempotencyKey.BodyHash,
 		Traceparent:   cause.Caller.Traceparent,
 	}
 	if m.RequestID != "" {
@@ -556,7 +556,7 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 		if id, err := uuid.Parse(r.Metadata.CommandID); err == nil && r.Metadata.BodyHash != "" {
 			// The stream's time can be ahead of the store's clock, and is what forgetting
 			// goes by.
-			w.remembered.add(Key{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()), r.Revision)
+			w.remembered.add(IdempotencyKey{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()), r.Revision)
 		}
 		if seen != nil {
 			seen(r)

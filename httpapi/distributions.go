@@ -79,7 +79,7 @@ func (s *server) create(k domain.Kind) handler {
 				CurrencyCode: x.organization.CurrencyCode,
 			},
 			Caller: x.caller(),
-			Key:    key,
+			IdempotencyKey:    key,
 		})
 		s.acknowledge(x, result.Position)
 		if err != nil {
@@ -138,7 +138,7 @@ func (s *server) step(k domain.Kind, to domain.Status) handler {
 }
 
 // commandReader reads a command, and what makes it repeatable, from a request.
-type commandReader func(x *exchange, r *http.Request) (domain.Command, commands.Key, error)
+type commandReader func(x *exchange, r *http.Request) (domain.Command, commands.IdempotencyKey, error)
 
 // answering answers a request with the result of its command.
 type answering func(s *server, x *exchange, r *http.Request, result commands.Result) error
@@ -154,7 +154,7 @@ func (s *server) carryOut(k domain.Kind, read commandReader, answer answering) h
 		if err != nil {
 			return err
 		}
-		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command, Key: key})
+		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command, IdempotencyKey: key})
 		if err != nil {
 			return err
 		}
@@ -164,14 +164,14 @@ func (s *server) carryOut(k domain.Kind, read commandReader, answer answering) h
 
 // withoutBody makes the command of a request that has no body.
 func withoutBody(command func(x *exchange) domain.Command) commandReader {
-	return func(x *exchange, r *http.Request) (domain.Command, commands.Key, error) {
+	return func(x *exchange, r *http.Request) (domain.Command, commands.IdempotencyKey, error) {
 		key, err := idempotencyKey(x, r)
 		if err != nil {
-			return nil, commands.Key{}, err
+			return nil, commands.IdempotencyKey{}, err
 		}
 		b, err := readNothing(x, r)
 		if err != nil {
-			return nil, commands.Key{}, err
+			return nil, commands.IdempotencyKey{}, err
 		}
 		return command(x), commandKey(key, b), nil
 	}
