@@ -24,7 +24,7 @@ type Log interface {
 }
 
 // States are the read models, as far as this package needs them.
-type States interface {
+type ReadModels interface {
 	// State returns a copy of a stream's state that was folded from the log in this
 	// process, and a position up to which it holds the log; or nil. It may be
 	// behind: what is appended to it finds out.

@@ -12,16 +12,18 @@ import (
 )
 
 // watchers are read models that know of each stream what they are told.
-type watchers struct {
+type damageModels struct {
 	mu       sync.Mutex // guards the fields below
 	known    map[string]domain.Revision
 	broken   map[string]*domain.HistoryError
 	reported []*domain.HistoryError
 }
 
-func (w *watchers) State(string) (*domain.History, domain.Position) { return nil, domain.Position{} }
+func (w *damageModels) State(string) (*domain.History, domain.Position) {
+	return nil, domain.Position{}
+}
 
-func (w *watchers) Known(stream string) (domain.Revision, *domain.HistoryError) {
+func (w *damageModels) Known(stream string) (domain.Revision, *domain.HistoryError) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if known, ok := w.known[stream]; ok {
@@ -30,7 +32,7 @@ func (w *watchers) Known(stream string) (domain.Revision, *domain.HistoryError) 
 	return domain.NoStream, w.broken[stream]
 }
 
-func (w *watchers) Quarantine(broken *domain.HistoryError) {
+func (w *damageModels) Quarantine(broken *domain.HistoryError) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reported = append(w.reported, broken)
@@ -40,8 +42,8 @@ func (w *watchers) Quarantine(broken *domain.HistoryError) {
 }
 
 // watched returns another node, with read models that know nothing yet.
-func (b *bench) watched() (*watchers, *bench) {
-	w := &watchers{known: map[string]domain.Revision{}, broken: map[string]*domain.HistoryError{}}
+func (b *bench) watched() (*damageModels, *bench) {
+	w := &damageModels{known: map[string]domain.Revision{}, broken: map[string]*domain.HistoryError{}}
 	return w, &bench{log: b.log, clock: b.clock, Handler: NewHandler(b.log, w, b.clock.time)}
 }
 
@@ -72,7 +74,7 @@ func TestHandler_aQuarantinedStreamTakesNoWrites(t *testing.T) {
 		domain.Advance{},
 		domain.Delete{},
 	} {
-		for _, k := range []IdempotencyKey{{}, key("k", "body")} {
+		for _, k := range []IdempotencyKey{{}, idempotencyKey("k", "body")} {
 			if r, err := b.act(t, stream, c, k); !isBroken(err) {
 				t.Errorf("%T: %+v, %v", c, r, err)
 			}
@@ -118,16 +120,16 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 			return stream, other.update(t, stream, "name", `"y"`)
 		},
 		"a repeated creation": func(t *testing.T, b, other *bench) (string, error) {
-			r, err := b.Create(t.Context(), creation(key("k", "b")))
+			r, err := b.Create(t.Context(), creation(idempotencyKey("k", "b")))
 			if err != nil {
 				t.Fatal(err)
 			}
 			b.log.damage(r.History.Stream, 0)
-			_, err = other.Create(t.Context(), creation(key("k", "b")))
+			_, err = other.Create(t.Context(), creation(idempotencyKey("k", "b")))
 			return r.History.Stream, err
 		},
 		"a repeated creation whose claim is damaged": func(t *testing.T, b, other *bench) (string, error) {
-			k := key("k", "b")
+			k := idempotencyKey("k", "b")
 			if _, err := b.Create(t.Context(), creation(k)); err != nil {
 				t.Fatal(err)
 			}
@@ -138,23 +140,23 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 		},
 		"a repeated admission by count, of which the writer's memory is good": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.line(t, "a", "b", "c")
-			if _, err := other.act(t, stream, domain.Admit{Count: 2}, key("k", "b")); err != nil {
+			if _, err := other.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "b")); err != nil {
 				t.Fatal(err)
 			}
 			b.log.damage(stream, domain.Revision(len(b.log.streams[stream])-1))
-			_, err := other.act(t, stream, domain.Admit{Count: 2}, key("k", "b"))
+			_, err := other.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "b"))
 			return stream, err
 		},
 		"a stream of which the end was taken away": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.line(t, "a", "b")
-			other.states.(*watchers).known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
+			other.readModels.(*damageModels).known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
 			b.log.streams[stream] = b.log.streams[stream][:3]
 			_, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{})
 			return stream, err
 		},
 		"a stream of which nothing is left": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.queue(t)
-			other.states.(*watchers).known[stream] = 0
+			other.readModels.(*damageModels).known[stream] = 0
 			delete(b.log.streams, stream)
 			return stream, other.update(t, stream, "name", `"x"`)
 		},

@@ -36,11 +36,11 @@ var ErrClosed = errors.New("the command handler is closed")
 // that the stream cannot be trusted. Any other error is a fault: repeating the
 // command with the same Key is safe. Safe for concurrent use.
 type Handler struct {
-	log    Log
-	states States           // nil when there are no read models
-	clock  func() time.Time // for measuring; wall is what is decided by
-	wall   *walltime.Clock
-	health health
+	log        Log
+	readModels ReadModels       // nil when there are no read models
+	clock      func() time.Time // for measuring; wall is what is decided by
+	wall       *walltime.Clock
+	health     health
 	// observer is nil when nobody looks on.
 	observer Observer
 	// The bounds are fields for tests.
@@ -59,16 +59,16 @@ type Handler struct {
 // NewHandler returns a handler that appends to log and reads the time from clock.
 // With states, which may be nil, most streams need not be read before they are
 // written to.
-func NewHandler(log Log, states States, clock func() time.Time) *Handler {
+func NewHandler(log Log, states ReadModels, clock func() time.Time) *Handler {
 	return &Handler{
-		log: log, states: states, clock: clock, wall: walltime.New(clock),
+		log: log, readModels: states, clock: clock, wall: walltime.New(clock),
 		maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New(),
 	}
 }
 
 // GoBy has the handler decide by c instead of a clock of its own. It is called before
 // the first command.
-func (h *Handler) GoBy(c *walltime.Clock) { h.wall = c }
+func (h *Handler) UseClock(c *walltime.Clock) { h.wall = c }
 
 // Now is the time to decide at, or why nothing may be decided now.
 func (h *Handler) Now(ctx context.Context) (time.Time, error) { return h.wall.Now(ctx) }
@@ -76,26 +76,26 @@ func (h *Handler) Now(ctx context.Context) (time.Time, error) { return h.wall.No
 // Handle carries out a command. When ctx ends first the outcome is unknown,
 // unless the command had not been decided yet.
 func (h *Handler) Handle(ctx context.Context, r Request) (Result, error) {
-	return h.observed(ctx, domain.StreamKind(r.Stream), r.Command, &r.Caller, func(ctx context.Context) (Result, error) {
-		return h.submit(ctx, &pending{Request: r})
+	return h.withObserver(ctx, domain.StreamKind(r.Stream), r.Command, &r.Caller, func(ctx context.Context) (Result, error) {
+		return h.submit(ctx, &pendingRequest{Request: r})
 	})
 }
 
 // Load brings a stream's state into memory, so that a command which is expected
 // soon finds it there.
 func (h *Handler) Load(ctx context.Context, stream string) error {
-	_, err := h.submit(ctx, &pending{Request: Request{Stream: stream}})
+	_, err := h.submit(ctx, &pendingRequest{Request: Request{Stream: stream}})
 	return err
 }
 
 // Creation asks for a new distribution.
 type Creation struct {
-	Kind         domain.Kind
-	Organization domain.ID
-	Fields       domain.Fields
-	Defaults     domain.Defaults
-	Caller       Caller
-	IdempotencyKey          IdempotencyKey
+	Kind           domain.Kind
+	Organization   domain.ID
+	Fields         domain.Fields
+	Defaults       domain.Defaults
+	Caller         Caller
+	IdempotencyKey IdempotencyKey
 }
 
 // Create makes a distribution. With a Key it makes one only, however often and
@@ -103,24 +103,24 @@ type Creation struct {
 // own, and whoever repeats the creation finishes what the claim says. A repeat
 // is answered with the state right after the creation.
 func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
-	return h.observed(ctx, c.Kind, domain.Create{}, &c.Caller, func(ctx context.Context) (Result, error) {
+	return h.withObserver(ctx, c.Kind, domain.Create{}, &c.Caller, func(ctx context.Context) (Result, error) {
 		return h.create(ctx, c)
 	})
 }
 
 // report tells the read models of a history that was found inconsistent.
 func (h *Handler) report(err error) {
-	if broken, ok := errors.AsType[*domain.HistoryError](err); ok && h.states != nil {
-		h.states.Quarantine(broken)
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok && h.readModels != nil {
+		h.readModels.Quarantine(broken)
 	}
 }
 
 // known is what the read models know of a stream. Without read models it is nothing.
 func (h *Handler) known(stream string) (domain.Revision, *domain.HistoryError) {
-	if h.states == nil {
+	if h.readModels == nil {
 		return domain.NoStream, nil
 	}
-	return h.states.Known(stream)
+	return h.readModels.Known(stream)
 }
 
 func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
@@ -148,7 +148,7 @@ func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
 			}
 		}
 	}
-	result, err := h.submit(ctx, &pending{Request: Request{
+	result, err := h.submit(ctx, &pendingRequest{Request: Request{
 		Stream: create.ID.Stream(), Command: create, Caller: c.Caller, Organization: c.Organization, IdempotencyKey: c.IdempotencyKey,
 	}})
 	if err != nil || !result.Replayed {
@@ -181,7 +181,7 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 	if _, err := domain.NewHistory(create.ID.Stream()).Decide(domain.InstantOf(now), create); err != nil {
 		return "", false, err
 	}
-	result, err := h.submit(ctx, &pending{Request: Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller}})
+	result, err := h.submit(ctx, &pendingRequest{Request: Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller}})
 	if err != nil {
 		return "", false, err
 	}
@@ -210,7 +210,7 @@ func (h *Handler) replay(ctx context.Context, stream string, k IdempotencyKey) (
 			return Result{}, err
 		}
 		if r.Metadata.BodyHash != k.BodyHash {
-			return Result{}, reused()
+			return Result{}, keyReused()
 		}
 		first.History, first.Position = made, r.Position
 	}
@@ -220,9 +220,9 @@ func (h *Handler) replay(ctx context.Context, stream string, k IdempotencyKey) (
 // Health is nil when appends go through. Otherwise it tells why the last one did
 // not, for half a minute: by then it has to be tried again. One that only lost a
 // race is no sign of bad health.
-func (h *Handler) Health() error { return h.health.now(h.clock()) }
+func (h *Handler) Health() error { return h.health.err(h.clock()) }
 
-func reused() error {
+func keyReused() error {
 	return domain.Refuse(domain.IdempotencyReused, "the key was used with another body")
 }
 
@@ -254,13 +254,13 @@ func (h *Handler) Close(ctx context.Context) error {
 }
 
 // submit hands p to its stream's writer and waits for the answer.
-func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
+func (h *Handler) submit(ctx context.Context, p *pendingRequest) (Result, error) {
 	p.ctx, p.done = ctx, make(chan struct{})
 	p.id = p.IdempotencyKey.CommandID
 	if !p.IdempotencyKey.given() {
 		p.id = uuid.New()
 	}
-	if err := h.hand(p); err != nil {
+	if err := h.enqueue(p); err != nil {
 		return Result{}, err
 	}
 	select {
@@ -271,7 +271,7 @@ func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
 	}
 }
 
-func (h *Handler) hand(p *pending) error {
+func (h *Handler) enqueue(p *pendingRequest) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -292,7 +292,7 @@ func (h *Handler) hand(p *pending) error {
 	}
 	w.working = true
 	if w.idle != nil {
-		h.wake(w)
+		h.removeIdle(w)
 	}
 	h.working.Go(w.run)
 	return nil
@@ -300,7 +300,7 @@ func (h *Handler) hand(p *pending) error {
 
 // next hands w what waits for it, at most maxBatch commands, or nothing when w
 // is idle from now on.
-func (h *Handler) next(w *writer) []*pending {
+func (h *Handler) nextBatch(w *writer) []*pendingRequest {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := min(len(w.waiting), maxBatch)
@@ -320,14 +320,14 @@ func (h *Handler) next(w *writer) []*pending {
 	h.remembered += w.remembered.size()
 	for h.idle.Len() > maxWriters || h.remembered > h.maxRemembered && h.idle.Len() > 1 {
 		oldest := h.idle.Back().Value.(*writer)
-		h.wake(oldest)
+		h.removeIdle(oldest)
 		delete(h.writers, oldest.stream)
 	}
 	return nil
 }
 
 // wake takes w from the idle ones.
-func (h *Handler) wake(w *writer) {
+func (h *Handler) removeIdle(w *writer) {
 	h.idle.Remove(w.idle)
 	h.remembered -= w.remembered.size()
 	w.idle = nil

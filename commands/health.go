@@ -10,7 +10,7 @@ import (
 )
 
 // faultCounts is how long an append that failed says something about the next.
-const faultCounts = 30 * time.Second
+const unhealthyFor = 30 * time.Second
 
 // health remembers why the last append failed, if it did. The zero value is good
 // health.
@@ -21,7 +21,7 @@ type appendFault struct {
 	at  time.Time
 }
 
-func (h *health) appended(err error, now time.Time) {
+func (h *health) record(err error, now time.Time) {
 	_, broken := errors.AsType[*domain.HistoryError](err)
 	switch {
 	case errors.Is(err, domain.ErrWrongRevision) || broken:
@@ -34,9 +34,9 @@ func (h *health) appended(err error, now time.Time) {
 	}
 }
 
-func (h *health) now(now time.Time) error {
+func (h *health) err(now time.Time) error {
 	f := h.fault.Load()
-	if f == nil || now.Sub(f.at) > faultCounts {
+	if f == nil || now.Sub(f.at) > unhealthyFor {
 		return nil
 	}
 	return fmt.Errorf("the last write failed: %w", f.err)

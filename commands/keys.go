@@ -12,11 +12,11 @@ import (
 // KeyCreation asks for a new key of an organization. Random is the part of it that
 // nobody can guess, and is made when it is empty.
 type KeyCreation struct {
-	Organization domain.ID
-	Fields       domain.Fields
-	Random       string
-	Caller       Caller
-	IdempotencyKey          IdempotencyKey
+	Organization   domain.ID
+	Fields         domain.Fields
+	Random         string
+	Caller         Caller
+	IdempotencyKey IdempotencyKey
 }
 
 // IssuedKey is a key that was made. It is the zero key when the organization had

@@ -30,7 +30,7 @@ func TestHandler_aRepeatedKeyIsOne(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	b.organization(t)
-	c := keyCreation(key("k", "body"))
+	c := keyCreation(idempotencyKey("k", "body"))
 	c.Fields["expiresAt"] = []byte(`"` + domain.InstantOf(b.clock.time().Add(time.Hour)).String() + `"`)
 	first, err := b.CreateKey(t.Context(), c)
 	if err != nil {
@@ -77,7 +77,7 @@ func TestHandler_keyIDsSortByCreation(t *testing.T) {
 	for i := range 20 {
 		k := IdempotencyKey{}
 		if i%2 == 0 {
-			k = key(string(rune('a'+i)), "")
+			k = idempotencyKey(string(rune('a'+i)), "")
 		}
 		id, err := keyID(k)
 		if err != nil {
@@ -91,8 +91,8 @@ func TestHandler_keyIDsSortByCreation(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
-	first, err1 := keyID(key("k", ""))
-	second, err2 := keyID(key("k", ""))
+	first, err1 := keyID(idempotencyKey("k", ""))
+	second, err2 := keyID(idempotencyKey("k", ""))
 	if err := errors.Join(err1, err2); err != nil || first[timeOfID:] != second[timeOfID:] {
 		t.Errorf("%s and %s follow from one command, %v", first, second, err)
 	}

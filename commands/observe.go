@@ -15,13 +15,13 @@ type Observer interface {
 	// if there is one.
 	Begun(ctx context.Context, k domain.Kind, c domain.Command) (_ context.Context, traceparent string)
 	// Answered is told how a command ended, with the context that Begun returned.
-	Answered(ctx context.Context, a Answer)
+	Ended(ctx context.Context, a Outcome)
 	// Appended is told of each append.
 	Appended(a Append)
 }
 
 // Answer is how a command ended: as Handle and Create say by Replayed and Err.
-type Answer struct {
+type Outcome struct {
 	Kind     domain.Kind // of the stream
 	Command  domain.Command
 	Took     time.Duration
@@ -43,30 +43,30 @@ type Append struct {
 func (h *Handler) Observe(o Observer) { h.observer = o }
 
 // observed tells the observer, if there is one, of a command that carry carries out.
-func (h *Handler) observed(ctx context.Context, k domain.Kind, c domain.Command, caller *Caller, carry func(context.Context) (Result, error)) (Result, error) {
+func (h *Handler) withObserver(ctx context.Context, k domain.Kind, c domain.Command, caller *Caller, carry func(context.Context) (Result, error)) (Result, error) {
 	if h.observer == nil {
 		return carry(ctx)
 	}
 	started := h.clock()
 	ctx, caller.Traceparent = h.observer.Begun(ctx, k, c)
 	result, err := carry(ctx)
-	h.observer.Answered(ctx, Answer{k, c, h.clock().Sub(started), result.Replayed, err})
+	h.observer.Ended(ctx, Outcome{k, c, h.clock().Sub(started), result.Replayed, err})
 	return result, err
 }
 
 // appended tells the observer, if there is one, of an append for a.
-func (w *writer) appended(a *attempt, number int, took time.Duration, err error) {
+func (w *writer) observeAppend(a *attempt, number int, took time.Duration, err error) {
 	if w.handler.observer == nil {
 		return
 	}
 	var waiting []context.Context
-	for _, o := range a.outcomes {
-		if o.pending.Command != nil {
-			waiting = append(waiting, o.pending.ctx)
+	for _, r := range a.replies {
+		if r.request.Command != nil {
+			waiting = append(waiting, r.request.ctx)
 		}
 	}
-	if a.begun != nil && a.begun.Command != nil {
-		waiting = append(waiting, a.begun.ctx)
+	if a.unfinished != nil && a.unfinished.Command != nil {
+		waiting = append(waiting, a.unfinished.ctx)
 	}
 	w.handler.observer.Appended(Append{domain.StreamKind(w.stream), waiting, len(a.events), number, took, err})
 }

@@ -18,7 +18,7 @@ import (
 type witness struct {
 	mu       sync.Mutex // guards the fields below
 	begun    int
-	answered []string
+	ended    []string
 	appended []string
 }
 
@@ -31,7 +31,7 @@ func (w *witness) Begun(ctx context.Context, k domain.Kind, c domain.Command) (c
 	return context.WithValue(ctx, numberKey{}, w.begun), fmt.Sprint("trace ", w.begun)
 }
 
-func (w *witness) Answered(ctx context.Context, a Answer) {
+func (w *witness) Ended(ctx context.Context, a Outcome) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	outcome := "done"
@@ -40,7 +40,7 @@ func (w *witness) Answered(ctx context.Context, a Answer) {
 	} else if a.Err != nil {
 		outcome = "fault"
 	}
-	w.answered = append(w.answered, fmt.Sprintf("%d %T %s %s replayed=%t after %s", ctx.Value(numberKey{}), a.Command, a.Kind, outcome, a.Replayed, a.Took))
+	w.ended = append(w.ended, fmt.Sprintf("%d %T %s %s replayed=%t after %s", ctx.Value(numberKey{}), a.Command, a.Kind, outcome, a.Replayed, a.Took))
 }
 
 func (w *witness) Appended(a Append) {
@@ -63,8 +63,8 @@ func (w *witness) saw(t *testing.T, answered, appended []string) {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !slices.Equal(w.answered, answered) {
-		t.Errorf("told of the answers\n%q\nwant\n%q", w.answered, answered)
+	if !slices.Equal(w.ended, answered) {
+		t.Errorf("told of the answers\n%q\nwant\n%q", w.ended, answered)
 	}
 	if !slices.Equal(w.appended, appended) {
 		t.Errorf("told of the appends\n%q\nwant\n%q", w.appended, appended)
@@ -78,7 +78,7 @@ func TestObserver_isToldOfCommandsAndAppends(t *testing.T) {
 	b, w := observedBench()
 	// Each append takes a second.
 	b.log.before = func(int, string) error { b.clock.add(time.Second); return nil }
-	k := key("k", "b")
+	k := idempotencyKey("k", "b")
 	r, err := b.Create(t.Context(), creation(k))
 	if err != nil {
 		t.Fatal(err)

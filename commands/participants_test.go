@@ -124,7 +124,7 @@ func TestHandler_admittingByCountIsRepeatable(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.line(t, "a", "b", "c", "d")
-	k := key("k", "body")
+	k := idempotencyKey("k", "body")
 	r, err := b.act(t, stream, domain.Admit{Count: 2}, k)
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +175,7 @@ func TestHandler_admittingByCountIsRepeatableWithinABatch(t *testing.T) {
 	results := make(chan Result, n)
 	for range n {
 		go func() {
-			r, err := b.act(t, stream, domain.Admit{Count: 2}, key("k", "body"))
+			r, err := b.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "body"))
 			if err != nil {
 				t.Error(err)
 			}
@@ -207,9 +207,9 @@ func TestHandler_aLostAnswerShowsWhomItWasAbout(t *testing.T) {
 		want    []string
 	}{
 		"by count":             {domain.Admit{Count: 2}, IdempotencyKey{}, []string{"a ADMITTED", "b ADMITTED"}},
-		"by count, with a key": {domain.Admit{Count: 2}, key("k", "body"), []string{"a ADMITTED", "b ADMITTED"}},
+		"by count, with a key": {domain.Admit{Count: 2}, idempotencyKey("k", "body"), []string{"a ADMITTED", "b ADMITTED"}},
 		"by name":              {domain.Admit{ConsumerID: "b"}, IdempotencyKey{}, []string{"b ADMITTED"}},
-		"entering":             {domain.Enter{ConsumerID: "d"}, key("k", "body"), []string{"d QUEUED"}},
+		"entering":             {domain.Enter{ConsumerID: "d"}, idempotencyKey("k", "body"), []string{"d QUEUED"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -279,7 +279,7 @@ func TestHandler_theLargestAdmissionFits(t *testing.T) {
 	b.awaitWaiting(t, stream, others/2)
 	admitted := make(chan Result, 1)
 	go func() {
-		r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Admit{Count: domain.MaxAdmit}, Caller: caller, IdempotencyKey: key("k", strings.Repeat("b", 64))})
+		r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Admit{Count: domain.MaxAdmit}, Caller: caller, IdempotencyKey: idempotencyKey("k", strings.Repeat("b", 64))})
 		if err != nil {
 			t.Error(err)
 		}

@@ -8,12 +8,12 @@ import (
 )
 
 // readModels are the states of a log's streams as they were at a revision.
-type readModels struct {
+type pastModels struct {
 	log *testLog
 	at  domain.Revision
 }
 
-func (m readModels) State(stream string) (*domain.History, domain.Position) {
+func (m pastModels) State(stream string) (*domain.History, domain.Position) {
 	m.log.mu.Lock()
 	defer m.log.mu.Unlock()
 	h := domain.NewHistory(stream)
@@ -33,12 +33,12 @@ func (m readModels) State(stream string) (*domain.History, domain.Position) {
 	return h, position
 }
 
-func (readModels) Known(string) (domain.Revision, *domain.HistoryError) { return domain.NoStream, nil }
-func (readModels) Quarantine(*domain.HistoryError)                      {}
+func (pastModels) Known(string) (domain.Revision, *domain.HistoryError) { return domain.NoStream, nil }
+func (pastModels) Quarantine(*domain.HistoryError)                      {}
 
 // borrowing returns another node, whose read models end at a revision.
 func (b *bench) borrowing(at domain.Revision) *Handler {
-	return NewHandler(b.log, readModels{b.log, at}, b.clock.time)
+	return NewHandler(b.log, pastModels{b.log, at}, b.clock.time)
 }
 
 // Who opens a hundred thousand queues in one second has no time to read them.
@@ -134,7 +134,7 @@ func TestHandler_aRepeatIsRecognisedBehindAStateOfTheReadModels(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	open := Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: key("k", "body")}
+	open := Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: idempotencyKey("k", "body")}
 	if _, err := b.Handle(t.Context(), open); err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 			},
 			"a load":                func() error { return b.Load(t.Context(), stream) },
 			"a creation":            func() error { _, err := b.Create(t.Context(), creation(IdempotencyKey{})); return err },
-			"a repeatable creation": func() error { _, err := b.Create(t.Context(), creation(key("k", "b"))); return err },
+			"a repeatable creation": func() error { _, err := b.Create(t.Context(), creation(idempotencyKey("k", "b"))); return err },
 			"a key":                 func() error { _, err := b.CreateKey(t.Context(), KeyCreation{Organization: org}); return err },
 			"the time":              func() error { _, err := b.Now(t.Context()); return err },
 		} {
@@ -46,7 +46,7 @@ func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 		if _, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}}); err != nil {
 			t.Error(err)
 		}
-		if _, err := b.Create(t.Context(), creation(key("k", "b"))); err != nil {
+		if _, err := b.Create(t.Context(), creation(idempotencyKey("k", "b"))); err != nil {
 			t.Error(err)
 		}
 	}

@@ -78,8 +78,8 @@ func (s *server) create(k domain.Kind) handler {
 				TimeZone:     x.organization.TimeZone,
 				CurrencyCode: x.organization.CurrencyCode,
 			},
-			Caller: x.caller(),
-			IdempotencyKey:    key,
+			Caller:         x.caller(),
+			IdempotencyKey: key,
 		})
 		s.acknowledge(x, result.Position)
 		if err != nil {

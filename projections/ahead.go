@@ -19,12 +19,12 @@ type StreamTime struct {
 func (v *Views) LaterThan(now domain.Instant) []StreamTime {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if v.models.latest <= now {
+	if v.indexes.latest <= now {
 		return nil
 	}
 	var later []StreamTime
-	for stream, e := range v.models.streams {
-		if at := e.current.latest(); at > now {
+	for stream, slot := range v.indexes.streams {
+		if at := slot.current.latest(); at > now {
 			later = append(later, StreamTime{stream, at})
 		}
 	}

@@ -1,21 +1,15 @@
 package projections
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
@@ -30,6 +24,7 @@ const format = 4
 // schema is for people as well: the sqlite3 tool reads the file while it is in
 // use.
 const schema = `
+
 CREATE TABLE position (
 	id      INTEGER PRIMARY KEY CHECK (id = 1),
 	committed INTEGER NOT NULL, -- the last event of the log that is in this file
@@ -90,12 +85,6 @@ type file struct {
 	program string
 	put     map[string]*sqlite3.Stmt // by table
 	drop    map[string]*sqlite3.Stmt // by table
-}
-
-// loaded is what a file holds.
-type loaded struct {
-	models   models
-	position domain.Position
 }
 
 // table is where the state of a stream is kept that is not in quarantine.
@@ -282,200 +271,6 @@ func (f *file) close() error {
 		errs = append(errs, f.marks.close())
 	}
 	return errors.Join(append(errs, f.conn.Close())...)
-}
-
-// load reads all rows. What takes the time is decoding them, which all cores do.
-func (f *file) load(seals Opener) (loaded, error) {
-	var position domain.Position
-	of, writer := f.origin.ID, f.program
-	err := f.each(`SELECT committed, prepared, log, program FROM position`, func(s *sqlite3.Stmt) {
-		position = domain.Position{Commit: uint64(s.ColumnInt64(0)), Prepare: uint64(s.ColumnInt64(1))}
-		of, writer = s.ColumnText(2), s.ColumnText(3)
-	})
-	if err != nil {
-		return loaded{}, err
-	}
-	if of != f.origin.ID {
-		return loaded{}, errors.New("they are of another log")
-	}
-	if f.origin.Head.Before(position) {
-		return loaded{}, errors.New("the log ends before them: it has lost events, or is a copy made earlier")
-	}
-	var states []*state
-	err = f.each(`SELECT stream, owner, id, revision, type, rule, detail FROM quarantine`, func(s *sqlite3.Stmt) {
-		states = append(states, &state{
-			owner: domain.ID(s.ColumnText(1)),
-			id:    domain.ID(s.ColumnText(2)),
-			broken: &domain.HistoryError{
-				Stream: s.ColumnText(0), Revision: domain.Revision(s.ColumnInt64(3)), Type: s.ColumnText(4),
-				Rule: s.ColumnText(5), Detail: s.ColumnText(6),
-			},
-		})
-	})
-	if err != nil {
-		return loaded{}, err
-	}
-	if len(states) > 0 && writer != f.program {
-		return loaded{}, errors.New("streams are in quarantine that another program could not read")
-	}
-	decoded, err := f.loadStates(seals)
-	if err != nil {
-		return loaded{}, err
-	}
-	return loaded{build(append(states, decoded...)), position}, nil
-}
-
-// batch is how many rows are handed to a decoder at once.
-const batch = 256
-
-func (f *file) loadStates(seals Opener) ([]*state, error) {
-	workers := make([]struct {
-		states []*state
-		err    error
-	}, runtime.GOMAXPROCS(0))
-	batches := make(chan []stored, len(workers))
-	var wg sync.WaitGroup
-	for i := range workers {
-		w := &workers[i]
-		wg.Go(func() {
-			for rows := range batches {
-				for _, r := range rows {
-					if w.err != nil {
-						break
-					}
-					var s *state
-					if s, w.err = r.decode(seals); w.err == nil {
-						w.states = append(w.states, s)
-					}
-				}
-			}
-		})
-	}
-
-	next := make([]stored, 0, batch)
-	err := f.each(`SELECT stream, revision, hash, changed, state FROM distributions
-		UNION ALL SELECT stream, revision, hash, changed, state FROM organizations
-		UNION ALL SELECT stream, revision, hash, changed, state FROM signing`, func(s *sqlite3.Stmt) {
-		next = append(next, stored{
-			stream:   s.ColumnText(0),
-			revision: domain.Revision(s.ColumnInt64(1)),
-			hash:     s.ColumnText(2),
-			changed:  domain.Revision(s.ColumnInt64(3)),
-			state:    s.ColumnBlob(4, nil),
-		})
-		if len(next) == batch {
-			batches <- next
-			next = make([]stored, 0, batch)
-		}
-	})
-	batches <- next
-	close(batches)
-	wg.Wait()
-	var all []*state
-	for _, w := range workers {
-		all = append(all, w.states...)
-		err = errors.Join(err, w.err)
-	}
-	return all, err
-}
-
-// Run writes what has changed to the file, about once a second and when much has,
-// until ctx ends, and then a last time. What cannot be written is logged and
-// tried again; the error that Run returns is that of the last time.
-func (v *Views) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	crowded := v.crowded
-	changed := map[*entry]*state{}
-	for {
-		last := false
-		select {
-		case <-tick.C:
-		case <-crowded:
-		case <-ctx.Done():
-			last = true
-		}
-		err := v.write(changed)
-		if err != nil {
-			v.writeFailures.Add(1)
-		}
-		if last {
-			v.snapshotAll()
-			return err
-		}
-		if err == nil {
-			crowded = v.crowded
-			continue
-		}
-		// What failed once is not tried again with every crowd.
-		crowded = nil
-		v.log.Error().Err(err).Int("rows", len(changed)).Msg("views were not written")
-	}
-}
-
-// WriteFailures is how often Run could not write.
-func (v *Views) WriteFailures() int64 { return v.writeFailures.Load() }
-
-// write adds to changed what has changed since the last time and writes all of it,
-// with the position that it belongs to. It empties changed when it succeeds.
-func (v *Views) write(changed map[*entry]*state) error {
-	v.mu.Lock()
-	fresh, position := v.dirty, v.position
-	v.dirty = map[*entry]*state{}
-	v.mu.Unlock()
-	maps.Copy(changed, fresh)
-	// The mark goes first, so that the file never holds an event that the mark does
-	// not cover.
-	if err := v.saveSeen(); err != nil {
-		return err
-	}
-	if err := v.file.write(changed, position); err != nil {
-		return fmt.Errorf("write views: %w", err)
-	}
-	v.snapshot(slices.Collect(maps.Values(changed)), snapshotEvery)
-	clear(changed)
-	return nil
-}
-
-// write makes the changes and the position one transaction.
-func (f *file) write(changed map[*entry]*state, position domain.Position) error {
-	tx, err := f.conn.BeginImmediate()
-	if err != nil {
-		return err
-	}
-	if err = f.writeAll(changed, position); err == nil {
-		err = tx.Commit()
-	}
-	// Some errors have ended the transaction already.
-	if err != nil && !f.conn.GetAutocommit() {
-		err = errors.Join(err, tx.Rollback())
-	}
-	return err
-}
-
-func (f *file) writeAll(changed map[*entry]*state, position domain.Position) error {
-	for _, s := range changed {
-		if err := f.writeState(s); err != nil {
-			return fmt.Errorf("%s: %w", s.stream(), err)
-		}
-	}
-	return exec(f.put["position"], int64(position.Commit), int64(position.Prepare), f.origin.ID, f.program)
-}
-
-func (f *file) writeState(s *state) error {
-	t := table(s.stream())
-	if b := s.broken; b != nil {
-		if err := exec(f.drop[t], b.Stream); err != nil {
-			return err
-		}
-		return exec(f.put["quarantine"], b.Stream, string(s.owner), string(s.id), int64(b.Revision), b.Type, b.Rule, b.Detail)
-	}
-	h := s.history
-	encoded, err := encode(h)
-	if err != nil {
-		return err
-	}
-	return exec(f.put[t], h.Stream, int64(h.Head.Revision), h.Head.Hash, int64(h.Changed), string(encoded))
 }
 
 // exec runs a statement. Parameters are strings and int64s.

@@ -158,7 +158,7 @@ func TestStored_neverUnsealed(t *testing.T) {
 	made := l.events[0].Event.(*domain.DrawCreated)
 	made.EncryptionSeed.Sealed = ""
 	v, path := testViews(t, l)
-	if err := v.write(map[*entry]*state{}); err == nil || !strings.Contains(err.Error(), "unsealed") || !strings.Contains(err.Error(), id.Stream()) {
+	if err := v.write(map[*streamSlot]*state{}); err == nil || !strings.Contains(err.Error(), "unsealed") || !strings.Contains(err.Error(), id.Stream()) {
 		t.Fatalf("got %v", err)
 	}
 	wantNoSecret(t, path, made.EncryptionSeed.Plain)
@@ -492,7 +492,7 @@ func TestFile_full(t *testing.T) {
 	if err := v.file.conn.Exec("PRAGMA max_page_count = 1"); err != nil {
 		t.Fatal(err)
 	}
-	changed := map[*entry]*state{}
+	changed := map[*streamSlot]*state{}
 	for range 2 {
 		if err := v.write(changed); !errors.Is(err, sqlite3.FULL) {
 			t.Fatalf("got %v", err)
@@ -513,14 +513,14 @@ func TestFile_full(t *testing.T) {
 func TestRun_crowd(t *testing.T) {
 	t.Parallel()
 	v := emptyViews()
-	for range crowd - 1 {
-		v.dirty[&entry{}] = nil
+	for range backlogLimit - 1 {
+		v.dirty[&streamSlot{}] = nil
 	}
 	l := newLog()
 	l.create(t, l.id("org"), domain.KindQueue, nil)
 	l.create(t, l.id("org"), domain.KindQueue, nil)
 	follow(v, l)
-	if len(v.crowded) != 1 {
+	if len(v.backlogFull) != 1 {
 		t.Fatal("nobody is told")
 	}
 }

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -13,66 +12,6 @@ import (
 
 	"github.com/lotline/lotline/domain"
 )
-
-// ErrNotFound says that an organization has no such distribution: there never
-// was one, it is deleted, or it is another organization's.
-var ErrNotFound = errors.New("no such distribution")
-
-// Row is a distribution as it was when it was asked for.
-type Row struct {
-	// Distribution is only to be read: others hold the same.
-	Distribution domain.Distribution
-	// Head is the end of its stream.
-	Head domain.Head
-	// Changed is the revision of the last event that changed the admin object.
-	Changed domain.Revision
-
-	state *state // nil for a row that was not read from views
-}
-
-func (s *state) row() Row {
-	return Row{Distribution: s.live(), Head: s.history.Head, Changed: s.history.Changed, state: s}
-}
-
-// JSON is the distribution as an admin sees it. It is rendered once a change and
-// only to be read: others hold the same bytes.
-func (r Row) JSON() []byte {
-	if r.state == nil {
-		return r.Distribution.AppendJSON(nil)
-	}
-	return r.state.json()
-}
-
-// Get finds a distribution of an organization, or gives ErrNotFound. When its
-// stream is in quarantine, it gives the *domain.HistoryError.
-func (v *Views) Get(organization, id domain.ID) (Row, error) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	t, ok := v.models.tenants[organization]
-	if !ok {
-		return Row{}, ErrNotFound
-	}
-	e, ok := t.entries[id]
-	if !ok {
-		return Row{}, ErrNotFound
-	}
-	if e.current.broken != nil {
-		return Row{}, e.current.broken
-	}
-	return e.current.row(), nil
-}
-
-// Owned reports whether a distribution is an organization's, or was until it was
-// deleted, or is the organization itself, and why its stream is in quarantine if it is.
-func (v *Views) Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	e, ok := v.models.streams[id.Stream()]
-	if !ok || e.current.owner != organization {
-		return nil, false
-	}
-	return e.current.broken, true
-}
 
 // Sort is what a list is sorted by, as the API names it.
 type Sort string
@@ -136,7 +75,7 @@ func (v *Views) List(q ListQuery) (Page, error) {
 	if q.Limit < 1 {
 		return Page{}, fmt.Errorf("a page does not have %d rows", q.Limit)
 	}
-	q.Search = fold(q.Search)
+	q.Search = ignoreCase(q.Search)
 
 	// One row more than the page has says whether the list goes on.
 	found := make([]found, 0, q.Limit+1)
@@ -172,7 +111,7 @@ func (v *Views) List(q ListQuery) (Page, error) {
 // fold makes strings equal that differ in upper and lower case only. Both ways
 // are gone because some letters have several lower-case forms, none of them in
 // ASCII.
-func fold(s string) string {
+func ignoreCase(s string) string {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return strings.ToLower(strings.ToUpper(s))
@@ -193,15 +132,15 @@ func (q *ListQuery) accepts(d *domain.Lifecycle) bool {
 	case q.Search == "":
 		return true
 	}
-	return d.Name != nil && strings.Contains(fold(*d.Name), q.Search)
+	return d.Name != nil && strings.Contains(ignoreCase(*d.Name), q.Search)
 }
 
 // item is a distribution in a sorted list. Of the two sort values, the one by
 // which the list is not sorted is zero.
 type item struct {
-	at    domain.Instant
-	name  string
-	entry *entry
+	at   domain.Instant
+	name string
+	slot *streamSlot
 }
 
 func compareItems(a, b item) int {
@@ -211,7 +150,7 @@ func compareItems(a, b item) int {
 	if c := strings.Compare(a.name, b.name); c != 0 {
 		return c
 	}
-	return strings.Compare(string(a.entry.id), string(b.entry.id))
+	return strings.Compare(string(a.slot.id), string(b.slot.id))
 }
 
 // sortedList holds distributions in one order. Those without a sort value stand
@@ -228,10 +167,10 @@ func (l *sortedList) part(nulls bool) *btree.BTreeG[item] {
 }
 
 // load fills the list, which is empty.
-func (l *sortedList) load(entries []*entry, by Sort) {
-	places := make([]place, 0, len(entries))
-	for _, e := range entries {
-		places = append(places, placeOf(e, e.current.live().Shared(), by))
+func (l *sortedList) load(slots []*streamSlot, by Sort) {
+	places := make([]place, 0, len(slots))
+	for _, slot := range slots {
+		places = append(places, placeOf(slot, slot.current.visible().Shared(), by))
 	}
 	slices.SortFunc(places, func(a, b place) int { return compareItems(a.item, b.item) })
 	for _, p := range places {
@@ -245,8 +184,8 @@ type place struct {
 	null bool
 }
 
-func placeOf(e *entry, d *domain.Lifecycle, by Sort) place {
-	p := place{item: item{entry: e}}
+func placeOf(slot *streamSlot, d *domain.Lifecycle, by Sort) place {
+	p := place{item: item{slot: slot}}
 	switch by {
 	case SortCreatedAt:
 		p.at = d.CreatedAt
@@ -273,14 +212,14 @@ func newLists() *lists {
 
 // move puts a distribution where it belongs now. Either may be nil: it comes or
 // goes then.
-func (l *lists) move(e *entry, was, now domain.Distribution) {
+func (l *lists) move(slot *streamSlot, was, now domain.Distribution) {
 	for i, by := range sorts {
 		var from, to place
 		if was != nil {
-			from = placeOf(e, was.Shared(), by)
+			from = placeOf(slot, was.Shared(), by)
 		}
 		if now != nil {
-			to = placeOf(e, now.Shared(), by)
+			to = placeOf(slot, now.Shared(), by)
 		}
 		if from == to {
 			continue
@@ -322,7 +261,7 @@ func (v *Views) walk(q *ListQuery, backward, including bool, want int) iter.Seq[
 		for _, nulls := range parts {
 			s := step{q: q, nulls: nulls, up: q.Descending == backward, including: including, want: want}
 			if q.From != nil && q.From.Null == nulls {
-				s.from = item{at: q.From.At, name: q.From.Name, entry: &entry{id: q.From.ID}}
+				s.from = item{at: q.From.At, name: q.From.Name, slot: &streamSlot{id: q.From.ID}}
 			}
 			for more := true; more; {
 				var rows []found
@@ -352,7 +291,7 @@ type step struct {
 func (v *Views) take(s *step) (rows []found, more bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	t, ok := v.models.tenants[s.q.Organization]
+	t, ok := v.indexes.tenants[s.q.Organization]
 	if !ok {
 		return nil, false
 	}
@@ -373,8 +312,8 @@ func (v *Views) take(s *step) (rows []found, more bool) {
 			return rows, false
 		}
 		s.from, s.including = trees[next].Item(), false
-		current := s.from.entry.current
-		if s.q.accepts(current.live().Shared()) {
+		current := s.from.slot.current
+		if s.q.accepts(current.visible().Shared()) {
 			rows = append(rows, found{place{s.from, s.nulls}, current})
 		}
 		if !s.advance(&trees[next]) {
@@ -390,9 +329,9 @@ func (v *Views) take(s *step) (rows []found, more bool) {
 // begin moves to the first item ahead and reports whether there is one.
 func (s *step) begin(tree *btree.IterG[item]) bool {
 	switch {
-	case s.from.entry == nil && s.up:
+	case s.from.slot == nil && s.up:
 		return tree.First()
-	case s.from.entry == nil:
+	case s.from.slot == nil:
 		return tree.Last()
 	case !tree.Seek(s.from): // to it, or to what follows it
 		return !s.up && tree.Last()

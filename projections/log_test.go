@@ -227,7 +227,7 @@ func openViews(tb helper, path string) *Views {
 }
 
 // emptyViews are views without a file.
-func emptyViews() *Views { return newViews(nil, loaded{models: newModels(0)}, zerolog.Nop()) }
+func emptyViews() *Views { return newViews(nil, loaded{indexes: newIndexes(0)}, zerolog.Nop()) }
 
 func closeViews(tb helper, v *Views) {
 	tb.Helper()
@@ -239,7 +239,7 @@ func closeViews(tb helper, v *Views) {
 // save writes all that changed.
 func save(tb helper, v *Views) {
 	tb.Helper()
-	if err := v.write(map[*entry]*state{}); err != nil {
+	if err := v.write(map[*streamSlot]*state{}); err != nil {
 		tb.Fatal(err)
 	}
 }

@@ -15,9 +15,9 @@ import (
 func (v *Views) Quarantine(broken *domain.HistoryError) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e := v.models.find(broken.Stream)
-	if e.current.broken == nil {
-		v.publish(e, e.current.quarantined(broken))
+	slot := v.indexes.slotOf(broken.Stream)
+	if slot.current.broken == nil {
+		v.publish(slot, slot.current.quarantined(broken))
 	}
 }
 
@@ -26,14 +26,14 @@ func (v *Views) Quarantine(broken *domain.HistoryError) {
 func (v *Views) Known(stream string) (domain.Revision, *domain.HistoryError) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	e, ok := v.models.streams[stream]
+	slot, ok := v.indexes.streams[stream]
 	switch {
 	case !ok:
 		return domain.NoStream, nil
-	case e.current.broken != nil:
-		return e.current.broken.Revision, e.current.broken
+	case slot.current.broken != nil:
+		return slot.current.broken.Revision, slot.current.broken
 	}
-	return e.current.history.Head.Revision, nil
+	return slot.current.history.Head.Revision, nil
 }
 
 // Believes reports whether an event may be taken for a fact, as far as the read models
@@ -48,9 +48,9 @@ func (v *Views) Believes(r *domain.Recorded) bool {
 func (v *Views) Quarantined() []domain.HistoryError {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	all := make([]domain.HistoryError, 0, len(v.models.quarantine))
-	for _, stream := range slices.Sorted(maps.Keys(v.models.quarantine)) {
-		all = append(all, *v.models.quarantine[stream])
+	all := make([]domain.HistoryError, 0, len(v.indexes.quarantine))
+	for _, stream := range slices.Sorted(maps.Keys(v.indexes.quarantine)) {
+		all = append(all, *v.indexes.quarantine[stream])
 	}
 	return all
 }
@@ -75,7 +75,7 @@ func (s *state) quarantined(broken *domain.HistoryError) *state {
 
 // ownedBy is s, a state in quarantine, with the owner of its stream, if it was not
 // known. It is s itself when there is nothing to add.
-func (s *state) ownedBy(owner domain.ID) *state {
+func (s *state) withOwner(owner domain.ID) *state {
 	if s.owner != "" || owner == "" {
 		return s
 	}
@@ -101,7 +101,7 @@ func ownerHint(r *domain.Recorded) domain.ID {
 
 // keptBy is nil when h, which was read from the log later than s, may be what followed
 // s.
-func (s *state) keptBy(h *domain.History) error {
+func (s *state) contradictedBy(h *domain.History) error {
 	if last := s.history.Head; h.Head.Revision == last.Revision && h.Head.Hash != last.Hash {
 		return &domain.HistoryError{
 			Stream: s.stream(), Revision: last.Revision, Rule: "what was recorded stays",

@@ -363,3 +363,112 @@ func TestQueue_aHistoryThatWasWrittenAnewIsQuarantined(t *testing.T) {
 		t.Errorf("in quarantine: %v", q)
 	}
 }
+
+func TestViews_quarantine(t *testing.T) {
+	t.Parallel()
+	at := func(l *testLog) domain.Stamp { return domain.Stamp{At: l.now} }
+	for name, c := range map[string]struct {
+		spoil func(l *testLog, stream string)
+		rule  string
+	}{
+		"an impossible event": {
+			func(l *testLog, stream string) { l.record(stream, domain.Settled{Stamp: at(l)}) },
+			"an event belongs to its kind",
+		},
+		"a changed byte": {
+			func(l *testLog, stream string) {
+				r := l.record(stream, domain.Deleted{Stamp: at(l)})
+				r.Data = append(slices.Clone(r.Data), ' ')
+			},
+			"each event's hash covers it and the event before",
+		},
+		"an event that cannot be read": {
+			func(l *testLog, stream string) {
+				r := l.record(stream, domain.Deleted{Stamp: at(l)})
+				r.Event, r.Undecoded = nil, errors.New("unknown type")
+			},
+			"every event can be read",
+		},
+		"a gap": {
+			func(l *testLog, stream string) { l.record(stream, domain.Deleted{Stamp: at(l)}).Revision++ },
+			"revisions have no gaps",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLog()
+			org := l.organization(t)
+			hash := l.key(t, org, "key_1", "first", 0)
+			id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`})
+			other := l.create(t, org, domain.KindAuction, nil)
+			c.spoil(l, id.Stream())
+			c.spoil(l, org.Stream())
+			l.record(id.Stream(), domain.Deleted{Stamp: at(l)}) // is not believed
+			l.must(t, other, fields("name", `"goes on"`))
+			v, path := testViews(t, l)
+			save(t, v)
+			restarted := openViews(t, path)
+			defer restarted.Close()
+
+			for _, v := range []*Views{v, restarted} {
+				if v.Position() != l.events[len(l.events)-1].Position {
+					t.Errorf("stopped at %v", v.Position())
+				}
+				broken := v.Quarantined()
+				if len(broken) != 2 || broken[0].Stream != org.Stream() || broken[1].Stream != id.Stream() || broken[1].Rule != c.rule {
+					t.Errorf("in quarantine: %v", broken)
+				}
+				var bad *domain.HistoryError
+				if _, err := v.Get(org, id); !errors.As(err, &bad) || *bad != broken[1] {
+					t.Errorf("got %v", err)
+				}
+				page, err := v.List(ListQuery{Organization: org, SortBy: SortCreatedAt, Limit: 9})
+				if err != nil || len(page.Rows) != 1 || !strings.Contains(string(page.Rows[0].JSON()), "goes on") {
+					t.Errorf("listed %v, %v", rowIDs(page.Rows), err)
+				}
+				if v.wake(id.Stream()).At != 0 {
+					t.Error("what is in quarantine is woken")
+				}
+				if _, ok := v.Organization(org); ok || len(v.Organizations()) != 0 {
+					t.Error("what is in quarantine is served")
+				}
+				if _, ok := v.Account(org); ok {
+					t.Error("what is in quarantine is served")
+				}
+				if _, ok := v.Credential(hash); ok {
+					t.Error("what is in quarantine gives access")
+				}
+			}
+		})
+	}
+}
+
+// A stream that says to be about what another one is about takes nobody's place.
+func TestViews_foreignID(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindQueue, map[string]string{"name": `"true"`})
+	liar := l.id("queue")
+	l.record(liar.Stream(), l.events[0].Event)
+	follow(v, l)
+	if row, err := v.Get(org, id); err != nil || !strings.Contains(string(row.JSON()), `"true"`) {
+		t.Fatal(row, err)
+	}
+	if q := v.Quarantined(); len(q) != 1 || q[0].Stream != liar.Stream() {
+		t.Fatalf("in quarantine: %v", q)
+	}
+}
+
+func TestViews_quarantineIsLogged(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	l.record("queue-x", domain.Opened{})
+	l.record("queue-x", domain.Opened{})
+	var out bytes.Buffer
+	v := newViews(nil, loaded{indexes: newIndexes(0)}, zerolog.New(&out))
+	follow(v, l)
+	if s := out.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, "queue-x") || !strings.Contains(s, "creation") {
+		t.Fatalf("logged %s", s)
+	}
+}

@@ -113,7 +113,7 @@ func TestViews_sayThatTheirFileWasTakenAway(t *testing.T) {
 	}
 	l.create(t, org, domain.KindDraw, nil)
 	follow(v, l)
-	if err := v.write(map[*entry]*state{}); err == nil || !strings.Contains(err.Error(), path+" was removed, renamed or replaced") {
+	if err := v.write(map[*streamSlot]*state{}); err == nil || !strings.Contains(err.Error(), path+" was removed, renamed or replaced") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -267,14 +267,14 @@ func TestFold_aSnapshotIsNotAheadOfTheLog(t *testing.T) {
 	}
 	// The read models know nothing of the stream, so that only the snapshot does.
 	unknown := &state{history: domain.NewHistory(id.Stream())}
-	h, err := v.fold(t.Context(), unknown, all, ReadAgain(t.Context()))
+	h, err := v.fold(t.Context(), unknown, wholeStream, ReadAgain(t.Context()))
 	if err != nil || h.Head != whole.Head {
 		t.Fatalf("got %+v, %v", h, err)
 	}
 	shorter := newLog()
 	shorter.events = l.events[:len(l.events)-1]
 	from.log = shorter
-	if h, err = v.fold(t.Context(), unknown, all, ReadAgain(t.Context())); err != nil || h.Head.Revision != whole.Head.Revision-1 {
+	if h, err = v.fold(t.Context(), unknown, wholeStream, ReadAgain(t.Context())); err != nil || h.Head.Revision != whole.Head.Revision-1 {
 		t.Errorf("got %+v, %v", h, err)
 	}
 }

@@ -168,9 +168,9 @@ func (v *Views) snapshot(states []*state, enough domain.Revision) {
 // snapshotAll does so at the end of the process.
 func (v *Views) snapshotAll() {
 	v.mu.RLock()
-	states := make([]*state, 0, len(v.models.streams))
-	for _, e := range v.models.streams {
-		states = append(states, e.current)
+	states := make([]*state, 0, len(v.indexes.streams))
+	for _, slot := range v.indexes.streams {
+		states = append(states, slot.current)
 	}
 	v.mu.RUnlock()
 	v.snapshot(states, snapshotLast)

@@ -226,8 +226,8 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 	if h, _ := v.State(quiet.Stream()); h != nil {
 		t.Error("what came from the file alone is decided on")
 	}
-	v.keep(v.models.streams[id.Stream()].current.history)
-	kept := v.models.streams[id.Stream()].current.history.Head.Revision
+	v.keep(v.indexes.streams[id.Stream()].current.history)
+	kept := v.indexes.streams[id.Stream()].current.history.Head.Revision
 	l.must(t, id, domain.Enter{ConsumerID: "late"})
 	follow(v, l)
 	save(t, v)
@@ -238,7 +238,7 @@ func TestRestore_findsEverybodyAgain(t *testing.T) {
 		t.Errorf("read from %d, and the snapshot is of %d", w.from, kept)
 	}
 	check(v)
-	v.keep(v.models.streams[id.Stream()].current.history)
+	v.keep(v.indexes.streams[id.Stream()].current.history)
 	closeViews(t, v)
 	l.must(t, id, domain.Enter{ConsumerID: "later"})
 
@@ -275,9 +275,9 @@ func TestSnapshots_areMadeOfQueuesThatWentOn(t *testing.T) {
 	defer closeViews(t, v)
 	current := func() (all []*state) {
 		for _, id := range []domain.ID{busy, over, quiet} {
-			all = append(all, v.models.find(id.Stream()).current)
+			all = append(all, v.indexes.slotOf(id.Stream()).current)
 		}
-		return append(all, v.models.find(org.Stream()).current)
+		return append(all, v.indexes.slotOf(org.Stream()).current)
 	}
 	kept := func() (of domain.Revision) {
 		t.Helper()

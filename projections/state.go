@@ -20,7 +20,7 @@ type state struct {
 
 // entry is where the newest state of one stream is found. Indexes point to it, so
 // that they change only when their own order does.
-type entry struct {
+type streamSlot struct {
 	id      domain.ID // as in the states, once it is known
 	current *state
 }
@@ -59,9 +59,9 @@ func tombstone(h *domain.History, d domain.Distribution) *domain.History {
 // after is the state that the stream's next event leads to. Quarantine has no
 // way out: it is s itself then, unless the event says whose the stream is. A state that is the caller's alone is of no use any
 // more.
-func (s *state) after(r *domain.Recorded, callers bool) *state {
+func (s *state) next(r *domain.Recorded, callers bool) *state {
 	if s.broken != nil {
-		return s.ownedBy(ownerHint(r))
+		return s.withOwner(ownerHint(r))
 	}
 	h, changed := s.history, s.history.Changed
 	if !callers {
@@ -77,7 +77,7 @@ func (s *state) after(r *domain.Recorded, callers bool) *state {
 		}
 		return next
 	}
-	return s.quarantined(historyError(r, err)).ownedBy(ownerHint(r))
+	return s.quarantined(historyError(r, err)).withOwner(ownerHint(r))
 }
 
 func historyError(r *domain.Recorded, err error) *domain.HistoryError {
@@ -102,7 +102,7 @@ func (s *state) stream() string {
 }
 
 // live is the distribution of the state, or nil when it shows none.
-func (s *state) live() domain.Distribution {
+func (s *state) visible() domain.Distribution {
 	if s == nil || s.history == nil || s.id == "" {
 		return nil
 	}
@@ -138,7 +138,7 @@ func (s *state) organization() *domain.Organization {
 }
 
 func (s *state) wake() domain.Instant {
-	if d := s.live(); d != nil {
+	if d := s.visible(); d != nil {
 		return d.Wake()
 	}
 	if o := s.organization(); o != nil {
@@ -167,7 +167,25 @@ func (s *state) json() []byte {
 	if p := s.rendered.Load(); p != nil {
 		return *p
 	}
-	out := s.live().AppendJSON(nil)
+	out := s.visible().AppendJSON(nil)
 	s.rendered.CompareAndSwap(nil, &out)
 	return *s.rendered.Load()
+}
+
+// State returns a copy of a distribution's state, and a position up to which it
+// holds the log. It is nil when there is none to decide on: the stream is unknown,
+// deleted or in quarantine, or a part of its state came from the file, which may be
+// damaged where the log is not, or was dropped because nothing more happens to the
+// participants.
+func (v *Views) State(stream string) (*domain.History, domain.Position) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	slot, ok := v.indexes.streams[stream]
+	if !ok || !slot.current.folded {
+		return nil, domain.Position{}
+	}
+	if d := slot.current.visible(); d == nil || !d.KnowsParticipants() {
+		return nil, domain.Position{}
+	}
+	return slot.current.history.Fork(), v.position
 }

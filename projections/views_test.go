@@ -2,11 +2,13 @@ package projections
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -259,13 +261,13 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 	held := 0
 	for i, r := range l.events {
 		v.Follow(r)
-		current := v.models.find(id.Stream()).current
+		current := v.indexes.slotOf(id.Stream()).current
 		if v.Position() != r.Position {
 			held++
 		}
 		if held%7 == 3 || r.Stream == other.Stream() || i == len(l.events)-1 {
 			v.Passed(r.Position)
-			if current = v.models.find(id.Stream()).current; !current.partial() && v.Position() != r.Position {
+			if current = v.indexes.slotOf(id.Stream()).current; !current.partial() && v.Position() != r.Position {
 				t.Fatalf("%s@%d is not shown", r.Stream, r.Revision)
 			}
 		}
@@ -291,10 +293,71 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 	}
 	// Nobody waits for ever behind one queue that never rests.
 	v = emptyViews()
-	for _, r := range l.events[:heldAtOnce+10] {
+	for _, r := range l.events[:maxHeld+10] {
 		v.Follow(r)
 	}
-	if d := v.models.find(id.Stream()).current.distribution(); d == nil || d.Entries() < heldAtOnce-5 {
+	if d := v.indexes.slotOf(id.Stream()).current.distribution(); d == nil || d.Entries() < maxHeld-5 {
 		t.Errorf("shown is %+v", d)
 	}
+}
+
+// Everything may be asked while the log is followed and written.
+func TestViews_concurrency(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	hash := l.key(t, org, "key_1", "first", 0)
+	var ids []domain.ID
+	for range 40 {
+		l.now++
+		ids = append(ids, l.create(t, org, domain.KindQueue, map[string]string{"name": `"a"`}))
+	}
+	for i, id := range ids {
+		l.must(t, id, fields("name", `"b"`, "openAt", `"2100-01-01T00:00:00Z"`))
+		if i%3 == 0 {
+			l.must(t, id, domain.Delete{})
+		}
+	}
+	v := openViews(t, filepath.Join(t.TempDir(), "views.db"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := v.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				for _, id := range ids {
+					if row, err := v.Get(org, id); err == nil {
+						row.JSON()
+					}
+				}
+				for _, by := range sorts {
+					if _, err := v.List(ListQuery{Organization: org, SortBy: by, Descending: true, Limit: 5, Search: "b"}); err != nil {
+						t.Error(err)
+					}
+				}
+				v.Credential(hash)
+				v.Account(org)
+				v.Organizations()
+				v.Quarantined()
+				v.Wakes(func(w domain.Wake) bool { return w.At > 0 })
+				v.NewWakes()
+				v.Digest()
+			}
+		})
+	}
+	go func() {
+		for _, e := range l.events {
+			v.Follow(e)
+		}
+	}()
+	if err := v.WaitFor(t.Context(), l.events[len(l.events)-1].Position); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	wg.Wait()
+	closeViews(t, v)
 }

@@ -1,8 +1,10 @@
 package projections
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/lotline/lotline/domain"
@@ -41,18 +43,18 @@ func (n *newWakes) take() map[string]domain.Wake {
 // each stream's once and as the last event left it. The first call returns none: it
 // begins to keep them.
 func (v *Views) NewWakes() []domain.Wake {
-	return slices.Collect(maps.Values(v.models.newWakes.take()))
+	return slices.Collect(maps.Values(v.indexes.newWakes.take()))
 }
 
 // Woken tells, once for several, that NewWakes has something to return.
-func (v *Views) Woken() <-chan struct{} { return v.models.newWakes.woken }
+func (v *Views) Woken() <-chan struct{} { return v.indexes.newWakes.woken }
 
 // Wakes calls yield with the wake of every stream that has one, the earliest first,
 // until it returns false. It goes by the order at the time of the call, and leaves out
 // the streams whose wake has changed since: NewWakes has those.
 func (v *Views) Wakes(yield func(domain.Wake) bool) {
 	v.mu.Lock() // copying the tree marks the original
-	deadlines := v.models.deadlines.Copy()
+	deadlines := v.indexes.deadlines.Copy()
 	v.mu.Unlock()
 	deadlines.Scan(func(d deadline) bool {
 		w := v.wake(d.stream)
@@ -64,7 +66,7 @@ func (v *Views) Wakes(yield func(domain.Wake) bool) {
 func (v *Views) wake(stream string) domain.Wake {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.models.find(stream).current.nextWake()
+	return v.indexes.slotOf(stream).current.nextWake()
 }
 
 // WakeBefore is the wake of a stream as the events left it that Follow was given so far,
@@ -73,5 +75,18 @@ func (v *Views) WakeBefore(stream string) domain.Wake {
 	if s := v.held.state; s != nil && s.stream() == stream {
 		return s.nextWake()
 	}
-	return v.models.find(stream).current.nextWake()
+	return v.indexes.slotOf(stream).current.nextWake()
+}
+
+// deadline is when a stream wants to be woken.
+type deadline struct {
+	at     domain.Instant
+	stream string
+}
+
+func compareDeadlines(a, b deadline) int {
+	if a.at != b.at {
+		return cmp.Compare(a.at, b.at)
+	}
+	return strings.Compare(a.stream, b.stream)
 }

@@ -3,7 +3,9 @@ package projections
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -174,5 +176,103 @@ func TestNewWakes_areKeptFromTheFirstCallOn(t *testing.T) {
 	}
 	if got := v.NewWakes(); len(got) != 0 {
 		t.Errorf("told again: %+v", got)
+	}
+}
+
+// An organization wakes when a key expires, and whoever keeps time is told of it.
+func TestWakes_organization(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	v, path := testViews(t, l)
+	v.NewWakes()
+	wakes := func(want domain.Instant) {
+		t.Helper()
+		follow(v, l)
+		if w := toldWakes(v)[org.Stream()]; w != (domain.Wake{Stream: org.Stream(), Revision: l.ends[org.Stream()] - 1, At: want}) {
+			t.Errorf("told of %+v, want %s", w, want)
+		}
+		save(t, v)
+		restarted := openViews(t, path)
+		defer restarted.Close()
+		for _, v := range []*Views{v, restarted} {
+			var next domain.Wake
+			v.Wakes(func(w domain.Wake) bool { next = w; return w.Stream != org.Stream() })
+			if got := v.wake(org.Stream()); got.At != want || next.At != want || next.At != 0 && next != got {
+				t.Errorf("wakes at %+v, and among all at %+v, want %s", got, next, want)
+			}
+		}
+	}
+	l.key(t, org, "key_1", "lasting", 0)
+	wakes(0)
+	end := l.now.Add(time.Minute)
+	l.key(t, org, "key_2", "ending", end)
+	wakes(end)
+	l.key(t, org, "key_3", "sooner", end-1)
+	wakes(end - 1)
+	l.now = end
+	l.must(t, org, domain.Advance{})
+	wakes(0)
+}
+
+func TestWakes(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	late := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:03Z"`})
+	soon := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:01Z"`})
+	l.create(t, org, domain.KindQueue, nil)
+	follow(v, l)
+	wakes := func() (all []string) {
+		v.Wakes(func(w domain.Wake) bool {
+			if w != v.wake(w.Stream) { // the views may be asked meanwhile
+				t.Errorf("%+v, not %+v", w, v.wake(w.Stream))
+			}
+			all = append(all, w.Stream)
+			return true
+		})
+		return all
+	}
+	if got := wakes(); !slices.Equal(got, []string{soon.Stream(), late.Stream()}) {
+		t.Fatalf("got %v", got)
+	}
+	l.must(t, soon, fields("openAt", `"2100-01-01T00:00:09Z"`))
+	follow(v, l)
+	if got := wakes(); !slices.Equal(got, []string{late.Stream(), soon.Stream()}) {
+		t.Fatalf("got %v", got)
+	}
+	if v.wake("queue-unknown").At != 0 {
+		t.Fatal("an unknown stream is woken")
+	}
+	n := 0
+	v.Wakes(func(domain.Wake) bool { n++; return false })
+	if n != 1 {
+		t.Fatalf("went on after false: %d", n)
+	}
+}
+
+// An engine may come to what a crash has cut in two. Nobody is shown the part before the
+// log is known to end there, but whoever keeps time is told that somebody has to finish
+// it.
+func TestCaughtUp_whatACrashCutInTwoIsDueAtOnce(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	v.NewWakes()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindQueue, nil)
+	l.must(t, id, domain.Step{To: domain.StatusOpen})
+	l.must(t, id, domain.Step{To: domain.StatusClosed})
+	if last := l.events[len(l.events)-1]; last.Type != "queue.domain.Completed" {
+		t.Fatalf("the last event is %s", last.Type)
+	}
+	l.events = l.events[:len(l.events)-1]
+	follow(v, l)
+	want := domain.Wake{Stream: id.Stream(), Revision: domain.Revision(len(l.events) - 1), At: l.now, Unfinished: true}
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()).At != 0 {
+		t.Errorf("before the log is known to end, told of %+v, and shown %+v", got, v.wake(id.Stream()))
+	}
+	v.CaughtUp()
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()) != want {
+		t.Errorf("told of %+v, and shown %+v", got, v.wake(id.Stream()))
 	}
 }

@@ -228,7 +228,7 @@ func withOffice(ctx context.Context, s *settings, f func(*office) error) (err er
 	}
 	acknowledged := seenLog{l, views.Saw}
 	handler := commands.NewHandler(acknowledged, nil, clock)
-	handler.GoBy(l.clock)
+	handler.UseClock(l.clock)
 	err = f(&office{acknowledged, handler, views})
 	if l.dir != nil && l.seen.Log != "" {
 		err = errors.Join(err, projections.SaveMark(l.dir.file(viewsFile), views.Seen()))

@@ -33,7 +33,7 @@ const (
 	// loadAhead is how long before its wake a stream is brought into memory.
 	loadAhead = 5 * time.Second
 	// atOnce bounds the commands under way.
-	atOnce = 64
+	maxConcurrent = 64
 	// raceDelay is how much later a stream's wakes come after another node was
 	// quicker, so that nodes do not fight over a quiet stream. An unfinished outcome
 	// waits as long for the writer that is about to finish it.
@@ -67,13 +67,13 @@ type Scheduler struct {
 	log       zerolog.Logger
 	pause     func() error // why nothing may be done now, or nil
 
-	slots   chan struct{} // one for each command under way
-	changed chan struct{} // tells Run that the earliest wake may be another
+	slots  chan struct{} // one for each command under way
+	wakeUp chan struct{} // tells Run that the earliest wake may be another
 
 	mu      sync.Mutex // guards the fields below
 	timers  map[string]*timer
-	due     agenda              // when each stream is sent Advance
-	ahead   agenda              // when each stream is loaded, loadAhead before that
+	due     timeQueue           // when each stream is sent Advance
+	loads   timeQueue           // when each stream is loaded, loadAhead before that
 	raced   map[string]bool     // streams whose last wake another node carried out first
 	overdue map[string]struct{} // what was due at Begin and is not done; nil before
 	started domain.Instant      // when that was
@@ -91,8 +91,8 @@ type timer struct {
 func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Logger) *Scheduler {
 	return &Scheduler{
 		deadlines: deadlines, commands: c, clock: clock, log: log, pause: func() error { return nil },
-		slots: make(chan struct{}, atOnce), changed: make(chan struct{}, 1),
-		timers: map[string]*timer{}, due: newAgenda(), ahead: newAgenda(), raced: map[string]bool{},
+		slots: make(chan struct{}, maxConcurrent), wakeUp: make(chan struct{}, 1),
+		timers: map[string]*timer{}, due: newTimeQueue(), loads: newTimeQueue(), raced: map[string]bool{},
 	}
 }
 
@@ -141,9 +141,9 @@ func (s *Scheduler) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-next.C:
-		case <-s.changed:
+		case <-s.wakeUp:
 		case <-s.deadlines.Woken():
-			s.learnNew()
+			s.learnNewWakes()
 		case <-sweep.C:
 			s.sweep()
 		}
@@ -162,14 +162,14 @@ func (s *Scheduler) sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deadlines.Wakes(func(w domain.Wake) bool {
-		if s.beyond(w.At) {
+		if s.beyondHorizon(w.At) {
 			return false
 		}
 		s.learn(w)
 		return true
 	})
 	for stream, t := range s.timers {
-		if _, armed := s.due.at[stream]; !armed && !t.advancing {
+		if _, armed := s.due.byStream[stream]; !armed && !t.advancing {
 			// The read models have not come to it yet, and its time may be near by now.
 			s.arm(t, 0)
 		}
@@ -177,7 +177,7 @@ func (s *Scheduler) sweep() {
 }
 
 // learnNew takes the wakes of the streams that had events.
-func (s *Scheduler) learnNew() {
+func (s *Scheduler) learnNewWakes() {
 	told := s.deadlines.NewWakes()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +187,7 @@ func (s *Scheduler) learnNew() {
 }
 
 // beyond reports whether a wake is so far ahead that a sweep will load it in time.
-func (s *Scheduler) beyond(at domain.Instant) bool {
+func (s *Scheduler) beyondHorizon(at domain.Instant) bool {
 	return at > domain.InstantOf(s.clock()).Add(horizon)
 }
 
@@ -203,7 +203,7 @@ func (s *Scheduler) learn(w domain.Wake) {
 		return
 	}
 	t.Wake = w
-	if s.settle(t); !t.advancing && !s.arm(t, 0) {
+	if s.dropOutdated(t); !t.advancing && !s.arm(t, 0) {
 		// The read models hold it.
 		delete(s.timers, w.Stream)
 	}
@@ -211,7 +211,7 @@ func (s *Scheduler) learn(w domain.Wake) {
 
 // settle drops what a stream's newest wake has made untrue: that it is overdue since the
 // start, or that another node is quicker with it. The caller holds mu.
-func (s *Scheduler) settle(t *timer) {
+func (s *Scheduler) dropOutdated(t *timer) {
 	if t.At == 0 || t.At > s.started {
 		// Whoever did it: what was due at the start is done.
 		delete(s.overdue, t.Stream)
@@ -224,9 +224,9 @@ func (s *Scheduler) settle(t *timer) {
 // arm has a stream sent Advance at its wake, though not before earliest, and reports
 // whether that is within the horizon. The caller holds mu.
 func (s *Scheduler) arm(t *timer, earliest domain.Instant) bool {
-	if t.At == 0 || s.beyond(t.At) {
+	if t.At == 0 || s.beyondHorizon(t.At) {
 		s.due.remove(t.Stream)
-		s.ahead.remove(t.Stream)
+		s.loads.remove(t.Stream)
 		return false
 	}
 	at := t.At
@@ -239,7 +239,7 @@ func (s *Scheduler) arm(t *timer, earliest domain.Instant) bool {
 	at = max(at, earliest)
 	s.due.set(t.Stream, at)
 	if !t.loaded && !t.Unfinished {
-		s.ahead.set(t.Stream, at.Add(-loadAhead))
+		s.loads.set(t.Stream, at.Add(-loadAhead))
 	}
 	return true
 }
@@ -256,7 +256,7 @@ func (s *Scheduler) dispatch(ctx context.Context, working *sync.WaitGroup) time.
 		stream, wait := s.due.first(now)
 		if wait > 0 {
 			// Loading counts only while nothing is due.
-			ahead, waitAhead := s.ahead.first(now)
+			ahead, waitAhead := s.loads.first(now)
 			if waitAhead > 0 {
 				return min(wait, waitAhead)
 			}
@@ -272,13 +272,13 @@ func (s *Scheduler) dispatch(ctx context.Context, working *sync.WaitGroup) time.
 			s.due.remove(stream)
 			t.advancing = true
 		}
-		s.ahead.remove(stream)
+		s.loads.remove(stream)
 		t.loaded = true
 		working.Go(func() {
 			work(ctx, stream)
 			<-s.slots
 			select {
-			case s.changed <- struct{}{}:
+			case s.wakeUp <- struct{}{}:
 			default:
 			}
 		})
@@ -328,7 +328,7 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 		if h := result.History; h.Head.Revision > t.Revision {
 			newer = true
 			t.Wake = domain.Wake{Stream: stream, Revision: h.Head.Revision, At: h.Aggregate.Wake()}
-			s.settle(t)
+			s.dropOutdated(t)
 		}
 	}
 	if !s.arm(t, earliest) && !newer {

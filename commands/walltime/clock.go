@@ -29,12 +29,12 @@ import (
 
 const (
 	// tolerated is by how much the clock may differ from the store's without a word.
-	tolerated = 2 * time.Second
+	maxSilent = 2 * time.Second
 	// refused is the difference beyond which nothing is decided.
-	refused = 30 * time.Second
+	maxOffset = 30 * time.Second
 	// trusted is how long a comparison says something about the clock. Clocks of
 	// computers drift by less than 2 seconds in an hour.
-	trusted = time.Hour
+	validFor = time.Hour
 	// renewBefore is how long before its end a comparison is renewed, so that nobody
 	// has to wait for that.
 	renewBefore = time.Minute
@@ -65,7 +65,7 @@ type Clock struct {
 
 	// elsewhere is nil while there is nothing to compare with: a store in this process
 	// has this very clock.
-	elsewhere atomic.Pointer[elsewhere]
+	reference atomic.Pointer[reference]
 
 	comparing chan struct{} // taken by the comparison under way, which alone uses the next two
 	tried     time.Duration // when the last one ended
@@ -73,13 +73,13 @@ type Clock struct {
 
 	mu       sync.Mutex // guards the fields below
 	known    bool       // whether the next two are set
-	ahead    bounds     // of how much the clock was ahead of the store's
-	since    moment     // when it was
+	offset   bounds     // of how much the clock was ahead of the store's
+	at       moment     // when it was
 	measured measurement
 }
 
 // elsewhere is the store to compare with, and what this node measures by meanwhile.
-type elsewhere struct {
+type reference struct {
 	Store
 	elapsed func() time.Duration
 }
@@ -98,13 +98,13 @@ func New(read func() time.Time) *Clock {
 // Compare has the clock compared with the store's from now on. elapsed is the time
 // since any one moment by the monotonic clock.
 func (c *Clock) Compare(store Store, elapsed func() time.Duration) {
-	c.elsewhere.Store(&elsewhere{store, elapsed})
+	c.reference.Store(&reference{store, elapsed})
 }
 
 // now does without the monotonic part of a time, by which times would be subtracted.
 func (c *Clock) now() moment {
 	now := moment{wall: c.read().Round(0)}
-	if e := c.elsewhere.Load(); e != nil {
+	if e := c.reference.Load(); e != nil {
 		now.elapsed = e.elapsed()
 	}
 	return now
@@ -140,14 +140,14 @@ func (c *Clock) check() (time.Time, error) {
 	if !domain.InstantOf(now.wall).Recordable() {
 		return time.Time{}, &WrongError{fmt.Sprintf("the clock shows %s, and only the years 2000 to 2199 can be recorded", now.wall.UTC().Format(time.RFC3339))}
 	}
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return now.wall, nil
 	}
-	ahead, known := c.possible(now)
+	ahead, known := c.possibleOffset(now)
 	switch {
-	case known && ahead.certain().Abs() > refused:
-		return time.Time{}, differs(ahead.certain())
-	case !known || !ahead.within(refused):
+	case known && ahead.atLeast().Abs() > maxOffset:
+		return time.Time{}, differs(ahead.atLeast())
+	case !known || !ahead.within(maxOffset):
 		return time.Time{}, unknownError{}
 	}
 	return now.wall, nil
@@ -159,7 +159,7 @@ func (c *Clock) Err() error {
 	if err := c.Usable(); err != nil {
 		return err
 	}
-	if off := c.Offset(); off.Abs() > tolerated {
+	if off := c.Offset(); off.Abs() > maxSilent {
 		return differs(off)
 	}
 	return nil
@@ -176,8 +176,8 @@ func differs(ahead time.Duration) error {
 // Offset is by how much the clock is ahead of the store's for certain; negative when
 // it is behind, and 0 when it may be right.
 func (c *Clock) Offset() time.Duration {
-	ahead, _ := c.possible(c.now())
-	return ahead.certain()
+	ahead, _ := c.possibleOffset(c.now())
+	return ahead.atLeast()
 }
 
 // Compared reports whether the clock has been compared with the store's at all.

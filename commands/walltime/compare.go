@@ -22,13 +22,13 @@ const (
 	// compareAttempts is how often an append is tried that another node's overtakes.
 	compareAttempts = 10
 	// kept is how many comparisons the store shows.
-	kept = 100
+	keptComparisons = 100
 	// abandonAfter is how long an append is waited for to come back.
 	abandonAfter = time.Minute
 	// resolution is how finely a store may record when an event came.
 	resolution = time.Millisecond
 	// furthest keeps sums of differences from overflowing.
-	furthest = 50 * 365 * 24 * time.Hour
+	maxDifference = 50 * 365 * 24 * time.Hour
 )
 
 // Store is the event store as this package needs it. *eventstore.Log is one.
@@ -44,7 +44,7 @@ type Store interface {
 type bounds struct{ least, most time.Duration }
 
 // certain is the difference that there is at least, to either side.
-func (b bounds) certain() time.Duration {
+func (b bounds) atLeast() time.Duration {
 	switch {
 	case b.least > 0:
 		return b.least
@@ -62,7 +62,7 @@ func (b bounds) and(other bounds) (both bounds, possible bool) {
 }
 
 // between is a-b, not more than furthest.
-func between(a, b time.Time) time.Duration { return min(max(a.Sub(b), -furthest), furthest) }
+func between(a, b time.Time) time.Duration { return min(max(a.Sub(b), -maxDifference), maxDifference) }
 
 // jump is by how much more time has passed by the clock than by the monotonic one.
 func jump(from, to moment) time.Duration {
@@ -71,15 +71,15 @@ func jump(from, to moment) time.Duration {
 
 // possible is by how much the clock can be ahead now. When it jumped, either it was
 // set by as much, or the machine slept, of which the monotonic clock knows nothing.
-func (c *Clock) possible(now moment) (ahead bounds, known bool) {
+func (c *Clock) possibleOffset(now moment) (ahead bounds, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.possibleLocked(now), c.known && now.elapsed-c.since.elapsed <= trusted
+	return c.possibleOffsetLocked(now), c.known && now.elapsed-c.at.elapsed <= validFor
 }
 
-func (c *Clock) possibleLocked(now moment) bounds {
-	by := jump(c.since, now)
-	return bounds{c.ahead.least + min(by, 0), c.ahead.most + max(by, 0)}
+func (c *Clock) possibleOffsetLocked(now moment) bounds {
+	by := jump(c.at, now)
+	return bounds{c.offset.least + min(by, 0), c.offset.most + max(by, 0)}
 }
 
 // learn takes a measurement: the store recorded an event at a time that lies between
@@ -91,16 +91,16 @@ func (c *Clock) learn(sent, answered moment, recorded time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known {
-		if answered.elapsed < c.since.elapsed {
+		if answered.elapsed < c.at.elapsed {
 			return // a later one was quicker to come
 		}
 		// What cannot be true any more, because a clock drifted or the store's was set,
 		// is forgotten.
-		if both, possible := c.possibleLocked(answered).and(ahead); possible {
+		if both, possible := c.possibleOffsetLocked(answered).and(ahead); possible {
 			ahead = both
 		}
 	}
-	c.known, c.ahead, c.since = true, ahead, answered
+	c.known, c.offset, c.at = true, ahead, answered
 }
 
 // measurement is an append that is under way, or that was not followed yet.
@@ -114,7 +114,7 @@ type measurement struct {
 // Appending says that an append with this event is about to be sent. One append at a
 // time is measured. An event that may have been sent before must not be told of.
 func (c *Clock) Appending(event [16]byte) {
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return
 	}
 	now := c.now()
@@ -127,7 +127,7 @@ func (c *Clock) Appending(event [16]byte) {
 
 // Appended says how the append ended.
 func (c *Clock) Appended(event [16]byte, err error) {
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return
 	}
 	now := c.now()
@@ -168,15 +168,15 @@ func (c *Clock) progress(event [16]byte, add func(*measurement) (useful bool)) {
 // Recheck compares the clock when there is a reason to: it is not known how it is, or
 // it may be wrong.
 func (c *Clock) Recheck(ctx context.Context) {
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return
 	}
 	// What fails is tried again, and until then the clock is as it was.
 	_ = c.compare(ctx, func() bool {
 		now := c.now()
-		ahead, _ := c.possible(now)
-		_, lasting := c.possible(moment{now.wall.Add(renewBefore), now.elapsed + renewBefore})
-		return isUnknown(c.Usable()) || !lasting || !ahead.within(tolerated) && now.elapsed-c.tried >= compareEvery
+		ahead, _ := c.possibleOffset(now)
+		_, lasting := c.possibleOffset(moment{now.wall.Add(renewBefore), now.elapsed + renewBefore})
+		return isUnknown(c.Usable()) || !lasting || !ahead.within(maxSilent) && now.elapsed-c.tried >= compareEvery
 	})
 }
 
@@ -214,7 +214,7 @@ func uncompared(err error) error {
 // probe measures by an append of its own.
 func (c *Clock) probe(ctx context.Context) error {
 	const stream = domain.ClockStream
-	store := c.elsewhere.Load()
+	store := c.reference.Load()
 	for range compareAttempts {
 		head, err := newestHead(ctx, store)
 		if err != nil {
@@ -258,7 +258,7 @@ func newestHead(ctx context.Context, store Store) (domain.Head, error) {
 		return domain.Head{}, err
 	}
 	if newest == nil {
-		return domain.EmptyHead(), store.KeepNewest(ctx, domain.ClockStream, kept)
+		return domain.EmptyHead(), store.KeepNewest(ctx, domain.ClockStream, keptComparisons)
 	}
 	_, hash, _ := domain.SplitHash(newest.RawMetadata)
 	return domain.Head{Revision: newest.Revision, Hash: hash}, nil

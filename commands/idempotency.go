@@ -11,21 +11,21 @@ import (
 // memory is what a writer remembers of the repeatable commands in its stream, in
 // some 90 bytes each. The log is what it is made from, so it holds across restarts
 // and on all nodes. The zero value is empty.
-type memory struct {
-	done  map[uuid.UUID]carried // by command id
-	order []remembered          // in the order of the stream
+type doneCommands struct {
+	byID  map[uuid.UUID]doneCommand // by command id
+	order []doneAt                  // in the order of the stream
 }
 
-type remembered struct {
+type doneAt struct {
 	id    uuid.UUID
 	at    domain.Instant
 	first domain.Revision // of the command's events
 }
 
 // carried is what is known of a command that was carried out.
-type carried struct {
-	body  uint64
-	first domain.Revision
+type doneCommand struct {
+	fingerprint uint64
+	first       domain.Revision
 }
 
 var fingerprintSeed = maphash.MakeSeed()
@@ -34,42 +34,42 @@ var fingerprintSeed = maphash.MakeSeed()
 // taken for the same, which happens once in 2^64.
 func fingerprint(bodyHash string) uint64 { return maphash.String(fingerprintSeed, bodyHash) }
 
-func (m *memory) add(k IdempotencyKey, at domain.Instant, first domain.Revision) {
-	m.put(remembered{k.CommandID, at, first}, fingerprint(k.BodyHash))
+func (m *doneCommands) add(k IdempotencyKey, at domain.Instant, first domain.Revision) {
+	m.put(doneAt{k.CommandID, at, first}, fingerprint(k.BodyHash))
 }
 
-func (m *memory) put(r remembered, body uint64) {
-	if _, ok := m.done[r.id]; ok {
+func (m *doneCommands) put(r doneAt, body uint64) {
+	if _, ok := m.byID[r.id]; ok {
 		return
 	}
-	if m.done == nil {
-		m.done = map[uuid.UUID]carried{}
+	if m.byID == nil {
+		m.byID = map[uuid.UUID]doneCommand{}
 	}
-	m.done[r.id] = carried{body, r.first}
+	m.byID[r.id] = doneCommand{body, r.first}
 	m.order = append(m.order, r)
 }
 
 // merge adds what other remembers.
-func (m *memory) merge(other *memory) {
+func (m *doneCommands) merge(other *doneCommands) {
 	for _, r := range other.order {
-		m.put(r, other.done[r.id].body)
+		m.put(r, other.byID[r.id].fingerprint)
 	}
 }
 
 // find reports whether the command of k's id was carried out, and with k's body,
 // and where its events begin.
-func (m *memory) find(k IdempotencyKey) (done, same bool, first domain.Revision) {
-	c, done := m.done[k.CommandID]
-	return done, done && c.body == fingerprint(k.BodyHash), c.first
+func (m *doneCommands) find(k IdempotencyKey) (done, same bool, first domain.Revision) {
+	c, done := m.byID[k.CommandID]
+	return done, done && c.fingerprint == fingerprint(k.BodyHash), c.first
 }
 
-func (m *memory) size() int { return len(m.order) }
+func (m *doneCommands) size() int { return len(m.order) }
 
 // forget drops what is older than since, from the oldest on.
-func (m *memory) forget(since domain.Instant) {
+func (m *doneCommands) forgetBefore(since domain.Instant) {
 	n := 0
 	for n < len(m.order) && m.order[n].at < since {
-		delete(m.done, m.order[n].id)
+		delete(m.byID, m.order[n].id)
 		n++
 	}
 	m.order = m.order[n:]
