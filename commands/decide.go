@@ -12,35 +12,36 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// attempt is one try at a batch: what it would append, and what each command's
-// answer is once that is appended.
+// attempt is what a writer decided on a batch: the events to append, and the reply to
+// each request once they are appended.
 type attempt struct {
 	at         domain.Instant
-	after      *domain.History // the state behind the events
+	after      *domain.History // the state after the events
 	events     []domain.Proposed
 	size       int          // of the events in bytes
-	done       doneCommands // the repeatable commands that the events are from
+	done       doneCommands // the commands with an idempotency key among the decided ones
 	replies    []reply
-	unfinished *pendingRequest   // the one whose outcome goes on in the next append
-	remaining  []*pendingRequest // those that did not fit, begun first
+	unfinished *pendingRequest   // the request whose events go on in the next append; not one of the batch for events that were due before it
+	remaining  []*pendingRequest // the requests of the batch for the next append
 }
 
+// reply is what a request gets once its attempt is appended.
 type reply struct {
 	request           *pendingRequest
-	picked            []string // the consumers whom the aggregate picked for the command
+	picked            []string // the consumers that the aggregate picked for the command
 	result            Result
 	err               error
-	otherOrganization bool // the object is another organization's, of which nothing is told
+	otherOrganization bool // the object is another organization's, so the result must not say anything about it
 }
 
-// rests reports whether an answer rests on the state, so that it matters whether
-// that is the latest.
+// dependsOnState reports whether a reply depends on the state, so that the state must be
+// the newest one. A load has no such reply.
 func (a *attempt) dependsOnState() bool {
 	return slices.ContainsFunc(a.replies, func(r reply) bool { return r.request.Command != nil })
 }
 
-// decide decides batch on a fork of the state: first what is due, then each
-// command with what is due because of it.
+// decide decides a batch on a fork of the state. It begins with the events that are due.
+// After each command it adds the events that are due because of it.
 func (w *writer) decide(batch []*pendingRequest) (*attempt, error) {
 	now, err := w.handler.Now(context.Background())
 	if err != nil {
@@ -53,11 +54,11 @@ func (w *writer) decide(batch []*pendingRequest) (*attempt, error) {
 	if batch[0].unfinished {
 		cause = batch[0]
 	}
-	whole, err := w.advance(a, cause, 0)
+	fits, err := w.advance(a, cause, 0)
 	if err != nil {
 		return nil, err
 	}
-	if !whole {
+	if !fits {
 		a.unfinished, a.remaining = cause, batch
 		return a, nil
 	}
@@ -68,10 +69,10 @@ func (w *writer) decide(batch []*pendingRequest) (*attempt, error) {
 		}
 		r := reply{request: p}
 		if !p.unfinished {
-			if whole, err = w.decideOne(a, &r); err != nil {
+			if fits, err = w.decideOne(a, &r); err != nil {
 				return nil, err
 			}
-			if !whole {
+			if !fits {
 				a.unfinished, a.remaining = p, batch[i:]
 				break
 			}
@@ -82,16 +83,16 @@ func (w *writer) decide(batch []*pendingRequest) (*attempt, error) {
 	return a, nil
 }
 
-// picks reports whether a command lets the aggregate pick consumers, so that it may
-// fill an append by itself.
+// picks reports whether a command lets the aggregate pick consumers. Such a command may
+// fill an append alone.
 func picks(c domain.Command) bool {
 	p, ok := c.(domain.Picker)
 	return ok && p.Consumer() == ""
 }
 
-// decideOne decides one command and what is due because of it. It reports whether
-// all of that is in the attempt. A refusal is left in o.
-func (w *writer) decideOne(a *attempt, r *reply) (whole bool, err error) {
+// decideOne decides one command and adds the events that are due because of it. It
+// reports whether all of them fit into the attempt. It puts a refusal into r.
+func (w *writer) decideOne(a *attempt, r *reply) (fits bool, err error) {
 	events, err := w.events(a, r)
 	if _, refused := errors.AsType[*domain.Error](err); refused || err != nil && errors.Is(err, r.request.ctx.Err()) {
 		r.err = err
@@ -112,9 +113,10 @@ func (w *writer) decideOne(a *attempt, r *reply) (whole bool, err error) {
 	return w.advance(a, r.request, len(events))
 }
 
-// advance does what is due because of a command, whose own events are made of it
-// already. It stops when the attempt is full, and reports whether nothing is left.
-func (w *writer) advance(a *attempt, cause *pendingRequest, made int) (whole bool, err error) {
+// advance adds the events that are due, in the name of the command of cause. made is how
+// many events the command has in the attempt already. advance stops when the attempt is
+// full, and reports whether all events fit.
+func (w *writer) advance(a *attempt, cause *pendingRequest, made int) (fits bool, err error) {
 	for events, err := range a.after.Advance(a.at) {
 		if err == nil {
 			err = w.propose(a, events, cause, made)
@@ -130,7 +132,8 @@ func (w *writer) advance(a *attempt, cause *pendingRequest, made int) (whole boo
 	return true, nil
 }
 
-// events returns the events of one command, or why there are none.
+// events returns the events of one command. It returns none when the command changes
+// nothing, and an error when it is refused or cannot be decided.
 func (w *writer) events(a *attempt, r *reply) ([]domain.Event, error) {
 	p := r.request
 	if err := p.ctx.Err(); err != nil {
@@ -151,7 +154,8 @@ func (w *writer) events(a *attempt, r *reply) ([]domain.Event, error) {
 		}
 	}
 	if !done {
-		// It is no command that picks consumers: one attempt has no two of these.
+		// A command that picks consumers begins an attempt, so its repeat is never in
+		// the same attempt, and there is nothing to recall.
 		done, same, _ = a.done.find(p.IdempotencyKey)
 	}
 	if done {
@@ -172,15 +176,16 @@ func (w *writer) events(a *attempt, r *reply) ([]domain.Event, error) {
 	return a.after.Decide(a.at, p.Command)
 }
 
-// recall reads back which consumers the aggregate picked when a repeated command was
-// carried out. The events of the command begin at first.
+// recall reads from the log which consumers the aggregate picked when a repeated command
+// was carried out first. The events of that command begin at first. It does nothing for
+// a command that does not let the aggregate pick.
 func (w *writer) recall(o *reply, first domain.Revision) error {
 	if !picks(o.request.Command) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	// The event before is read for its hash.
+	// The chain is checked from the hash of the event before.
 	head := domain.Head{Revision: first - 1}
 	for r, err := range w.handler.log.Read(ctx, w.stream, first-2) {
 		if err == nil && r.Revision < first {
@@ -201,8 +206,8 @@ func (w *writer) recall(o *reply, first domain.Revision) error {
 	return nil
 }
 
-// addPicked notes the consumer whom the aggregate picked when it made e, an event of
-// the command.
+// addPicked adds the consumer that the aggregate picked when it made e, an event of the
+// command.
 func (r *reply) addPicked(e domain.Event) {
 	if p, ok := r.request.Command.(domain.Picker); ok {
 		if consumer := p.Picked(e); consumer != "" {
@@ -211,7 +216,7 @@ func (r *reply) addPicked(e domain.Event) {
 	}
 }
 
-// complete makes h the state that the result shows.
+// setResult sets the result to what the state h says.
 func (r *reply) setResult(h *domain.History) {
 	c, ok := r.request.Command.(domain.ConsumerCommand)
 	if !ok {
@@ -236,16 +241,17 @@ func (r *reply) setResult(h *domain.History) {
 // eventNamespace is the namespace of event ids.
 var eventNamespace = uuid.MustParse("5d2f5c2e-7a0c-4a4f-9a53-0d1f6c1f3a10")
 
-// eventID is a UUIDv5 (RFC 9562) of stream, command, index, type and bytes. The same
-// append sent again is the same append to the store. A command that is decided
-// again makes other bytes, and so must not be taken for what it was before: the
-// store compares ids only, and would acknowledge events that it does not hold.
+// eventID is a UUIDv5 (RFC 9562) of stream, command, index, type and bytes. So the store
+// recognises an append that is sent twice. The bytes are part of the id because a command
+// that is decided again may make other events: the store compares only ids, and would
+// acknowledge the new events although it holds the old ones.
 func eventID(stream, commandID string, index int, p domain.Proposed) uuid.UUID {
 	name := domain.HashParts([]byte(stream), []byte(commandID), strconv.AppendInt(nil, int64(index), 10), []byte(p.Type), p.Data, p.Metadata)
 	return uuid.NewSHA1(eventNamespace, name[:])
 }
 
-// propose adds events of a command to the attempt, of which it made some before.
+// propose adds events of the command of cause to the attempt. made is how many events of
+// the command the attempt has already.
 func (w *writer) propose(a *attempt, events []domain.Event, cause *pendingRequest, made int) error {
 	m := domain.Metadata{
 		CommandID:     cause.id.String(),
@@ -273,7 +279,8 @@ func (w *writer) propose(a *attempt, events []domain.Event, cause *pendingReques
 	return nil
 }
 
-// answer answers the attempt's commands, after its append if it had one.
+// finish gives the attempt's requests their results. If the attempt has events, they are
+// appended before.
 func (a *attempt) finish(position domain.Position, raced bool) {
 	for _, r := range a.replies {
 		if !r.otherOrganization {

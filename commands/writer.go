@@ -16,32 +16,32 @@ import (
 )
 
 const (
-	// maxBatch and maxAppend bound what one append holds. The store's own limit
-	// is 1 MiB.
+	// maxBatch is how many commands one append may have. maxAppend is the size in bytes
+	// above which no further command is added to it. The store's own limit is 1 MiB.
 	maxBatch  = 1_000
 	maxAppend = 512 << 10
-	// patience is how long a command is decided again after its first lost race,
-	// and how long doubt about an append is looked into.
+	// retryFor is how long the writer decides a command again after its first append
+	// failed, and how long it tries to find out what became of an append.
 	retryFor = 2 * time.Second
-	// retryPause is between attempts to reach a store that does not answer.
+	// retryPause is the time between two attempts to reach a store that fails.
 	retryPause = 50 * time.Millisecond
-	// storeTimeout bounds one append, and how long a read may stand still.
+	// storeTimeout bounds one append, and the time between two events of a read.
 	storeTimeout = 10 * time.Second
-	// rememberFor is how long a repeated command is recognised.
+	// rememberFor is how long the writer recognises a repeated command.
 	rememberFor = 25 * time.Hour
 )
 
-// pending is a command that waits for its answer. One without a command only
-// loads the stream.
+// pendingRequest is a request that waits for its result. One without a Command only loads
+// the stream.
 type pendingRequest struct {
 	Request
 	ctx context.Context
-	id  uuid.UUID // of the command, the same in each attempt
+	id  uuid.UUID // the command's id, the same in each attempt
 
-	failingSince time.Time // when its first append was lost; owned by the writer
+	failingSince time.Time // when its first append failed; owned by the writer
 	finished     bool      // owned by the writer
-	// begun says that the command's events are in the log, but not all that is due
-	// because of them. Owned by the writer.
+	// unfinished says that the command's own events are in the log, and that events which
+	// are due because of them are not yet. Owned by the writer.
 	unfinished bool
 
 	done   chan struct{} // closed when the fields below are set
@@ -49,7 +49,7 @@ type pendingRequest struct {
 	err    error
 }
 
-// answer answers once; what comes later is not heard.
+// finish gives the caller the result. Only the first call counts.
 func (p *pendingRequest) finish(result Result, err error) {
 	if p.finished {
 		return
@@ -59,17 +59,18 @@ func (p *pendingRequest) finish(result Result, err error) {
 	close(p.done)
 }
 
-// fail answers that the command, or the rest of its outcome, was not carried out.
+// fail gives the caller the error why the command, or the rest of it, was not carried
+// out.
 func (p *pendingRequest) fail(err error) {
 	if p.unfinished {
-		// The reason may be a refusal, and would be taken for the answer.
+		// err may be a refusal, which would say that nothing happened.
 		err = fmt.Errorf("%w: %s", domain.ErrOutcomeUnknown, err.Error())
 	}
 	p.finish(Result{}, err)
 }
 
-// writer is the one who writes to a stream in this process. Its state is
-// confirmed: it holds nothing that is not in the log.
+// writer carries out all commands for one stream in this process. Its state holds only
+// events that are in the log.
 type writer struct {
 	handler *Handler
 	stream  string
@@ -81,16 +82,16 @@ type writer struct {
 
 	// Owned by run.
 	history        *domain.History // nil before the first load
-	caughtUp       bool            // the log's end was reached, and the state is what it was there
+	caughtUp       bool            // history was read to the end of the stream
 	position       domain.Position // of the last event of history
-	inDoubt        error           // an append for the present batch ended without an answer
+	inDoubt        error           // the error of an append for this batch whose outcome is unknown, or nil
 	remembered     doneCommands
-	fromReadModels bool // the state is the read models', who remember no keys
-	// known is a revision that the stream had before the present batch.
+	fromReadModels bool // the state is the read models', and remembered is empty
+	// knownRevision is a revision at which the stream held an event before this batch.
 	knownRevision domain.Revision
 }
 
-// run answers what waits until nothing does.
+// run carries out the requests that wait, until there are none.
 func (w *writer) run() {
 	for {
 		batch := w.handler.nextBatch(w)
@@ -103,21 +104,21 @@ func (w *writer) run() {
 	}
 }
 
-// carryOrRecover keeps a mistake in the rules of one stream from ending the
-// process, which would meet it again after the restart.
-func (w *writer) carryOutOrRecover(batch []*pendingRequest) (left []*pendingRequest) {
+// carryOutOrRecover does what carryOut does. A panic, such as from a bug in the rules, fails
+// the batch instead of the process: after a restart the process would panic again.
+func (w *writer) carryOutOrRecover(batch []*pendingRequest) (remaining []*pendingRequest) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.forgetState()
 			w.failAll(batch, fmt.Errorf("panic while carrying out commands for %s: %v\n%s", w.stream, p, debug.Stack()))
-			left = nil
+			remaining = nil
 		}
 	}()
 	return w.carryOut(batch)
 }
 
-// carry answers the commands of batch and returns those that did not fit into
-// one append, first the one whose outcome did not.
+// carryOut carries out the requests of a batch with one append. It returns the requests
+// that did not fit into it, first the one whose events did not all fit.
 func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 	w.inDoubt = nil
 	known, broken := w.handler.known(w.stream)
@@ -145,13 +146,13 @@ func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 		}
 		if len(a.events) == 0 {
 			if w.inDoubt != nil {
-				// An answer that says that nothing happened would be wrong if the
-				// append came to land after it.
+				// "Nothing happened" would be wrong if the store carried the append
+				// out after that.
 				w.failAll(batch, errors.New("it is not in the stream so far"))
 				return nil
 			}
-			// What an append would have checked has to be looked up: another node
-			// may have written since.
+			// Without an append the store does not check that the state is the newest.
+			// Another node may have written to the stream, so it is read.
 			if !fresh && a.dependsOnState() {
 				fresh = true
 				before := w.history.Head.Revision
@@ -180,8 +181,8 @@ func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 			w.failAll(batch, err)
 			return nil
 		}
-		// Either somebody else wrote to the stream, or it is not known what
-		// became of the append. In both cases the stream itself tells.
+		// Either another node wrote to the stream, or the append's outcome is unknown.
+		// In both cases the stream has to be read.
 		if errors.Is(err, domain.ErrWrongRevision) {
 			raced = true
 		} else {
@@ -194,9 +195,9 @@ func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 	}
 }
 
-// borrow spares reading the stream when the read models have its state. Who
-// repeats a command is recognised only by who has read the stream, so a batch with
-// a repeatable one needs that.
+// takeFromReadModels takes the state from the read models if they have it, so that the
+// stream need not be read. The read models do not keep idempotency keys, so a batch that
+// has one must read the stream.
 func (w *writer) takeFromReadModels(batch []*pendingRequest) {
 	keyed := slices.ContainsFunc(batch, func(p *pendingRequest) bool { return p.IdempotencyKey.given() })
 	if w.fromReadModels && keyed {
@@ -210,13 +211,14 @@ func (w *writer) takeFromReadModels(batch []*pendingRequest) {
 	}
 }
 
-// append writes the events of a. number tells how often the batch was tried.
+// append appends the events of a. number is 1 for the first attempt at the batch, 2 for
+// the second.
 func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	first := a.events[0].ID
-	// Later attempts may repeat events that are in the log since before, and claims are
-	// not followed.
+	// The clock measures only appends of new events that the read models follow. A
+	// later attempt may send events that are in the log already, and nobody follows claims.
 	if number == 1 && domain.StreamKind(w.stream) != domain.KindClaim {
 		w.handler.wall.Appending(first)
 	}
@@ -229,7 +231,7 @@ func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, e
 	return head, position, err
 }
 
-// confirm takes over the state that the append made true.
+// commit makes the state of a the writer's state, after its events were appended.
 func (w *writer) commit(a *attempt, head domain.Head, position domain.Position) {
 	w.history, w.position = a.after, position
 	w.history.Head = head
@@ -239,8 +241,9 @@ func (w *writer) commit(a *attempt, head domain.Head, position domain.Position) 
 	w.remembered.merge(&a.done)
 }
 
-// failAll answers a batch with a fault, and reports an inconsistent history. While
-// there is doubt about an append, a fault must not say that nothing was written.
+// failAll fails the requests of a batch, and reports an inconsistent history. While the
+// outcome of an append is unknown, the error says so, because err may mean that nothing was
+// written.
 func (w *writer) failAll(batch []*pendingRequest, err error) {
 	w.handler.report(err)
 	if w.inDoubt != nil {
@@ -251,19 +254,20 @@ func (w *writer) failAll(batch []*pendingRequest, err error) {
 	}
 }
 
-// forgetState drops a state that is of no use. The stream is then loaded anew.
+// forgetState drops the state, so that the next batch reads the stream anew.
 func (w *writer) forgetState() {
 	w.history, w.caughtUp, w.remembered, w.fromReadModels = nil, false, doneCommands{}, false
 }
 
-// read brings the state to the log's end. What was read before a fault is kept,
-// and the next read goes on behind it.
+// read reads the stream from the state's revision to its end. After a fault it keeps the
+// events that it has read, and the next read continues after them. seen, which may be nil,
+// is called with each event.
 func (w *writer) read(seen func(*domain.Recorded)) error {
 	if w.history == nil {
 		w.history = domain.NewHistory(w.stream)
 	}
 	w.caughtUp = false
-	// A long history takes its time, but it has to go on.
+	// A long history may take long, but each event must come within storeTimeout.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	idle := time.AfterFunc(storeTimeout, cancel)
@@ -282,8 +286,8 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 		idle.Reset(storeTimeout)
 		w.position = r.Position
 		if id, err := uuid.Parse(r.Metadata.CommandID); err == nil && r.Metadata.BodyHash != "" {
-			// The stream's time can be ahead of the store's clock, and is what forgetting
-			// goes by.
+			// Commands are forgotten by the stream's time, which can be ahead of the
+			// store's clock.
 			w.remembered.add(IdempotencyKey{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()), r.Revision)
 		}
 		if seen != nil {
@@ -294,16 +298,17 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 	return nil
 }
 
-// readAgain waits for a server that seems to lag behind, but not for ever.
+// readAgain is the domain.Again of a writer. It waits for a server that may lag behind
+// another one, for retryFor altogether.
 func readAgain(attempt int) (bool, error) {
 	time.Sleep(retryPause)
 	return attempt < int(retryFor/retryPause), nil
 }
 
-// reconcile reads the stream after an append that lost a race or ended without
-// an answer. Commands of whose events one stands in the stream are done, or begun;
-// those that ran out of patience are told so; the others are returned, to be
-// decided again. mine tells the attempts by their events.
+// reconcile reads the stream after an append that lost a race or whose outcome is unknown.
+// It gives a result to the requests whose events are in the stream, and an error to those
+// that have failed for longer than retryFor. It returns the others, to be decided again.
+// mine has the attempts by the ids of their events.
 func (w *writer) reconcile(batch []*pendingRequest, mine map[uuid.UUID]*attempt) []*pendingRequest {
 	now := w.handler.clock()
 	for _, p := range batch {
@@ -315,7 +320,7 @@ func (w *writer) reconcile(batch []*pendingRequest, mine map[uuid.UUID]*attempt)
 	type landed struct {
 		attempt  *attempt
 		events   []domain.Event
-		after    *domain.History // the state right behind the events
+		after    *domain.History // the state right after the events
 		position domain.Position
 	}
 	written := map[string]landed{} // by command id
@@ -336,14 +341,14 @@ func (w *writer) reconcile(batch []*pendingRequest, mine map[uuid.UUID]*attempt)
 		time.Sleep(retryPause)
 	}
 	if w.history.Head.Revision > before {
-		// Appends that were in doubt stood behind the old head: they are in the
-		// stream by now, or cannot come there any more.
+		// The append whose outcome was unknown expected the old head. So it is in the
+		// stream by now, or the store will refuse it.
 		w.inDoubt = nil
 	}
 	var again []*pendingRequest
 	for _, p := range batch {
 		found, done := written[p.id.String()]
-		// Others with the same key are repeats of this one.
+		// Other requests with the same idempotency key are repeats of this one.
 		delete(written, p.id.String())
 		switch {
 		case done && found.attempt.unfinished == p:
@@ -363,13 +368,14 @@ func (w *writer) reconcile(batch []*pendingRequest, mine map[uuid.UUID]*attempt)
 		}
 	}
 	if len(again) > 0 && w.history.Head.Revision == before {
-		// A store that refuses every append, as on a full disk, is not pressed.
+		// The store may refuse every append, for example because its disk is full.
 		time.Sleep(retryPause)
 	}
 	return again
 }
 
-// outOfPatience is the answer to a command that could not be appended.
+// giveUpError is the error of a command that the writer could not append within
+// retryFor.
 func (w *writer) giveUpError() error {
 	if w.inDoubt != nil {
 		return w.inDoubt

@@ -7,14 +7,15 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// appointment is the time at which something is to be done for a stream.
+// queuedStream is a stream in a timeQueue.
 type queuedStream struct {
 	stream string
 	at     domain.Instant
 	index  int // in the heap
 }
 
-// agenda has at most one appointment of each stream, the earliest first.
+// timeQueue holds streams, each with a time, in the order of their times. It holds a
+// stream at most once.
 type timeQueue struct {
 	byStream map[string]*queuedStream
 	heap     streamHeap
@@ -22,38 +23,38 @@ type timeQueue struct {
 
 func newTimeQueue() timeQueue { return timeQueue{byStream: map[string]*queuedStream{}} }
 
-// first returns the stream of the earliest appointment and how long it is until then, at
-// most sweepEvery.
-func (a *timeQueue) first(now domain.Instant) (stream string, wait time.Duration) {
-	if len(a.heap) == 0 {
+// first returns the stream with the earliest time and how long it is until then, at most
+// sweepEvery. With an empty queue it returns "" and sweepEvery.
+func (t *timeQueue) first(now domain.Instant) (stream string, wait time.Duration) {
+	if len(t.heap) == 0 {
 		return "", sweepEvery
 	}
-	q := a.heap[0]
+	q := t.heap[0]
 	return q.stream, min(q.at.Time().Sub(now.Time()), sweepEvery)
 }
 
-// set makes a stream's appointment, or moves the one that it has.
-func (a *timeQueue) set(stream string, at domain.Instant) {
-	q, ok := a.byStream[stream]
+// set adds a stream with its time, or changes the time of one that is in the queue.
+func (t *timeQueue) set(stream string, at domain.Instant) {
+	q, ok := t.byStream[stream]
 	switch {
 	case !ok:
 		q = &queuedStream{stream: stream, at: at}
-		a.byStream[stream] = q
-		heap.Push(&a.heap, q)
+		t.byStream[stream] = q
+		heap.Push(&t.heap, q)
 	case q.at != at:
 		q.at = at
-		heap.Fix(&a.heap, q.index)
+		heap.Fix(&t.heap, q.index)
 	}
 }
 
-func (a *timeQueue) remove(stream string) {
-	if q, ok := a.byStream[stream]; ok {
-		delete(a.byStream, stream)
-		heap.Remove(&a.heap, q.index)
+func (t *timeQueue) remove(stream string) {
+	if q, ok := t.byStream[stream]; ok {
+		delete(t.byStream, stream)
+		heap.Remove(&t.heap, q.index)
 	}
 }
 
-// appointments implement heap.Interface. Streams with the same time are in the order of
+// streamHeap implements heap.Interface. Streams with the same time are in the order of
 // their names, which is the order of their creation.
 type streamHeap []*queuedStream
 
