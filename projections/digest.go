@@ -10,9 +10,8 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// Digest is a hash over all models, in an order that does not depend on how they
-// came to be: views that handled the same events have the same. Meanwhile nothing
-// is followed.
+// Digest returns a hash of all read models. Views that have handled the same events have the
+// same digest, in whatever way they did. While it is computed, no event is followed.
 func (v *Views) Digest() string {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -24,7 +23,7 @@ func (v *Views) Digest() string {
 		s := m.streams[stream].current
 		line("stream", stream, s.owner, s.id)
 		if s.history != nil {
-			// A state that cannot be written has a digest as well.
+			// A state that cannot be encoded has a digest as well.
 			encoded, err := encode(s.history)
 			line("history", s.history.Head.Revision, s.history.Head.Hash, s.history.Changed, encoded, err != nil)
 		}

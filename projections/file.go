@@ -17,12 +17,12 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// format is raised when a file that this program writes differs from that of the
-// one before it: in its tables or in what the JSON of a state holds.
+// format is the number of the file's format. It must be raised when the tables change, or the
+// JSON of a state.
 const format = 4
 
-// schema is for people as well: the sqlite3 tool reads the file while it is in
-// use.
+// schema has comments for people who read the file with the sqlite3 tool, which they may do
+// while it is in use.
 const schema = `
 
 CREATE TABLE position (
@@ -77,7 +77,7 @@ const (
 	dropState     = `DELETE FROM %s WHERE stream = ?`
 )
 
-// file is views.db. It is for one goroutine, but for its marks.
+// file is views.db. Only one goroutine may use it at a time, except for its marks.
 type file struct {
 	conn    *sqlite3.Conn
 	marks   *marks
@@ -87,7 +87,7 @@ type file struct {
 	drop    map[string]*sqlite3.Stmt // by table
 }
 
-// table is where the state of a stream is kept that is not in quarantine.
+// table returns the table for the state of a stream that is not in quarantine.
 func table(stream string) string {
 	switch {
 	case domain.StreamKind(stream) == domain.KindOrganization:
@@ -98,7 +98,7 @@ func table(stream string) string {
 	return "distributions"
 }
 
-// program says which build this is.
+// program returns the version of this build, or "".
 func program() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return info.Main.Version
@@ -125,8 +125,8 @@ func openFile(path string, origin Origin, seals Opener, program string, log zero
 	return f, l, nil
 }
 
-// environmental reports whether an error says that a file cannot be reached,
-// rather than that it is of no use.
+// environmental reports whether an error says that the file cannot be used now, for example
+// because the disk is full. Other errors say that the file's content is useless.
 func environmental(err error) bool {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return true
@@ -142,7 +142,7 @@ func environmental(err error) bool {
 	return false
 }
 
-// putAside renames the file rather than remove it: nobody knows what it is.
+// putAside renames the file. It does not remove it, because it may be somebody's file.
 func putAside(path string) error {
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		err := os.Rename(path+suffix, path+".unusable"+suffix)
@@ -154,7 +154,7 @@ func putAside(path string) error {
 }
 
 func tryFile(path string, origin Origin, seals Opener, program string) (_ *file, _ loaded, err error) {
-	// SQLite would let everybody read the file.
+	// SQLite would create a file that every user can read.
 	made, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, loaded{}, err
@@ -182,17 +182,18 @@ func tryFile(path string, origin Origin, seals Opener, program string) (_ *file,
 	return f, l, err
 }
 
-// fileURI names the file at an absolute path for SQLite. The files that SQLite puts
-// beside it get its mode.
+// fileURI returns the URI by which SQLite opens the file at an absolute path. The files that
+// SQLite creates beside it get the same mode.
 func fileURI(path string) string {
-	// In a query of SQLite's URIs a plus sign is no space.
+	// In the query of SQLite's URIs a plus sign does not stand for a space.
 	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
 	uri := url.URL{Scheme: "file", Path: path, RawQuery: "modeof=" + mode}
 	return uri.String()
 }
 
+// prepare creates the tables in a new file, checks the format and prepares the statements.
 func (f *file) prepare() error {
-	// Losing the last second in a power failure costs reading it again.
+	// A power failure may lose the last second. Its events are read from the log again.
 	err := f.conn.Exec(`PRAGMA busy_timeout = 1000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
 		PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF`)
 	if err != nil {
@@ -259,7 +260,8 @@ func each(conn *sqlite3.Conn, query string, row func(*sqlite3.Stmt) error) (err 
 	return errors.Join(err, s.Close())
 }
 
-// close finishes the write-ahead log as well, so that the file stands alone.
+// close closes the file. SQLite moves the write-ahead log into it, so that all data is in
+// one file.
 func (f *file) close() error {
 	var errs []error
 	for _, statements := range []map[string]*sqlite3.Stmt{f.put, f.drop} {

@@ -10,16 +10,16 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Histories reads what the log holds of a stream, from the revision behind after on.
+// Histories reads the events of a stream from the log, those after a revision.
 type Histories interface {
 	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
 }
 
-// all is the revision up to which a whole stream is folded.
+// wholeStream, as the last revision to fold, means to the end of the stream.
 const wholeStream domain.Revision = math.MaxInt64
 
-// ReadAgain is what domain.ReadWhole asks before it reads on: it waits for a
-// server that seems to lag behind, one second at most.
+// ReadAgain returns a domain.Again for domain.ReadWhole. It waits for a server that may lag
+// behind another one, one second at most.
 func ReadAgain(ctx context.Context) domain.Again {
 	const attempts, pause = 20, 50 * time.Millisecond
 	return func(attempt int) (bool, error) {
@@ -34,8 +34,9 @@ func ReadAgain(ctx context.Context) domain.Again {
 	}
 }
 
-// fold folds the stream of a state up to a revision, on from a snapshot if there is
-// one. What the state holds has to be in it; again is that of domain.ReadWhole.
+// fold folds the stream of known up to the revision last. It begins with a snapshot if there
+// is a usable one. The log must still hold the last event of known: otherwise the error is a
+// *domain.HistoryError. again is the one for domain.ReadWhole.
 func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, again domain.Again) (*domain.History, error) {
 	stream := known.stream()
 	h := v.snapshots.load(stream)
@@ -52,7 +53,7 @@ func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, ag
 	from := h.Head.Revision
 	err := v.foldOn(ctx, h, known, last, again)
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken && from != domain.NoStream {
-		// It may be the snapshot that the history does not continue.
+		// The snapshot may be wrong, not the history.
 		h = domain.NewHistory(stream)
 		err = v.foldOn(ctx, h, known, last, again)
 	}
@@ -65,9 +66,8 @@ func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, ag
 	return h, nil
 }
 
-// inLog reports whether the log holds the last event of a snapshot. A stream that is
-// read to its end, and is shorter than the snapshot, has no event that contradicts
-// the snapshot.
+// inLog reports whether the log holds the last event of a snapshot. Without this check, a
+// stream that is shorter than the snapshot would not contradict it.
 func (v *Views) inLog(ctx context.Context, h *domain.History) (bool, error) {
 	for r, err := range v.histories.Read(ctx, h.Stream, h.Head.Revision-1) {
 		if _, cut := errors.AsType[*domain.HistoryError](err); cut {
@@ -82,6 +82,7 @@ func (v *Views) inLog(ctx context.Context, h *domain.History) (bool, error) {
 	return false, nil
 }
 
+// foldOn applies to h the events of its stream up to the revision last.
 func (v *Views) foldOn(ctx context.Context, h *domain.History, known *state, last domain.Revision, again domain.Again) error {
 	if h.Head.Revision == last {
 		return known.contradictedBy(h)

@@ -4,23 +4,22 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Follow handles the next event of the log. One that was followed before is
-// ignored. One that its stream's history refuses puts that stream into
-// quarantine: from then on nothing is served from it and nothing more of it is
-// believed.
+// Follow handles the next event of the log. It ignores an event that it has handled before.
+// An event that the stream's history refuses puts the stream into quarantine: from then on
+// nothing is served from the stream, and its later events are ignored.
 //
-// What was appended together is shown together: an event behind which more is due at
-// its own time waits for what follows, and Position with it. So does what
-// participants do, of which many events may come at once: it is shown when another
-// stream is followed, when Passed or CaughtUp say that no more is at hand, and after
-// a few hundred events.
+// The events of one append become visible together: while more events are due at the time
+// of an event, Follow holds the state back, and Position with it. It also holds back events
+// about participants, because many of them may come at once. These become visible when an
+// event of another stream is followed, when Passed or CaughtUp is called, and after 256
+// events.
 func (v *Views) Follow(r *domain.Recorded) {
 	v.Saw(r.Stream, r.Revision, r.ID, r.Position, r.RecordedAt)
 	if !v.position.Before(r.Position) || !v.held.position.Before(r.Position) {
 		return
 	}
 	if v.held.state != nil && v.held.state.stream() != r.Stream {
-		// There was no more to it.
+		// The append had no more events.
 		v.makeVisible(v.held)
 	}
 	next := unpublished{position: r.Position, events: v.held.events + 1}
@@ -28,12 +27,12 @@ func (v *Views) Follow(r *domain.Recorded) {
 		v.makeVisible(next)
 		return
 	}
-	was, mine := v.held.state, true
+	was, owned := v.held.state, true
 	if next.slot = v.held.slot; next.slot == nil {
 		next.slot, was = v.slotOf(r.Stream)
-		mine = false
+		owned = false
 	}
-	next.state = was.next(r, mine)
+	next.state = was.next(r, owned)
 	if next.state.partial() || next.state.distribution() != nil && !domain.ChangesObject(r.Event) && next.events < maxHeld {
 		v.held = next
 		return
@@ -41,19 +40,18 @@ func (v *Views) Follow(r *domain.Recorded) {
 	v.makeVisible(next)
 }
 
-// heldAtOnce is how many events are held back for more to come.
+// maxHeld is how many events about participants are held back at most.
 const maxHeld = 256
 
-// shown is what the next events lead to: the state of an entry, unless they are not
-// for the views.
+// unpublished is a state that events lead to and that is not visible yet.
 type unpublished struct {
-	slot     *streamSlot
+	slot     *streamSlot // nil for events that are not for the views
 	state    *state
-	position domain.Position
+	position domain.Position // of the last of the events
 	events   int
 }
 
-// show makes it what queries are answered from.
+// makeVisible publishes a state with its position.
 func (v *Views) makeVisible(s unpublished) {
 	v.held = unpublished{}
 	v.mu.Lock()
@@ -64,7 +62,7 @@ func (v *Views) makeVisible(s unpublished) {
 		return
 	}
 	if slot, known := v.indexes.streams[s.state.stream()]; known && slot.current.broken != nil {
-		// Quarantine came first. The only thing left to learn is whose stream it is.
+		// The stream was put into quarantine after s was made. s can only tell its owner.
 		s.slot, s.state = slot, slot.current.withOwner(s.state.owner)
 	}
 	if s.state == s.slot.current {
@@ -76,7 +74,7 @@ func (v *Views) makeVisible(s unpublished) {
 	}
 }
 
-// find returns the entry of a stream and its state.
+// slotOf returns the slot of a stream and its newest visible state.
 func (v *Views) slotOf(stream string) (*streamSlot, *state) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -84,7 +82,8 @@ func (v *Views) slotOf(stream string) (*streamSlot, *state) {
 	return slot, slot.current
 }
 
-// publish makes next the state of an entry, and has it written. The caller holds mu.
+// publish makes next the visible state of a slot, and marks it to be written to the file.
+// The caller holds mu.
 func (v *Views) publish(slot *streamSlot, next *state) {
 	if next.broken != nil && slot.current.broken == nil {
 		v.logQuarantine(next.broken)
@@ -93,19 +92,20 @@ func (v *Views) publish(slot *streamSlot, next *state) {
 	v.dirty[slot] = next
 }
 
-// projected reports whether the stream is one that the views are about.
+// projected reports whether the views hold streams of this kind.
 func projected(stream string) bool {
 	k := domain.StreamKind(stream)
 	return k.Distribution() || k == domain.KindOrganization || stream == domain.SigningStream
 }
 
-// Passed says that the log was read up to p, and that what was not given to
-// Follow is not for the views. It lets those go on who wait for p; following
-// does not resume there.
+// Passed says that the log was read up to p, and that the events which were not given to
+// Follow are not for the views. WaitFor returns for p and the positions before. Position
+// does not change: after a restart, following resumes after the last event.
 func (v *Views) Passed(p domain.Position) {
 	if s := v.held.state; s != nil {
 		if !v.held.position.Before(p) && s.partial() {
-			// Nobody is shown it, but if its writer has died somebody has to finish it.
+			// The state stays invisible. The scheduler is told of its wake, because it
+			// must finish the outcome if the writer has died.
 			v.indexes.newWakes.tell(s.nextWake())
 			return
 		}
@@ -116,9 +116,9 @@ func (v *Views) Passed(p domain.Position) {
 	v.reach(p)
 }
 
-// CaughtUp says that the log ends behind the last event. A state that waits for what
-// follows is shown then, as the one that a crash between the parts of an outcome
-// left: its wake is due, and so a timer goes on with it.
+// CaughtUp says that the log ends after the last event. A state that is held back becomes
+// visible then. It may be a part of an outcome whose writer crashed: its wake is due, so the
+// scheduler finishes it.
 func (v *Views) CaughtUp() {
 	if v.held.state != nil {
 		v.makeVisible(v.held)

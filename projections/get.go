@@ -6,28 +6,28 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// ErrNotFound says that an organization has no such distribution: there never
-// was one, it is deleted, or it is another organization's.
+// ErrNotFound says that an organization has no such distribution: it never existed, it is
+// deleted, or it is another organization's.
 var ErrNotFound = errors.New("no such distribution")
 
-// Row is a distribution as it was when it was asked for.
+// Row is a distribution at the moment of the query.
 type Row struct {
-	// Distribution is only to be read: others hold the same.
+	// Distribution must not be changed: other callers have the same one.
 	Distribution domain.Distribution
-	// Head is the end of its stream.
+	// Head is the head of its stream.
 	Head domain.Head
 	// Changed is the revision of the last event that changed the admin object.
 	Changed domain.Revision
 
-	state *state // nil for a row that was not read from views
+	state *state // nil for a Row that another package made
 }
 
 func (s *state) row() Row {
 	return Row{Distribution: s.visible(), Head: s.history.Head, Changed: s.history.Changed, state: s}
 }
 
-// JSON is the distribution as an admin sees it. It is rendered once a change and
-// only to be read: others hold the same bytes.
+// JSON returns the distribution as an admin sees it. The caller must not change the bytes:
+// they are rendered once for all callers.
 func (r Row) JSON() []byte {
 	if r.state == nil {
 		return r.Distribution.AppendJSON(nil)
@@ -35,8 +35,8 @@ func (r Row) JSON() []byte {
 	return r.state.json()
 }
 
-// Get finds a distribution of an organization, or gives ErrNotFound. When its
-// stream is in quarantine, it gives the *domain.HistoryError.
+// Get returns a distribution of an organization. Errors: ErrNotFound, and the
+// *domain.HistoryError of a stream in quarantine.
 func (v *Views) Get(organization, id domain.ID) (Row, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -54,8 +54,9 @@ func (v *Views) Get(organization, id domain.ID) (Row, error) {
 	return slot.current.row(), nil
 }
 
-// Owned reports whether a distribution is an organization's, or was until it was
-// deleted, or is the organization itself, and why its stream is in quarantine if it is.
+// Owned reports whether the object with that id is the organization itself or one of its
+// distributions, also a deleted one. If it is, quarantine says why its stream is in
+// quarantine, or is nil.
 func (v *Views) Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

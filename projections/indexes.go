@@ -9,20 +9,20 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// models are the structures that queries are answered from. They follow from the
-// states of the streams alone, in whatever order these came.
+// indexes are the structures that answer the queries. They depend only on the newest
+// states of the streams, not on the order in which these came.
 type indexes struct {
 	streams       map[string]*streamSlot
 	tenants       map[domain.ID]*tenant
 	deadlines     *btree.BTreeG[deadline]
 	organizations map[domain.ID]*domain.Organization
-	credentials   map[string][]Credential // under the key's hash, by the key's id
+	credentials   map[string][]Credential // by the hash of the API key, each sorted by the id of the API key
 	quarantine    map[string]*domain.HistoryError
 	newWakes      *newWakes
 	latest        domain.Instant // the latest time in any stream
 }
 
-// signal says so on a channel with room for one: once is enough until it is heard.
+// signal sends to a channel with a buffer of one, unless a value is in it already.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -30,7 +30,7 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// newTree makes a tree that is guarded by the lock of the views.
+// newTree returns a tree without locks of its own. Views.mu guards it.
 func newTree[T any](compare func(a, b T) int) *btree.BTreeG[T] {
 	return btree.NewBTreeGOptions(
 		func(a, b T) bool { return compare(a, b) < 0 },
@@ -50,7 +50,8 @@ func newIndexes(size int) indexes {
 	}
 }
 
-// find returns the stream's entry, or one with the state before the first event.
+// slotOf returns the stream's slot. For an unknown stream it returns a new slot with the
+// state before the first event, and does not keep it.
 func (m *indexes) slotOf(stream string) *streamSlot {
 	if slot, ok := m.streams[stream]; ok {
 		return slot
@@ -58,7 +59,7 @@ func (m *indexes) slotOf(stream string) *streamSlot {
 	return &streamSlot{current: &state{history: domain.NewHistory(stream), folded: true}}
 }
 
-// publish makes next the state of e.
+// put makes next the newest state of slot and updates all indexes.
 func (m *indexes) put(slot *streamSlot, next *state) {
 	was := slot.current
 	slot.current, slot.id = next, next.id
@@ -82,8 +83,8 @@ func (m *indexes) put(slot *streamSlot, next *state) {
 	}
 }
 
-// build makes the models of all states. Sorting them first is several times as
-// fast as publishing one after another.
+// build makes the indexes of all states. It sorts the states first, which is several times
+// as fast as calling put for each.
 func build(states []*state) indexes {
 	m := newIndexes(len(states))
 	listed := map[*lists][]*streamSlot{}

@@ -13,7 +13,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Sort is what a list is sorted by, as the API names it.
+// Sort is the field that a list is sorted by, as the API calls it.
 type Sort string
 
 // The orders of lists.
@@ -25,49 +25,49 @@ const (
 
 var sorts = [...]Sort{SortCreatedAt, SortName, SortOpenAt}
 
-// Cursor is a place in a list of one order: a sort value and, among equal ones, an
-// id. It means the same when its row has gone.
+// Cursor is a place in a sorted list: a sort value and, among equal ones, an id. It stays
+// valid when its row is gone.
 type Cursor struct {
-	Null bool           // there is no sort value
-	At   domain.Instant // the sort value, when that is a time
-	Name string         // the sort value, when that is the name
+	Null bool           // the row has no sort value
+	At   domain.Instant // the sort value, if it is a time
+	Name string         // the sort value, if it is the name
 	ID   domain.ID
 }
 
-// ListQuery asks for a page of an organization's distributions. Filters that are
-// left out let everything through.
+// ListQuery asks for a page of an organization's distributions. The zero value of a filter
+// filters nothing.
 type ListQuery struct {
 	Organization domain.ID
 	Kinds        []domain.Kind // of distributions
 	Status       []domain.Status
 	SequenceID   string
-	Search       string         // is in the name, in upper or lower case
+	Search       string         // a part of the name; upper and lower case are the same
 	OpenAfter    domain.Instant // openAt is this or later
 	OpenBefore   domain.Instant // openAt is earlier than this
 
 	SortBy Sort
-	// Descending turns sort values around, and the ids of equal ones. Rows without
-	// a sort value stay last.
+	// Descending reverses the order of the sort values, and of the ids among equal ones.
+	// Rows without a sort value are last in either order.
 	Descending bool
 
 	Limit    int
-	Backward bool    // seeks from the end of the list towards its beginning
-	From     *Cursor // the page lies behind this place, or before it when sought backward
+	Backward bool    // the page ends before From, or at the end of the list
+	From     *Cursor // the page begins after this place; nil for the beginning of the list
 }
 
-// Page is what a ListQuery finds. Its rows stand in the order that was asked for,
-// also when it was sought backward.
+// Page is the result of a ListQuery. Its rows are in the order of the list, also when the
+// query is backward.
 type Page struct {
 	Rows        []Row
-	Start, End  Cursor // the places of the first and the last row, if there are any
+	Start, End  Cursor // the places of the first and the last row; zero when there are no rows
 	HasPrevious bool   // the list has rows before the page
-	HasNext     bool   // the list has rows behind the page
+	HasNext     bool   // the list has rows after the page
 }
 
-// List finds a page. Where a page begins is looked up, not counted, so rows that
-// come and go between two pages make none of the others appear twice or not at
-// all. Distributions in quarantine are left out. The error says that the query
-// asks for what there is not.
+// List returns a page. A page begins at a place, not at a number of rows. So when rows come
+// and go between two queries, the other rows are neither repeated nor left out.
+// Distributions in quarantine are left out. The error says that SortBy or Limit is
+// invalid.
 func (v *Views) List(q ListQuery) (Page, error) {
 	if !slices.Contains(sorts[:], q.SortBy) {
 		return Page{}, fmt.Errorf("lists are not sorted by %q", q.SortBy)
@@ -77,7 +77,7 @@ func (v *Views) List(q ListQuery) (Page, error) {
 	}
 	q.Search = ignoreCase(q.Search)
 
-	// One row more than the page has says whether the list goes on.
+	// One row more than the page may have says whether the list goes on.
 	found := make([]found, 0, q.Limit+1)
 	for f := range v.walk(&q, q.Backward, false, q.Limit+1) {
 		if found = append(found, f); len(found) > q.Limit {
@@ -108,9 +108,8 @@ func (v *Views) List(q ListQuery) (Page, error) {
 	return page, nil
 }
 
-// fold makes strings equal that differ in upper and lower case only. Both ways
-// are gone because some letters have several lower-case forms, none of them in
-// ASCII.
+// ignoreCase makes strings equal that differ only in upper and lower case. It converts to
+// upper case first, because some letters outside of ASCII have several lower-case forms.
 func ignoreCase(s string) string {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
@@ -120,7 +119,7 @@ func ignoreCase(s string) string {
 	return strings.ToLower(s)
 }
 
-// accepts reports whether the filters let d through.
+// accepts reports whether d passes the filters.
 func (q *ListQuery) accepts(d *domain.Lifecycle) bool {
 	switch {
 	case len(q.Status) > 0 && !slices.Contains(q.Status, d.Status),
@@ -135,8 +134,8 @@ func (q *ListQuery) accepts(d *domain.Lifecycle) bool {
 	return d.Name != nil && strings.Contains(ignoreCase(*d.Name), q.Search)
 }
 
-// item is a distribution in a sorted list. Of the two sort values, the one by
-// which the list is not sorted is zero.
+// item is a distribution in a sorted list. Only the sort value of that list is set, the
+// other one is zero.
 type item struct {
 	at   domain.Instant
 	name string
@@ -153,8 +152,8 @@ func compareItems(a, b item) int {
 	return strings.Compare(string(a.slot.id), string(b.slot.id))
 }
 
-// sortedList holds distributions in one order. Those without a sort value stand
-// apart, because they come last in both directions.
+// sortedList holds distributions in one order. Those without a sort value are in a tree of
+// their own, because they come last in either direction.
 type sortedList struct {
 	values, nulls *btree.BTreeG[item]
 }
@@ -166,7 +165,7 @@ func (l *sortedList) part(nulls bool) *btree.BTreeG[item] {
 	return l.values
 }
 
-// load fills the list, which is empty.
+// load fills an empty list.
 func (l *sortedList) load(slots []*streamSlot, by Sort) {
 	places := make([]place, 0, len(slots))
 	for _, slot := range slots {
@@ -178,7 +177,7 @@ func (l *sortedList) load(slots []*streamSlot, by Sort) {
 	}
 }
 
-// place is where a distribution stands in a sorted list.
+// place is the place of a distribution in a sorted list.
 type place struct {
 	item
 	null bool
@@ -199,7 +198,7 @@ func placeOf(slot *streamSlot, d *domain.Lifecycle, by Sort) place {
 	return p
 }
 
-// lists are the sorted lists of one organization and kind, one for each of sorts.
+// lists are the sorted lists of one organization and kind, one for each order in sorts.
 type lists [len(sorts)]sortedList
 
 func newLists() *lists {
@@ -210,8 +209,8 @@ func newLists() *lists {
 	return &l
 }
 
-// move puts a distribution where it belongs now. Either may be nil: it comes or
-// goes then.
+// move moves a distribution to the places of its new state. was is nil for a new
+// distribution, now is nil for one that is removed.
 func (l *lists) move(slot *streamSlot, was, now domain.Distribution) {
 	for i, by := range sorts {
 		var from, to place
@@ -243,15 +242,15 @@ func (f found) cursor() Cursor {
 	return Cursor{Null: f.null, At: f.at, Name: f.name, ID: f.state.id}
 }
 
-// stride is how many rows are looked at before others get to the models. A search
-// through a long list takes many strides.
+// stride is how many rows a walk checks before it releases the lock for a moment. A search
+// in a long list takes many strides.
 const stride = 512
 
-// walk yields the rows that q accepts, in its order or backward, behind q.From or,
-// when including, from there on. At most want rows are fetched ahead.
+// walk yields the rows that q accepts, after q.From, in the order of q or backward. With
+// including, it begins with the row at q.From itself. It fetches at most want rows ahead.
 func (v *Views) walk(q *ListQuery, backward, including bool, want int) iter.Seq[found] {
 	return func(yield func(found) bool) {
-		parts := []bool{false, true} // without and with null as their sort value
+		parts := []bool{false, true} // without and with null as the sort value
 		if backward {
 			slices.Reverse(parts)
 		}
@@ -276,18 +275,18 @@ func (v *Views) walk(q *ListQuery, backward, including bool, want int) iter.Seq[
 	}
 }
 
-// step is where a walk stands.
+// step is how far a walk has come.
 type step struct {
 	q         *ListQuery
 	nulls     bool // which part of the lists
 	up        bool
-	from      item // without an entry: all of the part lies ahead
-	including bool // from itself lies ahead as well
+	from      item // the last item; without a slot the walk has not begun
+	including bool // from itself is yielded as well
 	want      int
 }
 
-// take looks at the next rows and moves the step behind them. It reports whether
-// there may be more.
+// take checks the next rows, returns those that the query accepts and moves the step after
+// them. It reports whether there may be more.
 func (v *Views) take(s *step) (rows []found, more bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -326,7 +325,7 @@ func (v *Views) take(s *step) (rows []found, more bool) {
 	return rows, true
 }
 
-// begin moves to the first item ahead and reports whether there is one.
+// begin moves tree to the next item of the walk and reports whether there is one.
 func (s *step) begin(tree *btree.IterG[item]) bool {
 	switch {
 	case s.from.slot == nil && s.up:
@@ -350,7 +349,7 @@ func (s *step) advance(tree *btree.IterG[item]) bool {
 	return tree.Prev()
 }
 
-// nearest is the tree whose item comes next, or -1 when all are done.
+// nearest returns the index of the tree whose item comes next, or -1 when there is none.
 func (s *step) nearest(trees []btree.IterG[item]) int {
 	best := -1
 	for i := range trees {

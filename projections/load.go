@@ -10,13 +10,13 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// loaded is what a file holds.
+// loaded is the content of a file.
 type loaded struct {
 	indexes  indexes
 	position domain.Position
 }
 
-// load reads all rows. What takes the time is decoding them, which all cores do.
+// load reads all rows. Decoding them takes most of the time, so all cores do it.
 func (f *file) load(seals Opener) (loaded, error) {
 	var position domain.Position
 	of, writer := f.origin.ID, f.program
@@ -57,7 +57,7 @@ func (f *file) load(seals Opener) (loaded, error) {
 	return loaded{build(append(states, decoded...)), position}, nil
 }
 
-// batch is how many rows are handed to a decoder at once.
+// batch is how many rows a decoder takes at once.
 const batch = 256
 
 func (f *file) loadStates(seals Opener) ([]*state, error) {

@@ -8,14 +8,15 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Credential is what a key gives access to.
+// Credential says what an API key gives access to.
 type Credential struct {
 	OrganizationID domain.ID
 	KeyID          domain.ID
 	Level          domain.KeyLevel
 }
 
-// account replaces an organization and its credentials by those of its new state.
+// updateOrganization replaces an organization and its credentials by those of its new state.
+// was is nil for a new organization, next for one in quarantine.
 func (m *indexes) updateOrganization(was, next *domain.Organization) {
 	if was != nil {
 		for _, k := range was.Keys {
@@ -36,8 +37,8 @@ func (m *indexes) updateOrganization(was, next *domain.Organization) {
 		if k.RevokedAt != 0 || k.Expired {
 			continue
 		}
-		// One key in two organizations is a mistake. Whose it is does not depend
-		// on the order in which the streams were loaded.
+		// One API key in two organizations is a mistake. The order by id makes the
+		// result independent of the order in which the streams were loaded.
 		m.credentials[k.Hash] = append(m.credentials[k.Hash], Credential{next.ID, k.ID, k.Level})
 		slices.SortFunc(m.credentials[k.Hash], func(a, b Credential) int {
 			return cmp.Or(cmp.Compare(a.KeyID, b.KeyID), cmp.Compare(a.OrganizationID, b.OrganizationID))
@@ -45,9 +46,9 @@ func (m *indexes) updateOrganization(was, next *domain.Organization) {
 	}
 }
 
-// Credential is what a key gives access to whose end is not recorded, found by the
-// SHA-256 of the key in lower-case hex. An organization in quarantine has none: its
-// revocations may be what was lost.
+// Credential finds an API key by its SHA-256 in lower-case hex, unless the key is revoked or
+// expired. Keys of an organization in quarantine are not found: their revocation may be
+// among the lost events.
 func (v *Views) Credential(hash string) (Credential, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -58,7 +59,8 @@ func (v *Views) Credential(hash string) (Credential, bool) {
 	return all[0], true
 }
 
-// Organization is the organization with that id. One in quarantine is not shown.
+// Organization returns the organization with that id, unless it is in quarantine. The caller
+// must not change it.
 func (v *Views) Organization(id domain.ID) (*domain.Organization, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -66,15 +68,17 @@ func (v *Views) Organization(id domain.ID) (*domain.Organization, bool) {
 	return o, ok
 }
 
-// Account is an organization as it was when it was asked for.
+// Account is an organization with the revision of its last change.
 type Account struct {
-	// Organization is only to be read: others hold the same.
+	// Organization must not be changed: other callers have the same one.
 	Organization *domain.Organization
-	// Changed is the revision of the last event that changed it, beside its keys.
+	// Changed is the revision of the last event that changed the organization itself.
+	// Events about its API keys do not count.
 	Changed domain.Revision
 }
 
-// Account is the organization with that id, likewise.
+// Account returns the organization with that id and its last change, unless it is in
+// quarantine.
 func (v *Views) Account(id domain.ID) (Account, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -85,7 +89,7 @@ func (v *Views) Account(id domain.ID) (Account, bool) {
 	return Account{slot.current.organization(), slot.current.history.Changed}, true
 }
 
-// Organizations are all organizations that are not in quarantine, by id.
+// Organizations returns all organizations that are not in quarantine, sorted by id.
 func (v *Views) Organizations() []*domain.Organization {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	// foldsAtOnce bounds the histories that are folded at the same time.
+	// foldsAtOnce is how many histories are folded at the same time.
 	foldsAtOnce = 2
-	// foldWait is how long a read waits for one. Then it is refused, and the folding
-	// goes on for whoever asks again.
+	// foldWait is how long a read waits for a fold. Then it gets ErrBehind, and the fold
+	// continues for later reads.
 	foldWait = 2 * time.Second
-	// maxFolded is how many entries the folded distributions may have together, beside
-	// the last one.
+	// maxFolded is how many entries the folded distributions in memory may have together.
+	// The last one is kept even if it alone has more.
 	maxFolded = 1_000_000
-	// foldTimeout bounds one of them.
+	// foldTimeout bounds one fold.
 	foldTimeout = 10 * time.Minute
 )
 
-// distribution is the distribution that a state is about, a deleted one as well, or
-// nil.
+// distribution returns the distribution of a state, also a deleted one, or nil when there is
+// none.
 func (s *state) distribution() domain.Distribution {
 	if s == nil || s.history == nil {
 		return nil
@@ -33,11 +33,11 @@ func (s *state) distribution() domain.Distribution {
 	return d
 }
 
-// Participants returns a distribution that knows its participants. While something
-// can happen to them they are in memory. Later they are folded from the log when a
-// caller asks for them, and dropped when callers ask for others. Errors: ErrNotFound,
-// the *domain.HistoryError of a stream in quarantine, and ErrBehind when the fold
-// takes longer than a read waits. The caller must not change the distribution.
+// Participants returns a distribution that knows its participants. While something can
+// happen to them, they are in memory. Later Participants folds them from the log, and keeps
+// those that were wanted last. Errors: ErrNotFound, the *domain.HistoryError of a stream in
+// quarantine, and ErrBehind when the fold takes longer than 2 seconds. The caller must not
+// change the distribution.
 func (v *Views) Participants(ctx context.Context, organization, id domain.ID) (domain.Distribution, error) {
 	row, err := v.Get(organization, id)
 	if err != nil {
@@ -55,25 +55,25 @@ func (v *Views) Participants(ctx context.Context, organization, id domain.ID) (d
 	}, id.Stream())
 }
 
-// folds are the distributions that were folded on demand. Nothing more happens to
-// their participants, so they do not change any more.
+// folds are the distributions that Participants has folded. Nothing more happens to their
+// participants, so they do not change any more.
 type folds struct {
-	ctx     context.Context // ended by close
+	ctx     context.Context // close cancels it
 	cancel  context.CancelFunc
 	working sync.WaitGroup
-	slots   chan struct{} // one for each that is under way
-	max     int64         // maxFolded, but for tests
+	slots   chan struct{} // holds one value for each fold in progress
+	max     int64         // maxFolded; tests change it
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
 	known  map[string]*foldedDistribution
-	order  []string // the least recently asked for first
+	order  []string // the streams of known, the least recently used first
 }
 
 // folding folds a whole stream.
 type folding func(ctx context.Context) (*domain.History, error)
 
-// foldedDistribution is one fold, or one on its way.
+// foldedDistribution is a fold, done or in progress.
 type foldedDistribution struct {
 	done         chan struct{} // closed when the fields below are set
 	distribution domain.Distribution
@@ -86,7 +86,7 @@ func newFolds() *folds {
 	return f
 }
 
-// close ends what is under way.
+// close cancels the folds in progress and waits for them to end.
 func (f *folds) close() {
 	f.cancel()
 	f.mu.Lock()
@@ -95,6 +95,7 @@ func (f *folds) close() {
 	f.working.Wait()
 }
 
+// get returns the folded distribution of a stream. It waits for foldWait at most.
 func (f *folds) get(ctx context.Context, by folding, stream string) (domain.Distribution, error) {
 	d := f.ask(by, stream)
 	wait := time.NewTimer(foldWait)
@@ -109,7 +110,7 @@ func (f *folds) get(ctx context.Context, by folding, stream string) (domain.Dist
 	}
 }
 
-// ask returns the fold of a stream, which it starts when there is none.
+// ask returns the fold of a stream. It starts one when there is none.
 func (f *folds) ask(by folding, stream string) *foldedDistribution {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,7 +129,7 @@ func (f *folds) ask(by folding, stream string) *foldedDistribution {
 	return d
 }
 
-// touch makes stream the one that was asked for last.
+// touch makes stream the most recently used one.
 func (f *folds) touch(stream string) {
 	f.order = append(without(f.order, stream), stream)
 }
@@ -137,7 +138,7 @@ func without(order []string, stream string) []string {
 	return slices.DeleteFunc(order, func(s string) bool { return s == stream })
 }
 
-// make folds a stream. It ends by itself: whoever waits for it may not.
+// make folds a stream. It continues when the reads that wait for it give up.
 func (f *folds) make(by folding, stream string, d *foldedDistribution) {
 	f.slots <- struct{}{}
 	defer func() { <-f.slots }()
@@ -148,7 +149,7 @@ func (f *folds) make(by folding, stream string, d *foldedDistribution) {
 	defer f.mu.Unlock()
 	defer close(d.done)
 	if d.err = err; err != nil {
-		// It may be the store; whoever asks again finds out.
+		// The store may have failed, so the next read tries again.
 		f.drop(stream)
 		return
 	}
@@ -156,7 +157,8 @@ func (f *folds) make(by folding, stream string, d *foldedDistribution) {
 	f.shrink()
 }
 
-// shrink drops the distributions that were asked for longest ago.
+// shrink drops the least recently used distributions until the others have at most max
+// entries.
 func (f *folds) shrink() {
 	var entries int64
 	latest := slices.Clone(f.order)
@@ -164,7 +166,7 @@ func (f *folds) shrink() {
 	for i, stream := range latest {
 		d := f.known[stream]
 		if d.distribution == nil {
-			continue // on its way
+			continue // in progress
 		}
 		if entries += d.distribution.Entries(); entries > f.max && i > 0 {
 			f.drop(stream)

@@ -9,9 +9,9 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Restore folds the distributions anew that are under way: the file does not hold
-// their participants. It comes before the first Follow. After an error it can be called
-// again, and goes on where it stopped.
+// Restore folds each distribution in whose participants something can still happen, because
+// the file does not hold participants. It must be called before the first Follow. After an
+// error it can be called again, and continues with the distributions that are left.
 func (v *Views) Restore(ctx context.Context) error {
 	v.mu.RLock()
 	var unfinished []*streamSlot
@@ -40,10 +40,12 @@ func (v *Views) Restore(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
+// restore folds the distribution of a slot. A damaged history puts it into quarantine.
 func (v *Views) restore(ctx context.Context, slot *streamSlot) error {
 	was := slot.current
 	last := was.history.Head.Revision
-	// The server has just said that the log holds all that the views do.
+	// The server has just said that the log reaches the views' position, so it does not lag
+	// behind.
 	h, err := v.fold(ctx, was, last, domain.Once)
 	var next *state
 	broken, isBroken := errors.AsType[*domain.HistoryError](err)

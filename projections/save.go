@@ -11,19 +11,19 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Run writes what has changed to the file, about once a second and when much has,
-// until ctx ends, and then a last time. What cannot be written is logged and
-// tried again; the error that Run returns is that of the last time.
+// Run writes the changed states to the file until ctx ends, and then a last time. It writes
+// once a second, or when 20,000 states have changed. A write that fails is logged and
+// repeated. Run returns the error of the last write.
 func (v *Views) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	crowded := v.backlogFull
+	backlogFull := v.backlogFull
 	changed := map[*streamSlot]*state{}
 	for {
 		last := false
 		select {
 		case <-tick.C:
-		case <-crowded:
+		case <-backlogFull:
 		case <-ctx.Done():
 			last = true
 		}
@@ -36,28 +36,27 @@ func (v *Views) Run(ctx context.Context) error {
 			return err
 		}
 		if err == nil {
-			crowded = v.backlogFull
+			backlogFull = v.backlogFull
 			continue
 		}
-		// What failed once is not tried again with every crowd.
-		crowded = nil
+		// After a failure, a full backlog does not cause a write before the next second.
+		backlogFull = nil
 		v.log.Error().Err(err).Int("rows", len(changed)).Msg("views were not written")
 	}
 }
 
-// WriteFailures is how often Run could not write.
+// WriteFailures returns how many writes of Run have failed.
 func (v *Views) WriteFailures() int64 { return v.writeFailures.Load() }
 
-// write adds to changed what has changed since the last time and writes all of it,
-// with the position that it belongs to. It empties changed when it succeeds.
+// write adds to changed the states that have changed since the last call, and writes all of
+// changed with the position. It empties changed when it succeeds.
 func (v *Views) write(changed map[*streamSlot]*state) error {
 	v.mu.Lock()
 	fresh, position := v.dirty, v.position
 	v.dirty = map[*streamSlot]*state{}
 	v.mu.Unlock()
 	maps.Copy(changed, fresh)
-	// The mark goes first, so that the file never holds an event that the mark does
-	// not cover.
+	// The mark is written first, so that the file never holds an event after the mark.
 	if err := v.saveSeen(); err != nil {
 		return err
 	}
@@ -69,7 +68,7 @@ func (v *Views) write(changed map[*streamSlot]*state) error {
 	return nil
 }
 
-// write makes the changes and the position one transaction.
+// write writes the changed states and the position in one transaction.
 func (f *file) write(changed map[*streamSlot]*state, position domain.Position) error {
 	tx, err := f.conn.BeginImmediate()
 	if err != nil {
@@ -78,7 +77,7 @@ func (f *file) write(changed map[*streamSlot]*state, position domain.Position) e
 	if err = f.writeAll(changed, position); err == nil {
 		err = tx.Commit()
 	}
-	// Some errors have ended the transaction already.
+	// SQLite has ended the transaction already after some errors.
 	if err != nil && !f.conn.GetAutocommit() {
 		err = errors.Join(err, tx.Rollback())
 	}

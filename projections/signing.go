@@ -4,9 +4,9 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// SigningKeys are the keys by which tokens are signed. Nobody changes them. Errors:
-// *domain.HistoryError when their stream is in quarantine, ErrBehind when the first
-// has not come yet.
+// SigningKeys returns the keys that sign tokens. The caller must not change them. Errors:
+// *domain.HistoryError when their stream is in quarantine, ErrBehind when the views have
+// no event of it yet.
 func (v *Views) SigningKeys() (*domain.SigningKeys, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -4,12 +4,13 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// tenant is what one organization sees.
+// tenant has the distributions of one organization.
 type tenant struct {
-	distributions map[domain.ID]*streamSlot // distributions that are not deleted, those in quarantine as well
+	distributions map[domain.ID]*streamSlot // those that are not deleted; those in quarantine are among them
 	lists         map[domain.Kind]*lists
 }
 
+// tenant returns the organization's tenant, and makes it when there is none.
 func (m *indexes) tenant(id domain.ID) *tenant {
 	t, ok := m.tenants[id]
 	if !ok {
@@ -19,7 +20,7 @@ func (m *indexes) tenant(id domain.ID) *tenant {
 	return t
 }
 
-// place puts a distribution where its new state belongs.
+// update moves a distribution to where its new state belongs, or removes it.
 func (t *tenant) update(slot *streamSlot, was, next *state) {
 	if next.broken == nil && next.visible() == nil {
 		delete(t.distributions, slot.id)

@@ -11,7 +11,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// ErrBehind says that the views did not reach a position in time.
+// ErrBehind says that the views do not have the wanted events yet.
 var ErrBehind = errors.New("the read model is behind")
 
 // Opener opens sealed secrets. It is called from several goroutines at once.
@@ -19,51 +19,53 @@ type Opener interface {
 	Open(stream, eventType, field, sealed string) (string, error)
 }
 
-// Views are the read models. Follow and Passed are for one goroutine at a time,
-// the one that reads the log; Run and Close are for one each; everything else may be
-// called from any. What they return is never changed afterwards, and must not be.
+// Views are the read models. One goroutine at a time may call Follow, Passed, CaughtUp and
+// WakeBefore: the one that reads the log. Run and Close may be called once. All other methods
+// are safe for concurrent use. The views never change a value that they have returned, and
+// the caller must not change it either.
 type Views struct {
 	log       zerolog.Logger
 	file      *file
 	histories Histories
 	folds     *folds
 	snapshots *snapshots
-	// crowded says that more than crowd streams wait to be written.
+	// backlogFull receives a value when backlogLimit streams wait to be written.
 	backlogFull chan struct{}
 
 	writeFailures atomic.Int64
-	seen          newest // of what the log is known to hold
+	seen          newest // the newest event that the log is known to hold
 
-	held unpublished // a state that nobody has been shown, if there is one; owned by Follow and Passed
+	held unpublished // the state that is held back, if there is one; owned by the goroutine that calls Follow
 
 	mu       sync.RWMutex // guards the fields below; only Follow, Passed and Quarantine change them once the views are open
 	indexes  indexes
-	position domain.Position        // of the last event that was handled
-	passed   domain.Position        // nothing of ours stands between position and here
-	dirty    map[*streamSlot]*state // what changed since Run took these last
+	position domain.Position        // of the last event that is visible
+	passed   domain.Position        // the log has no events for the views between position and passed
+	dirty    map[*streamSlot]*state // the states that changed since Run took them last
 	waiters  *btree.BTreeG[*waiter]
-	waited   uint64 // numbers the waiters
+	waited   uint64 // how many waiters there were, to number them
 }
 
-// crowd is how many changed streams are written at once rather than at the next
-// second.
+// backlogLimit is the number of changed streams at which Run writes at once, without waiting
+// for the second to end.
 const backlogLimit = 20_000
 
-// Origin is the log that views are made from, as it is when they are opened.
+// Origin is the log that the views follow, as it is when they are opened.
 type Origin struct {
-	ID   string // tells it from every other log
+	ID   string // the log's id, which no other log has
 	Head domain.Position
 	Log  Histories
-	Seen Mark // an event that the log is known to hold; zero for none
+	Seen Mark // an event that the log is known to hold, or zero
 }
 
-// Open loads the views from the file at path, which is made when there is none.
-// What they miss of the log comes through Follow, from Position on. A file that
-// cannot be used, because it is damaged, of another format, of another log or of
-// more than the log holds, is put aside under a name ending in .unusable; then
-// the views are empty and the whole log is to be followed.
+// Open loads the views from the file at path. When there is no file, it creates one and the
+// views are empty. The caller then gives Follow the events after Position.
 //
-// Restore comes next, before the first Follow.
+// Open cannot use a file that is damaged, of another format or of another log, or that holds
+// more than the log does. It renames such a file to a name that ends in .unusable, and begins
+// with empty views.
+//
+// The caller must call Restore before the first Follow.
 func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views, error) {
 	file, loaded, err := openFile(path, origin, seals, program(), log)
 	if err != nil {
@@ -77,7 +79,7 @@ func Open(path string, origin Origin, seals Opener, log zerolog.Logger) (*Views,
 	v.seen.mark = origin.Seen
 	v.seen.mark.Log = origin.ID
 	v.snapshots = newSnapshots(path, origin.ID, seals)
-	// The file may be a new one.
+	// A new file has no mark yet.
 	if origin.Seen != (Mark{}) {
 		if err := v.saveSeen(); err != nil {
 			return nil, errors.Join(err, v.Close())
@@ -100,15 +102,15 @@ func newViews(f *file, l loaded, log zerolog.Logger) *Views {
 	}
 }
 
-// Close closes the file. What Run has not written by then is read from the log
-// again.
+// Close closes the file. The next start reads from the log the events that Run has not
+// written.
 func (v *Views) Close() error {
 	v.folds.close()
 	return v.file.close()
 }
 
-// Position is the place of the last event that was handled: following goes on
-// behind it.
+// Position returns the position of the last event that is visible. Following resumes after
+// it.
 func (v *Views) Position() domain.Position {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -7,7 +7,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// reach lets those go on who wait for p or an earlier position.
+// reach wakes the calls of WaitFor for p and earlier positions. The caller holds mu.
 func (v *Views) reach(p domain.Position) {
 	if !v.passed.Before(p) {
 		return
@@ -23,10 +23,10 @@ func (v *Views) reach(p domain.Position) {
 	}
 }
 
-// waiter is a call of WaitFor.
+// waiter is a call of WaitFor that waits.
 type waiter struct {
 	position domain.Position
-	number   uint64 // tells those apart who wait for one position
+	number   uint64 // tells apart the waiters for one position
 	reached  chan struct{}
 }
 
@@ -40,8 +40,8 @@ func compareWaiters(a, b *waiter) int {
 	return cmp.Compare(a.number, b.number)
 }
 
-// WaitFor returns when everything up to p is in the views, or ErrBehind when ctx
-// ends first.
+// WaitFor returns when the views have handled all events up to p. It returns ErrBehind when
+// ctx ends first.
 func (v *Views) WaitFor(ctx context.Context, p domain.Position) error {
 	if v.reached(p) {
 		return nil
@@ -66,6 +66,7 @@ func (v *Views) reached(p domain.Position) bool {
 	return !v.passed.Before(p)
 }
 
+// wait adds a waiter for p. If p is reached already, the waiter need not wait.
 func (v *Views) wait(p domain.Position) *waiter {
 	v.mu.Lock()
 	defer v.mu.Unlock()
