@@ -11,7 +11,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestHandler_appendsWithWhatIsDue(t *testing.T) {
+func TestHandler_appendsDueEventsWithTheCommand(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	r, err := b.Create(t.Context(), creation(IdempotencyKey{}, "openAt", `"2026-12-15T08:00:00Z"`, "closeAt", `"2026-12-15T10:00:00Z"`))
@@ -26,7 +26,7 @@ func TestHandler_appendsWithWhatIsDue(t *testing.T) {
 	if b.log.appends != 1 || r.Position.Commit != 3 || shared(r).Status != domain.StatusOpen || r.History.Changed != 2 {
 		t.Errorf("%d appends, %+v", b.log.appends, r)
 	}
-	// What is due comes first even when the command is refused.
+	// The due events come first even when the command is refused.
 	b.clock.add(2 * time.Hour)
 	err = b.update(t, stream, "name", `"late"`)
 	refusedWith(t, err, domain.UpdateClosed)
@@ -37,7 +37,7 @@ func TestHandler_appendsWithWhatIsDue(t *testing.T) {
 	b.log.verify(t)
 }
 
-func TestHandler_batchesWhatWaits(t *testing.T) {
+func TestHandler_batchesCommandsThatWait(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
@@ -66,13 +66,13 @@ func TestHandler_batchesWhatWaits(t *testing.T) {
 	b.log.verify(t)
 }
 
-// An outcome that does not fit into one append is written in parts. The command is
-// answered when all of it is in the log.
+// An outcome that does not fit into one append is written in parts. The caller gets the
+// result when all of it is in the log.
 func TestHandler_anOutcomeLargerThanAnAppendIsWrittenInParts(t *testing.T) {
 	t.Parallel()
 	past := []string{"openAt", `"2026-12-15T08:00:00Z"`, "closeAt", `"2026-12-15T08:30:00Z"`}
 	want := []string{"*domain.QueueCreated", "domain.Scheduled", "domain.Opened", "domain.Closed", "domain.Completed"}
-	const appends = 5 // the claim, the creation with what follows first, and each of the rest
+	const appends = 5 // the claim, the creation with the first due event, and one for each further event
 	create := func(t *testing.T, b *bench) error {
 		b.maxAppend = 1
 		r, err := b.Create(t.Context(), creation(idempotencyKey("create", "b"), past...))
@@ -81,11 +81,11 @@ func TestHandler_anOutcomeLargerThanAnAppendIsWrittenInParts(t *testing.T) {
 		}
 		stream := r.History.Stream
 		if got := b.log.types(stream); shared(r).Status != domain.StatusCompleted || !slices.Equal(got, want) {
-			t.Errorf("answered as %s when the log had %s", shared(r).Status, got)
+			t.Errorf("the result says %s when the log has %s", shared(r).Status, got)
 		}
 		for _, e := range b.log.streams[stream] {
 			if e.Metadata.RequestID != "r1" || e.Metadata.CommandID != idempotencyKey("create", "").CommandID.String() {
-				t.Errorf("%s is not told to be the request's: %+v", e.Type, e.Metadata)
+				t.Errorf("%s does not name the request: %+v", e.Type, e.Metadata)
 			}
 		}
 		return nil
@@ -117,8 +117,8 @@ func TestHandler_anOutcomeLargerThanAnAppendIsWrittenInParts(t *testing.T) {
 			})
 		}
 	}
-	// A store that goes away between two parts has written something, and whoever
-	// repeats the request finds the rest done.
+	// When the store goes away between two parts, the outcome is unknown. A repeat of the
+	// request completes it.
 	for k := 3; k <= appends; k++ {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench()
@@ -143,6 +143,7 @@ func TestHandler_anOutcomeLargerThanAnAppendIsWrittenInParts(t *testing.T) {
 	}
 }
 
+// unlessOther returns err for the k-th append only.
 func unlessOther(n, k int, err error) error {
 	if n != k {
 		return nil
@@ -150,9 +151,9 @@ func unlessOther(n, k int, err error) error {
 	return err
 }
 
-// What waits behind an outcome in parts is decided when all of it is in the log,
-// also when another node writes some of it.
-func TestHandler_whatFollowsAnOutcomeInPartsWaitsForTheLast(t *testing.T) {
+// A command that waits after an outcome in parts is decided when all of it is in the log,
+// even if another node writes some of it.
+func TestHandler_aCommandAfterAnOutcomeInPartsWaitsForTheLastPart(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	b.maxAppend = 1

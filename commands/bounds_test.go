@@ -52,7 +52,7 @@ func TestHandler_idleWritersAreDropped(t *testing.T) {
 		t.Errorf("%d writers are held", n)
 	}
 	if _, ok := b.writers["queue-00000000000000000000000000"]; ok {
-		t.Error("the longest idle is still there")
+		t.Error("the writer that is idle longest is still held")
 	}
 }
 
@@ -83,8 +83,8 @@ func TestHandler_idleWritersRememberABoundedNumberOfKeys(t *testing.T) {
 	if got, keys := held(); !slices.Equal(got, streams[2:]) || keys != 8 || b.remembered != 8 {
 		t.Errorf("%d keys of %s are held, counted as %d", keys, got, b.remembered)
 	}
-	// The one in use is kept though it alone is over the bound, and what was
-	// dropped is found in the log.
+	// The writer that worked last is kept although it alone is above the bound. The
+	// dropped idempotency keys are found in the log.
 	for i := range 12 {
 		r := Request{Stream: streams[0], Command: domain.Update{Fields: fields("name", fmt.Sprintf(`"%d"`, i))}, IdempotencyKey: idempotencyKey(streams[0]+strconv.Itoa(i), "b")}
 		result, err := b.Handle(t.Context(), r)

@@ -11,7 +11,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// watchers are read models that know of each stream what they are told.
+// damageModels are read models that know no states, only the revisions and the damage that
+// a test or the handler tells them.
 type damageModels struct {
 	mu       sync.Mutex // guards the fields below
 	known    map[string]domain.Revision
@@ -41,13 +42,13 @@ func (w *damageModels) Quarantine(broken *domain.HistoryError) {
 	}
 }
 
-// watched returns another node, with read models that know nothing yet.
-func (b *bench) watched() (*damageModels, *bench) {
+// withReadModels returns another node on the same log, with read models that know nothing.
+func (b *bench) withReadModels() (*damageModels, *bench) {
 	w := &damageModels{known: map[string]domain.Revision{}, broken: map[string]*domain.HistoryError{}}
 	return w, &bench{log: b.log, clock: b.clock, Handler: NewHandler(b.log, w, b.clock.time)}
 }
 
-// damage changes a stored event by hand.
+// damage changes a stored event.
 func (l *testLog) damage(stream string, at domain.Revision) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -57,10 +58,10 @@ func (l *testLog) damage(stream string, at domain.Revision) {
 	l.streams[stream][at] = &changed
 }
 
-// A writer holds a good state while the read models know of the damage.
+// The read models know of the damage although the writer holds a good state.
 func TestHandler_aQuarantinedStreamTakesNoWrites(t *testing.T) {
 	t.Parallel()
-	w, b := newBench().watched()
+	w, b := newBench().withReadModels()
 	stream := b.line(t, "a")
 	w.Quarantine(&domain.HistoryError{Stream: stream, Revision: 1, Rule: "r"})
 	appends := b.log.appends
@@ -94,7 +95,7 @@ func TestHandler_aQuarantinedStreamTakesNoWrites(t *testing.T) {
 	}
 }
 
-// Whatever part of the handler reads a damaged history, the read models are told.
+// Every part of the handler that reads a damaged history tells the read models.
 func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 	t.Parallel()
 	for name, find := range map[string]func(t *testing.T, b *bench, other *bench) (stream string, err error){
@@ -138,7 +139,7 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 			_, err := other.Create(t.Context(), creation(k))
 			return stream, err
 		},
-		"a repeated admission by count, of which the writer's memory is good": func(t *testing.T, b, other *bench) (string, error) {
+		"a repeated admission by count, which the writer remembers": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.line(t, "a", "b", "c")
 			if _, err := other.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "b")); err != nil {
 				t.Fatal(err)
@@ -147,14 +148,14 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 			_, err := other.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "b"))
 			return stream, err
 		},
-		"a stream of which the end was taken away": func(t *testing.T, b, other *bench) (string, error) {
+		"a stream whose end was removed": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.line(t, "a", "b")
 			other.readModels.(*damageModels).known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
 			b.log.streams[stream] = b.log.streams[stream][:3]
 			_, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{})
 			return stream, err
 		},
-		"a stream of which nothing is left": func(t *testing.T, b, other *bench) (string, error) {
+		"a stream that was removed": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.queue(t)
 			other.readModels.(*damageModels).known[stream] = 0
 			delete(b.log.streams, stream)
@@ -164,7 +165,7 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench()
-			w, other := b.watched()
+			w, other := b.withReadModels()
 			stream, err := find(t, b, other)
 			if !isBroken(err) {
 				t.Errorf("got %v", err)
@@ -176,13 +177,14 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 	}
 }
 
-// A store that fails, or lags behind another server, says nothing about a history.
+// When the store fails, or lags behind another server, the history is not reported as
+// damaged.
 func TestHandler_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.line(t, "a", "b")
 	for _, fault := range []error{domain.ErrUnavailable, errors.New("cut off")} {
-		w, other := b.watched()
+		w, other := b.withReadModels()
 		w.known[stream] = 3
 		b.log.reading = func(int, string) error { return fault }
 		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{}); err == nil || isBroken(err) {
@@ -196,7 +198,7 @@ func TestHandler_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 			t.Errorf("reported %v", w.reported)
 		}
 	}
-	w, _ := b.watched()
+	w, _ := b.withReadModels()
 	w.known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
 	late := &lateLog{testLog: b.log, shows: 2}
 	h := NewHandler(late, w, b.clock.time)
@@ -209,7 +211,8 @@ func TestHandler_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 	b.log.verify(t)
 }
 
-// lateLog is a log on a server that has only some events of each stream at first.
+// lateLog is a log whose first read yields only the first events of the stream, like a
+// server that lags behind.
 type lateLog struct {
 	*testLog
 	shows int

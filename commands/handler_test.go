@@ -12,7 +12,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestHandler_aCommandCountsNotBeforeTheLatestTimeInTheStream(t *testing.T) {
+func TestHandler_noEventIsEarlierThanTheLatestTimeInTheStream(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
@@ -56,7 +56,7 @@ func TestHandler_healthTellsOfTheLastAppend(t *testing.T) {
 	if err := b.Health(); err != nil {
 		t.Errorf("after a success: %v", err)
 	}
-	// A lost race is none of the store's fault.
+	// A lost race is not a failure of the store.
 	b.log.before = func(int, string) error {
 		b.log.before = func(int, string) error {
 			if err := b.Health(); err != nil {
@@ -69,7 +69,7 @@ func TestHandler_healthTellsOfTheLastAppend(t *testing.T) {
 	if err := b.update(t, stream, "name", `"d"`); !errors.Is(err, full) {
 		t.Fatal(err)
 	}
-	// Nor does it show that the store can write, and nor does one broken stream.
+	// Neither a lost race nor a damaged stream shows that the store can write.
 	for _, err := range []error{domain.ErrWrongRevision, &domain.HistoryError{Stream: stream}} {
 		b.health.record(err, b.clock.time())
 		if got := b.Health(); !errors.Is(got, full) {
@@ -78,8 +78,9 @@ func TestHandler_healthTellsOfTheLastAppend(t *testing.T) {
 	}
 }
 
-// Whoever is answered can be shown at once what the answer rests on.
-func TestHandler_everyAnswerSaysWhereItStands(t *testing.T) {
+// Every result has the position of the state that it comes from, so that the caller can
+// wait for the read models.
+func TestHandler_everyResultHasItsPosition(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	created, err := b.Create(t.Context(), creation(idempotencyKey("k", "b"), "openAt", `"2026-12-15T10:00:00Z"`))
@@ -96,7 +97,7 @@ func TestHandler_everyAnswerSaysWhereItStands(t *testing.T) {
 	refusedWith(t, err, domain.DeleteActive)
 	opened := b.log.streams[stream][2].Position
 	if r.Position != opened {
-		t.Errorf("a refusal after the opening stands at %v, not %v", r.Position, opened)
+		t.Errorf("a refusal after the opening has position %v, not %v", r.Position, opened)
 	}
 	r, err = b.Handle(t.Context(), Request{Stream: stream, Command: domain.Update{}})
 	if err != nil || r.Position != opened {
@@ -119,7 +120,7 @@ func TestHandler_anotherOrganizationsDistributionIsNotFound(t *testing.T) {
 		result, err := b.Handle(t.Context(), r)
 		refusedWith(t, err, domain.NotFound(domain.KindQueue))
 		if result.Position != (domain.Position{}) {
-			t.Errorf("%s stands at %v", name, result.Position)
+			t.Errorf("%s has position %v", name, result.Position)
 		}
 		if err.Error() != "Queue not found" {
 			t.Errorf("%s says %q", name, err)
@@ -130,7 +131,7 @@ func TestHandler_anotherOrganizationsDistributionIsNotFound(t *testing.T) {
 	}
 }
 
-func TestHandler_aPreconditionIsCheckedAfterWhatIsDue(t *testing.T) {
+func TestHandler_aPreconditionIsCheckedAfterDueEvents(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`)
@@ -150,7 +151,7 @@ func TestHandler_aPreconditionIsCheckedAfterWhatIsDue(t *testing.T) {
 	}
 }
 
-func TestHandler_ifNoneMatchRefusesWhatIsAtOneOfTheRevisions(t *testing.T) {
+func TestHandler_ifNoneMatchRefusesAnObjectAtOneOfTheRevisions(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
@@ -164,7 +165,7 @@ func TestHandler_ifNoneMatchRefusesWhatIsAtOneOfTheRevisions(t *testing.T) {
 	if _, err := b.Handle(t.Context(), update); err != nil {
 		t.Fatal(err)
 	}
-	// That made it one of them.
+	// The update changed the object at revision 1.
 	_, err := b.Handle(t.Context(), update)
 	refusedWith(t, err, domain.PreconditionFailed)
 	update.Stream, update.IfNoneMatch = "queue-01h455vb4pex5vsknk084sn02q", []domain.Revision{0}
@@ -195,7 +196,7 @@ func TestHandler_aBrokenHistoryIsNotWrittenTo(t *testing.T) {
 	if healthy := b.queue(t); healthy == "" {
 		t.Error("another stream is not served")
 	}
-	// One that is wrong from its first event on is not gone on with behind it.
+	// A stream whose first event is wrong is not written to either.
 	foreign := b.queue(t)
 	taken := foreign[:len(foreign)-1] + "x"
 	if taken == foreign {
@@ -213,8 +214,7 @@ func TestHandler_aBrokenHistoryIsNotWrittenTo(t *testing.T) {
 	}
 }
 
-// A mistake in the rules of one stream is a fault of its commands, not the end
-// of the process.
+// A bug in the rules of one stream fails its commands, but does not end the process.
 func TestHandler_aPanicIsAFault(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -235,7 +235,7 @@ func TestHandler_aPanicIsAFault(t *testing.T) {
 	b.log.verify(t)
 }
 
-func TestHandler_closeAnswersWhatWasAccepted(t *testing.T) {
+func TestHandler_closeWaitsForAcceptedCommands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench()
@@ -267,7 +267,7 @@ func TestHandler_closeAnswersWhatWasAccepted(t *testing.T) {
 	})
 }
 
-func TestHandler_aCallerThatLeftIsNotServed(t *testing.T) {
+func TestHandler_aCommandWhoseContextEndedIsNotCarriedOut(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)

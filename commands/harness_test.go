@@ -14,7 +14,7 @@ import (
 
 const org = domain.ID("org_01h455vb4pex5vsknk084sn02r")
 
-// clock is a clock that a test moves.
+// clock is a clock that the test sets.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -34,6 +34,7 @@ func (c *clock) add(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
+// bench is a Handler with a log in memory and a clock that the test sets.
 type bench struct {
 	log   *testLog
 	clock *clock
@@ -81,8 +82,8 @@ func (b *bench) update(t testing.TB, stream, field, value string) error {
 	return err
 }
 
-// hold makes the append after the creation wait: held is closed when it has come,
-// and it goes on when release is closed.
+// hold makes the log hold the append after the creation. The log closes held when the
+// append has come, and continues it when the test closes release.
 func (b *bench) hold() (held, release chan struct{}) {
 	held, release = make(chan struct{}), make(chan struct{})
 	b.log.before = func(k int, _ string) error {

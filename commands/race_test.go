@@ -87,7 +87,7 @@ func TestHandler_aLostAnswerIsFoundInTheStream(t *testing.T) {
 		}
 		return nil
 	}
-	// Decided again it would be refused.
+	// If the command were decided again, it would be refused.
 	r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}})
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func TestHandler_aStoreThatStaysAwayLeavesTheOutcomeUnknown(t *testing.T) {
 		t.Errorf("%d attempts to read in two seconds of 500 ms each", b.log.reads)
 	}
 	away = false
-	// It had been written, so the repeat finds it.
+	// The first append had been written, so the repeat finds its events.
 	r, err := b.Handle(t.Context(), update)
 	if err != nil || !r.Replayed {
 		t.Errorf("%+v, %v", r, err)
@@ -157,8 +157,8 @@ func TestHandler_aStoreThatStaysAwayLeavesTheOutcomeUnknown(t *testing.T) {
 	b.log.verify(t)
 }
 
-// The k-th append fails, before or after doing its work, for every k; then all
-// is repeated on a new node. The log is the same as without failures.
+// For every k, the k-th append fails before or after it has written. Then the same commands
+// are repeated on a new node. The log has as many events as without failures.
 func TestHandler_theKthAppendFails(t *testing.T) {
 	t.Parallel()
 	story := func(h *Handler, ctx context.Context) error {
@@ -190,7 +190,7 @@ func TestHandler_theKthAppendFails(t *testing.T) {
 	for _, point := range []string{"before", "after"} {
 		for _, kind := range []error{domain.ErrUnavailable, domain.ErrOutcomeUnknown} {
 			if point == "after" && errors.Is(kind, domain.ErrUnavailable) {
-				continue // an append that did its work is never "nothing was written"
+				continue // after an append has written, the store never says that it is unavailable
 			}
 			for k := 1; k <= clean.log.appends; k++ {
 				b := newBench()
@@ -221,9 +221,9 @@ func TestHandler_theKthAppendFails(t *testing.T) {
 	}
 }
 
-// However appends fail with as many commands waiting as may wait, each command is
-// carried out once, and a failure costs deciding one batch again and reading what
-// stands behind the state.
+// With the largest number of waiting commands and many failing appends, each command is
+// carried out once. After a failure, the writer decides only one batch again and reads only
+// the events after its state.
 func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -274,7 +274,7 @@ func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 		}
 		b.working.Wait()
 		if wrong > 0 {
-			t.Errorf("%d commands were not answered with what they did", wrong)
+			t.Errorf("%d commands have a result that is not their own", wrong)
 		}
 		if got := len(b.log.types(stream)); got != maxWaiting+2 {
 			t.Errorf("%d events", got)
@@ -283,7 +283,7 @@ func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 			t.Errorf("only %d appends failed", failed)
 		}
 		if again := b.log.encoded - before - maxWaiting; again > failed*maxBatch {
-			t.Errorf("%d events were made again after %d failures", again, failed)
+			t.Errorf("%d events were encoded again after %d failures", again, failed)
 		}
 		if b.log.yielded > failed*maxBatch {
 			t.Errorf("%d events were read after %d failures", b.log.yielded, failed)
@@ -292,8 +292,8 @@ func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 	})
 }
 
-// An append whose answer was lost lands only after the stream was read back and
-// the command was decided again.
+// The store writes an append whose answer was lost only after the writer has read the
+// stream and decided the command again.
 func TestHandler_anAppendThatLandsLateIsNotTakenForAnother(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -323,7 +323,7 @@ func TestHandler_anAppendThatLandsLateIsNotTakenForAnother(t *testing.T) {
 	b.log.verify(t)
 }
 
-// While an append may still land, nobody is told that nothing happened.
+// While the store may still write an append, no result says that nothing happened.
 func TestHandler_aRefusalDoesNotOvertakeAnAppendInDoubt(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -335,7 +335,7 @@ func TestHandler_aRefusalDoesNotOvertakeAnAppendInDoubt(t *testing.T) {
 			return nil
 		}
 		land = write
-		b.clock.add(10 * time.Second) // by which the closing time asked for is past
+		b.clock.add(10 * time.Second) // then the requested closing time is past
 		return domain.ErrOutcomeUnknown
 	}
 	if err := b.update(t, stream, "closeAt", `"2026-12-15T09:00:05Z"`); !errors.Is(err, domain.ErrOutcomeUnknown) {
@@ -345,7 +345,7 @@ func TestHandler_aRefusalDoesNotOvertakeAnAppendInDoubt(t *testing.T) {
 	if got := b.log.types(stream); got[len(got)-1] != "domain.Updated" {
 		t.Errorf("got %v", got)
 	}
-	// Once the stream has moved on, the append cannot land any more, and answers are
+	// Once the stream has another head, the store refuses the append, so results are
 	// certain again.
 	b.clock.add(-10 * time.Second)
 	other := NewHandler(b.log, nil, b.clock.time)
@@ -363,9 +363,9 @@ func TestHandler_aRefusalDoesNotOvertakeAnAppendInDoubt(t *testing.T) {
 	b.log.verify(t)
 }
 
-// An answer that writes nothing rests on what the log holds, not on what this
-// node remembers.
-func TestHandler_refusalsAndAnswersWithoutEventsRestOnTheLog(t *testing.T) {
+// A result without events comes from the newest state in the log, not from the state that
+// this node has in memory.
+func TestHandler_resultsWithoutEventsComeFromTheNewestState(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		theirs, ours domain.Command
@@ -392,9 +392,8 @@ func TestHandler_refusalsAndAnswersWithoutEventsRestOnTheLog(t *testing.T) {
 	}
 }
 
-// Once an append ended without an answer, no fault may say that nothing was
-// written.
-func TestHandler_doubtIsNotForgotten(t *testing.T) {
+// While the outcome of an append is unknown, no error may say that nothing was written.
+func TestHandler_anUnknownOutcomeIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
@@ -403,7 +402,7 @@ func TestHandler_doubtIsNotForgotten(t *testing.T) {
 		switch n {
 		case 2:
 			late = write
-			b.clock.add(7 * time.Millisecond) // or the next attempt were the same
+			b.clock.add(7 * time.Millisecond) // otherwise the next attempt would have the same event ids
 			return domain.ErrOutcomeUnknown
 		case 3:
 			late()

@@ -107,7 +107,7 @@ func TestHandler_aRepeatedCommandIsDoneOnce(t *testing.T) {
 	}
 }
 
-// Repeats that wait together are decided together.
+// Repeats that wait at the same time are decided in one batch.
 func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -145,8 +145,8 @@ func TestHandler_aRepeatInTheSameBatchIsDoneOnce(t *testing.T) {
 	b.log.verify(t)
 }
 
-// Two nodes that decide the same command at once must not both be told that
-// their events stand in the log.
+// When two nodes decide the same command at the same time, only one of them may report that
+// its events are in the log.
 func TestHandler_twoNodesThatDecideTheSameCommandAtOnceAgree(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -171,7 +171,7 @@ func TestHandler_twoNodesThatDecideTheSameCommandAtOnceAgree(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if at := b.log.streams[stream][1].Event.When(); shared(r).OpenAt != at {
-		t.Errorf("answers %s, the log says %s", shared(r).OpenAt, at)
+		t.Errorf("the result says %s, the log says %s", shared(r).OpenAt, at)
 	}
 	b.log.before = func(int, string) error { return nil }
 	for _, h := range []*Handler{b.Handler, other} {
@@ -203,7 +203,8 @@ func TestHandler_aRacedRepeatWithAnotherBodyIsRefused(t *testing.T) {
 	refusedWith(t, err, domain.IdempotencyReused)
 }
 
-// A clock that was days ahead once leaves its time in the stream for ever.
+// After a clock was days ahead, the stream has its time for ever. Idempotency keys are still
+// remembered for a day.
 func TestHandler_aClockThatWasDaysAheadForgetsNoKey(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -228,7 +229,7 @@ func TestHandler_aClockThatWasDaysAheadForgetsNoKey(t *testing.T) {
 	b.log.verify(t)
 }
 
-// The claim holds for ever, and so must the answer.
+// A claim is in the log for ever, so a creation is recognised for ever.
 func TestHandler_aCreationIsRepeatableForEver(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -245,8 +246,8 @@ func TestHandler_aCreationIsRepeatableForEver(t *testing.T) {
 	refusedWith(t, err, domain.IdempotencyReused)
 }
 
-// Two requests with one key wait together when the answer to their append is
-// lost: one is done, the other is a repeat or a misuse.
+// Two requests with one idempotency key are in a batch whose append loses its answer. One is
+// done. The other is a repeat, or is refused when it has another body.
 func TestHandler_aLostAnswerToARepeatedCommandIsForOneOfThem(t *testing.T) {
 	t.Parallel()
 	for _, other := range []string{"body", "another"} {
@@ -262,15 +263,15 @@ func TestHandler_aLostAnswerToARepeatedCommandIsForOneOfThem(t *testing.T) {
 		first := make(chan error, 1)
 		go func() { first <- b.update(t, stream, "name", `"first"`) }()
 		<-held
-		type answer struct {
+		type reply struct {
 			Result
 			err error
 		}
-		answers := make(chan answer, 2)
+		replies := make(chan reply, 2)
 		for i, body := range []string{"body", other} {
 			go func() {
 				r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: idempotencyKey("k", body)})
-				answers <- answer{r, err}
+				replies <- reply{r, err}
 			}()
 			b.awaitWaiting(t, stream, i+1)
 		}
@@ -280,7 +281,7 @@ func TestHandler_aLostAnswerToARepeatedCommandIsForOneOfThem(t *testing.T) {
 		}
 		done, repeated, misused := 0, 0, 0
 		for range 2 {
-			a := <-answers
+			a := <-replies
 			switch {
 			case a.err != nil:
 				refusedWith(t, a.err, domain.IdempotencyReused)
@@ -298,7 +299,7 @@ func TestHandler_aLostAnswerToARepeatedCommandIsForOneOfThem(t *testing.T) {
 	}
 }
 
-func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
+func TestHandler_forgetsIdempotencyKeysAfterMoreThanADay(t *testing.T) {
 	t.Parallel()
 	var m doneCommands
 	day := domain.Instant(24 * time.Hour / time.Millisecond)
@@ -315,7 +316,7 @@ func TestHandler_forgetsKeysAfterMoreThanADay(t *testing.T) {
 	if done, same, _ := m.find(idempotencyKey("new", "c")); !done || same {
 		t.Error("another body is taken for the same")
 	}
-	// A writer forgets as its stream goes on.
+	// A writer forgets old keys when it decides.
 	b := newBench()
 	stream := b.queue(t)
 	for i := range 3 {

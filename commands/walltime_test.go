@@ -8,8 +8,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Outside of the years that an event can hold nothing is decided, whoever asks for
-// it, and nothing is left behind.
+// With a clock outside of the years that an event can record, the handler decides nothing
+// and writes nothing.
 func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 	t.Parallel()
 	for _, at := range []time.Time{
@@ -36,7 +36,7 @@ func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 			"the time":              func() error { _, err := b.Now(t.Context()); return err },
 		} {
 			if err := ask(); !errors.Is(err, domain.ErrUnavailable) || errors.Is(err, domain.ErrOutcomeUnknown) {
-				t.Errorf("%s: %s is answered with %v", at, what, err)
+				t.Errorf("%s: %s ends with %v", at, what, err)
 			}
 		}
 		if b.log.appends != appends {
@@ -52,7 +52,7 @@ func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 	}
 }
 
-// At the end of the last year what is decided may end in the next one.
+// In the last year, a session may have to end after it, and could not be recorded.
 func TestHandler_writesNoEventThatCannotBeReadBack(t *testing.T) {
 	t.Parallel()
 	b := newBench()

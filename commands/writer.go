@@ -148,7 +148,7 @@ func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 			if w.inDoubt != nil {
 				// "Nothing happened" would be wrong if the store carried the append
 				// out after that.
-				w.failAll(batch, errors.New("it is not in the stream so far"))
+				w.failAll(batch, errors.New("its events are not in the stream so far"))
 				return nil
 			}
 			// Without an append the store does not check that the state is the newest.

@@ -191,7 +191,7 @@ func TestScheduler_advancesOnTimeAndLoadsAhead(t *testing.T) {
 	})
 }
 
-func TestScheduler_whatIsOverdueAtTheStartComesFirstAndThenItIsCaughtUp(t *testing.T) {
+func TestScheduler_overdueWakesComeFirstAndThenItHasCaughtUp(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
 		n.slow = time.Second
@@ -216,7 +216,7 @@ func TestScheduler_whatIsOverdueAtTheStartComesFirstAndThenItIsCaughtUp(t *testi
 	})
 }
 
-func TestScheduler_knowsWhatIsOverdueBeforeItRuns(t *testing.T) {
+func TestScheduler_knowsOverdueWakesBeforeItRuns(t *testing.T) {
 	t.Parallel()
 	for name, overdue := range map[string]bool{"something": true, "nothing": false} {
 		bubble(t, func(n *fakeNode, s *Scheduler) {
@@ -251,7 +251,7 @@ func TestScheduler_anEventMovesAWake(t *testing.T) {
 	})
 }
 
-func TestScheduler_hasCaughtUpWhenSomebodyElseDidWhatWasOverdue(t *testing.T) {
+func TestScheduler_hasCaughtUpWhenAnotherNodeDidTheOverdueWakes(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]domain.Instant{"and it is over": 0, "and it goes on": domain.InstantOf(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC))} {
 		bubble(t, func(n *fakeNode, s *Scheduler) {
@@ -268,7 +268,7 @@ func TestScheduler_hasCaughtUpWhenSomebodyElseDidWhatWasOverdue(t *testing.T) {
 	}
 }
 
-func TestScheduler_sweepsAheadOnlyToTheNextButOne(t *testing.T) {
+func TestScheduler_holdsNoWakesBeyondTheHorizon(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
 		n.set(a, n.in(45*time.Second))
@@ -308,7 +308,7 @@ func TestScheduler_anEventCanTakeAWakeAway(t *testing.T) {
 	}
 }
 
-func TestScheduler_aSweepFindsWhatNobodyTold(t *testing.T) {
+func TestScheduler_aSweepFindsAWakeThatWasNotTold(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
 		defer running(s)()
@@ -350,7 +350,7 @@ func TestScheduler_aReadModelThatIsBehindMovesNothing(t *testing.T) {
 }
 
 // One Advance of a stream is under way at a time, however often it is told of a wake.
-func TestScheduler_oneAdvanceOfAStreamIsUnderWay(t *testing.T) {
+func TestScheduler_oneAdvanceOfAStreamIsInFlight(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
 		n.slow = 50 * time.Second
@@ -391,7 +391,7 @@ func TestScheduler_anUnfinishedOutcomeIsFinishedWhenItsWriterDoesNot(t *testing.
 	}
 }
 
-func TestScheduler_triesAgainWhatFailed(t *testing.T) {
+func TestScheduler_repeatsAnAdvanceThatFailed(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
 		n.set(a, n.in(-time.Second))
@@ -460,7 +460,7 @@ func TestScheduler_comesOnTimeWhereAnotherNodeOnlyWrites(t *testing.T) {
 	})
 }
 
-func TestScheduler_boundsWhatIsUnderWay(t *testing.T) {
+func TestScheduler_boundsTheCommandsInFlight(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
 		n.slow = time.Second
@@ -476,7 +476,7 @@ func TestScheduler_boundsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
-func TestScheduler_stopsWhenItIsAsked(t *testing.T) {
+func TestScheduler_stopsAfterTheCommandsInFlight(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
 		n.slow = time.Minute

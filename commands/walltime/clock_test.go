@@ -243,7 +243,7 @@ func TestClock_aClockThatIsSetDecidesNothing(t *testing.T) {
 }
 
 // A difference of 2 to 30 seconds is told, but decided by.
-func TestClock_aSmallDifferenceIsToldOnly(t *testing.T) {
+func TestClock_aSmallDifferenceIsOnlyReported(t *testing.T) {
 	t.Parallel()
 	for by, told := range map[time.Duration]bool{
 		time.Second: false, -1900 * time.Millisecond: false, 2100 * time.Millisecond: true, -5 * time.Second: true, 29 * time.Second: true, -29 * time.Second: true,
@@ -284,7 +284,7 @@ func TestClock_aMachineThatSleptGoesOn(t *testing.T) {
 }
 
 // A store that does not answer says nothing of the clock, and is not pressed.
-func TestClock_aStoreThatIsAwayIsNotPressed(t *testing.T) {
+func TestClock_aStoreThatIsAwayIsNotFlooded(t *testing.T) {
 	t.Parallel()
 	s, c := newFakeStore()
 	s.fail = fmt.Errorf("away: %w", domain.ErrOutcomeUnknown)
