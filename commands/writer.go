@@ -137,7 +137,7 @@ func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 		}
 	}
 	raced := false
-	mine := map[uuid.UUID]*attempt{} // by the events of all attempts
+	byEvent := map[uuid.UUID]*attempt{} // all attempts by the ids of their events
 	for attempts := 1; ; attempts++ {
 		a, err := w.decide(batch)
 		if err != nil {
@@ -169,7 +169,7 @@ func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 			return a.remaining
 		}
 		for _, e := range a.events {
-			mine[e.ID] = a
+			byEvent[e.ID] = a
 		}
 		head, position, err := w.append(a, attempts)
 		if err == nil {
@@ -189,7 +189,7 @@ func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
 			w.inDoubt = err
 		}
 		fresh = true
-		if batch = w.reconcile(batch, mine); len(batch) == 0 {
+		if batch = w.reconcile(batch, byEvent); len(batch) == 0 {
 			return nil
 		}
 	}
@@ -308,8 +308,8 @@ func readAgain(attempt int) (bool, error) {
 // reconcile reads the stream after an append that lost a race or whose outcome is unknown.
 // It gives a result to the requests whose events are in the stream, and an error to those
 // that have failed for longer than retryFor. It returns the others, to be decided again.
-// mine has the attempts by the ids of their events.
-func (w *writer) reconcile(batch []*pendingRequest, mine map[uuid.UUID]*attempt) []*pendingRequest {
+// byEvent has the attempts by the ids of their events.
+func (w *writer) reconcile(batch []*pendingRequest, byEvent map[uuid.UUID]*attempt) []*pendingRequest {
 	now := w.handler.clock()
 	for _, p := range batch {
 		if p.failingSince.IsZero() {
@@ -326,7 +326,7 @@ func (w *writer) reconcile(batch []*pendingRequest, mine map[uuid.UUID]*attempt)
 	written := map[string]landed{} // by command id
 	for {
 		err := w.read(func(r *domain.Recorded) {
-			if a, ok := mine[r.ID]; ok {
+			if a, ok := byEvent[r.ID]; ok {
 				before := written[r.Metadata.CommandID].events
 				written[r.Metadata.CommandID] = landed{a, append(before, r.Event), w.history.Fork(), r.Position}
 			}

@@ -11,8 +11,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// While the clock is wrong the scheduler sends nothing. When it is right again, what
-// is due by it is done within a second, though it was far ahead before.
+// While the clock is wrong, the scheduler sends nothing. When it is right again, the
+// scheduler sends Advance within a second to the streams that are due by it, although their
+// wakes were far ahead before.
 func TestScheduler_doesNothingWhileTheClockIsWrong(t *testing.T) {
 	t.Parallel()
 	for name, by := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
@@ -34,12 +35,12 @@ func TestScheduler_doesNothingWhileTheClockIsWrong(t *testing.T) {
 				wrong.Store(int64(by))
 				pass(9*time.Minute + 500*time.Millisecond)
 				if asked := n.noted(); len(asked) > 0 {
-					t.Errorf("with a wrong clock it asks for %v", asked)
+					t.Errorf("with a wrong clock it calls %v", asked)
 				}
 				wrong.Store(0)
 				pass(time.Second)
 				if asked := n.noted(); !slices.ContainsFunc(asked, func(n string) bool { return n == "advance "+a+" at 10m0.5s" || n == "advance "+a+" at 10m1s" }) {
-					t.Errorf("then it asks for %v", asked)
+					t.Errorf("with the right clock it calls %v", asked)
 				}
 			})
 		})

@@ -21,20 +21,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// office stands for the read models and the command handler: it keeps queues that
-// open at their wakes, and notes what is asked of it. In a synctest bubble its
-// time is the bubble's.
+// fakeNode takes the place of the read models and the command handler. It has queues that
+// open at their wakes, and notes the calls of the handler. In a synctest bubble it uses the
+// bubble's time.
 type fakeNode struct {
 	mu          sync.Mutex             // guards the fields below
 	wakes       map[string]domain.Wake // as the read models have them
-	told        map[string]domain.Wake // of these, what NewWakes has not returned; nil before it is called
+	told        map[string]domain.Wake // those that NewWakes has not returned yet; nil before its first call
 	woken       chan struct{}
-	calls       []string // what was asked, with the time since the start
+	calls       []string // the calls, each with the time since the start
 	fail        func(stream string) error
 	raced       bool
-	wrote       bool           // raced, but not to the wake
-	next        domain.Instant // the wake behind the one that is carried out
-	notFollowed bool           // the read models do not follow what is carried out
+	wrote       bool           // with raced: the other node did not carry out the wake
+	next        domain.Instant // the wake after the one that is carried out
+	notFollowed bool           // the read models do not follow the events of Advance
 	slow        time.Duration
 	running     int
 	mostRunning int
@@ -47,14 +47,14 @@ func newFakeNode() *fakeNode {
 
 func (n *fakeNode) in(d time.Duration) domain.Instant { return domain.InstantOf(n.began.Add(d)) }
 
-// set has the read models know of one more event of a stream, which leaves a wake.
+// set makes the read models follow one more event of a stream, after which its wake is at.
 func (n *fakeNode) set(stream string, at domain.Instant) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.tell(domain.Wake{Stream: stream, Revision: n.wakes[stream].Revision + 1, At: at})
 }
 
-// tell has the read models know of a wake. The caller holds mu.
+// tell makes the read models have a wake. The caller holds mu.
 func (n *fakeNode) tell(w domain.Wake) {
 	n.wakes[w.Stream] = w
 	if n.told == nil {
@@ -67,7 +67,7 @@ func (n *fakeNode) tell(w domain.Wake) {
 	}
 }
 
-// setUntold is a change of which the read models do not tell.
+// setUntold does what set does, but NewWakes does not return the wake.
 func (n *fakeNode) setUntold(stream string, at domain.Instant) {
 	n.set(stream, at)
 	n.NewWakes()
@@ -98,7 +98,7 @@ func (n *fakeNode) Handle(_ context.Context, r commands.Request) (commands.Resul
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, ok := r.Command.(domain.Advance); !ok || r.Caller.Actor != domain.ActorClock {
-		return commands.Result{}, fmt.Errorf("asked for %+v", r)
+		return commands.Result{}, fmt.Errorf("called with %+v", r)
 	}
 	n.calls = append(n.calls, fmt.Sprintf("advance %s at %s", r.Stream, time.Since(n.began)))
 	n.running++
@@ -130,7 +130,7 @@ func (n *fakeNode) Load(_ context.Context, stream string) error {
 	return nil
 }
 
-// advances are the notes of Advance.
+// advances returns the noted calls of Advance.
 func advances(n *fakeNode) []string {
 	return slices.DeleteFunc(n.noted(), func(note string) bool { return note[0] != 'a' })
 }
@@ -141,7 +141,7 @@ func (n *fakeNode) noted() []string {
 	return slices.Clone(n.calls)
 }
 
-// bubble runs a scheduler in fake time until test returns.
+// bubble runs test in fake time with a scheduler.
 func bubble(t *testing.T, test func(n *fakeNode, s *Scheduler)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -151,7 +151,7 @@ func bubble(t *testing.T, test func(n *fakeNode, s *Scheduler)) {
 	})
 }
 
-// running starts s and returns what stops it.
+// running starts s and returns a function that stops it.
 func running(s *Scheduler) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -207,7 +207,7 @@ func TestScheduler_overdueWakesComeFirstAndThenItHasCaughtUp(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 		if s.CaughtUp() {
-			t.Error("caught up while both are under way")
+			t.Error("caught up while both are in flight")
 		}
 		pass(2 * time.Second)
 		if !s.CaughtUp() {
@@ -218,7 +218,7 @@ func TestScheduler_overdueWakesComeFirstAndThenItHasCaughtUp(t *testing.T) {
 
 func TestScheduler_knowsOverdueWakesBeforeItRuns(t *testing.T) {
 	t.Parallel()
-	for name, overdue := range map[string]bool{"something": true, "nothing": false} {
+	for name, overdue := range map[string]bool{"one stream": true, "no stream": false} {
 		bubble(t, func(n *fakeNode, s *Scheduler) {
 			n.set(a, n.in(time.Second))
 			if overdue {
@@ -321,8 +321,8 @@ func TestScheduler_aSweepFindsAWakeThatWasNotTold(t *testing.T) {
 	})
 }
 
-// Read models that are behind tell of a wake that the scheduler's own Advance has
-// carried out already.
+// Read models that are behind tell a wake that the scheduler's own Advance has carried out
+// already. It changes nothing.
 func TestScheduler_aReadModelThatIsBehindMovesNothing(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
@@ -332,7 +332,7 @@ func TestScheduler_aReadModelThatIsBehindMovesNothing(t *testing.T) {
 		pass(2 * time.Second)
 		n.mu.Lock()
 		was := n.wakes[a]
-		n.tell(was) // an older event than the Advance has led to
+		n.tell(was) // it is from an older event than the one of Advance
 		n.mu.Unlock()
 		pass(time.Second)
 		if got := advances(n); !slices.Equal(got, []string{"advance " + a + " at 1s"}) {
@@ -349,7 +349,7 @@ func TestScheduler_aReadModelThatIsBehindMovesNothing(t *testing.T) {
 	})
 }
 
-// One Advance of a stream is under way at a time, however often it is told of a wake.
+// At most one Advance of a stream is in flight, however often a wake is told.
 func TestScheduler_oneAdvanceOfAStreamIsInFlight(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
@@ -358,7 +358,7 @@ func TestScheduler_oneAdvanceOfAStreamIsInFlight(t *testing.T) {
 		defer running(s)()
 		pass(time.Second)
 		n.set(a, n.in(2*time.Second))
-		pass(45 * time.Second) // a sweep among them
+		pass(45 * time.Second) // there is a sweep in this time
 		if got := advances(n); len(got) != 1 {
 			t.Errorf("got %v", got)
 		}
@@ -366,8 +366,8 @@ func TestScheduler_oneAdvanceOfAStreamIsInFlight(t *testing.T) {
 	})
 }
 
-// An outcome in parts, whose writer may have died between two of them, is left to the
-// writer for a moment.
+// When only a part of an outcome is in the log, the scheduler waits for a moment before it
+// finishes the outcome, because the writer may still do so.
 func TestScheduler_anUnfinishedOutcomeIsFinishedWhenItsWriterDoesNot(t *testing.T) {
 	t.Parallel()
 	for name, finished := range map[string]bool{"the writer finishes it": true, "the writer has died": false} {
@@ -422,7 +422,7 @@ func TestScheduler_aQuarantinedStreamIsLeftAlone(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 		if !s.CaughtUp() {
-			t.Error("it keeps the node from being ready")
+			t.Error("it keeps the node from being caught up")
 		}
 	})
 }
@@ -445,8 +445,7 @@ func TestScheduler_comesLaterWhereAnotherNodeIsQuicker(t *testing.T) {
 	})
 }
 
-// What another node wrote may be anything. Only when it carried the wake out, it is
-// quicker.
+// Another node that wrote to the stream was quicker only if it carried out the wake.
 func TestScheduler_comesOnTimeWhereAnotherNodeOnlyWrites(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(n *fakeNode, s *Scheduler) {
@@ -471,7 +470,7 @@ func TestScheduler_boundsTheCommandsInFlight(t *testing.T) {
 		defer running(s)()
 		pass(time.Minute)
 		if got := n.noted(); len(got) != streams || n.mostRunning != maxConcurrent {
-			t.Errorf("%d were asked, %d at once", len(got), n.mostRunning)
+			t.Errorf("%d calls, %d at once", len(got), n.mostRunning)
 		}
 	})
 }
@@ -486,13 +485,13 @@ func TestScheduler_stopsAfterTheCommandsInFlight(t *testing.T) {
 		synctest.Wait()
 		stop()
 		if n.running != 0 {
-			t.Error("it did not wait for what was under way")
+			t.Error("it did not wait for the command in flight")
 		}
 	})
 }
 
-// Whatever it is told and in whatever order, by the read models and by its own Advance,
-// what it holds is the newest wake of each stream that comes within the horizon.
+// Whatever wakes the read models tell and Advance leads to, in any order, the scheduler holds
+// for each stream its newest wake, if that is within the horizon.
 func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -502,8 +501,8 @@ func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
 		s := New(n, n, clock, zerolog.Nop())
 		s.Begin()
 		streams := []string{a, b, c}
-		shown := map[string]domain.Wake{}  // as the read models have it
-		newest := map[string]domain.Wake{} // of that and of what the scheduler's Advance has led to
+		followed := map[string]domain.Wake{}  // the wakes that the read models have
+		newest := map[string]domain.Wake{} // the newer one of that and the wake after the scheduler's Advance
 		history := map[string][]domain.Wake{}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			stream := rapid.SampledFrom(streams).Draw(t, "stream")
@@ -519,20 +518,20 @@ func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
 				return w
 			}
 			switch rapid.IntRange(0, 4).Draw(t, "what") {
-			case 0: // somebody appends
+			case 0: // another node appends
 				event()
-			case 1: // the read models show some of it
-				from := int(shown[stream].Revision)
+			case 1: // the read models follow some events
+				from := int(followed[stream].Revision)
 				if len(log) == 0 {
 					continue
 				}
-				w := log[rapid.IntRange(from, len(log)-1).Draw(t, "shown")]
-				shown[stream] = w
+				w := log[rapid.IntRange(from, len(log)-1).Draw(t, "followed")]
+				followed[stream] = w
 				n.mu.Lock()
 				n.tell(w)
 				n.mu.Unlock()
 				s.learnNewWakes()
-			case 2: // Advance is sent to what is due
+			case 2: // Advance is sent to the first stream that is due
 				s.mu.Lock()
 				first, wait := s.due.first(domain.InstantOf(now))
 				if wait > 0 {
@@ -550,7 +549,7 @@ func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
 				n.mu.Unlock()
 				s.advance(context.Background(), stream)
 				n.mu.Lock()
-				n.wakes[stream] = shown[stream]
+				n.wakes[stream] = followed[stream]
 				n.mu.Unlock()
 				newest[stream] = w
 			case 3:
@@ -558,7 +557,7 @@ func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
 			case 4:
 				s.sweep()
 			}
-			if w := shown[stream]; len(log) > 0 && w.Revision >= newest[stream].Revision && w.Stream != "" {
+			if w := followed[stream]; len(log) > 0 && w.Revision >= newest[stream].Revision && w.Stream != "" {
 				newest[stream] = w
 			}
 		}
@@ -573,7 +572,7 @@ func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
 				got = armed.at
 			}
 			if got != want {
-				t.Fatalf("%s is armed at %s, and the newest wake is %+v; the read models have %+v", stream, got, newest[stream], shown[stream])
+				t.Fatalf("%s is armed at %s, and the newest wake is %+v; the read models have %+v", stream, got, newest[stream], followed[stream])
 			}
 		}
 	})

@@ -21,24 +21,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a node and a store whose clock is right. Time passes only when the test
-// says so, and in the store's calls.
+// fakeStore is a store whose clock is right, and the two clocks of a node. Time passes only
+// when the test says so, and in the store's calls.
 type fakeStore struct {
 	true  time.Time
-	wrong time.Duration // of the node's clock
-	slept time.Duration // of which the monotonic clock knows nothing
+	wrong time.Duration // by how much the node's clock is ahead
+	slept time.Duration // how long the machine slept, which the monotonic clock does not count
 	began time.Time
 
-	// before and after are how long an append takes until it is recorded, and until it
-	// is answered.
+	// before is how long an append takes until its event is recorded, after is how long it
+	// takes from then on until it returns.
 	before, after time.Duration
 	fail          error
 	overtaken     int // how many appends lose a race
 	events        []*domain.Recorded
 	appends       int
-	asked         int // how often it was asked for its newest event
+	asked         int // how often Newest was called
 	kept          uint64
-	recording     func() // is called when an append is recorded
+	recording     func() // called when an event is recorded
 }
 
 func newFakeStore() (*fakeStore, *Clock) {
@@ -120,7 +120,7 @@ func (s *fakeStore) Read(_ context.Context, _ string, after domain.Revision) ite
 	}
 }
 
-// append is an append of the node's handler, which takes as long as the store does.
+// append does what the node's handler does for an append.
 func (s *fakeStore) append(c *Clock, followedFirst bool) {
 	id := uuid.New()
 	c.Appending(id)
@@ -142,6 +142,7 @@ func wrong(err error) bool {
 	return is && errors.Is(err, domain.ErrUnavailable)
 }
 
+// decides checks that the clock may be decided by.
 func (s *fakeStore) decides(t *testing.T, c *Clock) {
 	t.Helper()
 	now, err := c.Now(t.Context())
@@ -150,6 +151,7 @@ func (s *fakeStore) decides(t *testing.T, c *Clock) {
 	}
 }
 
+// refuses checks that the clock is wrong for a reason.
 func (s *fakeStore) refuses(t *testing.T, c *Clock, reason string) {
 	t.Helper()
 	if _, err := c.Now(t.Context()); !wrong(err) || !strings.Contains(err.Error(), reason) {
@@ -160,8 +162,8 @@ func (s *fakeStore) refuses(t *testing.T, c *Clock, reason string) {
 	}
 }
 
-// The first decision waits for a comparison. Then nothing is appended while the clock
-// goes right, and every append of the node counts.
+// The first decision waits for a comparison. After that, while the clock is right, the
+// appends of the node's commands are enough and the clock appends nothing.
 func TestClock_isComparedOnceWhenAllIsWell(t *testing.T) {
 	t.Parallel()
 	s, c := newFakeStore()
@@ -182,7 +184,8 @@ func TestClock_isComparedOnceWhenAllIsWell(t *testing.T) {
 	if s.appends != 1 || s.kept != keptComparisons {
 		t.Errorf("%d appends, %d are kept", s.appends, s.kept)
 	}
-	// What nobody measured for an hour is measured again, before anybody waits for it.
+	// After an hour without appends the clock is compared again, before a decision has to
+	// wait for it.
 	s.pass(validFor - renewBefore - time.Second)
 	c.Recheck(t.Context())
 	if s.appends != 1 {
@@ -201,7 +204,7 @@ func TestClock_isComparedOnceWhenAllIsWell(t *testing.T) {
 	}
 }
 
-// A clock that is set is not decided by before it was compared.
+// After a clock was set, it is compared before the next decision.
 func TestClock_aClockThatIsSetDecidesNothing(t *testing.T) {
 	t.Parallel()
 	for _, by := range []time.Duration{time.Hour, -time.Hour, 31 * time.Second, -31 * time.Second, 160 * 365 * 24 * time.Hour} {
@@ -228,11 +231,11 @@ func TestClock_aClockThatIsSetDecidesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// At the start, when nothing is known yet.
+	// The clock is wrong from the start.
 	s, c := newFakeStore()
 	s.wrong = time.Hour
 	s.refuses(t, c, "the clock is 1h0m0s ahead of the event store's")
-	// Nor when it is the store's clock that is set right.
+	// The clock was right and the store's was wrong, and the store's is corrected.
 	s, c = newFakeStore()
 	s.wrong = 50 * time.Second
 	s.refuses(t, c, "50s")
@@ -242,7 +245,7 @@ func TestClock_aClockThatIsSetDecidesNothing(t *testing.T) {
 	s.decides(t, c)
 }
 
-// A difference of 2 to 30 seconds is told, but decided by.
+// With a difference of 2 to 30 seconds, Err reports it and decisions go on.
 func TestClock_aSmallDifferenceIsOnlyReported(t *testing.T) {
 	t.Parallel()
 	for by, told := range map[time.Duration]bool{
@@ -268,7 +271,7 @@ func TestClock_aSmallDifferenceIsOnlyReported(t *testing.T) {
 	}
 }
 
-// A machine that slept has a right clock, though it jumped.
+// The clock of a machine that slept is right, although it jumped.
 func TestClock_aMachineThatSleptGoesOn(t *testing.T) {
 	t.Parallel()
 	s, c := newFakeStore()
@@ -283,7 +286,8 @@ func TestClock_aMachineThatSleptGoesOn(t *testing.T) {
 	}
 }
 
-// A store that does not answer says nothing of the clock, and is not pressed.
+// When the store fails, the clock does not count as wrong, and the store is not asked more
+// than once a second.
 func TestClock_aStoreThatIsAwayIsNotFlooded(t *testing.T) {
 	t.Parallel()
 	s, c := newFakeStore()
@@ -303,8 +307,7 @@ func TestClock_aStoreThatIsAwayIsNotFlooded(t *testing.T) {
 	s.pass(retryPause)
 	s.overtaken = 3
 	s.decides(t, c)
-	// While it is away, a clock that is known goes on, for those whom the store
-	// answers.
+	// While the store is away, a clock whose offset is known may still be used.
 	s.fail = domain.ErrUnavailable
 	s.decides(t, c)
 	s.wrong = time.Hour
@@ -313,8 +316,8 @@ func TestClock_aStoreThatIsAwayIsNotFlooded(t *testing.T) {
 	}
 }
 
-// Appends under load take seconds, come back late, fail or never come back. No alarm
-// is false for that.
+// Under load, appends take seconds, return late, fail or never return. That causes no false
+// alarm.
 func TestClock_slowAppendsAreNoAlarm(t *testing.T) {
 	t.Parallel()
 	s, c := newFakeStore()
@@ -346,8 +349,7 @@ func TestClock_slowAppendsAreNoAlarm(t *testing.T) {
 	}
 }
 
-// What is known exactly is not forgotten for what is known roughly, nor what is known
-// of now for what is known of before.
+// An exact measurement is not replaced by a rough one, nor a newer one by an older one.
 func TestClock_theBestOfAllMeasurementsCounts(t *testing.T) {
 	t.Parallel()
 	s, c := newFakeStore()
@@ -370,7 +372,7 @@ func TestClock_theBestOfAllMeasurementsCounts(t *testing.T) {
 	}
 }
 
-// Whatever happens to the clock, and however long the store takes: what is called
+// Whatever happens to the clock and however long the store takes: a clock that is called
 // wrong is wrong, and nothing is decided at a time that is off by more than the limit.
 func TestClock_laws(t *testing.T) {
 	t.Parallel()
@@ -379,7 +381,7 @@ func TestClock_laws(t *testing.T) {
 		duration := func(most time.Duration, name string) time.Duration {
 			return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, name))
 		}
-		// A measurement is as exact as the clock was read, to the millisecond.
+		// A measurement is exact to the millisecond.
 		const exact = 2 * time.Millisecond
 		set := func() {
 			by := rapid.SampledFrom([]time.Duration{0, time.Second, 2 * time.Second, 10 * time.Second, 30 * time.Second, 33 * time.Second, time.Hour, 24 * time.Hour}).Draw(t, "by")
@@ -390,13 +392,13 @@ func TestClock_laws(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"pass": func(*rapid.T) { s.pass(duration(20*time.Minute, "pass")) },
-			// Run looks at the clock every second, so between two looks it is not set
-			// and asleep as well, which nobody could tell from neither.
+			// Run checks the clock every second. So the machine does not sleep and set
+			// its clock between two checks, which could look as if neither had happened.
 			"sleep": func(t *rapid.T) {
-				look := func() { _ = c.compare(t.Context(), func() bool { return true }) }
-				look()
+				measure := func() { _ = c.compare(t.Context(), func() bool { return true }) }
+				measure()
 				s.sleep(duration(20*time.Hour, "sleep"))
-				look()
+				measure()
 			},
 			"set": func(*rapid.T) { set() },
 			"load": func(*rapid.T) {
@@ -431,7 +433,7 @@ func TestClock_laws(t *testing.T) {
 				}
 			},
 		})
-		// In the end the store is quick, and the clock right: it goes on.
+		// In the end the store is quick and the clock is right, so decisions go on.
 		s.before, s.after, s.wrong = time.Millisecond, time.Millisecond, 0
 		s.pass(compareEvery)
 		c.Recheck(t.Context())
@@ -441,8 +443,7 @@ func TestClock_laws(t *testing.T) {
 	})
 }
 
-// Run finds out by itself that a clock was set, and that it is right again, and says
-// so once.
+// Run notices that the clock was set, and that it is right again, and logs each once.
 func TestClock_runTellsOfAWrongClockOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -480,7 +481,7 @@ func TestClock_runTellsOfAWrongClockOnce(t *testing.T) {
 	})
 }
 
-// bubbled is a world whose time is the bubble's, for two goroutines.
+// bubbled is a fakeStore that uses the time of a synctest bubble.
 type bubbled struct {
 	*fakeStore
 	wrong, appends atomic.Int64
