@@ -501,8 +501,8 @@ func TestScheduler_theArmedWakeIsTheNewest(t *testing.T) {
 		s := New(n, n, clock, zerolog.Nop())
 		s.Begin()
 		streams := []string{a, b, c}
-		followed := map[string]domain.Wake{}  // the wakes that the read models have
-		newest := map[string]domain.Wake{} // the newer one of that and the wake after the scheduler's Advance
+		followed := map[string]domain.Wake{} // the wakes that the read models have
+		newest := map[string]domain.Wake{}   // the newer one of that and the wake after the scheduler's Advance
 		history := map[string][]domain.Wake{}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			stream := rapid.SampledFrom(streams).Draw(t, "stream")
