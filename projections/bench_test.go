@@ -17,7 +17,7 @@ import (
 
 var rows = flag.Int("rows", 100_000, "how many distributions the benchmarks of loading and reading have")
 
-// benchSeals seals as expensively as a keyring does.
+// benchSeals takes as long to seal and open as a keyring does.
 type benchSeals struct{ aead cipher.AEAD }
 
 func newBenchSeals(b *testing.B) benchSeals {
@@ -47,7 +47,7 @@ func (s benchSeals) Open(stream, eventType, field, sealed string) (string, error
 	return string(plain), err
 }
 
-// many makes the states of n distributions of one organization.
+// many returns the states of n distributions of one organization.
 func many(b *testing.B, seals benchSeals, n int) (domain.ID, map[*streamSlot]*state) {
 	b.Helper()
 	l := newLog()

@@ -28,10 +28,10 @@ func (f *file) load(seals Opener) (loaded, error) {
 		return loaded{}, err
 	}
 	if of != f.origin.ID {
-		return loaded{}, errors.New("they are of another log")
+		return loaded{}, errors.New("the file is of another log")
 	}
 	if f.origin.Head.Before(position) {
-		return loaded{}, errors.New("the log ends before them: it has lost events, or is a copy made earlier")
+		return loaded{}, errors.New("the log ends before the file's position: it has lost events, or is an older copy")
 	}
 	var states []*state
 	err = f.each(`SELECT stream, owner, id, revision, type, rule, detail FROM quarantine`, func(s *sqlite3.Stmt) {
@@ -48,7 +48,7 @@ func (f *file) load(seals Opener) (loaded, error) {
 		return loaded{}, err
 	}
 	if len(states) > 0 && writer != f.program {
-		return loaded{}, errors.New("streams are in quarantine that another program could not read")
+		return loaded{}, errors.New("streams are in quarantine because another version of this program could not read them")
 	}
 	decoded, err := f.loadStates(seals)
 	if err != nil {

@@ -11,10 +11,10 @@ func TestCredential(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	a, b := l.organization(t), l.organization(t)
-	shared := l.key(t, a, "key_2", "shared", 0)
-	l.key(t, b, "key_1", "shared", 0)
-	own := l.key(t, b, "key_3", "own", 0)
-	ending := l.key(t, b, "key_4", "ending", l.now.Add(time.Minute))
+	shared := l.apiKey(t, a, "key_2", "shared", 0)
+	l.apiKey(t, b, "key_1", "shared", 0)
+	own := l.apiKey(t, b, "key_3", "own", 0)
+	ending := l.apiKey(t, b, "key_4", "ending", l.now.Add(time.Minute))
 	v, path := testViews(t, l)
 	want := func(hash string, c Credential, known bool) {
 		t.Helper()
@@ -57,7 +57,7 @@ func TestAccount(t *testing.T) {
 	v, path := testViews(t, l)
 	for i, do := range []func(){
 		func() {},
-		func() { l.key(t, org, "key_1", "first", l.now.Add(time.Minute)) },
+		func() { l.apiKey(t, org, "key_1", "first", l.now.Add(time.Minute)) },
 		func() { l.now = l.now.Add(time.Minute); l.must(t, org, domain.Advance{}) },
 		func() { l.must(t, org, fields("name", `"Other"`)) },
 	} {

@@ -30,7 +30,7 @@ type Mark struct {
 }
 
 // ErrMarkUnreadable says that the mark cannot be read because views.db is damaged.
-var ErrMarkUnreadable = errors.New("what this node has seen cannot be read")
+var ErrMarkUnreadable = errors.New("the mark of the newest event that was seen cannot be read")
 
 // createSeen is not a part of the schema: files of all formats have the same table, so that
 // the mark can be read from a file whose format is not supported.
@@ -181,7 +181,7 @@ func (s *marks) save(m Mark) error {
 	err := exec(s.put, m.Log, int64(m.Position.Commit), int64(m.Position.Prepare), m.Stream, int64(m.Revision),
 		uuid.UUID(m.ID).String(), m.At.UTC().Format(time.RFC3339Nano))
 	if err != nil {
-		return fmt.Errorf("write what was seen: %w", err)
+		return fmt.Errorf("write the mark: %w", err)
 	}
 	s.saved = m
 	return nil

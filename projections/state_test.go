@@ -10,8 +10,8 @@ import (
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// A deleted distribution is gone, but its stream is still judged by its end.
-func TestViews_deleted(t *testing.T) {
+// A deleted distribution is not served, but later events of its stream are still checked.
+func TestViews_aDeletedDistributionIsGone(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	org := l.id("org")
@@ -55,7 +55,7 @@ func TestViews_deleted(t *testing.T) {
 	defer restarted.Close()
 	gone(restarted)
 
-	// What comes after the deletion continues the stream, and is not allowed.
+	// An event after the deletion continues the stream, but is not allowed.
 	l.record(id.Stream(), domain.Opened{Stamp: domain.Stamp{At: l.now}})
 	follow(v, l)
 	follow(restarted, l)
@@ -73,8 +73,8 @@ func TestViews_deleted(t *testing.T) {
 	}
 }
 
-// What a writer goes on from is what the log says, nothing that a file could have
-// spoiled, and apart from what is shown.
+// A writer gets a state that was folded from the log, not from a file that may be damaged. It
+// is a copy, so deciding on it does not change the visible state.
 func TestState(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -94,7 +94,7 @@ func TestState(t *testing.T) {
 		t.Fatal(err)
 	}
 	if row, err := v.Get(org, id); err != nil || row.Distribution.Shared().Name != nil {
-		t.Errorf("it is shown as %s, %v", row.JSON(), err)
+		t.Errorf("the visible state is %s, %v", row.JSON(), err)
 	}
 	unknown := l.id("queue")
 	for _, id := range []domain.ID{deleted, broken, unknown, org} {
@@ -117,7 +117,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// folded is a stream's state, folded from its first event.
+// folded returns a stream's state, folded from its first event.
 func folded(t *testing.T, l *testLog, id domain.ID) *domain.History {
 	t.Helper()
 	h := domain.NewHistory(id.Stream())

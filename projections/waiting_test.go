@@ -40,7 +40,7 @@ func TestWaitFor(t *testing.T) {
 		v.Follow(l.events[1])
 		synctest.Wait()
 		if len(second) != 1 || len(again) != 1 || len(fourth) != 0 {
-			t.Fatal("the second event does not wake who waits for it, or wakes others")
+			t.Fatal("the second event does not wake its waiters, or wakes others")
 		}
 		if err := errors.Join(<-second, <-again); err != nil {
 			t.Fatal(err)
