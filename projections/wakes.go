@@ -75,7 +75,7 @@ func (v *Views) WakeBefore(stream string) domain.Wake {
 	if s := v.held.state; s != nil && s.stream() == stream {
 		return s.nextWake()
 	}
-	return v.indexes.slotOf(stream).current.nextWake()
+	return v.wake(stream)
 }
 
 // deadline is the time of a stream's wake.

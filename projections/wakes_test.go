@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -273,5 +274,30 @@ func TestCaughtUp_anOutcomeCutByACrashIsDueAtOnce(t *testing.T) {
 	v.CaughtUp()
 	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()) != want {
 		t.Errorf("told of %+v, and visible is %+v", got, v.wake(id.Stream()))
+	}
+}
+
+// Damage may be reported from any goroutine while the log is followed and WakeBefore called.
+func TestWakeBefore_whileDamageIsReported(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	var streams []string
+	for range 200 {
+		streams = append(streams, l.id("queue").Stream())
+	}
+	var reporting sync.WaitGroup
+	reporting.Go(func() {
+		for _, stream := range streams {
+			v.Quarantine(damaged(stream, 0))
+		}
+	})
+	for _, stream := range streams {
+		v.WakeBefore(stream)
+	}
+	reporting.Wait()
+	for _, stream := range streams {
+		if w := v.WakeBefore(stream); w.At != 0 {
+			t.Errorf("%s in quarantine has the wake %+v", stream, w)
+		}
 	}
 }
