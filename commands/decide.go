@@ -15,23 +15,27 @@ import (
 // attempt is what a writer decided on a batch: the events to append, and the reply to
 // each request once they are appended.
 type attempt struct {
-	at         domain.Instant
-	after      *domain.History // the state after the events
-	events     []domain.Proposed
-	size       int          // of the events in bytes
-	done       doneCommands // the commands with an idempotency key among the decided ones
-	replies    []reply
-	unfinished *pendingRequest   // the request whose events go on in the next append; not one of the batch for events that were due before it
-	remaining  []*pendingRequest // the requests of the batch for the next append
+	at      domain.Instant
+	after   *domain.History // the state after the events
+	events  []domain.Proposed
+	size    int          // of the events in bytes
+	done    doneCommands // the commands with an idempotency key among the decided ones
+	replies []reply
+	// continued is the request whose events go on in the next append, or nil. It need not be
+	// one of the batch: events that were due before the batch have a request of their own.
+	continued *pendingRequest
+	remaining []*pendingRequest // the requests of the batch for the next append
 }
 
 // reply is what a request gets once its attempt is appended.
 type reply struct {
-	request           *pendingRequest
-	picked            []string // the consumers that the aggregate picked for the command
-	result            Result
-	err               error
-	otherOrganization bool // the object is another organization's, so the result must not say anything about it
+	request *pendingRequest
+	picked  []string // the consumers that the aggregate picked for the command
+	result  Result
+	err     error
+	// otherOrganization says that the object is another organization's, so that the result
+	// must not say anything about it.
+	otherOrganization bool
 }
 
 // dependsOnState reports whether a reply depends on the state, so that the state must be
@@ -59,7 +63,7 @@ func (w *writer) decide(batch []*pendingRequest) (*attempt, error) {
 		return nil, err
 	}
 	if !fits {
-		a.unfinished, a.remaining = cause, batch
+		a.continued, a.remaining = cause, batch
 		return a, nil
 	}
 	for i, p := range batch {
@@ -73,7 +77,7 @@ func (w *writer) decide(batch []*pendingRequest) (*attempt, error) {
 				return nil, err
 			}
 			if !fits {
-				a.unfinished, a.remaining = p, batch[i:]
+				a.continued, a.remaining = p, batch[i:]
 				break
 			}
 		}
@@ -179,8 +183,8 @@ func (w *writer) events(a *attempt, r *reply) ([]domain.Event, error) {
 // recall reads from the log which consumers the aggregate picked when a repeated command
 // was carried out first. The events of that command begin at first. It does nothing for
 // a command that does not let the aggregate pick.
-func (w *writer) recall(o *reply, first domain.Revision) error {
-	if !picks(o.request.Command) {
+func (w *writer) recall(repeat *reply, first domain.Revision) error {
+	if !picks(repeat.request.Command) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
@@ -198,10 +202,10 @@ func (w *writer) recall(o *reply, first domain.Revision) error {
 		if err != nil {
 			return err
 		}
-		if r.Metadata.CommandID != o.request.id.String() {
+		if r.Metadata.CommandID != repeat.request.id.String() {
 			break
 		}
-		o.addPicked(r.Event)
+		repeat.addPicked(r.Event)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ var ErrClosed = errors.New("the command handler is closed")
 type Handler struct {
 	log        Log
 	readModels ReadModels       // nil when there are no read models
-	clock      func() time.Time // for measuring; wall is what is decided by
+	clock      func() time.Time // for measuring durations; commands are decided by wall
 	wall       *walltime.Clock
 	health     health
 	// observer is nil when nobody observes the handler.
@@ -62,9 +62,9 @@ type Handler struct {
 // NewHandler returns a handler that appends to log and reads the time from clock. With
 // the states of readModels, the handler need not read most streams before it writes to
 // them. readModels may be nil.
-func NewHandler(log Log, states ReadModels, clock func() time.Time) *Handler {
+func NewHandler(log Log, readModels ReadModels, clock func() time.Time) *Handler {
 	return &Handler{
-		log: log, readModels: states, clock: clock, wall: walltime.New(clock),
+		log: log, readModels: readModels, clock: clock, wall: walltime.New(clock),
 		maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New(),
 	}
 }

@@ -68,8 +68,8 @@ func (w *writer) observeAppend(a *attempt, number int, took time.Duration, err e
 			waiting = append(waiting, r.request.ctx)
 		}
 	}
-	if a.unfinished != nil && a.unfinished.Command != nil {
-		waiting = append(waiting, a.unfinished.ctx)
+	if a.continued != nil && a.continued.Command != nil {
+		waiting = append(waiting, a.continued.ctx)
 	}
 	w.handler.observer.Appended(Append{domain.StreamKind(w.stream), waiting, len(a.events), number, took, err})
 }

@@ -235,8 +235,8 @@ func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, e
 func (w *writer) commit(a *attempt, head domain.Head, position domain.Position) {
 	w.history, w.position = a.after, position
 	w.history.Head = head
-	if a.unfinished != nil {
-		a.unfinished.unfinished = true
+	if a.continued != nil {
+		a.continued.unfinished = true
 	}
 	w.remembered.merge(&a.done)
 }
@@ -351,7 +351,7 @@ func (w *writer) reconcile(batch []*pendingRequest, byEvent map[uuid.UUID]*attem
 		// Other requests with the same idempotency key are repeats of this one.
 		delete(written, p.id.String())
 		switch {
-		case done && found.attempt.unfinished == p:
+		case done && found.attempt.continued == p:
 			p.unfinished = true
 			again = append([]*pendingRequest{p}, again...)
 		case done:

@@ -128,7 +128,7 @@ func TestQuarantine_ofAStreamThatIsNotFollowedYet(t *testing.T) {
 			}
 			v.CaughtUp()
 		},
-		"behind": func(v *Views, l *testLog, id domain.ID) {
+		"after": func(v *Views, l *testLog, id domain.ID) {
 			follow(v, l)
 			v.Quarantine(damaged(id.Stream(), 0))
 		},
@@ -161,9 +161,9 @@ func TestQuarantine_ofTheFirstEventIsVisibleToTheOrganizationInIt(t *testing.T) 
 		known bool
 	}{
 		"a changed byte":             {func(r *domain.Recorded) { r.Data = append(slices.Clone(r.Data), ' ') }, true},
-		"a type that nobody knows":   {func(r *domain.Recorded) { r.Type, r.Event, r.Undecoded = "x", nil, errors.New("unknown") }, true},
-		"data that is no JSON":       {func(r *domain.Recorded) { r.Data, r.Event, r.Undecoded = []byte("{"), nil, errors.New("cut") }, false},
-		"an organization of no form": {func(r *domain.Recorded) { r.Data = []byte(`{"organizationId":"nobody"}`) }, false},
+		"an unknown type":            {func(r *domain.Recorded) { r.Type, r.Event, r.Undecoded = "x", nil, errors.New("unknown") }, true},
+		"data that is not JSON":      {func(r *domain.Recorded) { r.Data, r.Event, r.Undecoded = []byte("{"), nil, errors.New("cut") }, false},
+		"an invalid organization id": {func(r *domain.Recorded) { r.Data = []byte(`{"organizationId":"nobody"}`) }, false},
 		"the first event is missing": {func(r *domain.Recorded) { r.Revision = 1 }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -428,13 +428,13 @@ func TestViews_quarantine(t *testing.T) {
 					t.Errorf("listed %v, %v", rowIDs(page.Rows), err)
 				}
 				if v.wake(id.Stream()).At != 0 {
-					t.Error("what is in quarantine is woken")
+					t.Error("a stream in quarantine has a wake")
 				}
 				if _, ok := v.Organization(org); ok || len(v.Organizations()) != 0 {
-					t.Error("what is in quarantine is served")
+					t.Error("an organization in quarantine is served")
 				}
 				if _, ok := v.Account(org); ok {
-					t.Error("what is in quarantine is served")
+					t.Error("an organization in quarantine is served")
 				}
 				if _, ok := v.Credential(hash); ok {
 					t.Error("an API key of an organization in quarantine gives access")

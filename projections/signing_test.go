@@ -75,7 +75,7 @@ func TestSigningKeys_inQuarantineAreNotServed(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if v.wake(domain.SigningStream).At != 0 {
-			t.Error("what is in quarantine is woken")
+			t.Error("a stream in quarantine has a wake")
 		}
 	}
 }

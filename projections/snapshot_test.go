@@ -78,7 +78,7 @@ func TestSnapshots_keepTheStateAndCanBeContinued(t *testing.T) {
 		}
 	}
 	if len(l.events)-before < 10 || !domaintest.SameState(got, h) {
-		t.Errorf("behind %d events\n got %+v\nwant %+v", len(l.events)-before, got.Aggregate, h.Aggregate)
+		t.Errorf("after %d events\n got %+v\nwant %+v", len(l.events)-before, got.Aggregate, h.Aggregate)
 	}
 }
 

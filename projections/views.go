@@ -37,7 +37,7 @@ type Views struct {
 
 	held unpublished // the state that is held back, if there is one; owned by the goroutine that calls Follow
 
-	mu       sync.RWMutex // guards the fields below; only Follow, Passed and Quarantine change them once the views are open
+	mu       sync.RWMutex // guards the fields below; only the goroutine that calls Follow changes position and passed
 	indexes  indexes
 	position domain.Position        // of the last event that is visible
 	passed   domain.Position        // the log has no events for the views between position and passed
