@@ -261,7 +261,7 @@ func (h *Handler) submit(ctx context.Context, p *pendingRequest) (Result, error)
 	if !p.IdempotencyKey.given() {
 		p.id = uuid.New()
 	}
-	if err := h.enqueue(p); err != nil {
+	if err := h.addWaiting(p); err != nil {
 		return Result{}, err
 	}
 	select {
@@ -272,9 +272,9 @@ func (h *Handler) submit(ctx context.Context, p *pendingRequest) (Result, error)
 	}
 }
 
-// enqueue adds p to the requests that wait for its stream's writer, and starts the
+// addWaiting adds p to the requests that wait for its stream's writer, and starts the
 // writer if it is idle.
-func (h *Handler) enqueue(p *pendingRequest) error {
+func (h *Handler) addWaiting(p *pendingRequest) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {

@@ -252,7 +252,7 @@ func TestHandler_aFailedAppendCostsOneBatchAndTheTail(t *testing.T) {
 				Request: Request{Stream: stream, Command: domain.Update{Fields: fields("name", strconv.Quote(strconv.Itoa(i)))}, IdempotencyKey: k},
 				ctx:     t.Context(), id: k.CommandID, done: make(chan struct{}),
 			}
-			if err := b.enqueue(p); err != nil {
+			if err := b.addWaiting(p); err != nil {
 				t.Fatal(err)
 			}
 			return p

@@ -74,8 +74,8 @@ type Scheduler struct {
 
 	mu      sync.Mutex // guards the fields below
 	timers  map[string]*timer
-	due     timeQueue           // when each stream is sent Advance
-	loads   timeQueue           // when each stream is loaded, loadAhead before it is due
+	due     schedule            // when each stream is sent Advance
+	loads   schedule            // when each stream is loaded, loadAhead before it is due
 	raced   map[string]bool     // the streams whose last wake another node carried out first
 	overdue map[string]struct{} // the streams that were due at Begin and are still; nil before Begin
 	started domain.Instant      // the time of Begin
@@ -95,7 +95,7 @@ func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Lo
 	return &Scheduler{
 		deadlines: deadlines, commands: c, clock: clock, log: log, pause: func() error { return nil },
 		slots: make(chan struct{}, maxConcurrent), wakeUp: make(chan struct{}, 1),
-		timers: map[string]*timer{}, due: newTimeQueue(), loads: newTimeQueue(), raced: map[string]bool{},
+		timers: map[string]*timer{}, due: newSchedule(), loads: newSchedule(), raced: map[string]bool{},
 	}
 }
 
