@@ -25,32 +25,32 @@ func newSchedule() schedule { return schedule{byStream: map[string]*scheduledStr
 
 // first returns the stream with the earliest time and how long it is until then, at most
 // sweepEvery. Of an empty schedule it returns "" and sweepEvery.
-func (t *schedule) first(now domain.Instant) (stream string, wait time.Duration) {
-	if len(t.heap) == 0 {
+func (s *schedule) first(now domain.Instant) (stream string, wait time.Duration) {
+	if len(s.heap) == 0 {
 		return "", sweepEvery
 	}
-	next := t.heap[0]
-	return next.stream, min(next.at.Time().Sub(now.Time()), sweepEvery)
+	e := s.heap[0]
+	return e.stream, min(e.at.Time().Sub(now.Time()), sweepEvery)
 }
 
 // set adds a stream with its time, or changes the time of one that is in the schedule.
-func (t *schedule) set(stream string, at domain.Instant) {
-	next, ok := t.byStream[stream]
+func (s *schedule) set(stream string, at domain.Instant) {
+	e, ok := s.byStream[stream]
 	switch {
 	case !ok:
-		next = &scheduledStream{stream: stream, at: at}
-		t.byStream[stream] = next
-		heap.Push(&t.heap, next)
-	case next.at != at:
-		next.at = at
-		heap.Fix(&t.heap, next.index)
+		e = &scheduledStream{stream: stream, at: at}
+		s.byStream[stream] = e
+		heap.Push(&s.heap, e)
+	case e.at != at:
+		e.at = at
+		heap.Fix(&s.heap, e.index)
 	}
 }
 
-func (t *schedule) remove(stream string) {
-	if next, ok := t.byStream[stream]; ok {
-		delete(t.byStream, stream)
-		heap.Remove(&t.heap, next.index)
+func (s *schedule) remove(stream string) {
+	if e, ok := s.byStream[stream]; ok {
+		delete(s.byStream, stream)
+		heap.Remove(&s.heap, e.index)
 	}
 }
 
@@ -73,14 +73,14 @@ func (h streamHeap) Swap(i, j int) {
 }
 
 func (h *streamHeap) Push(x any) {
-	next := x.(*scheduledStream)
-	next.index = len(*h)
-	*h = append(*h, next)
+	e := x.(*scheduledStream)
+	e.index = len(*h)
+	*h = append(*h, e)
 }
 
 func (h *streamHeap) Pop() any {
 	old := *h
-	next := old[len(old)-1]
+	e := old[len(old)-1]
 	*h = old[:len(old)-1]
-	return next
+	return e
 }
