@@ -61,7 +61,7 @@ type folds struct {
 	ctx     context.Context // close cancels it
 	cancel  context.CancelFunc
 	working sync.WaitGroup
-	slots   chan struct{} // holds one value for each fold in progress
+	limit   chan struct{} // holds one value for each fold in progress
 	max     int64         // maxFolded; tests change it
 
 	mu     sync.Mutex // guards the fields below
@@ -81,7 +81,7 @@ type foldedDistribution struct {
 }
 
 func newFolds() *folds {
-	f := &folds{slots: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedDistribution{}}
+	f := &folds{limit: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedDistribution{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -140,8 +140,8 @@ func without(order []string, stream string) []string {
 
 // make folds a stream. It continues when the reads that wait for it give up.
 func (f *folds) make(by folding, stream string, d *foldedDistribution) {
-	f.slots <- struct{}{}
-	defer func() { <-f.slots }()
+	f.limit <- struct{}{}
+	defer func() { <-f.limit }()
 	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
 	defer cancel()
 	h, err := by(ctx)

@@ -21,14 +21,14 @@ func (v *Views) Restore(ctx context.Context) error {
 		}
 	}
 	v.mu.RUnlock()
-	slots := make(chan struct{}, foldsAtOnce)
+	limit := make(chan struct{}, foldsAtOnce)
 	var working sync.WaitGroup
 	var mu sync.Mutex // guards failed
 	var failed []error
 	for _, slot := range unfinished {
-		slots <- struct{}{}
+		limit <- struct{}{}
 		working.Go(func() {
-			defer func() { <-slots }()
+			defer func() { <-limit }()
 			if err := v.restore(ctx, slot); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
