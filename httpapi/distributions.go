@@ -79,8 +79,8 @@ func (s *server) create(k domain.Kind) handler {
 				TimeZone:     x.organization.TimeZone,
 				CurrencyCode: x.organization.CurrencyCode,
 			},
-			Caller: x.caller(),
-			Key:    key,
+			Caller:         x.caller(),
+			IdempotencyKey: key,
 		})
 		s.acknowledge(x, result.Position)
 		if err != nil {
@@ -127,7 +127,7 @@ func (s *server) step(k domain.Kind, to domain.Status) handler {
 }
 
 // commandReader reads a command and its idempotency key from a request.
-type commandReader func(x *exchange, r *http.Request) (domain.Command, commands.Key, error)
+type commandReader func(x *exchange, r *http.Request) (domain.Command, commands.IdempotencyKey, error)
 
 // resultWriter answers a request with the result of its command.
 type resultWriter func(s *server, x *exchange, r *http.Request, result commands.Result) error
@@ -143,7 +143,7 @@ func (s *server) carryOut(k domain.Kind, read commandReader, answer resultWriter
 		if err != nil {
 			return err
 		}
-		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command, Key: key})
+		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command, IdempotencyKey: key})
 		if err != nil {
 			return err
 		}
@@ -153,14 +153,14 @@ func (s *server) carryOut(k domain.Kind, read commandReader, answer resultWriter
 
 // withoutBody reads a request without a body. command makes the command from the caller.
 func withoutBody(command func(x *exchange) domain.Command) commandReader {
-	return func(x *exchange, r *http.Request) (domain.Command, commands.Key, error) {
+	return func(x *exchange, r *http.Request) (domain.Command, commands.IdempotencyKey, error) {
 		key, err := idempotencyKey(x, r)
 		if err != nil {
-			return nil, commands.Key{}, err
+			return nil, commands.IdempotencyKey{}, err
 		}
 		b, err := readEmptyBody(x, r)
 		if err != nil {
-			return nil, commands.Key{}, err
+			return nil, commands.IdempotencyKey{}, err
 		}
 		return command(x), commandKey(key, b), nil
 	}

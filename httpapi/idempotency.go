@@ -36,10 +36,10 @@ func idempotencyKey(x *exchange, r *http.Request) (uuid.UUID, error) {
 }
 
 // readRepeatable reads the fields in the body of a request, and its idempotency key.
-func readRepeatable(x *exchange, r *http.Request) (domain.Fields, commands.Key, error) {
+func readRepeatable(x *exchange, r *http.Request) (domain.Fields, commands.IdempotencyKey, error) {
 	id, err := idempotencyKey(x, r)
 	if err != nil {
-		return nil, commands.Key{}, err
+		return nil, commands.IdempotencyKey{}, err
 	}
 	fields, b, err := readFields(x, r)
 	return fields, commandKey(id, b), err
@@ -47,9 +47,9 @@ func readRepeatable(x *exchange, r *http.Request) (domain.Fields, commands.Key, 
 
 // commandKey returns the idempotency key of the command with the given id and body. It is
 // the zero value if id is uuid.Nil: then a repeat is a new command.
-func commandKey(id uuid.UUID, b body) commands.Key {
+func commandKey(id uuid.UUID, b body) commands.IdempotencyKey {
 	if id == uuid.Nil {
-		return commands.Key{}
+		return commands.IdempotencyKey{}
 	}
-	return commands.Key{CommandID: id, BodyHash: b.hash()}
+	return commands.IdempotencyKey{CommandID: id, BodyHash: b.hash()}
 }

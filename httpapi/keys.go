@@ -25,7 +25,7 @@ func (s *server) createKey(x *exchange, r *http.Request) error {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, errNoAnswer)
 	defer cancel()
 	issued, err := s.Commands.CreateKey(ctx, commands.KeyCreation{
-		Organization: x.organization.ID, Fields: fields, Caller: x.caller(), Key: key,
+		Organization: x.organization.ID, Fields: fields, Caller: x.caller(), IdempotencyKey: key,
 	})
 	s.acknowledge(x, issued.Position)
 	if err != nil {

@@ -55,10 +55,10 @@ func (s *server) participantMethods(k domain.Kind, c participantCall) methods {
 
 // fromBody reads a command from the body of a request.
 func fromBody(read func(domain.Fields) (domain.Command, error)) commandReader {
-	return func(x *exchange, r *http.Request) (domain.Command, commands.Key, error) {
+	return func(x *exchange, r *http.Request) (domain.Command, commands.IdempotencyKey, error) {
 		fields, key, err := readRepeatable(x, r)
 		if err != nil {
-			return nil, commands.Key{}, err
+			return nil, commands.IdempotencyKey{}, err
 		}
 		c, err := read(fields)
 		return c, key, err

@@ -75,7 +75,7 @@ func withAdminClient(ctx context.Context, s *settings, f func(*adminClient) erro
 	}
 	acknowledged := acknowledgingLog{l, views.Saw}
 	handler := commands.NewHandler(acknowledged, nil, clock)
-	handler.GoBy(l.clock)
+	handler.UseClock(l.clock)
 	err = f(&adminClient{acknowledged, handler, views})
 	if l.dir != nil && l.mark.Log != "" {
 		err = errors.Join(err, projections.SaveMark(l.dir.file(viewsFile), views.Seen()))

@@ -126,7 +126,7 @@ func (m *metrics) finished(method string, a httpapi.Answer) {
 	c.took.Observe(a.Took.Seconds())
 }
 
-func (m *metrics) answered(a commands.Answer) {
+func (m *metrics) answered(a commands.Outcome) {
 	c := m.commands.of(commandKey{a.Kind, reflect.TypeOf(a.Command), commandOutcome(a)})
 	c.count.Inc()
 	c.took.Observe(a.Took.Seconds())
@@ -166,7 +166,7 @@ func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time
 }
 
 // commandOutcome returns the label value for how a command ended.
-func commandOutcome(a commands.Answer) string {
+func commandOutcome(a commands.Outcome) string {
 	if a.Replayed && a.Err == nil {
 		return "replayed"
 	}

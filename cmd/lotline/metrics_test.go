@@ -486,7 +486,7 @@ func BenchmarkObserver(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			ctx, _ := o.Begun(b.Context(), domain.KindQueue, domain.Advance{})
-			o.Answered(ctx, commands.Answer{Kind: domain.KindQueue, Command: domain.Advance{}, Took: time.Millisecond})
+			o.Ended(ctx, commands.Outcome{Kind: domain.KindQueue, Command: domain.Advance{}, Took: time.Millisecond})
 		}
 	})
 }

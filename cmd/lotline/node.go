@@ -83,7 +83,7 @@ func newNode(l *log, dir *dataDir, o nodeOptions, logger zerolog.Logger) (*node,
 	}
 	n := &node{logger: logger, log: l, views: views, observer: o.observer}
 	n.handler = commands.NewHandler(commandsLog(acknowledgingLog{l, views.Saw}), views, clock)
-	n.handler.GoBy(l.clock)
+	n.handler.UseClock(l.clock)
 	n.ahead = &aheadStreams{views: views}
 	if n.observer == nil {
 		n.observer = newObserver(nil)

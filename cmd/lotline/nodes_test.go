@@ -25,14 +25,14 @@ func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 		"sequenceId": json.RawMessage(`"s"`), "drawAt": json.RawMessage(`"2199-01-01T00:00:00Z"`), "winnerCount": json.RawMessage(`1`),
 	}
 	for round := range 100 {
-		key := func(name string) commands.Key {
-			return commands.Key{CommandID: uuid.NewSHA1(uuid.Nil, fmt.Appendf(nil, "%s %d", name, round)), BodyHash: "b"}
+		key := func(name string) commands.IdempotencyKey {
+			return commands.IdempotencyKey{CommandID: uuid.NewSHA1(uuid.Nil, fmt.Appendf(nil, "%s %d", name, round)), BodyHash: "b"}
 		}
 		var made [2]*domain.History
 		both(func(i int) {
 			r, err := nodes[i].Create(t.Context(), commands.Creation{
 				Kind: domain.KindDraw, Organization: "org_01h455vb4pex5vsknk084sn02r", Fields: draw,
-				Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"}, Key: key("create"),
+				Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"}, IdempotencyKey: key("create"),
 			})
 			if err != nil {
 				t.Error(err)
@@ -53,7 +53,7 @@ func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 		for _, to := range []domain.Status{domain.StatusOpen, domain.StatusClosed} {
 			var updated [2]domain.Instant
 			both(func(i int) {
-				r, err := nodes[i].Handle(t.Context(), commands.Request{Stream: stream, Command: domain.Step{To: to}, Key: key(string(to))})
+				r, err := nodes[i].Handle(t.Context(), commands.Request{Stream: stream, Command: domain.Step{To: to}, IdempotencyKey: key(string(to))})
 				if err != nil {
 					t.Error(err)
 					return

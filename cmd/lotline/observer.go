@@ -34,7 +34,7 @@ func (o *observer) Begun(ctx context.Context, k domain.Kind, c domain.Command) (
 	return o.spans.begun(ctx, k, c)
 }
 
-func (o *observer) Answered(ctx context.Context, a commands.Answer) {
+func (o *observer) Ended(ctx context.Context, a commands.Outcome) {
 	o.metrics.answered(a)
 	o.spans.answered(ctx, a)
 }

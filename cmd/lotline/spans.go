@@ -88,7 +88,7 @@ func (s spans) begun(ctx context.Context, k domain.Kind, c domain.Command) (_ co
 	return ctx, carrier.Get("traceparent")
 }
 
-func (s spans) answered(ctx context.Context, a commands.Answer) {
+func (s spans) answered(ctx context.Context, a commands.Outcome) {
 	span := trace.SpanFromContext(ctx)
 	if s.tracer == nil || !span.IsRecording() {
 		return

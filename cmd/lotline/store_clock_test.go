@@ -232,7 +232,7 @@ func TestStoreClock_everyAppendComparesTheClock(t *testing.T) {
 	skewed := walltime.New(func() time.Time { return time.Now().Add(time.Duration(off.Load())) })
 	skewed.Compare(n.log.Log, func() time.Duration { return time.Since(began) + time.Duration(off.Load()) })
 	n.log.clock = skewed
-	n.handler.GoBy(skewed)
+	n.handler.UseClock(skewed)
 	n.bringUp(t)
 	off.Store(int64(10 * time.Second))
 	if err := skewed.Err(); err != nil {
