@@ -73,5 +73,5 @@ func (v *Views) WakeBefore(stream string) domain.Wake {
 	if s := v.held.state; s != nil && s.stream() == stream {
 		return s.nextWake()
 	}
-	return v.models.find(stream).current.nextWake()
+	return v.wake(stream) // under the lock: damage may be reported meanwhile
 }

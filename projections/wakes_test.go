@@ -3,6 +3,7 @@ package projections
 import (
 	"encoding/json"
 	"maps"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -174,5 +175,30 @@ func TestNewWakes_areKeptFromTheFirstCallOn(t *testing.T) {
 	}
 	if got := v.NewWakes(); len(got) != 0 {
 		t.Errorf("told again: %+v", got)
+	}
+}
+
+// Damage may be reported by any part of the node while the log is followed.
+func TestWakeBefore_whileDamageIsReported(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	var streams []string
+	for range 200 {
+		streams = append(streams, l.id("queue").Stream())
+	}
+	var reporting sync.WaitGroup
+	reporting.Go(func() {
+		for _, stream := range streams {
+			v.Quarantine(damaged(stream, 0))
+		}
+	})
+	for _, stream := range streams {
+		v.WakeBefore(stream)
+	}
+	reporting.Wait()
+	for _, stream := range streams {
+		if w := v.WakeBefore(stream); w.At != 0 {
+			t.Errorf("%s in quarantine has the wake %+v", stream, w)
+		}
 	}
 }
