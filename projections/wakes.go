@@ -75,7 +75,7 @@ func (v *Views) WakeBefore(stream string) domain.Wake {
 	if s := v.held.state; s != nil && s.stream() == stream {
 		return s.nextWake()
 	}
-	return v.wake(stream)
+	return v.wake(stream) // under the lock: damage may be reported meanwhile
 }
 
 // deadline is the time of a stream's wake.
