@@ -64,7 +64,7 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// plain reports whether s stands for itself in a JSON string: ASCII without
+// plain reports whether s needs no escaping in a JSON string: it is ASCII without
 // quotes, backslashes and control characters.
 func plain(s string) bool {
 	for i := range len(s) {
@@ -273,8 +273,8 @@ func (v zone) replay(raw json.RawMessage) (err error) {
 func (v zone) clear()                       { *v.p = "" }
 func (v zone) appendJSON(dst []byte) []byte { return appendString(dst, *v.p) }
 
-// instant is a time; one without an offset is read in the object's zone, which
-// therefore stands before it in the list of fields.
+// instant is a time. A time without an offset is read in the object's zone, so the
+// zone comes first in the list of fields.
 type instant struct {
 	p    *Instant
 	zone *string

@@ -19,7 +19,7 @@ import (
 // foreign is an event that no aggregate knows.
 type foreign struct{ domain.Stamp }
 
-// The rules as they are told to whoever has to find out what is wrong with a
+// The rules in words, for the developer who has to find out what is wrong with a
 // history.
 const (
 	ruleCreation   = "a stream begins with the creation, and has one only"

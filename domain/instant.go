@@ -115,7 +115,7 @@ var (
 // ParseInstant reads an RFC 3339 time with any offset. A local time without an
 // offset is read in timeZone and refused when that zone's clocks skip it or show
 // it twice. Years 2000 to 2199; more than three decimals of a second are cut.
-// The error's text is meant for whoever sent the time.
+// The error's text is meant for the sender of the time.
 func ParseInstant(s, timeZone string) (Instant, error) {
 	s = strings.ToUpper(s) // "t" and "z" will do
 	m := timePattern.FindStringSubmatch(s)

@@ -217,7 +217,7 @@ func (l *life) append(now domain.Instant, events []domain.Event) {
 		if domain.ChangesObject(e) {
 			l.told.Changed = l.told.Head.Revision
 		}
-		// Also between the events of one append: whoever finds it so goes on.
+		// Also between the events of one append: a node that finds the object in this state goes on.
 		latest, wake := l.told.At(0), is.Wake()
 		if due, err := is.Decide(latest, domain.Advance{}); err != nil || (len(due) > 0) != (wake != 0 && wake <= latest) {
 			l.t.Fatalf("behind %T of %s it wakes at %s, and due are %s, %v", e, latest, wake, domaintest.Show(due), err)

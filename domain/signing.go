@@ -47,8 +47,9 @@ func (k SigningKey) Public() ed25519.PublicKey {
 }
 
 // Signs reports whether a token that was issued at a time may bear the key's
-// signature. One that is retired signs what was issued before, or shortly after:
-// whoever steals it late cannot make new tokens.
+// signature. A retired key signs only what was
+// issued before its retirement or shortly after it, so a thief who steals the key
+// later cannot make new tokens.
 func (k SigningKey) Signs(issued Instant) bool {
 	return k.RevokedAt == 0 && (k.RetiredAt == 0 || issued < k.RetiredAt.Add(SigningGrace))
 }

@@ -71,7 +71,7 @@ func TestSigningKeys(t *testing.T) {
 			Kind: k, Given: list(made, keyMade(at("09:00"), two)), Now: at("10:00"),
 			When: domain.RevokeSigningKey{KeyID: one.ID, Secret: signingSecret(3)}, Then: list(revoked(at("10:00"), one)),
 		},
-		// Whoever has the secret of the revoked key knows the next one.
+		// A thief of the revoked key's secret knows the next key.
 		"revokes the key that signs, and a fresh one takes its place": {
 			Kind: k, Given: list(made), Now: at("10:00"), When: domain.RevokeSigningKey{KeyID: one.ID, Secret: signingSecret(2)},
 			Then: list(keyMade(at("10:00"), two), revoked(at("10:00"), one)),
@@ -87,8 +87,8 @@ func TestSigningKeys(t *testing.T) {
 	})
 }
 
-// The key that follows is known ahead of time to whoever has the secret, and to nobody
-// who has the private half.
+// The key that follows can be computed ahead of time by a holder of the secret, but not by
+// a holder of the private key.
 func TestSigningKey_next(t *testing.T) {
 	t.Parallel()
 	k := signer(signingSecret(1))
