@@ -73,7 +73,7 @@ type Enter struct{ ConsumerID string }
 // Leave ends a consumer's entry or session.
 type Leave struct{ ConsumerID string }
 
-// MaxAdmit is how many Admit takes at once.
+// MaxAdmit is the largest Count of an Admit.
 const MaxAdmit = 1_000
 
 // Admit admits by hand: the consumer out of turn or, without a consumer, the next Count
@@ -92,8 +92,9 @@ type Deny struct {
 	Reason     DenyReason
 }
 
-// Advance does the next thing that is due, if anything is. It is harmless early, late or
-// twice. To do everything that is due, a caller repeats it until no event comes.
+// Advance carries out the next step that is due. When nothing is due it does nothing, so
+// it may come early, late or twice. To carry out every step that is due, a caller
+// repeats it until it gives no events.
 type Advance struct{}
 
 // CreateOrganization makes an organization.
@@ -147,9 +148,10 @@ func (c Admit) Picked(e Event) string {
 	return ""
 }
 
-// MakeSigningKey makes the key that signs tokens from then on: the next key that
-// verifiers were told of or, when there is none yet, the first one, from a secret that
-// must be impossible to guess. With OnlyFirst it makes none but the first.
+// MakeSigningKey makes the key that signs tokens from then on. That is the next key,
+// which verifiers know already. When there is no key yet, the first key is made from
+// Secret, which must be impossible to guess. With OnlyFirst nothing happens when there is
+// a key.
 type MakeSigningKey struct {
 	Secret    [32]byte
 	OnlyFirst bool

@@ -77,14 +77,15 @@ func breaks(stream string, r *Recorded, rule, format string, args ...any) *Histo
 	return &HistoryError{stream, r.Revision, r.Type, rule, fmt.Sprintf(format, args...)}
 }
 
-// ReadWhole yields what read does of a stream behind a revision, of which it is known
-// that it holds an event at the revision known. It ends after the first error. Read
-// may give a *HistoryError when the store says that the stream is gone.
+// ReadWhole yields the events of a stream after a revision, as read returns them, and
+// checks that the stream still holds the event at the revision known. It ends after the
+// first error. When the store says that the stream is gone, read gives a *HistoryError.
 //
-// A server may lag behind another one, from which the event is known. So when the
-// stream seems to be gone, or to end too early, ReadWhole reads on from where it is,
-// as long as again reports true. When again reports false the stream was shortened,
-// which is a *HistoryError. An error of again ends the reading.
+// The server that read asks may lag behind the server that showed the known event. So
+// when the stream seems to be gone or to end too early, ReadWhole calls again, and reads
+// on after the last event if again returns true. If again returns false, ReadWhole ends
+// with a *HistoryError: somebody shortened the stream. An error of again ends the reading
+// too.
 func ReadWhole(stream string, after, known Revision, read func(after Revision) iter.Seq2[*Recorded, error], again Again) iter.Seq2[*Recorded, error] {
 	return func(yield func(*Recorded, error) bool) {
 		for attempt := 1; ; attempt++ {
@@ -122,11 +123,11 @@ func ReadWhole(stream string, after, known Revision, read func(after Revision) i
 	}
 }
 
-// Again reports whether ReadWhole is to read once more, after so many attempts. It
-// waits before it says so.
+// Again reports whether ReadWhole should read once more. attempt is the number of reads so
+// far, from 1. Again waits before it returns true.
 type Again func(attempt int) (bool, error)
 
-// Once is for a server that does not lag behind.
+// Once is an Again that never reads once more. It is for servers that do not lag behind.
 func Once(int) (bool, error) { return false, nil }
 
 // subject is the id of the object that the stream is about, or "" when it is about
@@ -168,7 +169,7 @@ func (h *History) At(clock Instant) Instant {
 
 // Advance does everything that is due at now, one step after another, and yields the
 // events of each step. h has evolved by them already. A caller that stops early can call
-// Advance again: it goes on behind the last step.
+// Advance again: it goes on after the last step.
 func (h *History) Advance(now Instant) iter.Seq2[[]Event, error] {
 	return func(yield func([]Event, error) bool) {
 		for {

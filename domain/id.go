@@ -16,7 +16,7 @@ const (
 	KindOrganization Kind = "organization"
 	KindClaim        Kind = "claim"   // names the distribution that a repeatable creation makes
 	KindSeal         Kind = "seal"    // holds the check value of the master key
-	KindSink         Kind = "sink"    // holds who sends what leaves the system, and how far that is
+	KindSink         Kind = "sink"    // holds which node sends messages to a receiver outside, and up to which position
 	KindSigning      Kind = "signing" // holds the keys by which tokens are signed
 	KindClock        Kind = "clock"   // holds what nodes wrote to compare their clocks with the store's
 )

@@ -36,14 +36,14 @@ type Metadata struct {
 	OnBehalfOf    string `json:"onBehalfOf,omitempty"`
 	RequestID     string `json:"requestId,omitempty"`
 	BodyHash      string `json:"bodyHash,omitempty"` // SHA-256 of the request's body in lower-case hex
-	// Traceparent is where the command stood in a trace (W3C Trace Context), when
-	// traces were on. Nothing is decided by it.
+	// Traceparent is the command's place in a trace (W3C Trace Context), when traces
+	// were on. No rule depends on it.
 	Traceparent string `json:"traceparent,omitempty"`
 }
 
 // Actors that are not keys.
 const (
-	ActorClock    = "clock"    // a timer, or what was due when somebody asked for something else
+	ActorClock    = "clock"    // a timer, or a step that was due when another command came
 	ActorOperator = "operator" // the command line and the start of the program
 	ActorConsumer = "consumer" // the consumer whom the event is about
 )
@@ -57,7 +57,7 @@ type Proposed struct {
 	Metadata []byte // without the hash, which depends on the place
 }
 
-// Size is about what the event takes up in an append.
+// Size is the approximate number of bytes that the event takes up in an append.
 func (p Proposed) Size() int { return len(p.Type) + len(p.Data) + len(p.Metadata) + 256 }
 
 // Recorded is an event as the log holds it.
@@ -88,8 +88,8 @@ func EmptyHead() Head { return Head{Revision: NoStream} }
 
 // Errors of appends and reads. They are wrapped with the name of the stream.
 var (
-	// ErrWrongRevision: the stream does not end where the append expected it
-	// to. Nothing was written.
+	// ErrWrongRevision: the stream is at another revision than the append expected.
+	// Nothing was written.
 	ErrWrongRevision = errors.New("the stream is at another revision")
 	// ErrUnavailable: the log cannot be reached. Nothing was written.
 	ErrUnavailable = errors.New("the event store is unavailable")

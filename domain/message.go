@@ -8,7 +8,7 @@ import (
 )
 
 // TopicDistributionUpdated is the topic of the message bus for changed schedules.
-// Public events are on the topics that are called like their kinds.
+// The topic of a public event is the name of its kind.
 const TopicDistributionUpdated = "distribution.updated"
 
 // CloudEvent is a public event or a message derived from one, in the JSON format
@@ -24,8 +24,8 @@ type CloudEvent struct {
 	Data            json.RawMessage `json:"data,omitempty"`
 }
 
-// NewCloudEvent is a message about a distribution. Source and id together are
-// unique.
+// NewCloudEvent returns a message about the distribution subject. The caller chooses an
+// id that no other message has.
 func NewCloudEvent(id, messageType string, subject ID, at Instant, data json.RawMessage) CloudEvent {
 	return CloudEvent{
 		SpecVersion: "1.0", ID: id, Source: "lotline", Type: messageType, Subject: string(subject),
@@ -33,7 +33,7 @@ func NewCloudEvent(id, messageType string, subject ID, at Instant, data json.Raw
 	}
 }
 
-// AppendJSON appends the event. The data are taken as they are.
+// AppendJSON appends the event. It copies the data unchanged, so they must be JSON.
 func (e CloudEvent) AppendJSON(dst []byte) []byte {
 	for _, member := range [...]struct{ name, value string }{
 		{`{"specversion":`, e.SpecVersion}, {`,"id":`, e.ID}, {`,"source":`, e.Source}, {`,"type":`, e.Type}, {`,"subject":`, e.Subject},
@@ -52,15 +52,15 @@ func (e CloudEvent) AppendJSON(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// Message is what the world outside learns of an event, and where.
+// Message is a CloudEvent for subscribers, and the topic that it belongs to.
 type Message struct {
 	Topic   string
 	Event   CloudEvent
 	Payload []byte // Event in JSON
 }
 
-// WithoutData returns the message for a channel that does not take it as large as it
-// is.
+// WithoutData returns the message without its data, for a channel on which the whole
+// message is too large.
 func (m Message) WithoutData() Message {
 	m.Event.Data = nil
 	m.encode()
@@ -73,8 +73,8 @@ func (m *Message) encode() {
 
 // Messages returns the messages of a distribution's event: the event itself on its
 // kind's topic, and the messages that are derived from it. The id of a derived
-// message is the UUIDv5 of the event's id and the message's type. They are made of
-// the event alone, so that every node makes the same.
+// message is the UUIDv5 of the event's id and the message's type. The
+// messages depend on the event alone, so every node makes the same messages.
 func Messages(r *Recorded) ([]Message, error) {
 	subject, err := StreamID(r.Stream)
 	if err != nil {

@@ -9,11 +9,11 @@ const (
 	wakeGap = 50
 )
 
-// Pace is how far automatic admission is: a token bucket. It starts empty at the
+// Pace is the state of automatic admission: a token bucket. It starts empty at the
 // opening, fills at the rate in force and holds one second's worth, at least one
 // admission. So any 60 seconds hold at most ceil(rate × 61/60) admissions.
 type Pace struct {
-	Credit int64   `json:"credit"` // at CreditAt; an admission costs admissionCost
+	Credit int64   `json:"credit"` // at Since; an admission costs admissionCost
 	Since  Instant `json:"since"`
 	Last   Instant `json:"last"` // when somebody was admitted automatically, or 0
 }

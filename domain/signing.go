@@ -15,10 +15,10 @@ const (
 	// SigningPeriod is how long a key signs tokens before the next one takes its
 	// place.
 	SigningPeriod = 30 * 24 * time.Hour
-	// SigningGrace is how much longer it may: a node that has lost the store does
-	// not hear of the next one.
+	// SigningGrace is how long a key may sign after the next key was made. A node that
+	// cannot reach the store does not learn of the next key, and signs with the old one.
 	SigningGrace = time.Hour
-	// LongestToken is how long a token can be good for: as long as the longest
+	// LongestToken is the longest time for which a token is valid. It equals the longest
 	// session.
 	LongestToken = 31_536_000 * time.Second
 )
@@ -101,9 +101,9 @@ func (s *SigningKeys) Current() (SigningKey, bool) {
 	return s.Keys[len(s.Keys)-1], true
 }
 
-// Signer is the key that signs what is issued at a time: the one that was current
-// then or, when that is not known any more or is revoked, the one that is now. It
-// is false before the first is made.
+// Signer is the key for a token with the time of issue issued: the key that was current
+// at that time or, if that key is forgotten or revoked, the current key. It is false
+// before the first key is made.
 func (s *SigningKeys) Signer(issued Instant) (SigningKey, bool) {
 	for _, k := range slices.Backward(s.Keys) {
 		if k.CreatedAt <= issued && k.RevokedAt == 0 {
@@ -182,8 +182,8 @@ func (s *SigningKeys) find(id string) int {
 	return slices.IndexFunc(s.Keys, func(k SigningKey) bool { return k.ID == id })
 }
 
-// Evolve implements Aggregate. Keys of which nothing can be good any more are
-// forgotten when the next one is made.
+// Evolve implements Aggregate. When a key is made, keys that
+// cannot have signed any valid token are forgotten.
 func (s *SigningKeys) Evolve(e Event) error {
 	if e.When() < s.Latest {
 		return ruleError(ruleTime, "%s after %s", e.When(), s.Latest)

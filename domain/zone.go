@@ -38,8 +38,8 @@ var carriedZones = sync.OnceValue(func() *Zones {
 // otherZones is what UseZones was given, or nil.
 var otherZones atomic.Pointer[Zones]
 
-// UseZones replaces the program's own database. Only requests are read by it: what
-// a history holds does not depend on it.
+// UseZones replaces the program's own database. The database is used to read requests.
+// Histories do not depend on it.
 func UseZones(z *Zones) { otherZones.Store(z) }
 
 // CurrentZones is the database in use.
