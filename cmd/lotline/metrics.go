@@ -82,26 +82,26 @@ func newMetrics() *metrics {
 		return v
 	}
 
-	zones := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lotline_zoneinfo_info", Help: "1, with the edition of the time zones that local times are read by."}, []string{"edition"})
+	zones := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lotline_zoneinfo_info", Help: "Always 1; the label is the edition of the time zones by which local times are read."}, []string{"edition"})
 	m.registry.MustRegister(zones)
 	zones.WithLabelValues(domain.CurrentZones().Edition()).Set(1)
 	requests := counter("lotline_http_requests_total", "Requests that were answered.", "route", "method", "status")
-	requestsTook := histogram("lotline_http_request_duration_seconds", "From the head of a request to its answer.", durations, "route")
+	requestsTook := histogram("lotline_http_request_duration_seconds", "Seconds from the arrival of a request to the end of its answer.", durations, "route")
 	m.requests = newLabelCache(func(k requestKey) counted {
 		return counted{requests.WithLabelValues(k.route, k.method, strconv.Itoa(k.status)), requestsTook.WithLabelValues(k.route)}
 	})
 	commands := counter("lotline_commands_total", "Commands that have an outcome.", "kind", "command", "outcome")
-	commandsTook := histogram("lotline_command_duration_seconds", "From a command to its outcome, waiting included.", durations, "kind")
+	commandsTook := histogram("lotline_command_duration_seconds", "Seconds from the arrival of a command to its outcome, waiting included.", durations, "kind")
 	m.commands = newLabelCache(func(k commandKey) counted {
 		return counted{commands.WithLabelValues(string(k.kind), k.command.Name(), k.outcome), commandsTook.WithLabelValues(string(k.kind))}
 	})
 	appends := counter("lotline_appends_total", "Appends to the log.", "outcome")
 	m.appends = newLabelCache(func(outcome string) prometheus.Counter { return appends.WithLabelValues(outcome) })
-	m.appendTook = histogram("lotline_append_duration_seconds", "How long the store took for an append.", durations).WithLabelValues()
-	m.appendCommands = histogram("lotline_append_commands", "Commands that one append was for.", sizes).WithLabelValues()
+	m.appendTook = histogram("lotline_append_duration_seconds", "Seconds that the store took for an append.", durations).WithLabelValues()
+	m.appendCommands = histogram("lotline_append_commands", "Commands in one append.", sizes).WithLabelValues()
 	m.appendEvents = histogram("lotline_append_events", "Events in one append.", sizes).WithLabelValues()
-	m.projectionDelay = histogram("lotline_projection_delay_seconds", "From an event's record to the read models that show it.", durations).WithLabelValues()
-	lateness := histogram("lotline_wake_lateness_seconds", "By how much a step of the clock was recorded after it was due.", append(durations, 60, 600), "step")
+	m.projectionDelay = histogram("lotline_projection_delay_seconds", "Seconds from the recording of an event until the read models show it.", durations).WithLabelValues()
+	lateness := histogram("lotline_wake_lateness_seconds", "Seconds from the time at which a step was due to its recording.", append(durations, 60, 600), "step")
 	m.admissionLateness, m.deadlineLateness = lateness.WithLabelValues("admission"), lateness.WithLabelValues("deadline")
 	return m
 }
