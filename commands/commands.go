@@ -69,8 +69,8 @@ type Result struct {
 	// History is the stream's state after the command. Its head may lack the hash. The
 	// caller owns it. It is nil after a domain.ConsumerCommand and after an error.
 	History *domain.History
-	// Participations are set after a domain.ConsumerCommand. They say what its
-	// consumers are to the distribution after the command.
+	// Participations are set after a domain.ConsumerCommand. They are the participations of
+	// the command's consumers after the command.
 	Participations []domain.Participation
 	// Position is the log position of the last event of the state that the command was
 	// decided on, with the events that it led to. A refusal has one as well. It is zero

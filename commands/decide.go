@@ -33,8 +33,8 @@ type reply struct {
 	picked  []string // the consumers that the aggregate picked for the command
 	result  Result
 	err     error
-	// otherOrganization says that the object is another organization's, so that the result
-	// must not say anything about it.
+	// otherOrganization says that the object belongs to another organization. The result
+	// must not reveal anything about such an object.
 	otherOrganization bool
 }
 

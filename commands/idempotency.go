@@ -45,8 +45,8 @@ type doneCommand struct {
 
 var fingerprintSeed = maphash.MakeSeed()
 
-// fingerprint shortens a body hash to 8 bytes. Two bodies with one fingerprint are
-// taken for the same body, which happens once in 2^64 times.
+// fingerprint shortens a body hash to 8 bytes. Two bodies with the same fingerprint are
+// taken for the same body. For two different bodies, the probability of that is 1 in 2^64.
 func fingerprint(bodyHash string) uint64 { return maphash.String(fingerprintSeed, bodyHash) }
 
 func (m *doneCommands) add(k IdempotencyKey, at domain.Instant, first domain.Revision) {

@@ -1,7 +1,8 @@
 package domain
 
-// Aggregate is the state of the object that one stream is about, folded from its events. *Queue, *Draw,
-// *Auction, *Organization, *Claims and *SigningKeys implement it.
+// Aggregate is the state of the object that one stream is about, folded from its
+// events. *Queue, *Draw, *Auction, *Organization, *Claims and *SigningKeys implement
+// it.
 type Aggregate interface {
 	// Decide returns the events that cmd leads to at now, a refusal (*Error), or
 	// neither when nothing would change. It does not change the aggregate, and the
@@ -21,7 +22,7 @@ type Aggregate interface {
 	Fork() Aggregate
 }
 
-// NewAggregate is the subject of a stream of kind k before its first event.
+// NewAggregate returns the aggregate of a stream of kind k before its first event.
 func NewAggregate(k Kind) Aggregate {
 	switch k {
 	case KindQueue, KindDraw, KindAuction:
@@ -69,8 +70,8 @@ func (c *Claims) Evolve(e Event) error {
 // Wake implements Aggregate.
 func (c *Claims) Wake() Instant { return 0 }
 
-// Time implements Aggregate. A claim is one event, so that no later one has to come
-// behind its time.
+// Time implements Aggregate. A claim stream has only one event, so no later event needs
+// to be compared with its time.
 func (c *Claims) Time() Instant { return 0 }
 
 // Fork implements Aggregate.

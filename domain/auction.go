@@ -192,7 +192,7 @@ func (a *Auction) Wake() Instant {
 	return a.wake()
 }
 
-// stepTime adds the settlement by hand.
+// stepTime adds the step from CLOSED to SETTLED.
 func (a *Auction) stepTime(to Status) *Instant {
 	if to == StatusSettled && a.Status == StatusClosed {
 		return &a.SettleAt

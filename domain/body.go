@@ -42,8 +42,7 @@ func ReadDeny(body Fields) (Command, error) {
 	return c, err
 }
 
-// ShownToken is a token that a consumer shows to somebody who asks whether it is
-// good.
+// ShownToken is a token to be validated, and the consumer who presents it.
 type ShownToken struct{ ConsumerID, Token string }
 
 // ReadShownToken reads the body of a request to validate a token. The error is a
@@ -94,7 +93,7 @@ func (p *problems) unknownMembers(body Fields, members []field) {
 	p.unknownNames(body, members, "is not a field of this request")
 }
 
-// denyReason is a reason that may be given by hand.
+// denyReason is a reason that a request may give.
 type denyReason struct{ p *DenyReason }
 
 func (v denyReason) parse(raw json.RawMessage) error {

@@ -44,8 +44,8 @@ type record[T state] struct {
 // book has seen them, so that book may change them in place.
 type ownership struct{ lost atomic.Bool }
 
-// A node has 16 children: with more children a copy takes longer, with fewer the way
-// down does.
+// A node has 16 children. With more children, copying a node takes longer. With fewer,
+// the tree is deeper.
 const (
 	nodeBits  = 4
 	nodeWidth = 1 << nodeBits
@@ -60,8 +60,8 @@ type bookNode[T state] struct {
 	live    [nodeWidth]int32 // live records below each child
 }
 
-// fork returns a copy. From then on neither of the two changes a node that both can
-// see.
+// fork returns a copy. From then on, neither the original nor the copy changes a node
+// that they share.
 func (b *book[T]) fork() book[T] {
 	if b.own != nil {
 		b.own.lost.Store(true)
@@ -197,8 +197,9 @@ func (b *book[T]) all() iter.Seq[*record[T]] {
 	}
 }
 
-// indexNode finds a consumer's latest record by a few bits of a hash a level. It has
-// kids or, below them, slots in no order.
+// indexNode finds a consumer's latest record by the hash of the consumer's id. Each
+// level of the trie uses the next nodeBits bits of the hash. A node has kids or, at the
+// bottom, slots in no order.
 type indexNode[T state] struct {
 	own   *ownership
 	kids  *[nodeWidth]*indexNode[T]
@@ -209,7 +210,7 @@ type indexNode[T state] struct {
 // most consumers apart without a look at the record.
 type indexSlot struct {
 	hash   uint32
-	number uint32 // memory has no room for more records than that
+	number uint32 // large enough: memory has no room for more records
 }
 
 const (
@@ -222,7 +223,8 @@ const (
 
 var bookSeed = maphash.MakeSeed()
 
-// hashOf differs from process to process. No decision depends on it.
+// hashOf returns the hash of a consumer's id. Every process has other hashes, so no
+// decision may depend on them.
 func hashOf(consumer string) uint32 { return uint32(maphash.String(bookSeed, consumer)) }
 
 // find returns the latest record of a consumer, or nil.

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestBook_consumersThatHashAlikeAreToldApart: they end in one node, however many
-// they are.
+// TestBook_consumersThatHashAlikeAreToldApart: consumers with the same hash are in the
+// same node, however many they are.
 func TestBook_consumersThatHashAlikeAreToldApart(t *testing.T) {
 	t.Parallel()
 	const hash, n = 0xabcd, 3 * maxSlots

@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// Command is something that is asked of an aggregate. The set is closed. A
-// command carries all that a decision needs except the time. The time is read when the
+// Command asks an aggregate for something. Only this package defines commands. A
+// command has everything that a decision needs except the time, which is read when the
 // command is decided.
 type Command interface{ command() }
 
 // Fields are the JSON values of a request's body by their names.
 type Fields map[string]json.RawMessage
 
-// Unknown is the names in f that are not known: the first MaxDetails of them in
-// order, and how many more there are. A request may have very many of them, so they
-// are not sorted as a whole.
+// Unknown returns the names in f that are not known: the first MaxDetails of them in
+// sorted order, and how many more there are. A request may have very many unknown
+// names, so Unknown does not sort all of them.
 func (f Fields) Unknown(known func(name string) bool) (first []string, more int) {
 	for name := range f {
 		if known(name) {
@@ -34,8 +34,8 @@ func (f Fields) Unknown(known func(name string) bool) (first []string, more int)
 	return first, more
 }
 
-// Create makes a distribution. Defaults are the organization's; Seed and Secret
-// are random and used where the kind needs them and the request gives none.
+// Create makes a distribution. Defaults come from the organization. Seed and Secret are
+// random. They are used when the kind needs them and the request gives none.
 type Create struct {
 	ID             ID
 	OrganizationID ID
@@ -51,8 +51,8 @@ type Defaults struct {
 	CurrencyCode Currency
 }
 
-// Update changes the fields of a distribution or an organization that are named
-// and leaves the others.
+// Update changes the named fields of a distribution or an organization. The other
+// fields keep their values.
 type Update struct{ Fields Fields }
 
 // Delete ends a distribution.
@@ -76,8 +76,9 @@ type Leave struct{ ConsumerID string }
 // MaxAdmit is the largest Count of an Admit.
 const MaxAdmit = 1_000
 
-// Admit admits by hand: the consumer out of turn or, without a consumer, the next Count
-// consumers who wait, or all when fewer wait.
+// Admit admits consumers by hand. With a ConsumerID it admits this consumer, out of
+// turn. Without one it admits the next Count consumers who wait, or all of them if
+// there are fewer.
 type Admit struct {
 	ConsumerID string
 	Count      int64
@@ -105,23 +106,23 @@ type CreateOrganization struct {
 	CurrencyCode Currency
 }
 
-// CreateKey gives an organization a key: the KeyText of the level and mode in Fields and
-// of Random, which must be impossible to guess. When the organization has that key
-// already, nothing happens.
+// CreateKey gives an organization a key. KeyText makes the text of the key from the
+// level and mode in Fields and from Random, which must be impossible to guess. When the
+// organization has a key with this text already, nothing happens.
 type CreateKey struct {
 	KeyID  ID
 	Fields Fields
 	Random string
 }
 
-// RevokeKey ends a key. It refuses to end the last secret key that works, unless
-// EvenLast is set: without one an organization cannot make another.
+// RevokeKey ends a key. Unless EvenLast is set, it refuses to end the last secret key
+// that works: without a secret key, an organization cannot make another key.
 type RevokeKey struct {
 	KeyID    ID
 	EvenLast bool
 }
 
-// Claim says that the creation of this claim stream makes ID.
+// Claim records in a claim stream that the creation makes the distribution ID.
 type Claim struct{ ID ID }
 
 // Consumer implements ConsumerCommand.

@@ -20,8 +20,9 @@ type Distribution interface {
 	Entries() int64
 	// ParticipantsDone reports whether nothing more happens to any participant.
 	ParticipantsDone() bool
-	// KnowsParticipants reports whether the distribution knows everybody who ever
-	// took part. Its JSON does not have them. The methods below need it.
+	// KnowsParticipants reports whether the distribution has all its participants in
+	// memory. A distribution that is restored from JSON lacks them, if it has any.
+	// Participation, Participants and AppendParticipants need them.
 	KnowsParticipants() bool
 	// ForgetParticipants drops everybody who ever took part.
 	ForgetParticipants()
@@ -35,8 +36,9 @@ type Distribution interface {
 	// RestoreParticipants reads. It is for files that may be thrown away: the stream
 	// has all of it.
 	AppendParticipants(dst []byte) []byte
-	// RestoreParticipants gives a distribution that was restored from its JSON the
-	// participants that it had then. It fails when they do not fit each other.
+	// RestoreParticipants adds the participants to a distribution that was restored
+	// from JSON. Both must come from the same state. It fails when they do not fit
+	// together.
 	RestoreParticipants(b []byte) error
 
 	// fields are the admin fields in the order of the contract, bound to this
@@ -48,8 +50,8 @@ type Distribution interface {
 	check(*clashes)
 	// created is the event that makes a distribution with these settings.
 	created(Stamp, Create) Event
-	// publicStatus is the status as everybody may see it: no more than taking part
-	// depends on. Before the opening nobody needs to know how firm it is.
+	// publicStatus is the status that everybody may see. It tells only what matters to
+	// consumers: DRAFT and SCHEDULED, for example, are both PENDING.
 	publicStatus() Status
 	// stepTime is the time that the step to a status waits for, or nil when
 	// there is no such step from the present status.

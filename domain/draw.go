@@ -59,7 +59,7 @@ func (d *Draw) created(s Stamp, c Create) Event {
 	}
 }
 
-// publicStatus implements Distribution. To everybody a COMPLETED draw is DRAWN.
+// publicStatus implements Distribution. A COMPLETED draw has the public status DRAWN.
 func (d *Draw) publicStatus() Status {
 	if d.Status == StatusCompleted {
 		return StatusDrawn
@@ -108,8 +108,8 @@ func (d *Draw) Decide(now Instant, cmd Command) ([]Event, error) {
 	return d.decide(now, cmd, d)
 }
 
-// supply takes the source's value once, while CLOSED. The same value again changes
-// nothing.
+// supply records the value of the entropy source. A draw takes one value, while it is
+// CLOSED. The same value again changes nothing.
 func (d *Draw) supply(now Instant, c SupplyEntropy) ([]Event, error) {
 	var value string
 	var wrong problems
@@ -139,7 +139,7 @@ func (d *Draw) awaitsEntropy() bool { return d.EntropySource != nil && d.Entropy
 func (d *Draw) due(now Instant) ([]Event, error) {
 	switch {
 	case d.Status == StatusOpen && d.closesAt() <= now:
-		// Nobody entered: the tree without leaves.
+		// Nobody entered, so the Merkle tree has no leaves.
 		root := hex.EncodeToString(emptyRoot())
 		return []Event{DrawClosed{d.dated(d.closesAt()), root, 0}}, nil
 	case d.Status == StatusClosed && d.DrawAt <= now && !d.awaitsEntropy():
@@ -204,7 +204,8 @@ func (d *Draw) Wake() Instant {
 	return d.wake()
 }
 
-// stepTime adds the draw by hand. Like the draw by the clock it waits for the entropy.
+// stepTime adds the step from CLOSED to DRAWN. Both by hand and by the clock, the step
+// waits for the entropy.
 func (d *Draw) stepTime(to Status) *Instant {
 	if to == StatusDrawn && d.Status == StatusClosed && !d.awaitsEntropy() {
 		return &d.DrawAt

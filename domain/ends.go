@@ -2,12 +2,11 @@ package domain
 
 import "iter"
 
-// ends holds which numbered records end at which time, such as the sessions of a
-// queue. It is persistent: a copy of the value is a fork. The zero value is empty.
+// ends holds the times at which numbered records end, such as the sessions of a queue.
+// It is persistent: a copy of the value is a fork. The zero value is empty.
 //
 // It is a leftist heap (Okasaki, Purely Functional Data Structures, 1998). A record
-// that has ended otherwise stays in the heap until it comes to the top and drop
-// removes it.
+// that has ended early stays in the heap until it comes to the top and drop removes it.
 type ends struct{ top *endNode }
 
 // endNode has the earliest end on top, and of equal ends the lowest number. It is

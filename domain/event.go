@@ -2,9 +2,10 @@ package domain
 
 import "encoding/json"
 
-// Event is something that happened. The set is closed. Events shared by the
-// kinds are one Go type; the stored name carries the kind. The JSON of an event
-// is what is stored and what subscribers get: golden files pin it.
+// Event is something that happened. Only this package defines events. An event that
+// several kinds have is one Go type, and its stored name contains the kind. The JSON of
+// an event is what is stored and what subscribers get. Golden files check that it does
+// not change.
 type Event interface {
 	// When is the time at which the event counts. In one stream it never runs
 	// backwards.
@@ -102,34 +103,35 @@ type Updated struct {
 	Cause   Cause             `json:"cause"`
 }
 
-// Scheduled is the step from DRAFT: the opening time is set.
+// Scheduled moves a distribution from DRAFT to SCHEDULED, because openAt is set.
 type Scheduled struct{ Stamp }
 
-// Unscheduled is the one step back, to DRAFT: the opening time was cleared.
+// Unscheduled moves a distribution back from SCHEDULED to DRAFT, because openAt was
+// cleared. No other event moves a distribution back.
 type Unscheduled struct{ Stamp }
 
-// Opened is the step to OPEN.
+// Opened moves a distribution to OPEN.
 type Opened struct{ Stamp }
 
-// Closed is the step of a queue or an auction to CLOSED.
+// Closed moves a queue or an auction to CLOSED.
 type Closed struct{ Stamp }
 
-// DrawClosed is the step of a draw to CLOSED: the list of entries is frozen.
-// EntriesRoot is its RFC 6962 Merkle root in lower-case hex.
+// DrawClosed moves a draw to CLOSED and freezes its list of entries. EntriesRoot is the
+// RFC 6962 Merkle root of the list in lower-case hex.
 type DrawClosed struct {
 	Stamp
 	EntriesRoot string `json:"entriesRoot"`
 	EntryCount  int64  `json:"entryCount"`
 }
 
-// EntropySupplied brings the value that the draw's entropy source published.
+// EntropySupplied records the value that the draw's entropy source published.
 type EntropySupplied struct {
 	Stamp
 	Value string `json:"value"`
 }
 
-// Drawn is the step of a draw to DRAWN. It reveals the secret, and its digest
-// covers the winners in order of rank. docs/integrity.md has the exact bytes.
+// Drawn moves a draw to DRAWN. It reveals the secret. Its digest covers the winners in
+// order of rank. docs/integrity.md has the exact bytes.
 type Drawn struct {
 	Stamp
 	Secret          string  `json:"secret"`  // 32 bytes in lower-case hex
@@ -140,13 +142,13 @@ type Drawn struct {
 	WinnersDigest   string  `json:"winnersDigest"` // lower-case hex
 }
 
-// Settled is the step of an auction to SETTLED.
+// Settled moves an auction to SETTLED.
 type Settled struct {
 	Stamp
 	WinnerCount int64 `json:"winnerCount"`
 }
 
-// Completed is the step of a queue or a draw to COMPLETED.
+// Completed moves a queue or a draw to COMPLETED.
 type Completed struct{ Stamp }
 
 // Deleted ends a distribution. Its stream stays.
@@ -173,7 +175,7 @@ type ConsumerAdmitted struct {
 	Stamp
 	Participant
 	ExpiresAt Instant `json:"expiresAt"` // null: the session has no limit
-	ByHand    bool    `json:"byHand"`    // an admission that neither turn nor rate bound
+	ByHand    bool    `json:"byHand"`    // a request asked for it, regardless of turn and rate
 }
 
 // ConsumerCompleted ends a session in which the consumer finished the purchase, or
@@ -250,15 +252,15 @@ type KeyRevoked struct {
 	KeyID ID `json:"keyId"`
 }
 
-// KeyExpired is the end of a key whose time has come.
+// KeyExpired ends a key because its expiry time has passed.
 type KeyExpired struct {
 	Part
 	Stamp
 	KeyID ID `json:"keyId"`
 }
 
-// Claimed says which distribution a repeatable creation makes, on every node that
-// carries it out.
+// Claimed records which distribution a repeatable creation makes. Every node that
+// carries out the creation makes the same one.
 type Claimed struct {
 	Stamp
 	ID ID `json:"id"`

@@ -47,17 +47,17 @@ func (h *History) Apply(r *Recorded) error {
 		return err
 	}
 	h.Identify(r.Event, r.ID)
-	// Or two streams could claim one id.
+	// Otherwise two streams could hold the same id.
 	if id := h.subject(); r.Revision == 0 && id != "" && id.Stream() != h.Stream {
 		return breaks(h.Stream, r, "a stream is about what it is named for", "it is about %s", id)
 	}
 	return nil
 }
 
-// Next is the head after r, the next event of the stream that ends at h. It checks
-// that the event continues the stream without a gap, that the hash chain holds and
-// that the event can be read; otherwise it gives a *HistoryError. Whether the rules
-// allow the event takes a History.
+// Next is the head after r, the next event of the stream that ends at h. It checks that
+// the event continues the stream without a gap, that the hash chain holds and that the
+// event can be read; otherwise it returns a *HistoryError. Only a History can check
+// whether the rules allow the event.
 func (h Head) Next(stream string, r *Recorded) (Head, error) {
 	if r.Stream != stream || r.Revision != h.Revision+1 {
 		return Head{}, breaks(stream, r, "revisions have no gaps", "%s@%d follows %d", r.Stream, r.Revision, h.Revision)
@@ -81,11 +81,11 @@ func breaks(stream string, r *Recorded, rule, format string, args ...any) *Histo
 // checks that the stream still holds the event at the revision known. It ends after the
 // first error. When the store says that the stream is gone, read gives a *HistoryError.
 //
-// The server that read asks may lag behind the server that showed the known event. So
-// when the stream seems to be gone or to end too early, ReadWhole calls again, and reads
-// on after the last event if again returns true. If again returns false, ReadWhole ends
-// with a *HistoryError: somebody shortened the stream. An error of again ends the reading
-// too.
+// The server that read asks may lag behind the server that returned the known event. So
+// when the stream seems to be gone or to end too early, ReadWhole calls again, and
+// reads on after the last event if again returns true. If again returns false,
+// ReadWhole ends with a *HistoryError: somebody shortened the stream. An error of again
+// ends the reading too.
 func ReadWhole(stream string, after, known Revision, read func(after Revision) iter.Seq2[*Recorded, error], again Again) iter.Seq2[*Recorded, error] {
 	return func(yield func(*Recorded, error) bool) {
 		for attempt := 1; ; attempt++ {
@@ -127,7 +127,8 @@ func ReadWhole(stream string, after, known Revision, read func(after Revision) i
 // far, from 1. Again waits before it returns true.
 type Again func(attempt int) (bool, error)
 
-// Once is an Again that never reads once more. It is for servers that do not lag behind.
+// Once is an Again for servers that do not lag behind. It always returns false, so
+// ReadWhole reads only once.
 func Once(int) (bool, error) { return false, nil }
 
 // subject is the id of the object that the stream is about, or "" when it is about
@@ -153,8 +154,8 @@ func (h *History) evolve(e Event, next Head) error {
 	return nil
 }
 
-// Identify tells the aggregate the id of an event that it has evolved by. Grants are
-// known by the ids of their events.
+// Identify tells the aggregate the id of an event that it has applied. A grant is
+// identified by the id of its event.
 func (h *History) Identify(e Event, id [16]byte) {
 	if g, ok := h.Aggregate.(granter); ok {
 		g.identify(e, id)

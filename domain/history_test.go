@@ -233,7 +233,7 @@ func TestInvariants(t *testing.T) {
 	}
 }
 
-// TestInvariants_areAllBroken finds a rule that no history above breaks.
+// TestInvariants_areAllBroken fails when no history above breaks one of the rules.
 func TestInvariants_areAllBroken(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -466,8 +466,8 @@ func TestEvents_surviveTheirJSON(t *testing.T) {
 	}
 }
 
-// stored are the events as the log would give them back: written as JSON with
-// their secrets sealed, and read again.
+// stored returns the events as the log would return them: encoded as JSON with their
+// secrets sealed, and decoded again.
 func stored(t domaintest.TB, events []domain.Event, escapeHTML bool) []domain.Event {
 	t.Helper()
 	var all []domain.Event
@@ -567,8 +567,8 @@ func TestNewAggregate(t *testing.T) {
 	}
 }
 
-// rank is how far along a status is; both ends of an auction and of a draw are the
-// last.
+// rank returns how far along a status is. The ends of a draw and of an auction have the
+// highest ranks.
 func rank(s domain.Status) int {
 	return slices.Index([]domain.Status{
 		domain.StatusDraft, domain.StatusScheduled, domain.StatusOpen, domain.StatusClosed, domain.StatusDrawn, domain.StatusCompleted, domain.StatusSettled,

@@ -102,7 +102,8 @@ func (l *Lifecycle) step(now Instant, c Step, self Distribution) ([]Event, error
 	return []Event{Updated{Stamp{now}, changed, CauseHand}}, nil
 }
 
-// stepTime returns the times that all kinds have.
+// stepTime returns the time that the step to a status waits for. It knows the steps
+// that all kinds have.
 func (l *Lifecycle) stepTime(to Status) *Instant {
 	switch {
 	case to == StatusOpen && l.Status.beforeOpen():
@@ -145,7 +146,7 @@ func (l *Lifecycle) dated(t Instant) Stamp { return Stamp{max(t, l.Latest)} }
 // reached reports whether a time is set and has come.
 func reached(t, now Instant) bool { return t != 0 && t <= now }
 
-// earlier returns the earlier of two times of which each may be unset.
+// earlier returns the earlier of two times. A time that is unset is ignored.
 func earlier(a, b Instant) Instant {
 	if a == 0 || (b != 0 && b < a) {
 		return b
@@ -153,8 +154,8 @@ func earlier(a, b Instant) Instant {
 	return a
 }
 
-// checkOrder finds a schedule that breaks the order openAt < closeAt ≤ end. A kind
-// without an end gives 0.
+// checkOrder finds a schedule that breaks the order openAt < closeAt ≤ end. For a kind
+// without an end, end is 0.
 func (l *Lifecycle) checkOrder(wrong *clashes, endName string, end Instant) {
 	if l.OpenAt != 0 && l.CloseAt != 0 && l.CloseAt <= l.OpenAt {
 		wrong.between("closeAt", "must be after", "openAt", "must be before")

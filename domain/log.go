@@ -30,7 +30,7 @@ func (p Position) Before(q Position) bool {
 type Metadata struct {
 	SchemaVersion int    `json:"schemaVersion"`
 	CommandID     string `json:"commandId"`
-	CorrelationID string `json:"$correlationId"` // the request or timer that all this follows from
+	CorrelationID string `json:"$correlationId"` // the request or timer that caused the command
 	CausationID   string `json:"$causationId"`   // the command that the event follows from
 	Actor         string `json:"actor"`          // a key's id, or one of the Actor constants
 	OnBehalfOf    string `json:"onBehalfOf,omitempty"`
@@ -103,7 +103,7 @@ var (
 type HistoryError struct {
 	Stream   string   `json:"stream"`
 	Revision Revision `json:"revision"`
-	Type     string   `json:"type"` // "" when it is not about an event that is there
+	Type     string   `json:"type"` // "" when the error is about a missing event
 	Rule     string   `json:"rule"`
 	Detail   string   `json:"detail"`
 }

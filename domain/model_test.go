@@ -26,7 +26,8 @@ func modelOf(capacity, rate, session domain.Count) *queuemodel.Queue {
 	return m
 }
 
-// asked is a command in the model's words, and false for one that asks for nothing.
+// asked translates a command into a request to the model. It returns false for a
+// command that asks for nothing.
 func asked(cmd domain.Command) (queuemodel.Request, bool) {
 	switch c := cmd.(type) {
 	case domain.Enter:
@@ -54,7 +55,7 @@ func asked(cmd domain.Command) (queuemodel.Request, bool) {
 	return queuemodel.Request{}, false
 }
 
-// fieldValue is the value that an update gives to a field, in the model's words.
+// fieldValue translates the value that an update gives to a field for the model.
 func fieldValue(field string, raw []byte) int64 {
 	if field == queuemodel.FieldCloseAt {
 		to, err := domain.ParseInstant(string(raw[1:len(raw)-1]), "")
@@ -67,7 +68,7 @@ func fieldValue(field string, raw []byte) int64 {
 	return to
 }
 
-// fieldJSON is fieldValue the other way round.
+// fieldJSON is the inverse of fieldValue.
 func fieldJSON(field string, value int64) []byte {
 	switch {
 	case value == 0:
@@ -78,8 +79,8 @@ func fieldJSON(field string, value int64) []byte {
 	return strconv.AppendInt(nil, value, 10)
 }
 
-// eventsOf are the model's events in the words of the domain. They follow on a queue
-// with the settings before.
+// eventsOf translates the model's events into events of the domain. before has the
+// settings of the queue before the first of them.
 func eventsOf(before queuemodel.Settings, all []queuemodel.Event) (events []domain.Event) {
 	for _, e := range all {
 		events = append(events, eventOf(before, e))
@@ -119,7 +120,7 @@ func eventOf(before queuemodel.Settings, e queuemodel.Event) domain.Event {
 	panic(e.Type)
 }
 
-// standingOf is a standing in the words of the domain.
+// standingOf translates a standing of the model.
 func standingOf(s queuemodel.Standing) (is domain.Standing) {
 	if err := is.UnmarshalJSON([]byte(strconv.Quote(string(s)))); err != nil {
 		panic(err)
@@ -127,7 +128,7 @@ func standingOf(s queuemodel.Standing) (is domain.Standing) {
 	return is
 }
 
-// trace is a queue and its model, led by the same commands.
+// trace is a queue and its model. Both get the same commands.
 type trace struct {
 	t     *rapid.T
 	h     *domain.History
@@ -178,8 +179,9 @@ func (p *trace) step() {
 	p.wakes(now)
 }
 
-// predict carries a command out on the model. It returns the events to which the
-// command must lead, with those that are due because of them, or why it is refused.
+// predict carries out a command on the model. It returns the events that the command
+// must lead to, followed by the events that are due because of them, or the code of the
+// refusal.
 func (p *trace) predict(now domain.Instant, cmd domain.Command) ([]domain.Event, domain.Code) {
 	r, ok := asked(cmd)
 	if !ok {
@@ -230,7 +232,7 @@ func (p *trace) command() domain.Command {
 
 var someRates = []string{"null", "1", "7", "60", "100", "1000", "6000", "60000", "2147483647"}
 
-// shows says that the queue shows every consumer as the model does.
+// shows checks that the queue gives the same state of every consumer as the model.
 func (p *trace) shows() {
 	t, q := p.t, p.queue()
 	tickets := map[string]bool{}
@@ -269,7 +271,7 @@ func (p *trace) shows() {
 	}
 }
 
-// wakes says that nothing happens before the time to wake, and something does then.
+// wakes checks that nothing is due before the wake, and something is due at the wake.
 func (p *trace) wakes(now domain.Instant) {
 	wake, m := p.queue().Wake(), p.m.Clone()
 	if wake != 0 && wake <= now {
@@ -287,8 +289,9 @@ func (p *trace) wakes(now domain.Instant) {
 	}
 }
 
-// paced says that the log admits no entry twice, and automatically no more than the
-// rates that were in force allow, 50 ms apart.
+// paced checks that no entry in the log is admitted twice, that the automatic
+// admissions keep to the rates in force, and that they are at least 50 ms apart unless
+// they are at the same time.
 func (p *trace) paced(rate int64) {
 	pace := &queuemodel.Pace{}
 	pace.Rate(queuemodel.Time(at("09:00")), rate)
@@ -335,7 +338,7 @@ func playQueue(t *rapid.T) {
 	for range rapid.IntRange(0, 60).Draw(t, "commands") {
 		i := rapid.IntRange(0, len(all)-1).Draw(t, "which")
 		if len(all) < 3 && rapid.IntRange(0, 20).Draw(t, "fork") == 0 {
-			// Either may go on as the original.
+			// The original and the fork both continue.
 			fork := all[i].fork(all[i].h.Fork())
 			all = append(all, fork)
 		}
@@ -352,9 +355,9 @@ func playQueue(t *rapid.T) {
 	}
 }
 
-// TestQueue_doesWhatThePlainModelDoes leads queues and their forks by random
-// commands, and compares every event, refusal, position, ticket and time to wake with
-// the model's. Folding the log anew, as it is stored too, gives the same.
+// TestQueue_doesWhatThePlainModelDoes sends random commands to queues and their forks.
+// It compares every event, refusal, position, ticket and wake with the model's.
+// Replaying the log gives the same state, even after the log was stored and read.
 func TestQueue_doesWhatThePlainModelDoes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, playQueue)
@@ -362,8 +365,8 @@ func TestQueue_doesWhatThePlainModelDoes(t *testing.T) {
 
 func FuzzQueue(f *testing.F) { f.Fuzz(rapid.MakeFuzz(playQueue)) }
 
-// TestQueue_plantedFaultsAreRefused plants a fault into each place of random logs that
-// has room for it. Folding such a log fails, at that place or behind it.
+// TestQueue_plantedFaultsAreRefused puts a fault at each suitable place of random logs.
+// Replaying such a log must fail at that place or later.
 func TestQueue_plantedFaultsAreRefused(t *testing.T) {
 	t.Parallel()
 	planted := map[string]int{}
@@ -403,7 +406,7 @@ func TestQueue_plantedFaultsAreRefused(t *testing.T) {
 	}
 }
 
-// faults are logs that go wrong where before goes on with e.
+// faults returns logs that begin with before and have a fault in the place of e.
 func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]domain.Event {
 	all := map[string][]domain.Event{}
 	q := domaintest.Fold(t, domain.KindQueue, before).Aggregate.(*domain.Queue)
@@ -430,7 +433,8 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 		if e.ByHand {
 			break
 		}
-		// Only if the pace decided the time, and not the entry of a consumer.
+		// The fault is planted only if the pace decided the time of the admission. The
+		// time may also come from the entry of a consumer.
 		if fast := e; q.Wake() == e.At && e.At > q.Latest {
 			fast.At--
 			if fast.ExpiresAt != 0 {
@@ -447,7 +451,8 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 			}
 		}
 	case domain.ConsumerExpired:
-		// What follows is at its time or later, the end of the queue at the latest.
+		// Every later event has a time at or after the end of the session, so one of
+		// them is refused. The last is the end of the queue.
 		plant("a session that outlives its end")
 		early := e
 		if early.At--; early.At >= q.Latest {
@@ -469,7 +474,7 @@ func missed(entry int64, log []domain.Event) bool {
 	})
 }
 
-// refusedAt is the place of the first event that the rules refuse, or -1.
+// refusedAt returns the index of the first event that the rules refuse, or -1.
 func refusedAt(log []domain.Event) int {
 	q := domain.NewAggregate(domain.KindQueue)
 	for i, e := range log {

@@ -67,8 +67,8 @@ func KeyText(l KeyLevel, m KeyMode, random string) string {
 	return l.Prefix() + string(m) + "_" + random
 }
 
-// KeyHash is the SHA-256 of a key's text in lower-case hex. It is stored in the place of
-// the text, and a key is found by it.
+// KeyHash is the SHA-256 of a key's text in lower-case hex. It is stored instead of the
+// text, and keys are looked up by it.
 func KeyHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])

@@ -8,12 +8,12 @@ import (
 )
 
 // Participation is a consumer's part in one distribution: the state of the consumer's
-// latest entry or best bid, and the right that it gives. Nobody changes it.
+// latest entry or best bid, and the right that it gives. It is immutable.
 type Participation interface {
 	// Consumer is the consumer's id.
 	Consumer() string
-	// Grant is the right that the consumer has now and that a token shows. It is
-	// false when the consumer has none.
+	// Grant is the right that the consumer has now. A token proves it. It is false when
+	// the consumer has no right.
 	Grant() (Grant, bool)
 	// AppendJSON appends the state as the API shows it.
 	AppendJSON(dst []byte, v View) []byte
@@ -21,7 +21,8 @@ type Participation interface {
 
 // View says how a participation is shown.
 type View struct {
-	// Token shows the participation's grant, or is "" when there is none.
+	// Token is the token that proves the participation's grant, or "" when there is
+	// none.
 	Token string
 }
 
@@ -41,10 +42,10 @@ type GrantUse string
 // GrantAdmission lets the consumer in: a session in a queue.
 const GrantAdmission GrantUse = "lotline:admission"
 
-// granter is an aggregate whose events give grants. A grant is known by the id of
-// its event, which is made only after the aggregate has evolved by the event.
+// granter is an aggregate whose events give grants. A grant is identified by the id of
+// its event. That id is made only after the aggregate has applied the event.
 type granter interface {
-	// identify takes the id of an event that the aggregate has evolved by.
+	// identify takes the id of an event that the aggregate has applied.
 	identify(e Event, id [16]byte)
 }
 
@@ -66,8 +67,7 @@ type Picker interface {
 	Picked(e Event) string
 }
 
-// noParticipants is embedded in a kind of distribution in which nobody takes part
-// yet.
+// noParticipants is embedded in the kinds that do not have participants yet.
 type noParticipants struct{}
 
 // Entries implements Distribution.
@@ -120,7 +120,7 @@ var standings = [...]string{"", "QUEUED", "ADMITTED", "COMPLETED", "EXPIRED", "D
 
 func (s Standing) String() string { return standings[s] }
 
-// final reports whether nothing more becomes of the entry.
+// final reports whether the status of the entry cannot change any more.
 func (s Standing) final() bool { return s != StandingQueued && s != StandingAdmitted }
 
 // outside reports whether the consumer may enter, again or for the first time.
@@ -148,7 +148,7 @@ func (s *Standing) UnmarshalJSON(raw []byte) error {
 // DenyReason says why a consumer was denied.
 type DenyReason string
 
-// The reasons. QUEUE_CLOSED is never given by hand: it is the end of those who
+// The reasons. A request cannot give QUEUE_CLOSED. It is the reason for consumers who
 // still wait when their queue is COMPLETED.
 const (
 	DenyOrderLimit  DenyReason = "ORDER_LIMIT_EXCEEDED"
@@ -157,11 +157,11 @@ const (
 	DenyQueueClosed DenyReason = "QUEUE_CLOSED"
 )
 
-// DenyReasons are those that may be given by hand.
+// DenyReasons are the reasons that a request may give.
 func DenyReasons() []DenyReason { return []DenyReason{DenyOrderLimit, DenyFraud, DenyAdmin} }
 
-// denial is a reason in one byte: 0 is none, the others are those that may be given
-// by hand.
+// denial is a reason in one byte: 0 is no reason, the other values are the reasons that
+// a request may give.
 type denial uint8
 
 func denialOf(r DenyReason) denial { return denial(slices.Index(DenyReasons(), r) + 1) }

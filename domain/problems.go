@@ -39,9 +39,10 @@ func (c *clashes) between(field, message, other, otherMessage string) {
 	*c = append(*c, clash{Detail{field, message + " " + other}, Detail{other, otherMessage + " " + field}})
 }
 
-// whole adds what is wrong with the settings of d taken together. It skips a field that
-// has a problem already, and everything when the other fields' meaning depends on such a
-// field. Of two fields that clash it reports the one that the request changes.
+// whole adds the problems of d's settings taken together. It skips fields that have a
+// problem already. If the time zone, the currency or the auction type has one, it adds
+// nothing, because the meaning of other fields depends on these. Of two fields that
+// clash, it reports the one that the request changes.
 func (p *problems) whole(d Distribution, changes func(field string) bool) {
 	told := map[string]bool{}
 	for _, w := range p.details {

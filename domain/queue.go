@@ -48,7 +48,7 @@ func (q *Queue) created(s Stamp, _ Create) Event {
 	return &QueueCreated{s, q.Identity, q.Common, q.QueueSettings}
 }
 
-// publicStatus implements Distribution. To everybody a COMPLETED queue is CLOSED.
+// publicStatus implements Distribution. A COMPLETED queue has the public status CLOSED.
 func (q *Queue) publicStatus() Status {
 	if q.Status == StatusCompleted {
 		return StatusClosed
@@ -73,8 +73,8 @@ func (q *Queue) AppendPublicJSON(dst []byte) []byte {
 	))
 }
 
-// Counts are the numbers of entries by the status that their consumers are shown. A
-// consumer who still waits when the queue is COMPLETED is shown as DENIED.
+// Counts returns the number of entries in each status. When the queue is COMPLETED,
+// entries that still wait count as denied.
 func (q *Queue) Counts() Tally {
 	t := q.Tally
 	if q.Status == StatusCompleted {
@@ -134,8 +134,8 @@ func (q *Queue) Decide(now Instant, cmd Command) ([]Event, error) {
 	return q.decide(now, cmd, q)
 }
 
-// atOnce is the largest number of events that one Advance returns, so that an append has
-// room for them beside others.
+// atOnce is the largest number of events that one Advance returns, so that an append
+// has room for them and for others.
 const atOnce = 250
 
 func (q *Queue) due(now Instant) []Event {
@@ -151,7 +151,7 @@ func (q *Queue) due(now Instant) []Event {
 		if reached(q.CloseAt, now) {
 			return []Event{Closed{q.dated(q.CloseAt)}}
 		}
-		// Admissions are not caught up: each is dated when it is decided.
+		// Late admissions do not get an earlier time: each is dated when it is decided.
 		if next := q.nextAdmission(); next != 0 && next <= now {
 			return q.admissions(now, min(q.Pace.credit(q.AdmissionRate, now)/admissionCost, atOnce), false)
 		}

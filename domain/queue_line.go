@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// line is everybody who ever entered a queue: one record for each entry, in the
-// order of entering, and the sessions that end by themselves. The live records are
-// the consumers who wait. The zero value is empty.
+// line holds every entry that was ever made in a queue: one record for each entry, in
+// the order of entering. It also holds the sessions that have an expiry time. The live
+// records are the entries of the consumers who wait. The zero value is empty.
 type line struct {
 	book[queueEntry]
-	sessions ends // may hold sessions that have ended otherwise, but not on top
+	sessions ends // may hold sessions that ended early, but not on top of the heap
 }
 
 // queueEntry is the state of one entry.
@@ -37,7 +37,7 @@ type entry = record[queueEntry]
 
 func (l *line) fork() line { return line{l.book.fork(), l.sessions} }
 
-// begin notes a session that ends by itself.
+// begin adds a session that expires at endsAt.
 func (l *line) begin(endsAt Instant, number int64) { l.sessions.add(endsAt, number) }
 
 // settle drops the sessions that have ended from the top of the heap.
@@ -86,8 +86,8 @@ func (q *Queue) retryAfter() time.Duration {
 	return time.Duration((60+q.AdmissionRate-1)/q.AdmissionRate) * time.Second
 }
 
-// standing is the status of an entry, which is nil for a consumer who never entered. A
-// consumer who still waits when the queue is COMPLETED is thereby DENIED.
+// standing is the status of an entry. The entry is nil for a consumer who never
+// entered. When the queue is COMPLETED, an entry that is still QUEUED counts as DENIED.
 func (q *Queue) standing(e *entry) Standing {
 	switch {
 	case e == nil:
@@ -213,8 +213,8 @@ func (q *Queue) checkSessions(e Event) error {
 	return nil
 }
 
-// beforeClose refuses an event that only an open queue can have. A session that ends at
-// the very time of the close ends before it.
+// beforeClose refuses an event of an open queue when the queue is not open at the time
+// of the event. At the very time of the close, sessions can still expire.
 func (q *Queue) beforeClose(e Event) error {
 	until := q.CloseAt
 	if _, isEnd := e.(ConsumerExpired); isEnd {
@@ -272,8 +272,8 @@ func (q *Queue) applyAdmitted(e ConsumerAdmitted) error {
 	return nil
 }
 
-// inTurn refuses an automatic admission that comes before its time, or that is not of
-// the consumer who has waited longest.
+// inTurn refuses an automatic admission that comes too early, or that admits another
+// consumer than the one who has waited longest.
 func (q *Queue) inTurn(e ConsumerAdmitted) error {
 	if err := q.beforeClose(e); err != nil {
 		return err
@@ -328,7 +328,8 @@ func (q *Queue) become(e *entry, was Standing) {
 	*q.Tally.of(e.state.status)++
 }
 
-// identify implements granter: a session is known by the event that began it.
+// identify implements granter. A session is identified by the id of the event that
+// began it.
 func (q *Queue) identify(e Event, id [16]byte) {
 	admitted, ok := e.(ConsumerAdmitted)
 	if !ok {

@@ -2,7 +2,7 @@ package domain
 
 import "strconv"
 
-// QueuePlace is a consumer's participation in a queue, by the latest entry.
+// QueuePlace is a consumer's participation in a queue: the state of the latest entry.
 type QueuePlace struct {
 	QueueID    ID
 	ConsumerID string
@@ -74,8 +74,10 @@ func (p *QueuePlace) AppendJSON(dst []byte, v View) []byte {
 	})
 }
 
-// After how many milliseconds a consumer should ask again: a tenth of the estimated
-// wait or, when consumers are admitted by hand only, longer the longer the queue is.
+// The times after which a consumer should ask again, in milliseconds. A consumer who
+// waits should ask again after a tenth of the estimated wait. When consumers are
+// admitted by hand only, there is no estimate, and the time grows with the consumer's
+// position.
 const (
 	pollSoonest  = 1_000
 	pollLatest   = 60_000

@@ -13,8 +13,8 @@ import (
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// queueOf is a queue from 09:00 to 11:00, opened, of which a capacity, a rate and
-// the seconds of a session may be 0 for none.
+// queueOf is a queue that opened at 09:00 and closes at 11:00. The capacity, the rate
+// and the length of a session in seconds may be 0 for none.
 func queueOf(capacity, rate, session domain.Count) []domain.Event {
 	c := created(domain.KindQueue, "08:00", times("09:00", "11:00"))
 	c.(*domain.QueueCreated).QueueSettings = domain.QueueSettings{MaxCapacity: capacity, AdmissionRate: rate, SessionDurationSeconds: session}
@@ -29,8 +29,8 @@ func entered(clock, consumer string, entry int64) domain.Event {
 	return domain.ConsumerEntered{Stamp: stamp(clock), Participant: who(consumer, entry)}
 }
 
-// admitted is an automatic admission; byHand is the other. A session without an
-// end ends "never".
+// admitted is an automatic admission, byHand is an admission by hand. The end of a
+// session without an end is "never".
 func admitted(clock, consumer string, entry int64, ends string) domain.Event {
 	a := domain.ConsumerAdmitted{Stamp: stamp(clock), Participant: who(consumer, entry)}
 	if ends != "never" {
@@ -61,8 +61,8 @@ func denied(clock, consumer string, entry int64, from domain.Standing, reason do
 	return domain.ConsumerDenied{Stamp: stamp(clock), Participant: who(consumer, entry), From: from, Reason: reason}
 }
 
-// brokenLines are histories of queues whose last event breaks a rule about those
-// who take part.
+// brokenLines are histories of queues whose last event breaks a rule about
+// participants.
 func brokenLines() map[string]broken {
 	const queued, isAdmitted = domain.StandingQueued, domain.StandingAdmitted
 	all := map[string]broken{}
@@ -137,9 +137,9 @@ func brokenLines() map[string]broken {
 
 const queue = domain.KindQueue
 
-// stands are histories of a queue without a rate in which "a" stands in each of the
-// standings, first while OPEN, then while CLOSED, which "z" keeps it by an endless
-// session. In both it is after 09:00:30; "b" is admitted for ever.
+// stands has a history for each standing of consumer "a", in a queue without a rate.
+// With closedToo the queue is CLOSED, otherwise OPEN. An endless session of consumer
+// "z" keeps it from being COMPLETED.
 func stands(closedToo bool) map[domain.Standing][]domain.Event {
 	const queued, inside = domain.StandingQueued, domain.StandingAdmitted
 	in := list(queueOf(0, 0, 0), entered("09:00", "z", 1), byHand("09:00", "z", 1, "never"))
@@ -163,8 +163,8 @@ func stands(closedToo bool) map[domain.Standing][]domain.Event {
 	return all
 }
 
-// TestQueue_whatAConsumerMayDo goes through every command about a consumer, from
-// every standing, in an OPEN, a CLOSED and a COMPLETED queue.
+// TestQueue_whatAConsumerMayDo tries every command about a consumer, for every standing
+// of the consumer, in an OPEN, a CLOSED and a COMPLETED queue.
 func TestQueue_whatAConsumerMayDo(t *testing.T) {
 	t.Parallel()
 	const (
@@ -439,7 +439,8 @@ func TestQueue_admission(t *testing.T) {
 	})
 }
 
-// TestQueue_manyAdmissionsComeInParts: an append has room for so many.
+// TestQueue_manyAdmissionsComeInParts: an append has room for a limited number of
+// events.
 func TestQueue_manyAdmissionsComeInParts(t *testing.T) {
 	t.Parallel()
 	h := domaintest.Fold(t, queue, list(queueOf(0, 1<<31-1, 0), waiting(2500)))
@@ -525,8 +526,8 @@ func TestQueue_whoStillWaitsAtTheEndIsDenied(t *testing.T) {
 	}
 }
 
-// TestQueue_longLines has thousands of entries of which many leave and come again,
-// and forks that go their own ways, against a list.
+// TestQueue_longLines compares long queues and their forks with a plain list. There are
+// thousands of entries, and many consumers leave and enter again.
 func TestQueue_longLines(t *testing.T) {
 	t.Parallel()
 	type plain struct {

@@ -27,8 +27,8 @@ const (
 type SigningKey struct {
 	// ID is the thumbprint of the public half (RFC 7638).
 	ID string `json:"id"`
-	// Secret determines the private half and the next key. The private half does not
-	// tell it.
+	// The private half and the next key are derived from Secret. Secret cannot be
+	// computed from the private half.
 	Secret    Secret  `json:"secret"`
 	CreatedAt Instant `json:"createdAt"`
 	RetiredAt Instant `json:"retiredAt"` // when the next one took its place
@@ -46,22 +46,21 @@ func (k SigningKey) Public() ed25519.PublicKey {
 	return k.Private().Public().(ed25519.PublicKey)
 }
 
-// Signs reports whether a token that was issued at a time may bear the key's
-// signature. A retired key signs only what was
-// issued before its retirement or shortly after it, so a thief who steals the key
-// later cannot make new tokens.
+// Signs reports whether the key may have signed a token that was issued at a time. A
+// revoked key has signed nothing that counts. A retired key signs only tokens that were
+// issued before its retirement or less than SigningGrace after it, so a thief who
+// steals the key later cannot make new tokens.
 func (k SigningKey) Signs(issued Instant) bool {
 	return k.RevokedAt == 0 && (k.RetiredAt == 0 || issued < k.RetiredAt.Add(SigningGrace))
 }
 
-// over reports whether all that the key may have signed has expired.
+// over reports whether every token that the key can have signed has expired.
 func (k SigningKey) over(now Instant) bool {
 	return k.RetiredAt != 0 && k.RetiredAt.Add(SigningGrace+LongestToken) <= now
 }
 
-// Next is the key that takes the place of k when its time is over or an operator
-// rotates the keys. It is not made until then, but verifiers can be told of it ahead of
-// time.
+// Next is the key that replaces k after SigningPeriod, or when an operator rotates the
+// keys. It is not recorded before that, but verifiers can learn it in advance.
 func (k SigningKey) Next() SigningKey {
 	return freshSigningKey(deriveSecret(k.Secret.Plain, "lotline-signing-next-v1"))
 }
@@ -85,15 +84,16 @@ func thumbprint(public ed25519.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// SigningKeys are the keys by which the tokens of all organizations are signed: the
-// last one signs, those before it are still verified. Its zero value has none. Not
-// safe for concurrent use.
+// SigningKeys are the keys that sign the tokens of all organizations. The last key
+// signs. Tokens of the earlier keys are still accepted, unless the key is revoked. The
+// zero value has no keys. Not safe for concurrent use.
 type SigningKeys struct {
 	Keys   []SigningKey `json:"keys"` // in the order in which they were made
 	Latest Instant      `json:"latest"`
 }
 
-// Current is the key that signs now, and false before the first is made.
+// Current returns the key that signs now. It returns false before the first key is
+// made.
 func (s *SigningKeys) Current() (SigningKey, bool) {
 	if len(s.Keys) == 0 {
 		return SigningKey{}, false
@@ -171,8 +171,8 @@ func freshSigningKey(secret [32]byte) SigningKey {
 	}
 }
 
-// made says that k is made. The event has a secret of its own: it is sealed where it
-// is written.
+// made returns the event that records k. The event has its own copy of the secret,
+// which is sealed when the event is encoded.
 func (k SigningKey) made(now Instant) Event {
 	public := base64.RawURLEncoding.EncodeToString(k.Public())
 	return &SigningKeyCreated{Stamp{now}, k.ID, public, Secret{Plain: k.Secret.Plain}}
@@ -182,8 +182,8 @@ func (s *SigningKeys) find(id string) int {
 	return slices.IndexFunc(s.Keys, func(k SigningKey) bool { return k.ID == id })
 }
 
-// Evolve implements Aggregate. When a key is made, keys that
-// cannot have signed any valid token are forgotten.
+// Evolve implements Aggregate. A new key removes the keys whose tokens have all
+// expired.
 func (s *SigningKeys) Evolve(e Event) error {
 	if e.When() < s.Latest {
 		return ruleError(ruleTime, "%s after %s", e.When(), s.Latest)

@@ -8,7 +8,7 @@ import (
 // errSnapshot says that bytes are not a snapshot that AppendParticipants wrote.
 var errSnapshot = errors.New("not a snapshot of participants")
 
-// snapshotReader reads the bytes that AppendParticipants wrote. Behind their end it
+// snapshotReader reads the bytes that AppendParticipants wrote. After their end it
 // returns zeros and sets short.
 type snapshotReader struct {
 	left  []byte

@@ -20,7 +20,7 @@ func Statuses() []Status {
 }
 
 // beforeOpen reports whether an update may still change every setting. over reports
-// whether it may change none any more.
+// whether an update may not change any setting.
 func (s Status) beforeOpen() bool { return s == StatusDraft || s == StatusScheduled }
 func (s Status) over() bool       { return !s.beforeOpen() && s != StatusOpen }
 

@@ -24,8 +24,8 @@ func ticketsOf(t *testing.T, n int) []string {
 	return all
 }
 
-// TestTicket_theDocumentedExample are the tickets in docs/integrity.md, which are
-// computed here from what it says alone.
+// TestTicket_theDocumentedExample checks the tickets in docs/integrity.md. It computes
+// them from the description there alone.
 func TestTicket_theDocumentedExample(t *testing.T) {
 	t.Parallel()
 	documented := []string{"975jfrjm", "1k2wg6t1", "17q1858h"}
@@ -110,7 +110,8 @@ func TestTicket_isTurnedBackByTheSeedOfItsQueueAlone(t *testing.T) {
 		"too long":       func() (int64, bool) { return domain.EntryOfTicket(ticket+"0", "made", idOf(queue)) },
 		"a letter of no": func() (int64, bool) { return domain.EntryOfTicket("l"+ticket[1:], "made", idOf(queue)) },
 	} {
-		// By another key it is the number of any entry there might be.
+		// With another key, a ticket decodes to the number of some other, possible
+		// entry.
 		if got, ok := number(); ok && got <= 1_000_000 {
 			t.Errorf("%s: entry %d, %t", name, got, ok)
 		}

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// update decides a partial change. A field that is wrong in every state is reported
-// before a field that is only frozen now.
+// update decides a partial change. Invalid values are reported before frozen fields,
+// and frozen fields before fields that contradict each other.
 func (l *Lifecycle) update(now Instant, c Update, self Distribution) ([]Event, error) {
 	if l.Status.over() {
 		return nil, Refuse(UpdateClosed, "it is %s", l.Status)

@@ -40,7 +40,8 @@ type client struct {
 	background sync.WaitGroup
 }
 
-// generation is one official client, from its connection to the loss of that connection.
+// generation is one instance of the official client. It begins with the first attempt to
+// connect and ends when the connection is lost.
 type generation struct {
 	failure   atomic.Pointer[string] // why the last attempt to connect failed
 	connected chan struct{}          // closed once the Client below is set
@@ -160,7 +161,8 @@ func (c *client) begin(ctx context.Context) (*generation, error) {
 	}
 }
 
-// reason returns why the last attempt to connect failed, or nothing if that is not known.
+// reason returns why the last attempt to connect failed, as the end of an error message.
+// It returns an empty string if no attempt has failed.
 func (g *generation) reason() string {
 	if failure := g.failure.Load(); failure != nil {
 		return ": " + *failure
@@ -178,8 +180,9 @@ func (c *client) untilClosed(ctx context.Context) (context.Context, context.Canc
 	}
 }
 
-// do runs f, which calls the official client. It returns when f returns or ctx ends. The
-// caller may read what f assigned only if do returned f's result.
+// do runs f, which calls the official client. It returns when f returns or ctx ends. If
+// ctx ends first, f may still be running. So after an error the caller must not read the
+// variables that f assigns.
 func (c *client) do(ctx context.Context, f func(context.Context, *esdb.Client) error) error {
 	g, err := c.begin(ctx)
 	if err != nil {

@@ -201,8 +201,8 @@ func (c *caller) append(ctx context.Context) {
 	}
 }
 
-// read checks that the stream holds the acknowledged events, and otherwise only the
-// append whose outcome is unknown.
+// read checks that the stream holds the acknowledged events. The append whose outcome is
+// unknown may follow them, and nothing else.
 func (c *caller) read(ctx context.Context) (whole bool) {
 	want := c.ids
 	if c.doubt {
@@ -454,8 +454,8 @@ func headIn(ctx context.Context, c *client, g *generation) error {
 	})
 }
 
-// A second connection of one official client would lose the first one unclosed. If there
-// were no second one, waiting calls would block for good.
+// An official client that connects a second time never closes its first connection. If it
+// cannot connect again, waiting calls block for good.
 func TestClient_aGenerationConnectsOnce(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

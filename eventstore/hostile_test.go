@@ -283,7 +283,8 @@ func (b behaviour) check(t *testing.T) {
 			t.Errorf("%s says: %s, want: %s", name, got, want)
 		}
 	}
-	// Twice, because the first call may leave something behind that the second one meets.
+	// Make the calls twice: the first round may leave a connection in a state that affects
+	// the second round.
 	for range 2 {
 		call("append", b.append, func(ctx context.Context) error {
 			_, _, err := l.Append(ctx, stream, domain.EmptyHead(), encode(t, l, stream, queueCreated()))

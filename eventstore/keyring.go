@@ -79,7 +79,8 @@ func (k *Keyring) Open(stream, eventType, field, sealed string) (string, error) 
 }
 
 // sealPlace returns the additional data that binds a sealed value to its stream, event
-// type and field: each part after its length in eight bytes, big-endian.
+// type and field. It writes the length of each part, as eight bytes in big-endian order,
+// and then the part itself.
 func sealPlace(parts ...string) []byte {
 	var place []byte
 	for _, p := range parts {

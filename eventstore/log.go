@@ -190,9 +190,9 @@ func readError(stream string, after domain.Revision, err error) error {
 	return fmt.Errorf("read %s: %w: %w", stream, domain.ErrUnavailable, err)
 }
 
-// streamNotFound reports whether the store said that the stream does not exist. The
-// client gives the same code when a proxy that knows nothing of streams responds with
-// "not found".
+// streamNotFound reports whether the store said that the stream does not exist. A proxy
+// in front of the store may respond with "not found" for other reasons. The client gives
+// both errors the same code, but only the proxy's has the gRPC status NotFound inside.
 func streamNotFound(err error) bool {
 	e, ok := errors.AsType[*esdb.Error](err)
 	return ok && e.Code() == esdb.ErrorCodeResourceNotFound && status.Code(e.Err()) != codes.NotFound

@@ -363,7 +363,8 @@ func TestLog_callsHonourTheirContextWhileThereIsNoServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.stop()
-	// Several callers, because the official client returns from the first call only.
+	// One caller is not enough: the official client returns from the first call in time,
+	// and blocks the others.
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {

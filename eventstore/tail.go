@@ -22,8 +22,8 @@ type Follower interface {
 	// Follow handles the next event. After a reconnection an event may be delivered
 	// again; it is then at or before Position.
 	Follow(r *domain.Recorded)
-	// Passed says that the log has no further events for this follower up to p. A
-	// subscription must not be resumed from p.
+	// Passed says that the log has no further events for this follower up to p. A new
+	// subscription must start after Position, not after p.
 	Passed(p domain.Position)
 	// CaughtUp says that the server reported the end of the log. Servers that report it
 	// do so once after each connection.
@@ -79,13 +79,13 @@ func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog
 	return t
 }
 
-// CaughtUp returns a channel that is closed once every follower has all events up to
-// head.
+// CaughtUp returns a channel that is closed once every follower has all events up to the
+// head that NewTail was given.
 func (t *Tail) CaughtUp() <-chan struct{} { return t.allReachedHead }
 
 // Live returns a channel that is closed when the live subscription reaches the end of the
 // log for the first time. If the server does not report the end, the channel is closed
-// once the subscription has read up to head.
+// once the subscription has read up to the head that NewTail was given.
 func (t *Tail) Live() <-chan struct{} { return t.live }
 
 // Connected reports whether the live subscription is connected and has reached the end of
@@ -96,8 +96,9 @@ func (t *Tail) Connected() bool { return t.connected.Load() }
 type Progress struct {
 	Events int64     // delivered so far
 	UpTo   time.Time // when the last of them was recorded; zero before the first event
-	// Share is the share of the missing events that were delivered, from 0 to 1. It is an
-	// estimate from log positions, whose scale depends on the store.
+	// Share is how much of the follower's backlog was delivered, from 0 to 1. The backlog
+	// is what the follower lacked when the tail was made. Share is an estimate from log
+	// positions, whose scale depends on the store.
 	Share float64
 }
 
@@ -208,8 +209,8 @@ func (t *Tail) markConnected() {
 	t.wasLive.Do(func() { close(t.live) })
 }
 
-// join moves f to the live subscription if p, up to which f has all events, is not before
-// the last event delivered there. It reports whether it did.
+// join moves f to the live subscription, unless that has delivered events that f lacks. f
+// has all events up to p. join reports whether it moved f.
 func (t *Tail) join(f orderedFollower, p domain.Position) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -306,9 +307,9 @@ func (c *catchUp) caughtUp() {
 	c.join()
 }
 
-// join moves the follower to the live subscription, but only after the follower was told
-// that the log ends: the live subscription may have reported the end before, and does not
-// report it again.
+// join moves the follower to the live subscription if it can. It waits until the catch-up
+// has called CaughtUp on the follower: the live subscription may have reported the end
+// before, and does not report it again.
 func (c *catchUp) join() {
 	if c.toldEnd && c.tail.join(c.follower, c.readUpTo) {
 		c.joined = true

@@ -42,8 +42,8 @@ func (s *server) crossOrigin(authenticate authentication, m methods) methods {
 	return m
 }
 
-// authentication finds out who makes a request and notes it in x, or refuses the
-// request.
+// authentication identifies the caller of a request and notes the caller in x, or refuses
+// the request.
 type authentication func(x *exchange, r *http.Request) error
 
 // guard calls h for requests that authenticate, are within their rate limit, and accept

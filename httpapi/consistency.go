@@ -43,8 +43,8 @@ func (s *server) awaitWrites(x *exchange, r *http.Request) error {
 }
 
 // acknowledge remembers the log position of the state that an answer was computed from,
-// and sends it to the client in X-Position. It does nothing for the zero position, which
-// an answer has that no event was read or written for.
+// and sends it to the client in X-Position. It does nothing for the zero position: then
+// no event was read or written for the answer.
 func (s *server) acknowledge(x *exchange, p domain.Position) {
 	if p == (domain.Position{}) {
 		return

@@ -53,7 +53,7 @@ type eventProblem struct {
 
 // appendStored appends a member with stored bytes, unchanged. The bytes may be anything,
 // because other programs can append to the store. If they are not a JSON text on one line,
-// the member is null, and a second member has the bytes in base64.
+// the member is null, and a second member, whose name ends in Base64, has the bytes.
 func appendStored(dst []byte, name string, stored []byte) []byte {
 	dst = append(dst, `,"`+name+`":`...)
 	if oneLine(stored) {

@@ -30,8 +30,8 @@ type eventsRequest struct {
 
 // events answers with a distribution's history: a page of it, or all of it as lines of
 // JSON. It reads the log and not the read models, so it also serves the history of a
-// distribution that is deleted or in quarantine. Secrets in the events are answered as they
-// are stored.
+// distribution that is deleted or in quarantine. Secrets in the events stay encrypted, as
+// they are stored.
 func (s *server) events(x *exchange, r *http.Request) error {
 	id, err := pathID(r, anyKind)
 	if err != nil {

@@ -209,8 +209,8 @@ func TestList_aRepeatedStatusCountsOnce(t *testing.T) {
 	}
 }
 
-// processorTime is how long the process has had a processor. Tests beside this one wait
-// meanwhile, since it is not one of those that run in parallel.
+// processorTime returns the CPU time that the process has used. No other test uses CPU time
+// meanwhile, because parallel tests wait until a sequential test has ended.
 func processorTime(t *testing.T) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

@@ -29,8 +29,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memoryLog is an event log in memory. It passes each event to the views at once, or at
-// release while it is holding.
+// memoryLog is an event log in memory. It normally passes each event to the views at once.
+// After a call of hold it passes no events until release is called.
 type memoryLog struct {
 	mu      sync.Mutex
 	events  map[string]domain.Event // the encoded events, by their data

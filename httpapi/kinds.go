@@ -19,8 +19,8 @@ type kindAPI struct {
 	refusals map[domain.Code]answer
 }
 
-// kinds has what each kind adds. To add a kind, write its kindAPI in a file of its own
-// and list it here.
+// kinds maps each kind to the calls and refusals that it adds. To add a kind, write its
+// kindAPI in a file of its own and list it here.
 var kinds = map[domain.Kind]kindAPI{
 	domain.KindQueue:   queueAPI,
 	domain.KindDraw:    drawAPI,

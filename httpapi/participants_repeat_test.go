@@ -105,8 +105,8 @@ func TestParticipation_admittingByCountIsRepeatable(t *testing.T) {
 	})
 }
 
-// The same idempotency key from several consumers is several keys: no consumer is answered
-// with another one's place.
+// Two consumers may use the same idempotency key without effect on each other: no consumer
+// gets an answer with another consumer's place.
 func TestParticipation_idempotencyKeysAreEachConsumersOwn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Check is the result of checking one part of the node. Everybody can see the name and
-// the reason, callers with a secret key also the error, and operators everything.
+// Check is the result of checking one part of the node. /readyz shows Name and Reason to
+// everybody. Callers with a secret key see Err as well, and operators see Err and Detail.
 type Check struct {
 	Name string
 	// Err is nil if the part works.
@@ -60,10 +60,10 @@ func (s *server) readyForOperators(x *exchange, r *http.Request) error {
 	return s.answerReadiness(x, r, viewer{operator: true})
 }
 
-// viewer finds out who asks for /readyz. A health check must not fail because of its key,
-// so a caller whose key is invalid or over its limit sees what everybody may see. The
-// request counts against the rate limit all the same, so that nobody can try more keys
-// here than elsewhere.
+// viewer identifies the client that requests /readyz. A health check must not fail because
+// of its key. So a caller whose key is invalid or over its limit gets the public part of the
+// answer. A request with a key still counts against the rate limit, so that nobody can try
+// more keys here than at other paths.
 func (s *server) viewer(x *exchange, r *http.Request) viewer {
 	if len(r.Header["Authorization"]) == 0 || s.CaughtUp == nil || !s.CaughtUp() {
 		return viewer{} // before the node has caught up it does not know which keys are valid

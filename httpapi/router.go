@@ -132,7 +132,7 @@ func newServer(c Config) *server {
 		bySecret: newLimiter(c.Limits.Secret), byConsumer: newLimiter(c.Limits.Consumer), byAddress: newLimiter(c.Limits.Public),
 	}
 	// The router must not clean paths: its redirect to a clean path would turn a POST
-	// into a GET. ServeHTTP refuses paths that are encoded without need.
+	// into a GET. ServeHTTP refuses paths with unnecessary encoding.
 	s.router.SkipClean(true)
 	// The router tries one route after the other, so the routes that are called most
 	// often come first.

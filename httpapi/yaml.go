@@ -6,8 +6,8 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// node is a node of a YAML document. The zero value stands for a node that does not exist,
-// and has no text, members or items.
+// node is a node of a YAML document. The zero value is a missing node: it has no text,
+// members or items.
 type node struct{ *yaml.Node }
 
 func (n node) exists() bool { return n.Node != nil }

@@ -11,7 +11,8 @@ import (
 )
 
 // Digest returns a hash of all read models. Views that have handled the same events have the
-// same digest, in whatever way they did. While it is computed, no event is followed.
+// same digest, even if one of them was loaded from its file. No event is followed while the
+// digest is computed.
 func (v *Views) Digest() string {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

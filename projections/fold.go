@@ -10,7 +10,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Histories reads the events of a stream from the log, those after a revision.
+// Histories reads the events of a stream after a revision from the log.
 type Histories interface {
 	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
 }
@@ -36,7 +36,7 @@ func ReadAgain(ctx context.Context) domain.Again {
 
 // fold folds the stream of known up to the revision last. It begins with a snapshot if there
 // is a usable one. The log must still hold the last event of known: otherwise the error is a
-// *domain.HistoryError. again is the one for domain.ReadWhole.
+// *domain.HistoryError. again is passed to domain.ReadWhole.
 func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, again domain.Again) (*domain.History, error) {
 	stream := known.stream()
 	h := v.snapshots.load(stream)

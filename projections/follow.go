@@ -62,7 +62,8 @@ func (v *Views) makeVisible(s unpublished) {
 		return
 	}
 	if slot, known := v.indexes.streams[s.state.stream()]; known && slot.current.broken != nil {
-		// The stream was put into quarantine after s was made. s can only tell its owner.
+		// The stream was put into quarantine after s was made. Only the owner in s is still
+		// useful.
 		s.slot, s.state = slot, slot.current.withOwner(s.state.owner)
 	}
 	if s.state == s.slot.current {

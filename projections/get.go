@@ -55,8 +55,8 @@ func (v *Views) Get(organization, id domain.ID) (Row, error) {
 }
 
 // Owned reports whether the object with that id is the organization itself or one of its
-// distributions, also a deleted one. If it is, quarantine says why its stream is in
-// quarantine, or is nil.
+// distributions, even a deleted one. quarantine says why the stream of such an object is in
+// quarantine. It is nil when the stream is not in quarantine.
 func (v *Views) Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -33,11 +33,11 @@ func (s *state) distribution() domain.Distribution {
 	return d
 }
 
-// Participants returns a distribution that knows its participants. While something can
-// happen to them, they are in memory. Later Participants folds them from the log, and keeps
-// those that were wanted last. Errors: ErrNotFound, the *domain.HistoryError of a stream in
-// quarantine, and ErrBehind when the fold takes longer than 2 seconds. The caller must not
-// change the distribution.
+// Participants returns a distribution that knows its participants. While something can still
+// happen to the participants, they are in memory. After that, a call folds them from the log,
+// and the distributions that were used last stay in memory. Errors: ErrNotFound, the
+// *domain.HistoryError of a stream in quarantine, and ErrBehind when the fold takes longer
+// than 2 seconds. The caller must not change the distribution.
 func (v *Views) Participants(ctx context.Context, organization, id domain.ID) (domain.Distribution, error) {
 	row, err := v.Get(organization, id)
 	if err != nil {

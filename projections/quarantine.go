@@ -97,8 +97,8 @@ func ownerHint(r *domain.Recorded) domain.ID {
 	return id
 }
 
-// contradictedBy returns an error when h, which was read from the log after s was made, has
-// another last event than s at the same revision.
+// contradictedBy compares s with h, which was read from the log later. It returns an error
+// when both end at the same revision, but with different events.
 func (s *state) contradictedBy(h *domain.History) error {
 	if last := s.history.Head; h.Head.Revision == last.Revision && h.Head.Hash != last.Hash {
 		return &domain.HistoryError{

@@ -58,9 +58,9 @@ func tombstone(h *domain.History, d domain.Distribution) *domain.History {
 	return &t
 }
 
-// next returns the state after the stream's next event. A stream in quarantine stays there;
-// the event can only tell its owner. owned says that nobody else has s: then next changes
-// the history of s, and the caller must not use s any more.
+// next returns the state after the stream's next event. A stream in quarantine stays there,
+// and the event can only reveal which organization owns the stream. owned says that nobody
+// else has s. Then next changes the history of s, and the caller must not use s any more.
 func (s *state) next(r *domain.Recorded, owned bool) *state {
 	if s.broken != nil {
 		return s.withOwner(ownerHint(r))

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 #
-# Tries the documents of the API with the tools that people use on them. Lints
-# httpapi/openapi.yaml and httpapi/asyncapi.yaml with Redocly and Spectral, by the rules
-# in redocly.yaml and .spectral.yaml. Makes a Go client with oapi-codegen and a
-# TypeScript client with openapi-typescript, compiles both, and calls a running engine
-# with each. The exact versions are in tools/openapi-clients. What is missing of NodeJS
-# and npm is installed from Debian's packages, which needs root.
+# Checks the documents of the API with common tools. Lints httpapi/openapi.yaml and
+# httpapi/asyncapi.yaml with Redocly and Spectral, by the rules in redocly.yaml and
+# .spectral.yaml. Generates a Go client with oapi-codegen and a TypeScript client with
+# openapi-typescript, compiles both, and calls a running engine with each. The exact
+# versions are in tools/openapi-clients. If NodeJS or npm is missing, the script
+# installs it from Debian's packages, which needs root.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 clients=$root/tools/openapi-clients
 document=$root/httpapi/openapi.yaml
-# Redocly reports its use to its makers, and looks for newer versions, unless told not to.
+# By default Redocly sends usage data to its makers, and looks for newer versions.
 export GOWORK=off REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true
 
 missing=()
@@ -23,10 +23,10 @@ if [[ ${#missing[@]} -gt 0 ]]; then
 	apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# Unix sockets have short paths, so not below the working directory.
+# A Unix socket's path must be short, so the directory is not below the working directory.
 work=$(mktemp -d)
 engine=
-# stop ends the engine, and fails when the engine does.
+# stop ends the engine. It fails if the engine fails.
 stop() {
 	[[ -n $engine ]] || return 0
 	local status=0
@@ -79,7 +79,7 @@ LOTLINE_TEST_ENGINE=$(grep -o 'http://[^ ]*' "$work/engine.out" | head -n 1)
 LOTLINE_TEST_KEY=$(grep -o 'sk_live_[^ ]*' "$work/engine.out" | head -n 1)
 export LOTLINE_TEST_ENGINE LOTLINE_TEST_KEY
 
-# Both clients run, also when the first fails.
+# The second client runs even if the first one fails.
 status=0
 "$work/go-client" || status=$?
 timeout --kill-after=5 60 node "$work/typescript/out/main.js" || status=$?

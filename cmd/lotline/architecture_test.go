@@ -139,9 +139,9 @@ func firstSentence(comment string) string {
 	return words[2]
 }
 
-// TestArchitecture_onlyFilesAboutQueuesNameThem: the packages that serve every kind of
-// distribution know what a consumer is to a distribution by domain.Participation alone,
-// so that another kind takes part by files of its own and its lines in httpapi/kinds.go.
+// The packages that serve every kind of distribution use only domain.Participation for what
+// a consumer has in a distribution. So a new kind needs only files of its own and its lines
+// in httpapi/kinds.go.
 func TestArchitecture_onlyFilesAboutQueuesNameThem(t *testing.T) {
 	t.Parallel()
 	looked := 0

@@ -22,8 +22,8 @@ func isWrong(err error) bool {
 	return wrong
 }
 
-// clockPolicy says how a start treats a wrong clock. It returns nil once the clock may
-// be right, and an error if it does not wait for that.
+// clockPolicy decides what a start does while the clock is wrong: it waits, or it returns
+// an error. It returns nil once the clock may be right.
 type clockPolicy func(ctx context.Context, c *walltime.Clock) error
 
 // requireRightClock returns an error if the clock is wrong. It does not wait.
@@ -92,8 +92,8 @@ const (
 	maxAhead = 100
 )
 
-// find returns the streams that the last search found, and searches again if that is
-// more than aheadEvery ago.
+// find returns the streams that the last search found. It searches again if the last
+// search was aheadEvery ago or longer.
 func (a *aheadStreams) find() []projections.StreamTime {
 	a.mu.Lock()
 	defer a.mu.Unlock()

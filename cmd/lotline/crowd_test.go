@@ -251,7 +251,7 @@ type crowdClient struct {
 	id     int
 	random *rand.Rand
 	record []*crowd.Call
-	latest *crowd.Call       // the last whose answer had a position
+	latest *crowd.Call       // the last call whose answer had a position
 	closed bool              // it has set the time to close for the last time
 	tokens map[string]string // for admission, by consumer
 }

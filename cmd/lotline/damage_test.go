@@ -250,8 +250,8 @@ func TestDamage_aDamagedDefaultOrganizationStopsNobodyElse(t *testing.T) {
 	}
 }
 
-// Damage to the claim of the default organization, or to the signing keys, stops only
-// what needs them.
+// Damage to the claim of the default organization, or to the signing keys, stops only the
+// calls that need them.
 func TestDamage_ofAClaimOrTheSigningKeysStopsOnlyWhatNeedsThem(t *testing.T) {
 	t.Parallel()
 	spoil := `UPDATE events SET data = replace(data, '{', '{"spoilt":1,')`

@@ -313,8 +313,8 @@ type client struct {
 	count int
 
 	own   []object
-	open  *request // what it got no answer to
-	keyed *request // what was last acknowledged and has a key
+	open  *request // the request that got no answer
+	keyed *request // the last acknowledged request that has a key
 }
 
 type object struct{ path, etag string }

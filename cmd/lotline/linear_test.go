@@ -90,26 +90,26 @@ func eachSeed(t *testing.T, seeds uint64, f func(*testing.T, uint64)) {
 type workload struct {
 	seed       uint64
 	trouble    bool
-	kinds      []domain.Kind // of the distributions; all three when empty
-	operations int           // on each; linearOperations when 0
+	kinds      []domain.Kind // the kinds of the distributions; empty means all three
+	operations int           // the number on each distribution; 0 means linearOperations
 	distinct   bool          // no client sends the same update twice
 }
 
-// subject is one distribution of a workload and what was seen of it.
+// subject is one distribution of a workload, with what the clients have seen of it.
 type subject struct {
 	kind       domain.Kind
 	collection string
 	sequence   string
 	body       string
 	openAt     string     // "" for a draft
-	phases     [4]float64 // when opening, closing, the end and deleting are tried
+	phases     [4]float64 // the progress from which clients open, close, end and delete it
 
 	made  chan struct{} // closed when path is known
 	path  string
 	begun atomic.Int64
 	quits atomic.Int64 // clients that gave up
 
-	// By node: the latest version that it has acknowledged to anybody.
+	// The latest version that each node has acknowledged to any client.
 	acknowledged []atomic.Int64
 
 	mu      sync.Mutex // guards the fields below

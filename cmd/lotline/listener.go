@@ -15,8 +15,8 @@ import (
 )
 
 // listeners serve HTTP on one or two addresses: one for everybody and, if one is
-// configured, another one for operators. They open before there is a node, and until
-// then answer only how far the start is.
+// configured, another one for operators. They open before there is a node. Until the node
+// runs, they answer only how far the start has come.
 type listeners struct {
 	logger            zerolog.Logger
 	observer          *observer

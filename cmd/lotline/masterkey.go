@@ -30,7 +30,7 @@ func decodeMasterKey(text string) ([]byte, bool) {
 	if key, err := hex.DecodeString(text); err == nil && len(key) == eventstore.MasterKeySize {
 		return key, true
 	}
-	// Both alphabets of base64, with or without padding.
+	// The key may be in either alphabet of base64, with or without padding.
 	text = strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(text, "="))
 	key, err := base64.RawURLEncoding.DecodeString(text)
 	return key, err == nil && len(key) == eventstore.MasterKeySize

@@ -151,7 +151,7 @@ func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time
 	}
 	m.step.revision = r.Revision
 	// Most events have the time at which they were due. Some have the time at which they
-	// were decided. Those were due at the stream's wake, as the whole step was.
+	// were decided. Those were due at the stream's wake, like the whole step.
 	due, lateness := r.Event.When(), m.deadlineLateness
 	switch r.Event.(type) {
 	case domain.ConsumerAdmitted:

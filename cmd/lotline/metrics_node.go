@@ -73,8 +73,8 @@ func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// measure takes the metrics that are not counted as they happen. It leaves out what it
-// cannot read from the store.
+// measure reads the present values of the metrics that no other part of the program
+// updates. It leaves out the metrics that it cannot read from the store.
 func (n *node) measure() (all []prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), measureTimeout)
 	defer cancel()

@@ -178,9 +178,9 @@ func TestMetrics_tellWhatHappened(t *testing.T) {
 	}
 }
 
-// Each thing that is done in a queue is counted under its own name, by the clock as
-// well. An admission is no deadline. The opening is one, and the clock does it by a
-// command of its own, since nobody else asks for anything before.
+// Each command on a queue is counted under its own name, and so are the commands of the
+// timers. The lateness of an admission is not counted as that of a deadline. The opening is
+// a deadline, and a timer carries it out, because no request comes earlier.
 func TestMetrics_countWhatIsDoneInAQueue(t *testing.T) {
 	t.Parallel()
 	n := newCluster(t, 1).nodes[0]

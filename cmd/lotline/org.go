@@ -63,10 +63,10 @@ func (a *adminClient) ensureDefaultOrganization(ctx context.Context) (*domain.Or
 	return made.History.Aggregate.(*domain.Organization), nil
 }
 
-// find returns the organization that the operator means: the default organization
-// for its reserved name, the organization with the id when text has the form of one,
-// and else the only organization of that name. Organizations choose their own names,
-// so neither the reserved name nor an id is ever looked for among them.
+// find returns the organization that the operator names. The reserved name means the
+// default organization, and a text in the form of an id means the organization with that
+// id. Any other text is a name, and only one organization may have it. Organizations
+// choose their own names, so find never compares these with the reserved name or an id.
 func (a *adminClient) find(ctx context.Context, text string) (*domain.Organization, error) {
 	if text == defaultOrganization {
 		return a.findDefault(ctx)

@@ -13,8 +13,8 @@ func organizationOf(t *testing.T, e *engine, key string) map[string]any {
 	return e.must(200, "GET", "/api/v1/organization", key, "").object(t)
 }
 
-// Every organization may call itself default. The command line still finds the one
-// that the first start made, whether or not that one has kept the name.
+// Every organization may call itself default. The command line still finds the organization
+// that the first start made, even if that organization has another name now.
 func TestOrg_aTenantThatCallsItselfDefaultIsNotHandedOut(t *testing.T) {
 	t.Parallel()
 	for name, kept := range map[string]bool{"the first organization has kept the name": true, "it has another name": false} {
@@ -81,8 +81,8 @@ func TestOrg_theListOfKeysTellsNamesakesApart(t *testing.T) {
 	}
 }
 
-// Organizations choose the names that the operator's terminal shows. No name can do more
-// there than be read.
+// Organizations choose the names that the operator's terminal shows. The terminal must not
+// execute anything in a name.
 func TestOrg_namesCannotRewriteTheOperatorsTerminal(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -97,8 +97,8 @@ func TestOrg_namesCannotRewriteTheOperatorsTerminal(t *testing.T) {
 	}
 }
 
-// What looks like an id is one. An organization that takes an id for its name is
-// found neither in place of its owner nor when the id is nobody's.
+// A text in the form of an id is always taken as an id. An organization whose name is such
+// a text is not found by it, whether or not another organization has that id.
 func TestOrg_aTenantNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -116,8 +116,8 @@ func TestOrg_aTenantNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	}
 }
 
-// Before the first start there is no default organization, and no other is taken in
-// its place.
+// Before the first start there is no default organization. The command line does not use
+// another organization instead.
 func TestOrg_beforeTheFirstStartThereIsNoDefault(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)

@@ -38,7 +38,7 @@ func blocks(page string) []block {
 	return all
 }
 
-// matches reports whether a text is the one in a page, where … stands for any text.
+// matches reports whether got matches a text of a page, in which … matches any text.
 func matches(t *testing.T, says, got string) bool {
 	t.Helper()
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(says)), "…", "(?s:.*?)")
@@ -209,7 +209,7 @@ func TestReadme_isShort(t *testing.T) {
 	}
 }
 
-// A page that is wrong would be found.
+// The test of a page fails if the output of a command differs from the page.
 func TestQuickstart_aPageThatIsWrongIsFound(t *testing.T) {
 	t.Parallel()
 	page := "```sh\necho a; echo b\n```\n\n```text\na\n…\n```\n\n```sh\nx=1\n```\n"

@@ -24,7 +24,7 @@ type schedule struct {
 func newSchedule() schedule { return schedule{byStream: map[string]*scheduledStream{}} }
 
 // first returns the stream with the earliest time and how long it is until then, at most
-// sweepEvery. Of an empty schedule it returns "" and sweepEvery.
+// sweepEvery. For an empty schedule it returns "" and sweepEvery.
 func (s *schedule) first(now domain.Instant) (stream string, wait time.Duration) {
 	if len(s.heap) == 0 {
 		return "", sweepEvery

@@ -134,7 +134,7 @@ func (s *Scheduler) Run(ctx context.Context) {
 			next.Reset(retryDelay)
 		} else {
 			if paused {
-				// The last sweep went by the clock when it was wrong.
+				// The last sweep used the time of the wrong clock.
 				s.sweep()
 				paused = false
 			}
@@ -215,8 +215,9 @@ func (s *Scheduler) learn(w domain.Wake) {
 	}
 }
 
-// dropOutdated forgets that a stream is overdue since the start, or that another node was
-// quicker, when the stream's newest wake says otherwise. The caller holds mu.
+// dropOutdated removes a stream from overdue if its newest wake is after the start, or if
+// it has no wake. It removes a stream without a wake from raced as well. The caller holds
+// mu.
 func (s *Scheduler) dropOutdated(t *timer) {
 	if t.At == 0 || t.At > s.started {
 		// The wake that was overdue has been carried out, here or by another node.

@@ -1,15 +1,15 @@
 // Package walltime tells whether a node may decide by its clock.
 //
 // The decisions of a node count at the time of its clock, for all nodes and for ever. So
-// the node asks a Clock for the time, and gets an error when the time cannot be right.
-// The package must not correct a time: a node with a wrong clock decides nothing.
+// the node asks a Clock for the time, and gets an error when the time cannot be right. The
+// package must not correct a time: a node with a wrong clock decides nothing.
 //
 // The event store's clock counts as right, because all nodes share it. The store records
-// the time of each event. That is a time after the append was sent and before it returned,
-// so each append bounds the difference between the two clocks. While nothing is wrong, the
-// appends of the node's commands are measurements enough. When the clock is set, it moves
-// by another amount than the monotonic clock. Then, and before the first decision, the
-// Clock appends an event of its own to measure the difference.
+// the time of each event. That time is after the append was sent and before it returned, so
+// each append bounds the difference between the two clocks. While nothing is wrong, the
+// appends of the node's commands are measurements enough. When somebody sets the clock, it
+// moves by another amount than the monotonic clock. The Clock notices this and appends an
+// event of its own to measure the difference. It does the same before the first decision.
 package walltime
 
 import (
@@ -46,7 +46,7 @@ type WrongError struct{ Reason string }
 
 func (e *WrongError) Error() string { return e.Reason }
 
-// Is reports whether the error is of the kind target.
+// Is makes errors.Is report that the error is domain.ErrUnavailable.
 func (e *WrongError) Is(target error) bool { return target == domain.ErrUnavailable }
 
 // unknownError says that the clock has to be compared before it may be used.
@@ -54,7 +54,7 @@ type unknownError struct{}
 
 func (unknownError) Error() string { return "the clock is yet to be compared with the event store's" }
 
-// Is reports whether the error is of the kind target.
+// Is makes errors.Is report that the error is domain.ErrUnavailable.
 func (unknownError) Is(target error) bool { return target == domain.ErrUnavailable }
 
 // Clock is a node's clock. Safe for concurrent use.
@@ -173,8 +173,9 @@ func differs(ahead time.Duration) error {
 	return &WrongError{fmt.Sprintf("the clock is %s %s the event store's", ahead.Abs().Round(100*time.Millisecond), how)}
 }
 
-// Offset returns by how much the clock is at least ahead of the store's. It is negative when
-// the clock is behind, and 0 when it may be right.
+// Offset returns how far the clock is ahead of the store's. It is negative when the clock
+// is behind. The measurements only give bounds, so Offset returns the smallest difference
+// that is possible, and 0 when the clock may be right.
 func (c *Clock) Offset() time.Duration {
 	ahead, _ := c.possibleOffset(c.now())
 	return ahead.atLeast()

@@ -29,7 +29,7 @@ const (
 	abandonAfter = time.Minute
 	// resolution is how exactly a store records the time of an event.
 	resolution = time.Millisecond
-	// maxDifference is the largest difference that is reckoned with, so that sums do not
+	// maxDifference limits the differences between times, so that sums of them do not
 	// overflow.
 	maxDifference = 50 * 365 * 24 * time.Hour
 )
@@ -151,8 +151,9 @@ func (c *Clock) Recorded(event [16]byte, at time.Time) {
 	})
 }
 
-// progress adds a part to the measurement of an event. The measurement ends when it is
-// complete, or when add reports that it is useless. A complete one is learned.
+// progress adds a part to the measurement of an event. The measurement ends when it has all
+// parts, which are then learned, or when add returns false because the measurement is
+// useless.
 func (c *Clock) progress(event [16]byte, add func(*measurement) (useful bool)) {
 	c.mu.Lock()
 	if c.measured.event != event {
@@ -171,8 +172,8 @@ func (c *Clock) progress(event [16]byte, add func(*measurement) (useful bool)) {
 	}
 }
 
-// Recheck compares the clock when its offset is unknown or will be soon, and every 5
-// seconds while it may be wrong.
+// Recheck compares the clock with the store's when the offset is unknown, or will be within
+// a minute. While the clock may differ by more than 2 seconds, it does so every 5 seconds.
 func (c *Clock) Recheck(ctx context.Context) {
 	if c.reference.Load() == nil {
 		return

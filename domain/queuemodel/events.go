@@ -132,7 +132,7 @@ func (q *Queue) update(e Event) {
 		case FieldCloseAt:
 			q.CloseAt = Time(to)
 		case FieldRate:
-			// A new rate keeps no more of the credit than it could have saved itself.
+			// The queue keeps no more credit than the bucket of the new rate holds.
 			q.credit, q.creditAt = min(q.saved(e.At), bucket(to)), e.At
 			if q.Rate = to; to == 0 {
 				q.credit = 0

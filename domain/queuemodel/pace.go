@@ -54,10 +54,11 @@ func (p *Pace) pass(to Time) {
 }
 
 // Admit reports an automatic admission. It returns the two worst windows that end with
-// this admission. A window may have as many admissions as the credit pays for that could
-// be saved before it and that was earned in it. The first result is the window that comes
-// closest to this limit, or exceeds it most. The second is the same for windows of less
-// than 60 seconds, whose limit is a sixtieth more than the highest rate in force in them.
+// this admission. The limit of a window is the number of admissions that its credit
+// pays for: the credit that could be saved before the window, and the credit that was
+// earned in it. The first result is the window that comes closest to its limit, or
+// exceeds it most. The second is the same for windows of less than 60 seconds. Their
+// limit is a sixtieth more than the highest rate that was in force in the window.
 func (p *Pace) Admit(at Time) (window, minute Window) {
 	p.pass(at)
 	// The credit that was saved before the first admission and the credit that was earned

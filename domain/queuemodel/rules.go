@@ -185,8 +185,10 @@ func (q *Queue) Decide(now Time, r Request) ([]Event, Refusal) {
 	panic("there is no such action")
 }
 
-// decideFor completes an event that moves a consumer's entry to a standing. The entry
-// must have one of the standings from; nothing happens when it has been moved already.
+// decideFor returns the event e for a consumer's newest entry. The event moves the
+// entry from one of the standings in from to the standing to. There is no event if the
+// entry has the standing to already. The request is refused if the entry has any other
+// standing.
 func (q *Queue) decideFor(consumer string, to Standing, e Event, from ...Standing) ([]Event, Refusal) {
 	entry, ok := q.Newest(consumer)
 	is := q.Standing(consumer)

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// Backoff gives the pauses between attempts at the same thing. It is for one
-// goroutine.
+// Backoff computes the pauses between attempts at one task. It is for one goroutine.
 type Backoff struct {
 	First time.Duration // the pause after the first failure
-	Limit time.Duration // no pause is longer
+	Limit time.Duration // the longest pause, unless First or Raise asks for a longer one
 
 	next time.Duration // 0 for First
 }
@@ -23,10 +22,10 @@ func (b *Backoff) Next() time.Duration {
 	return pause
 }
 
-// Raise makes the next pause at least as long as pause.
+// Raise makes the next pause at least as long as pause, even if that exceeds Limit.
 func (b *Backoff) Raise(pause time.Duration) { b.next = max(b.next, b.First, pause) }
 
-// Reset starts over with First. Call it after a success.
+// Reset makes First the next pause. Call it after a success.
 func (b *Backoff) Reset() { b.next = 0 }
 
 // Sleep waits for d, or until ctx ends. It reports whether it waited for all of d.

@@ -29,8 +29,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// User is the user name that goes with the password of an Access. A real server has a
-// user of that name from the start, who may do everything.
+// User is the user name that goes with the password of an Access. A real server creates a
+// user of that name, with all rights, at its first start.
 const User = "admin"
 
 // Access says what a listener requires of its clients. Any goroutine may call its
@@ -74,8 +74,8 @@ var public = map[string]bool{
 }
 
 // authorize refuses a call that lacks the credentials that its listener requires. The
-// first allowed call that needs credentials, or would need them with a password set, ends
-// the pending state of its connection.
+// first allowed call of a method that is not public ends the pending state of its
+// connection, even if the listener requires no credentials.
 func authorize(ctx context.Context, method string) error {
 	caller, _ := peer.FromContext(ctx)
 	if caller == nil {
@@ -131,8 +131,8 @@ func (a *Access) tlsConfig() *tls.Config {
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		// gRPC clients offer HTTP/2 only. A client that offers both protocols asks for
-		// the health page.
+		// HTTP/1 comes first: gRPC clients offer HTTP/2 only, so a client that offers both
+		// protocols wants the health page.
 		NextProtos: []string{"http/1.1", "h2"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return a.certificate.current(), nil
@@ -226,7 +226,7 @@ func unchanged(was, is fs.FileInfo) bool {
 
 // read reads the certificate from the files, whose state is now.
 func (c *certificate) read(now [2]fs.FileInfo) error {
-	// Set this first: a refused pair is then not read, and not logged, at every
+	// Set this first: otherwise a refused pair would be read and logged again at every
 	// connection.
 	c.loaded = now
 	// The file's group may read the key.

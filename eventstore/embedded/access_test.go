@@ -143,8 +143,8 @@ func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
 		}
 		_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials}, newEvent("x", "{}"))
 		for t.Context().Err() == nil && err != nil && strings.HasSuffix(err.Error(), "EOF") {
-			// If the call ends while the official client sends, the client does not ask
-			// for the reason. So the call is repeated until it does.
+			// If the call ends while the official client sends, the client returns EOF
+			// instead of the reason. So the test repeats the call until it gets the reason.
 			_, err = client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials}, newEvent("x", "{}"))
 		}
 		refused("append", err)

@@ -24,8 +24,7 @@ type Contents struct {
 // Backup copies the store file source to a new file target. A server may have the store
 // open meanwhile, in this process or in another one, and appends continue. The copy is a
 // single file that Open accepts. It is a snapshot of the log at one moment after the call
-// began: it holds every event that was acknowledged before the call, and every event
-// before any event it holds.
+// began: it holds every event that was acknowledged before the call, and has no gaps.
 //
 // The target gets the mode 0600. It appears only once it is complete, checked and on
 // disk. Backup fails with fs.ErrExist if target exists, and with fs.ErrPermission if this

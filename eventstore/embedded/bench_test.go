@@ -25,8 +25,8 @@ func reportEvents(b *testing.B, each int) {
 }
 
 // Callers append batches through the Go API to their own streams, at the exact revision,
-// and wait for each result. The same bytes are appended to a raw log in turns, and of-raw
-// is the share of its rate that the store reaches.
+// and wait for each result. In turns with that, they append the same bytes to a raw log.
+// The metric of-raw is the rate of the store divided by the rate of the raw log.
 func BenchmarkAppend_ofRaw(b *testing.B) {
 	for _, callers := range []int{1, 8, 64, 256} {
 		for _, batch := range []int{1, 100, 1000} {

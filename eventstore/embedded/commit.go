@@ -43,7 +43,7 @@ type committer struct {
 	recent   *recentIDs
 	position int64 // of the newest event
 	created  int64 // of the newest event
-	// known is false if position and created must be read from the file again.
+	// headKnown is false if position and created must be read from the file again.
 	headKnown bool
 	// What the present batch changed in memory, in case it has to be undone.
 	touched []*head

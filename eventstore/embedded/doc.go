@@ -8,13 +8,13 @@
 //
 // Clients connect as to a real server: by gRPC, with TLS and a password if the listener
 // requires them (Access). The server also responds to /health/live over HTTP/1. Backup
-// copies the file while it is in use. It is the only function that reads the store past
-// the protocol.
+// copies the file while it is in use. No other function reads the events without the
+// protocol.
 //
 // The engine appends, reads and subscribes. The other calls are for operators' own
 // programs, through EventStoreDB's official clients:
-//   - BatchAppend is how the clients for NodeJS append, and the one for .NET too. The
-//     client for Go, and with it the engine, calls Append only.
+//   - The clients for NodeJS and for .NET append by BatchAppend. The client for Go, and
+//     with it the engine, calls Append only.
 //   - Persistent subscriptions are groups of consumers that share events. All official
 //     clients have them, the client for Go included. The engine creates none.
 //   - All official clients have links, deletions, tombstones and stream metadata. The

@@ -22,7 +22,8 @@ type features struct {
 
 const persistentService = "event_store.client.persistent_subscriptions.persistentsubscriptions/"
 
-// variants lists the options that a method gained in later releases.
+// variants lists, by method, the options that the protocol gained later. Clients ask for
+// this list before they use such an option.
 var variants = map[string][]string{
 	"event_store.client.streams.streams/batchappend": {"deadline_duration"},
 	persistentService + "create":                     {"stream", "all"},

@@ -58,9 +58,11 @@ type incomingConn struct {
 	detach func() bool // from now on, closing the server does not close the connection
 }
 
-// SetDeadline is called by gRPC before the handshake, and with the zero time after it. By
-// then the HTTP/1 server may have set a deadline for a connection that was handed to it,
-// which must stay.
+// SetDeadline sets the connection's deadline. gRPC calls it before the handshake, and
+// again after the handshake with the zero time, which clears the deadline.
+//
+// The deadline of a connection that was handed to the HTTP/1 server stays as it is: that
+// server may already have set its own.
 func (c *incomingConn) SetDeadline(t time.Time) error {
 	if t.IsZero() {
 		c.detach()
@@ -94,7 +96,7 @@ func (h *handshaker) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 		}
 		conn = secured
 	}
-	// No HTTP/1 method is shorter, and none begins as HTTP/2 does.
+	// HTTP/2 begins with PRI. No HTTP/1 method does, and none is shorter than three bytes.
 	first := make([]byte, len("PRI"))
 	if _, err := io.ReadFull(conn, first); err != nil {
 		return nil, nil, err

@@ -26,14 +26,15 @@ const (
 // connections in their handshake, silent connections, connections without the right
 // password, and HTTP/1 connections.
 //
-// Anybody can open any number of such connections, so none of them has its place for
-// certain. If there are too many, a new connection evicts the oldest. A real client makes
-// its first call within milliseconds and is no longer pending after it. So evicted
-// connections are those that were opened to hold places.
+// Anybody can open any number of such connections, so none of them is sure to keep its
+// place. A new connection evicts the oldest one of its network if that network has
+// pendingPerNetwork pending connections already. A real client makes its first call within
+// milliseconds and is no longer pending after it, so it is rarely evicted.
 //
-// When all places are taken, the network with the most connections loses one, whichever
-// network the new one is from. So a client at its first call competes with as many newer
-// connections as one network may have, at worst.
+// When all pendingLimit places are taken, the network with the most pending connections
+// loses its oldest one, whichever network the new connection is from. So somebody who
+// fills the places from many networks evicts their own connections before those of a
+// network that has fewer.
 type pending struct {
 	log zerolog.Logger // of evicted connections
 

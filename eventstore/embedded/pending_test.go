@@ -157,7 +157,7 @@ func TestEntrance_silentConnectionsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// Many addresses together achieve no more than one.
+// Silent connections from many addresses do not keep a client out either.
 func TestEntrance_silentConnectionsOfManyAddresses(t *testing.T) {
 	t.Parallel()
 	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
@@ -181,8 +181,8 @@ func TestEntrance_silentConnectionsOfManyAddresses(t *testing.T) {
 	})
 }
 
-// A client without the password may call the public methods, but does not keep its place
-// by that.
+// A client without the password may call the public methods, but its connection stays
+// pending and is closed after firstCallTimeout.
 func TestEntrance_strangersDoNotStay(t *testing.T) {
 	t.Parallel()
 	for claim, call := range map[string]func(context.Context, *pipeClient) error{

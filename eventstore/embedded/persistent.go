@@ -109,9 +109,9 @@ func (p *persistent) close() {
 	}
 }
 
-// save writes the settings of all groups except the one with the id without, and of the
-// group with; both may be empty. The caller holds mu. save ignores the end of ctx: the
-// log and the memory would differ otherwise.
+// save writes the settings of all groups to the log. It leaves out the group whose id is
+// without, and adds the group with, unless they are empty. The caller holds mu. save
+// ignores the end of ctx: otherwise the log and the memory could differ.
 func (p *persistent) save(ctx context.Context, without string, with *groupSettings) error {
 	stored := groupsEvent{Version: groupsVersion}
 	for _, id := range slices.Sorted(maps.Keys(p.groups)) {

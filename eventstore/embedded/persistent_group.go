@@ -35,9 +35,9 @@ type group struct {
 	source      lane
 	mayHaveMore bool // source may have events that were not read yet
 	parked      lane
-	// replayTo is the end of the parked events that were asked to be replayed.
+	// replayEnd is the revision below which parked events are to be replayed.
 	replayEnd int64
-	// truncated is the revision below which parked events are hidden, because they are
+	// hiddenBelow is the revision below which parked events are hidden, because they are
 	// finished.
 	hiddenBelow int64
 
@@ -245,8 +245,9 @@ func (g *group) leave(c *consumer) {
 	_ = g.do(context.Background(), func() { g.remove(c) })
 }
 
-// drop disconnects a consumer. A consumer that does not know of it yet may cause it
-// again. It is told only once, because nobody would receive the second reason.
+// drop disconnects a consumer and sends it the reason. It does nothing if the consumer was
+// dropped already: a consumer that has not received the reason yet can give cause for
+// another one, and nobody would receive that.
 func (g *group) drop(c *consumer, err error) {
 	if !slices.Contains(g.consumers, c) {
 		return

@@ -102,7 +102,8 @@ func (g *group) describe(info *persistentpb.SubscriptionInfo, now time.Time) {
 // statistics cover.
 const timingsKept = 1000
 
-// timings holds how many milliseconds a consumer took for each of them.
+// timings holds how many milliseconds a consumer took for each of its newest
+// acknowledgements and refusals, up to timingsKept.
 type timings struct {
 	kept []int64
 	next int // index of the oldest once timingsKept are kept

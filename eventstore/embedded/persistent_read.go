@@ -79,8 +79,8 @@ func (g *group) readParked(ctx context.Context) error {
 	return nil
 }
 
-// track makes a message of an event that was read, unless the event is tracked already,
-// from a page that could not be finished.
+// track makes a message of an event that was read. It does nothing if there is a message
+// of the event already.
 func (g *group) track(l *lane, e *resolved) {
 	place := e.revision
 	if l == &g.source && g.settings.ofAll() {

@@ -277,7 +277,8 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 	return s, s.check()
 }
 
-// ticksToMilliseconds rounds away from 0, because 0 means that there is no such time.
+// ticksToMilliseconds converts ticks of 100 ns. It rounds away from 0, because 0 means
+// that no time is set.
 func ticksToMilliseconds(ticks int64) int64 {
 	const ticksPerMillisecond = 10_000
 	whole := ticks / ticksPerMillisecond
@@ -317,7 +318,8 @@ func (s *groupSettings) check() error {
 	return nil
 }
 
-// groupStatus returns an error about a group. fate is the end of the sentence about it.
+// groupStatus returns an error about a group. fate ends the message, for example "does not
+// exist".
 func groupStatus(code codes.Code, exception string, s groupSettings, fate string) error {
 	return &statusError{
 		status.Newf(code, "Subscription group %s on stream %s %s.", s.Group, s.Stream, fate),

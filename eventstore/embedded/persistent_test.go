@@ -401,7 +401,7 @@ func TestPersistent_deleteAndUpdateDropConsumers(t *testing.T) {
 	awaitInfo(t, client, "s", "g", inFlightIs(2))
 	settings := esdb.SubscriptionSettingsDefault()
 	settings.MaxRetryCount = 77
-	// For End, its default here, the client sends Start.
+	// The default start is End, but the client sends Start in its place.
 	err := client.UpdatePersistentSubscription(within(t), "s", "g", esdb.PersistentStreamSubscriptionOptions{Settings: &settings})
 	if err != nil {
 		t.Fatal(err)
@@ -570,7 +570,7 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	}
 	deliverAll(t, consume(t, client, "s", "g", 1), 1)
 
-	// A group with an unreadable checkpoint does not start anywhere.
+	// A group with an unreadable checkpoint delivers no events and refuses consumers.
 	createGroup(t, client, "s", "lost", esdb.Start{}, nil)
 	mustAppend(t, client, "$persistentsubscription-s::lost-checkpoint", esdb.Any{}, newEvent("rubbish", "[]"))
 	if err := restart(); err != nil {

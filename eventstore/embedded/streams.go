@@ -206,7 +206,8 @@ type readCall struct {
 func (s *streams) Read(request *streamspb.ReadReq, server streamspb.Streams_ReadServer) error {
 	options := request.GetOptions()
 	call := &readCall{streams: s, Streams_ReadServer: server, resolve: options.GetResolveLinks()}
-	// Clients set this if they understand what was added to the protocol later.
+	// Clients set this to 1 or more if they understand messages that the protocol gained
+	// later, such as the one with the last revision.
 	call.wantsLast = options.GetControlOption().GetCompatibility() >= 1
 	_, call.uuidAsText = options.GetUuidOption().GetContent().(*streamspb.ReadReq_Options_UUIDOption_String_)
 	return toStatus(call.dispatch(options))

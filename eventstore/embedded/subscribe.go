@@ -27,8 +27,8 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 	default:
 		return status.Error(codes.InvalidArgument, "the subscription has no start")
 	}
-	// As on a real server, a live subscriber gets every new event, also one that the
-	// stream's metadata hides by the time it is sent.
+	// As on a real server, a live subscriber gets every new event. An event is sent even
+	// if the stream's metadata hides it by then.
 	live := false
 	return c.follow(watcher, func() (bool, error) {
 		var p page
@@ -52,7 +52,8 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 		}
 		return p.complete, c.sendEvents(p.events)
 	}, func() error {
-		// Events up to the last revision at the start that were not sent are hidden.
+		// The stream ended at state.last when the subscription began. Any event up to
+		// there that was not sent is hidden, so it is skipped.
 		live, next = true, max(next, after(state.last))
 		return nil
 	})

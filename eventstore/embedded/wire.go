@@ -16,7 +16,7 @@ import (
 // event from the file.
 type encoded []byte
 
-// codec is gRPC's protobuf codec, except that it sends an encoded as it is.
+// codec is gRPC's protobuf codec, except that it sends a value of type encoded unchanged.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }

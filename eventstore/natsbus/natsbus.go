@@ -1,6 +1,6 @@
-// Package natsbus publishes on NATS JetStream, through Watermill. A message of the topic
-// queue gets the subject lotline.queue. Its data is a CloudEvent, and its Nats-Msg-Id is
-// the message's ID, by which JetStream recognises a repeat.
+// Package natsbus publishes on NATS JetStream, through Watermill. The subject of a message
+// is its topic after "lotline.", for example lotline.queue. The data is a CloudEvent. The
+// header Nats-Msg-Id is the message's ID: JetStream recognises repeated messages by it.
 package natsbus
 
 import (
@@ -34,7 +34,7 @@ const (
 	pingEvery      = 10 * time.Second
 )
 
-// Bus is a NATS server or cluster. Its methods are for one goroutine.
+// Bus publishes to a NATS server or cluster. Only one goroutine may use it.
 type Bus struct {
 	servers   string
 	log       zerolog.Logger
@@ -63,8 +63,8 @@ func Check(address string) error {
 	return err
 }
 
-// parse splits an address into one address per server. The scheme and the user of the
-// first server apply to those that have none.
+// parse splits an address into one address per server. A server without a scheme or a
+// user gets that of the first server.
 func parse(address string) ([]string, error) {
 	var servers []string
 	var first *url.URL
@@ -109,9 +109,9 @@ func checkServer(u *url.URL) error {
 	return nil
 }
 
-// Ready connects if there is no connection. It makes the stream after it has connected,
-// and again if no stream took the last message. It returns why nothing can be published
-// now.
+// Ready returns nil if messages can be published now, and otherwise the reason why not. It
+// connects if there is no connection. It makes the stream after it has connected, and
+// again if no stream took the last message.
 func (b *Bus) Ready(ctx context.Context) error {
 	if b.conn == nil || b.conn.IsClosed() {
 		if err := b.connect(ctx); err != nil {
@@ -136,7 +136,8 @@ func (b *Bus) connect(ctx context.Context) error {
 		nats.Timeout(connectTimeout),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
-		// Otherwise the client gives up on a server that refused the user twice.
+		// Without this option the client stops reconnecting to a server that has refused
+		// the user twice.
 		nats.IgnoreAuthErrorAbort(),
 		// No buffer: a message that cannot be sent must not be sent later, after newer
 		// ones.

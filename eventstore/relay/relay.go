@@ -1,6 +1,6 @@
-// Package relay publishes appended events on a message bus (Watermill): every event of a
-// distribution on the topic of its kind, and one more message on distribution.updated
-// whenever the schedule is set or changes.
+// Package relay publishes appended events on a message bus (Watermill). Every event of a
+// distribution becomes a message on the topic of the distribution's kind. An event that
+// sets or changes the schedule also becomes a message on the topic distribution.updated.
 //
 // The log is the record, the bus only a notification: messages arrive in the order of the
 // log, but some may be missing. A consumer that needs all events reads the log.
@@ -22,7 +22,8 @@ import (
 // of the log must not wait for the bus.
 const queued = 65_536
 
-// Views are the read models. They follow the log before the relay does.
+// Views are the read models. They must get each event before the relay does, because the
+// relay asks them about it.
 type Views interface {
 	// Believes reports whether the read models accepted an event as part of a consistent
 	// history.
@@ -112,8 +113,8 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// publish repeats an attempt until it succeeds, so that messages keep their order. It
-// gives up when ctx ends.
+// publish publishes a message. It tries again until it succeeds, so that messages keep
+// their order. It gives up when ctx ends.
 func (r *Relay) publish(ctx context.Context, m domain.Message) {
 	pauses := backoff.Backoff{First: firstPause, Limit: longestPause}
 	for {

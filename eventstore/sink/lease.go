@@ -50,8 +50,8 @@ func (s *Sink) readLease(ctx context.Context) error {
 	return nil
 }
 
-// keepLease makes sure that this node holds the lease for the next message. It renews the
-// lease if that is due.
+// keepLease makes sure that this node holds the lease for the next message. It takes the
+// lease if this node does not hold it, and renews it after writeEvery.
 func (s *Sink) keepLease(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -69,8 +69,8 @@ func (s *Sink) keepLease(ctx context.Context) error {
 	return nil
 }
 
-// waitToWrite waits until this node may write the lease again. It also returns at news,
-// unless that is nil, and reports whether there is news.
+// waitToWrite waits until this node may write the lease again. If news receives a value
+// first, it returns at once and reports true. news may be nil.
 func (s *Sink) waitToWrite(ctx context.Context, news <-chan struct{}) bool {
 	return wait(ctx, news, s.lastWrite.Add(writeEvery).Sub(s.now()))
 }

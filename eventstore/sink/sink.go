@@ -38,11 +38,12 @@ type Log interface {
 
 // Bus is the broker that a sink sends to. One goroutine calls it.
 type Bus interface {
-	// Ready returns why nothing can be published now, or nil. It returns soon.
+	// Ready returns nil if messages can be published now, and otherwise the reason why
+	// not. It must not block for long.
 	Ready(ctx context.Context) error
-	// Publish returns nil once the broker has stored the messages. An error means that it
-	// may not have stored them. Publish takes PublishTimeout at most. It returns
-	// ErrTooLarge if the broker does not take a message of that size.
+	// Publish returns nil once the broker has stored the messages. After an error the
+	// broker may or may not have stored them. The error is ErrTooLarge if the broker does
+	// not take a message of that size. Publish must return within PublishTimeout.
 	Publish(topic string, messages ...*message.Message) error
 }
 
@@ -51,8 +52,8 @@ type Views interface {
 	// WaitFor waits until the read models have followed the log up to p. It returns an
 	// error if ctx ends first.
 	WaitFor(ctx context.Context, p domain.Position) error
-	// Believes reports whether the read models accepted an event that they have followed
-	// as part of a consistent history.
+	// Believes reports whether the read models accepted an event as part of a consistent
+	// history. They must have followed the log up to the event: call WaitFor first.
 	Believes(r *domain.Recorded) bool
 }
 
@@ -62,9 +63,9 @@ var ErrTooLarge = errors.New("the message is too large for the bus")
 // errBus marks failures of the bus, in contrast to failures of the log.
 var errBus = errors.New("the bus does not take a message")
 
-// PublishTimeout is how long a bus may take for a message. It is short enough for a
-// message that is in flight when the lease runs out to end before another node takes
-// over.
+// PublishTimeout is how long a bus may take for a message. The lease may run out while a
+// message is in flight. The timeout is short enough for Publish to return before another
+// node takes over.
 const PublishTimeout = 2 * time.Second
 
 const (
@@ -191,8 +192,8 @@ func (s *Sink) waitForWork(ctx context.Context) {
 	wait(ctx, news, checkEvery)
 }
 
-// wait returns when there is news, after pause, or when ctx ends. It reports whether
-// there is news.
+// wait returns when news receives a value, after pause, or when ctx ends. It reports
+// whether news received a value. news may be nil.
 func wait(ctx context.Context, news <-chan struct{}, pause time.Duration) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -229,8 +230,8 @@ func (s *Sink) round(ctx context.Context) error {
 	if !s.hasUnsent() || !s.mayTakeLease() {
 		return nil
 	}
-	// Without this check every node that starts would take the lease for nothing: no
-	// event of a distribution may be unsent.
+	// The unsent part of the log may hold no event of a distribution. Without this check
+	// every node that starts would then take the lease for nothing.
 	if found, err := s.findsUnsent(ctx); err != nil || !found {
 		return err
 	}
@@ -263,10 +264,10 @@ func (s *Sink) findsUnsent(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// unsentEvents yields a run of unsent events, in order. It takes them from the window if
-// the window reaches back far enough, and from the log otherwise, up to the newest event
-// that this node has seen. After each chunk from the log it pauses for half the time that
-// the chunk took, so that a long catch-up leaves the node time for other work.
+// unsentEvents yields unsent events, oldest first. If the window reaches back far enough,
+// it yields a chunk of events from there. Otherwise it reads the log, up to the newest
+// event that this node has seen. After each chunk from the log it pauses for half the time
+// that the chunk took, so that a long catch-up leaves the node time for other work.
 func (s *Sink) unsentEvents(ctx context.Context) iter.Seq2[*domain.Recorded, error] {
 	return func(yield func(*domain.Recorded, error) bool) {
 		if events, ok := s.window.after(s.sent); ok {
@@ -289,7 +290,9 @@ func (s *Sink) unsentEvents(ctx context.Context) iter.Seq2[*domain.Recorded, err
 			}
 		}
 		if until == s.window.logEnd {
-			// The log may have no event of a distribution at that position.
+			// The log ended here when the sink was made, perhaps with an event that is not
+			// of a distribution. Such an event is not yielded, so sendAll cannot mark it as
+			// sent.
 			s.markSent(until)
 		} else if s.sent.Before(until) {
 			yield(nil, fmt.Errorf("%w: the store says that the log ends before position %d", domain.ErrUnavailable, until.Commit))

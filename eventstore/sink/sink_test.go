@@ -406,8 +406,8 @@ func TestSink_aDamagedLeaseEndsSendingAndIsTold(t *testing.T) {
 	})
 }
 
-// The server lags behind the one that the live subscription was on. It says that the log
-// ends before an event that this node has seen.
+// The sink reads from a server that lags behind the server that delivered the live events.
+// It says that the log ends before an event that this node has seen.
 func TestSink_aServerThatLagsBehindHidesNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		n := w.start(func(n *node) { n.cut = true })

@@ -135,7 +135,8 @@ func expectedRevisions(t testing.TB, s store) {
 			m.SetMaxCount(100)
 			_, err := c.SetStreamMetadata(ctx, stream, esdb.AppendToStreamOptions{ExpectedRevision: esdb.NoStream{}}, m)
 			return err
-			// Lotline does not rely on whether a stream with metadata only exists.
+			// Stores may differ in whether a stream with only metadata counts as existing.
+			// Lotline does not rely on it.
 		}, 0, [6]int{0, 0, either, refused, refused, refused}},
 		{"of one event", func(stream string) error { return put(stream, 1) }, 1, [6]int{refused, 1, 1, 1, refused, refused}},
 		{"deleted", func(stream string) error {
@@ -144,7 +145,8 @@ func expectedRevisions(t testing.TB, s store) {
 			}
 			_, err := c.DeleteStream(ctx, stream, esdb.DeleteStreamOptions{ExpectedRevision: esdb.Revision(1)})
 			return err
-			// Nor on whether a deleted stream exists.
+			// Stores may differ in whether a deleted stream counts as existing. Lotline
+			// does not rely on it.
 		}, 0, [6]int{2, 2, either, refused, 2, refused}},
 		{"tombstoned", func(stream string) error {
 			if err := put(stream, 1); err != nil {
@@ -214,8 +216,8 @@ func readsCutShort(t testing.TB, s store) {
 	if _, _, err := s.log(t).Append(ctx, stream, domain.EmptyHead(), want); err != nil {
 		t.Fatal(err)
 	}
-	// The next read breaks off after event at: once the reader has that event and closes
-	// received, the proxy calls breaks.
+	// The next read breaks off after the first at events. The reader closes received once
+	// it has them, and then the proxy calls breaks.
 	var at int
 	var received chan struct{}
 	var breaks func(*proxy) error
@@ -269,8 +271,8 @@ func readsCutShort(t testing.TB, s store) {
 	expectIDs(t, readWhole(ctx, t, l, stream), want)
 }
 
-// The store carries out an append, but its response is lost. Sent again at the same
-// revision, it counts as the same append.
+// The store carries out an append, but its response is lost. If the client sends the
+// append again at the same revision, the store does not append the events twice.
 func lostResponses(t testing.TB, s store) {
 	const appends, each = 4, 2
 	var lose atomic.Bool
@@ -513,8 +515,8 @@ func largeEvents(t testing.TB, s store) {
 	}
 }
 
-// Lotline deletes no streams. If somebody else did, the deleted stream is recognised as
-// damaged.
+// Lotline deletes no streams. If somebody else deletes a stream, Lotline must notice that
+// the stream is damaged.
 func deletes(t testing.TB, s store) {
 	ctx, l, c, stream := s.within(t), s.log(t), s.client(t), newName()
 	events := newEvents(3)
@@ -528,8 +530,8 @@ func deletes(t testing.TB, s store) {
 	if got := readWhole(ctx, t, l, stream); len(got) != 0 {
 		t.Errorf("a deleted stream shows %d events", len(got))
 	}
-	// An append at the old revision continues the stream. An append of a new stream is
-	// told that the stream is not new.
+	// The store accepts an append that expects no stream, and continues the revisions of
+	// the deleted stream. Log notices that and returns an error.
 	if _, _, err := l.Append(ctx, stream, domain.EmptyHead(), events[2:]); err == nil {
 		t.Error("a deleted stream was begun anew")
 	}

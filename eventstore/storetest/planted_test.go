@@ -152,8 +152,8 @@ func record(t *testing.T, run func(testing.TB)) []string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// In the order of package testing: first the context ends, then cleanups run, the
-		// last one first.
+		// Package testing has the same order: it first cancels the context, and then runs
+		// the cleanups, the last one first.
 		defer func() {
 			cancel()
 			for _, f := range slices.Backward(r.cleanups) {
@@ -399,7 +399,8 @@ func keepsPartOfLargeAppends() faults {
 	})
 }
 
-// acknowledgesEarly acknowledges one append before it carries it out, after 40 others.
+// acknowledgesEarly acknowledges one append at once, but carries it out only after 40
+// other appends have arrived.
 func acknowledgesEarly() faults {
 	var n atomic.Int64
 	go40 := make(chan struct{})

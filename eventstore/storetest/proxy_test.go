@@ -20,7 +20,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// faults are a proxy's deviations from passing everything on. The zero value has none.
+// faults says what a proxy changes in the calls that it passes on. With the zero value it
+// changes nothing.
 type faults struct {
 	append func(*appendCall) (*streamspb.AppendResp, error)
 	// read is called for each read and subscription before it is passed on, and returns

@@ -3,8 +3,8 @@
 //
 // A JSON Schema 2020-12 validator checks values against the document's schemas. Everything
 // else is read strictly: a status, a header, a query parameter or a field that the document
-// does not describe is a difference. The package knows only the parts of OpenAPI that this
-// API's document needs, and fails on all others.
+// does not describe is a difference. The package supports only the parts of OpenAPI that
+// this API's document uses.
 package apitest
 
 import (
@@ -65,8 +65,8 @@ type Exchange struct {
 }
 
 // Check returns an error about everything in an exchange that the document does not
-// describe, or nil. The document must describe the request too, unless the answer refuses
-// the request with a 4xx status.
+// describe, or nil if it describes everything. Check ignores the mistakes of a request that
+// was refused with a 4xx status.
 func (c *Contract) Check(x Exchange) error {
 	item, template, variables := c.find(x.Request.URL)
 	if item == nil {
@@ -93,8 +93,8 @@ func (c *Contract) Check(x Exchange) error {
 }
 
 // find returns the path item of a URL, with the path's template and the values of its
-// variables. It returns nil for a path that is encoded without need, because the API does
-// not serve such paths.
+// variables. It returns nil for a path with unnecessary percent-encoding, because the API
+// does not serve such paths.
 func (c *Contract) find(requested *url.URL) (item map[string]any, template string, variables map[string]string) {
 	if strings.Contains(requested.RawPath, "%") {
 		return nil, "", nil

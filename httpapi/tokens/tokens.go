@@ -1,9 +1,9 @@
 // Package tokens makes and verifies the tokens that consumers present: JWTs (RFC 7519)
 // signed with Ed25519 (RFC 8037).
 //
-// Tokens are never stored. The claims of a token come from an event or from a call, and
-// the time of issue decides which key signs it. So the same token can be made again at any
-// time, unless its key was revoked. The package must not decide who gets a token.
+// Tokens are never stored. The claims of a token come from an event or from an API call,
+// and its time of issue decides which key signs it. So the same token can be made again at
+// any time, unless its key was revoked. The package must not decide who gets a token.
 package tokens
 
 import (

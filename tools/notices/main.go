@@ -21,7 +21,8 @@ import (
 	"strings"
 )
 
-// notice matches the names of files that a copy of the code has to carry.
+// notice matches the names of license and notice files. Every copy of the code must include
+// these files.
 var notice = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([.-].*)?$`)
 
 func main() {
@@ -46,7 +47,7 @@ func run(root string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]string{} // of each module, by its name and version
+	files := map[string][]string{} // the paths for each module, by its name and version
 	for _, p := range packages {
 		if p.Standard || p.Module == nil || p.Module.Main {
 			continue
@@ -91,8 +92,8 @@ func run(root string, out io.Writer) error {
 	return nil
 }
 
-// linkedPackages are the packages in the binary for Linux. The modules that other
-// systems link beside them are under the same licenses.
+// linkedPackages returns the packages in the binary for Linux. The binaries for other
+// systems contain further modules, but under the same licenses.
 func linkedPackages(root string) ([]linked, error) {
 	text, err := command(root, "list", "-deps", "-json=Dir,Standard,Module", "./cmd/lotline")
 	if err != nil {
@@ -110,7 +111,7 @@ func linkedPackages(root string) ([]linked, error) {
 	}
 }
 
-// notices are the files in a directory that a copy of the code has to carry.
+// notices returns the license and notice files in a directory.
 func notices(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// api sends those requests to an engine that are not measured.
+// api sends requests to an engine. These requests are not measured.
 type api struct {
 	base           string // with the scheme, without a slash at the end
-	secret, public string // keys
+	secret, public string // API keys
 }
 
 func (a *api) request(ctx context.Context, method, path, body string) (*http.Request, error) {

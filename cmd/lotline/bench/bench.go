@@ -3,8 +3,9 @@
 // every answer.
 //
 // It knows an engine only by its HTTP API. It must not share any rules with the engine,
-// because it could not find the mistakes in them. Of package domain it uses the form of
-// keys and times. Package main passes in the functions that an engine needs to start.
+// because it could not find the mistakes in them. It uses package domain only for the
+// format of times and the levels of keys. Package main passes in the functions that an
+// engine needs to start.
 package bench
 
 import (
@@ -161,7 +162,7 @@ type runner struct {
 	Options
 
 	program Program
-	prefix  string // of the consumers' ids
+	prefix  string // the beginning of every consumer's id
 	dir     string // the started engine's directory; "" with --url
 	api     *api
 	engine  *server

@@ -80,7 +80,7 @@ func (a *api) history(ctx context.Context, id string, with func(*claims.Event)) 
 	return lines.Err()
 }
 
-// line is a queue's history with what the check needs beside the model.
+// line is a queue's history, with facts that the check needs and the model does not keep.
 type line struct {
 	claims.History
 
@@ -102,8 +102,8 @@ func (l *line) take(e *claims.Event, v *claims.Verdicts) {
 	}
 }
 
-// check compares the answers of a scenario with the histories of its queues. more
-// checks what else the scenario knows.
+// check compares the answers of a scenario with the histories of its queues. more makes
+// the checks that only this scenario needs.
 func (r *runner) check(ctx context.Context, scenario string, queues []*queue, more func(context.Context, *claims.Verdicts) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 	defer cancel()
@@ -155,7 +155,7 @@ func (r *runner) checkEntries(q *queue, l *line, v *claims.Verdicts) {
 		entry
 	}
 	var all []placed
-	known := make([]bool, len(l.positions)) // by place: the entry was acknowledged
+	known := make([]bool, len(l.positions)) // by place in the queue: the entry was acknowledged
 	for _, entries := range q.acknowledged {
 		for _, e := range entries {
 			id := r.consumerID(e.consumer)

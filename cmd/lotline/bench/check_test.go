@@ -16,8 +16,8 @@ import (
 	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// story is a run with one queue: what its clients were answered, and what the server
-// says of the queue afterwards.
+// story is a run with one queue. It has the answers to its clients, and the history that
+// the server returns afterwards.
 type story struct {
 	run    *runner
 	queue  *queue
@@ -25,8 +25,8 @@ type story struct {
 	count  int
 }
 
-// newStory is a story without a lie. Three consumers enter one after another. The first
-// is admitted and completes. The second is admitted.
+// newStory returns a story in which the server tells the truth. Three consumers enter one
+// after another. The first is admitted and completes. The second is admitted.
 func newStory() *story {
 	r := &runner{prefix: "01234567-89ab-4cde-8f01-", program: Program{Err: io.Discard}, report: &Report{}}
 	s := &story{run: r, queue: newQueue("queue_1", 1), count: 1}

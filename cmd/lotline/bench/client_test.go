@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The client refuses what is not an answer with a Content-Length, and can read the next
-// answer.
+// The client returns an error for every answer that is not complete HTTP with a
+// Content-Length. It can read the next answer all the same.
 func TestBenchClient_refusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	answers := []string{

@@ -14,9 +14,9 @@ import (
 	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// What consumers do in a launch, by the last digit of their number: of ten consumers
-// one leaves while it waits or soon after, one never completes after its admission,
-// and the others complete.
+// The last digit of a consumer's number decides what the consumer does in a launch. Of ten
+// consumers, one leaves within a second after it entered, one never completes after its
+// admission, and eight complete.
 const (
 	launchTenths    = 10
 	launchLeaver    = 3
@@ -110,13 +110,13 @@ func (r *runner) launch(ctx context.Context, scenario string) error {
 	return r.check(ctx, scenario, []*queue{l.queue}, func(context.Context, *claims.Verdicts) error { return nil })
 }
 
-// launchOutcome says what follows a step.
+// launchOutcome is the result of a step: the consumer's next step, unless it has none.
 type launchOutcome struct {
 	next launchStep
 	over bool // the consumer has no next step
 }
 
-// run takes all steps, until none is left or ctx ends.
+// run carries out all steps, until none is left or ctx ends.
 func (l *launchRun) run(ctx context.Context, clients []*client) (deeds [launchDeeds]*measured) {
 	work, done := make(chan launchStep), make(chan launchOutcome)
 	each := make([][launchDeeds]*measured, len(clients))
@@ -203,7 +203,7 @@ func (l *launchRun) dispatch(ctx context.Context, work chan<- launchStep, done <
 // launchAgain is how long a consumer waits after an error before it tries again.
 const launchAgain = time.Second
 
-// take takes a step and returns the consumer's next one.
+// take carries out a step and returns the consumer's next step, unless over is true.
 func (l *launchRun) take(c *client, w int, step launchStep) (next launchStep, over bool, err error) {
 	n := step.consumer
 	again := launchStep{time.Now().Add(launchAgain), n, step.does}
@@ -237,11 +237,12 @@ func (l *launchRun) take(c *client, w int, step launchStep) (next launchStep, ov
 	return l.after(step, s)
 }
 
-// after returns the next step of a consumer, which an answer has told its standing.
+// after returns the next step of the consumer of a step whose answer was s. over reports
+// that the consumer has no next step.
 func (l *launchRun) after(step launchStep, s standing) (next launchStep, over bool, err error) {
 	n, now := step.consumer, time.Now()
 	role := n % launchTenths
-	// The consumers of a role act spread over a second.
+	// Consumers with the same last digit act at different times within a second.
 	spread := time.Duration(n/launchTenths*7919%1000) * time.Millisecond
 	poll := launchStep{now.Add(time.Duration(s.pollAfter) * time.Millisecond), n, launchAsks}
 	switch s.status {

@@ -35,11 +35,12 @@ func (e answerError) Error() string { return string(e) }
 // load says which requests the generator sends to a server, and how fast.
 type load struct {
 	clients []*client
-	// rate is the number of requests that are due in a second, whether those before
-	// them are answered or not. With 0 each connection sends the next request when it
-	// has the answer to the one before.
+	// rate is the number of requests that become due each second, even if earlier ones
+	// are not answered yet. If rate is 0, each connection sends its next request when it
+	// has received the previous answer.
 	rate float64
-	// The load ends after this time, or after this many requests unless that is 0.
+	// The load ends after the time lasts or after most requests, whichever comes first.
+	// If most is 0, their number is not limited.
 	lasts time.Duration
 	most  int64
 	// do sends the n-th request on the connection of caller w.
@@ -53,8 +54,8 @@ type measured struct {
 	took      time.Duration
 	latencies *hdrhistogram.Histogram // in µs; of answers without an error
 	faults    map[string]int64
-	generator time.Duration // CPU
-	server    time.Duration // CPU, until it was idle again
+	generator time.Duration // CPU time of this process
+	server    time.Duration // CPU time of the server, until it was idle again
 }
 
 func newMeasured() *measured {

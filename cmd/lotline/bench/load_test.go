@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// With a rate, the requests that have to wait because of a slow answer are late as well.
+// With a rate, one slow answer delays the requests that are due after it. Their latencies
+// include that delay.
 func TestBenchLoad_aStallIsNotHidden(t *testing.T) {
 	t.Parallel()
 	for rate, slow := range map[float64]int64{0: 1, 100: 20} {

@@ -83,8 +83,9 @@ func (r *Report) measured(scenario, server string, rate float64, m *measured) {
 	})
 }
 
-// Find returns the measure of a server in a scenario: with requests at a rate if paced,
-// otherwise with requests as fast as the server answers.
+// Find returns the measure of a server in a scenario, and false if there is none. If paced
+// is true, it is the measure at a fixed rate of requests. Otherwise it is the measure with
+// requests as fast as the server answers them.
 func (r *Report) Find(scenario, server string, paced bool) (Measure, bool) {
 	i := slices.IndexFunc(r.Measures, func(m Measure) bool {
 		return m.Scenario == scenario && m.Server == server && m.Rate > 0 == paced

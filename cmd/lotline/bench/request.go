@@ -13,7 +13,7 @@ import (
 func (r *runner) consumer(dst []byte, n int64) []byte {
 	const digits = 12
 	dst = append(dst, r.prefix...)
-	// An odd factor makes the ids different and leaves them in no order.
+	// Multiplying by an odd number modulo 2^48 gives different ids in no visible order.
 	hex := strconv.AppendUint(make([]byte, 0, 16), uint64(n+1)*0x5DEECE66D15&(1<<(4*digits)-1), 16)
 	for range digits - len(hex) {
 		dst = append(dst, '0')
@@ -67,7 +67,7 @@ func (r *runner) askWhere(c *client, p template, n int64) (standing, error) {
 	return standingOf(body, r.consumer(id[:0], n))
 }
 
-// standing is a consumer's place in a queue, as an answer tells it.
+// standing is a consumer's place in a queue, as an answer describes it.
 type standing struct {
 	status    string
 	position  int64 // -1 for null

@@ -74,13 +74,13 @@ func (r *runner) compare(ctx context.Context, scenario string, subjects []subjec
 	return nil
 }
 
-// part returns one of so many equal parts of --most. 0 means no limit.
+// part returns --most divided by of, rounded up. 0 means no limit.
 func (r *runner) part(of int64) int64 { return (r.Most + of - 1) / of }
 
-// numbered returns the most requests that compare sends to one subject.
+// numbered returns the largest number of requests that compare sends to one subject.
 func (r *runner) numbered() int64 { return (rounds+1)*r.part(rounds) + r.part(2) }
 
-// measure runs a load and takes the CPU time of the server, which was idle before.
+// measure runs a load and measures the server's CPU time. The server must be idle before.
 func (r *runner) measure(ctx context.Context, s *server, l *load) *measured {
 	before, _ := s.cpu(ctx)
 	m := l.run(ctx)
@@ -172,8 +172,8 @@ func (r *runner) status(ctx context.Context, scenario string) (err error) {
 	if err := r.admit(ctx, q, strconv.FormatInt(q.rate, 10)); err != nil {
 		return err
 	}
-	// Each caller asks for consumers of its own, so that the answers to a consumer have
-	// an order.
+	// Each caller asks for its own consumers only. So the answers to one consumer come
+	// one after another.
 	callers := int64(r.Connections)
 	told := make([]int64, r.Waiting)
 	turns := make([]int64, callers)

@@ -56,7 +56,7 @@ func (r *runner) startServer(ctx context.Context, name string, env []string, inp
 	})
 	c.Env = append(c.Env, env...)
 	c.Stderr = stderr
-	// In its own process group it does not get the terminal's interrupt.
+	// A server in its own process group does not receive an interrupt from the terminal.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -141,7 +141,7 @@ func (s *server) stop() error {
 // cpu returns the CPU time that the server has used so far, as its metrics say. It reports
 // false if they do not say it.
 func (s *server) cpu(ctx context.Context) (time.Duration, bool) {
-	// The check after an interrupt needs it too.
+	// The CPU time is needed even after an interrupt, when ctx has ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+"/metrics", http.NoBody)

@@ -26,7 +26,8 @@ var (
 	svgOthers  = []string{"#1f6feb", "#bf3989", "#1a7f37", "#9a6700", "#6e7781"}
 )
 
-// svgPercentiles have a vertical line each. Each further nine takes the same room.
+// svgPercentiles are the percentiles with a vertical line. The axis is logarithmic: the
+// distances from 90 to 99, from 99 to 99.9 and from 99.9 to 99.99 are equal.
 var svgPercentiles = []float64{0, 50, 90, 99, 99.9, 99.99}
 
 // svgX returns the place of a percentile on the axis, from 0 to 1.
@@ -41,7 +42,7 @@ type svgScenario struct {
 	lines []Measure
 }
 
-// draw returns an SVG of the latencies by percentile, of each measure that has any.
+// draw returns an SVG with the latencies by percentile of each measure that has requests.
 func (r *Report) draw() []byte {
 	var panels []svgScenario
 	for _, m := range r.Measures {

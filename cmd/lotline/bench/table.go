@@ -111,8 +111,9 @@ type tableInput struct {
 	Secret string `json:"secret"`
 }
 
-// ServeTable serves a service that enters consumers in the table. It reads its settings
-// from the first line of in and serves until in ends.
+// ServeTable runs an HTTP service that enters consumers in a PostgreSQL table. The engine
+// is compared with this service. ServeTable reads its settings from the first line of in
+// and serves until in ends.
 func ServeTable(ctx context.Context, in io.Reader, out io.Writer, newServer func(http.Handler) *http.Server) error {
 	lines := bufio.NewReader(in)
 	line, err := lines.ReadBytes('\n')

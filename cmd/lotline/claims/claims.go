@@ -2,9 +2,9 @@
 // claims that every history of a queue must meet. It replays a history with the plain
 // model of a queue, and counts for each claim how often it held and how often it did not.
 //
-// The load generator and the check of recorded calls use it. It must not use the rules of
-// package domain, because it has to find the mistakes in them. From there it uses only
-// the format of times.
+// The load generator and package crowd use it. It must not use the rules of package
+// domain, because it has to find the mistakes in them. It uses only the format of times
+// of package domain.
 package claims
 
 import "fmt"
@@ -33,8 +33,8 @@ type Verdict struct {
 	Example string `json:"example,omitempty"` // the first case in which it did not hold
 }
 
-// Hold counts another check of the claim. The format and its arguments describe the
-// case; they are used only when ok is false.
+// Hold counts one more check of the claim. ok says whether the claim held. The format and
+// its arguments describe the case, and are used only if ok is false.
 func (v *Verdict) Hold(ok bool, format string, args ...any) {
 	v.Looked++
 	if ok {

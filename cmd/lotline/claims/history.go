@@ -94,8 +94,8 @@ type History struct {
 	hash string
 }
 
-// Take applies the next event. It checks the claims that a history alone can break: Whole,
-// Once, Turn and Life. It reports whether the event fits the history.
+// Take applies the next event. It checks the claims that it can check without the answers
+// to requests: Whole, Once, Turn and Life. It reports whether the event fits the history.
 func (h *History) Take(e *Event, v *Verdicts) bool {
 	v.Of(Whole).Hold(e.Revision == h.next && e.Metadata.PrevHash == h.hash,
 		"%s has revision %d in the place of %d, or another hash before it", e.Type, e.Revision, h.next)
@@ -116,7 +116,7 @@ func (h *History) Take(e *Event, v *Verdicts) bool {
 	return fits
 }
 
-// Standing returns the standing of a consumer's newest entry, as text for an example.
+// Standing returns the standing of a consumer's newest entry, as text for a message.
 func (h *History) Standing(consumer string) string {
 	if e, ok := h.Queue.Newest(consumer); ok {
 		return string(e.Standing)

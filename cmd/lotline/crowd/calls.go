@@ -18,7 +18,7 @@ import (
 	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// Op is what a call asks for.
+// Op is the operation that a call requests.
 type Op string
 
 // The operations.
@@ -47,13 +47,13 @@ var actions = map[Op]queuemodel.Action{
 type Call struct {
 	ID       string         `json:"id"` // X-Request-Id
 	Op       Op             `json:"op"`
-	Node     int            `json:"node"` // the node that got it
+	Node     int            `json:"node"` // the node that received the call
 	Consumer string         `json:"consumer,omitempty"`
-	Count    int64          `json:"count,omitempty"`   // of AdmitNext
+	Count    int64          `json:"count,omitempty"`   // only for AdmitNext
 	Key      string         `json:"key,omitempty"`     // Idempotency-Key
 	Checked  string         `json:"checked,omitempty"` // the token to validate
-	CloseAt  domain.Instant `json:"closeAt,omitzero"`  // of an update that changes it
-	Named    string         `json:"named,omitempty"`   // the ID of the call whose X-Position it sent
+	CloseAt  domain.Instant `json:"closeAt,omitzero"`  // the new closeAt, if an Update changes it
+	Named    string         `json:"named,omitempty"`   // ID of the call whose X-Position it sends
 
 	Called   time.Time `json:"called"`
 	Returned time.Time `json:"returned"`
@@ -62,14 +62,14 @@ type Call struct {
 	Late     bool       `json:"late,omitempty"`
 	Status   int        `json:"status"` // 0 when the call got no answer
 	Code     string     `json:"code,omitempty"`
-	Replayed bool       `json:"replayed,omitempty"` // the answer is marked as one to a repeated request
+	Replayed bool       `json:"replayed,omitempty"` // the answer has Idempotent-Replayed: true
 	Position string     `json:"position,omitempty"` // X-Position
 	Shown    []Standing `json:"shown,omitempty"`
-	Valid    bool       `json:"valid,omitempty"`   // the checked token is
-	Invalid  string     `json:"invalid,omitempty"` // why it is not
+	Valid    bool       `json:"valid,omitempty"`   // the answer to Validate: the token is valid
+	Invalid  string     `json:"invalid,omitempty"` // the answer to Validate: why it is not
 }
 
-// Standing is a consumer's place in the queue, as an answer tells it.
+// Standing is a consumer's place in the queue, as an answer describes it.
 type Standing struct {
 	ConsumerID    string              `json:"consumerId"`
 	Status        queuemodel.Standing `json:"status"`
@@ -97,7 +97,7 @@ func (c *Call) String() string {
 // ByTime compares calls by the time at which they were sent, for sorting.
 func ByTime(a, b *Call) int { return cmp.Or(a.Called.Compare(b.Called), cmp.Compare(a.ID, b.ID)) }
 
-// outcomeUnknown reports whether the request may have been carried out or not.
+// outcomeUnknown reports whether the answer leaves open if the request was carried out.
 func (c *Call) outcomeUnknown() bool { return c.Status == 0 || c.Code == "OUTCOME_UNKNOWN" }
 
 // saysNothing reports whether the answer says nothing about the queue.

@@ -16,7 +16,7 @@ type state struct {
 	recordedAt domain.Instant
 }
 
-// earliest returns the index of the first state that may explain an answer.
+// earliest returns the index of the oldest state that the answer to a call may describe.
 func (e *Evidence) earliest(c *Call) int {
 	var from int
 	if c.Op.Reads() {
@@ -43,7 +43,8 @@ func (e *Evidence) earliest(c *Call) int {
 	return from
 }
 
-// explain looks for a state that explains an answer.
+// explain checks that an answer is right for some state of the queue between the call and
+// its return. It then checks the tickets and tokens in the answer.
 func (e *Evidence) explain(c *Call, v *claims.Verdicts) {
 	from := e.earliest(c)
 	returned := domain.InstantOf(c.Returned)
@@ -77,7 +78,7 @@ func (e *Evidence) explain(c *Call, v *claims.Verdicts) {
 	}
 }
 
-// checkGrant checks the ticket and the token that an answer has of an entry.
+// checkGrant checks that the ticket and the token in an answer belong to the entry.
 func (e *Evidence) checkGrant(entry queuemodel.Entry, a *Standing, c *Call, v *claims.Verdicts) {
 	if was, known := e.tickets[entry.Number]; known {
 		v.Of(Ticket).Hold(was == a.Ticket, "entry %d has %s and %s: %s", entry.Number, was, a.Ticket, c)
@@ -151,7 +152,7 @@ func (c *Call) refused(why queuemodel.Refusal) bool {
 	return c.Status == refusals[why] && c.Code == domain.Code(why).Identifier()
 }
 
-// shows reports whether an answer tells the consumer's place in the state.
+// shows reports whether an answer gives a consumer's place as it is in the state.
 func (s state) shows(a *Standing) bool {
 	number := func(n *int64) int64 {
 		if n == nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// The claims beside those of package claims.
+// The claims that this package checks in addition to those of package claims.
 const (
 	Capacity  = "a consumer enters only when fewer consumers wait than the capacity allows"
 	Pace      = "in any time there are no more automatic admissions than its rates allow, plus those of one second"
@@ -30,20 +30,21 @@ func Claims() []string {
 	}
 }
 
-// Evidence has the calls that clients recorded of a queue, and the queue's history.
+// Evidence has the recorded calls of the clients of one queue, and the queue's history.
 type Evidence struct {
 	Calls  []*Call
 	Events []*claims.Event
 
-	states     []state          // after each event
-	caused     map[string][]int // by request: the events that it caused
-	acks       map[int][]ack    // by node; allNodes has those of all nodes together
-	admissions map[int64]string // by entry: the id of the event that admitted it
+	states     []state          // the queue after each event
+	caused     map[string][]int // by request id: the indexes of the events that it caused
+	acks       map[int][]ack    // by node; allNodes has the acks of all nodes
+	admissions map[int64]string // the id of the event that admitted each entry
 	tickets    map[int64]string // the ticket of each entry
 	owners     map[string]int64 // the entry of each ticket
 }
 
-// ack is the time from which a client knew that the history has an event.
+// ack has the time at which a client received an acknowledgement, and the index of the
+// newest event that was acknowledged by then.
 type ack struct {
 	at       time.Time
 	revision int
@@ -66,7 +67,8 @@ func (e *Evidence) Judge() *claims.Verdicts {
 	return v
 }
 
-// replay fills in the states, and checks the claims that the history alone can break.
+// replay fills in the states, and checks the claims that it can check without the answers
+// to calls.
 func (e *Evidence) replay(v *claims.Verdicts) {
 	h, pace := &claims.History{}, &queuemodel.Pace{}
 	for _, event := range e.Events {
@@ -122,8 +124,9 @@ func checkSessions(q *queuemodel.Queue, e *claims.Event, v *claims.Verdicts) {
 	}
 }
 
-// byClock reports whether time causes an event, and not a request. The engine may record
-// such an event together with the events of any later request.
+// byClock reports whether the engine records an event because it is due, and not because
+// of a request. The engine may record such an event together with the events of any later
+// request.
 func byClock(e *claims.Event) bool {
 	switch e.Type {
 	case "queue.scheduled", queuemodel.QueueOpened, queuemodel.QueueClosed, queuemodel.QueueCompleted, queuemodel.ConsumerExpired:
@@ -202,8 +205,8 @@ func (e *Evidence) attribute(v *claims.Verdicts) {
 	}
 }
 
-// known returns the index of the last event that a node, or any node, had acknowledged
-// before a time.
+// known returns the index of the newest event that a node had acknowledged before a time.
+// For allNodes it returns the newest event that any node had acknowledged.
 func (e *Evidence) known(node int, before time.Time) int {
 	acks := e.acks[node]
 	i, _ := slices.BinarySearchFunc(acks, before, func(a ack, t time.Time) int { return a.at.Compare(t) })

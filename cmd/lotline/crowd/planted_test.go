@@ -16,8 +16,8 @@ import (
 	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// honest returns what clients recorded of an engine without a planted mistake, with the
-// history of their queue. To record it anew, run
+// honest returns the recorded calls to an engine without a planted mistake, and the
+// history of the queue. To record it anew, run
 // LOTLINE_TEST_RECORD=$PWD/cmd/lotline/crowd/testdata/honest.json LOTLINE_TEST_SEED=1 \
 // go test -run '^TestCrowd_oneNode$' ./cmd/lotline
 func honest(t *testing.T) *Evidence {
@@ -33,7 +33,8 @@ func honest(t *testing.T) *Evidence {
 	return e
 }
 
-// The check finds each mistake that is planted in honest evidence, and none without.
+// Judge finds each mistake that is planted in honest evidence. It finds no mistake in the
+// honest evidence itself.
 func TestCrowd_findsWhatIsPlanted(t *testing.T) {
 	t.Parallel()
 	verdicts := honest(t).Judge()
@@ -199,17 +200,17 @@ func (e *Evidence) lineBefore(event *claims.Event) []queuemodel.Entry {
 	return slices.Collect(e.states[event.Revision-1].Line())
 }
 
-// entered reports whether a call made an entry and was answered so.
+// entered reports whether a call made an entry and the answer was 200.
 func (e *Evidence) entered(c *Call) bool {
 	return c.Op == Enter && c.Status == http.StatusOK && len(e.caused[c.ID]) > 0
 }
 
-// index is the index of the first event for which a condition holds.
+// index returns the index of the first event for which a condition holds.
 func (e *Evidence) index(holds func(*claims.Event) bool) int {
 	return e.pair(func(event, _ *claims.Event) bool { return holds(event) })
 }
 
-// pair is the index of the first event that meets a condition together with the event
+// pair returns the index of the first event that meets a condition together with the event
 // after it.
 func (e *Evidence) pair(hold func(a, b *claims.Event) bool) int {
 	for i := range e.Events[1:] {

@@ -18,7 +18,7 @@ type tokenClaims struct {
 // end is the time from which on the token is invalid.
 func (t tokenClaims) end() domain.Instant { return domain.Instant(t.Expires * 1000) }
 
-// claimsOf reads a token. It returns no claims when it is not a token.
+// claimsOf returns the claims of a token. It returns empty claims if the text is no token.
 func claimsOf(token string) (c tokenClaims) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -7,11 +7,11 @@ import "github.com/google/uuid"
 type Evidence struct {
 	Log      []Event
 	Requests []*Request
-	Shown    map[string]*Reply // the objects that the engine shows, by id
+	Shown    map[string]*Reply // the engine's answers with objects, by id
 }
 
-// Event is an event of a recorded log. A store that takes it gives it a revision and a
-// position.
+// Event is an event of a recorded log. It has no revision and no position: a store assigns
+// both when the event is appended.
 type Event struct {
 	Stream         string
 	ID             uuid.UUID

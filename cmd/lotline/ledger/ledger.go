@@ -1,10 +1,10 @@
-// Package ledger compares what clients asked for and were answered with the events in
-// the log: every acknowledged change is in the log once, every refused one is not, no
-// event is there that no client asked for, and no event ever changes.
+// Package ledger compares the requests and answers of clients with the events in the
+// log: every acknowledged change is in the log once, no refused change is in the log,
+// every event has a request, and no event ever changes.
 //
-// It is for tests only. A test sends the requests and runs the engines, and tells the
-// ledger of every request. The ledger reads the log itself and asks an engine for
-// nothing but objects. It must not take an engine's word for what happened.
+// It is for tests only. A test runs the engines, sends the requests, and adds every
+// request to the ledger. The ledger reads the log itself. From an engine it requests only
+// objects, to compare them with the log. It must not rely on an engine for anything else.
 package ledger
 
 import (
@@ -32,7 +32,7 @@ type Ledger struct {
 	socket string
 	keys   *eventstore.Keyring
 
-	events   []string // each event that was read, as it was then
+	events   []string // the Line of each event, as it was first read
 	last     esdb.Position
 	streams  map[string]*Stream
 	commands map[string]place    // the last event of each command
@@ -51,23 +51,23 @@ func New(t testing.TB, socket string, keys *eventstore.Keyring) *Ledger {
 	}
 }
 
-// Add adds a request, before it is sent.
+// Add adds a request. The caller must add it before sending it.
 func (l *Ledger) Add(r *Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.requests = append(l.requests, r)
 }
 
-// Requests are all requests that were added.
+// Requests returns all requests that were added.
 func (l *Ledger) Requests() []*Request { return l.requests }
 
-// Events is the number of events that were read.
+// Events returns the number of events that were read so far.
 func (l *Ledger) Events() int { return len(l.events) }
 
 // Caused reports whether an attempt of a request caused an event.
 func (l *Ledger) Caused(r *Request, attempt int) bool { return len(l.caused[r.AttemptID(attempt)]) > 0 }
 
-// Distributions are the streams that hold a distribution.
+// Distributions returns the streams of distributions, by name.
 func (l *Ledger) Distributions() map[string]*Stream {
 	all := map[string]*Stream{}
 	for stream, s := range l.streams {
@@ -78,7 +78,8 @@ func (l *Ledger) Distributions() map[string]*Stream {
 	return all
 }
 
-// dueBy reports whether a step is due by a time, as far as the log was read.
+// dueBy reports whether any distribution has a step that is due before a time. It knows
+// the events that were read so far.
 func (l *Ledger) dueBy(t domain.Instant) bool {
 	for _, s := range l.Distributions() {
 		if at := s.history.Aggregate.Wake(); at != 0 && at < t {
@@ -113,14 +114,14 @@ func (l *Ledger) within(patience time.Duration, what string, reached func() bool
 	}
 }
 
-// Engine shows objects.
+// Engine answers with objects.
 type Engine interface {
 	// Object returns the answer to a GET of a path.
 	Object(path string) Reply
 }
 
-// Check reads the new events of the log and compares them with the requests. It
-// returns when the engine shows every object that has new events as the log has it.
+// Check reads the new events of the log and compares them with the requests. It waits
+// until the engine answers with the latest state of every object that has new events.
 func (l *Ledger) Check(e Engine) {
 	l.t.Helper()
 	for _, stream := range l.ReadLog() {
@@ -147,8 +148,8 @@ func (l *Ledger) checkRequests() {
 	}
 }
 
-// CheckObject compares the object that the engine shows of a distribution with the
-// log, and waits until it is the latest.
+// CheckObject requests a distribution from the engine until the answer is the latest state
+// in the log. Every earlier answer must be an earlier state in the log.
 func (l *Ledger) CheckObject(e Engine, stream string) {
 	l.t.Helper()
 	id, err := domain.StreamID(stream)
@@ -191,7 +192,7 @@ func revisionOf(etag string) int {
 func (l *Ledger) checkRequest(d *Request, byClient map[string]uint64) {
 	l.t.Helper()
 	var made, claims []effect
-	from := 0 // the attempt that caused the events made
+	from := 0 // the number of the attempt that caused the events in made, 0 for none
 	for attempt := 1; attempt <= d.Attempts; attempt++ {
 		for _, c := range l.caused[d.AttemptID(attempt)] {
 			switch {
@@ -278,8 +279,8 @@ func (l *Ledger) checkReply(d *Request, r *Reply, made []effect) {
 	}
 }
 
-// CheckUnchanged reads the whole log again and checks that each event in it is as it
-// was.
+// CheckUnchanged reads the whole log again and checks that no event has changed since the
+// ledger first read it.
 func (l *Ledger) CheckUnchanged() {
 	l.t.Helper()
 	l.ReadLog()

@@ -27,14 +27,14 @@ func Dial(socket string) (*esdb.Client, error) {
 	return esdb.NewClient(config)
 }
 
-// Line is everything that is stored of an event, for comparison.
+// Line returns all that is stored of an event as one text, for comparison.
 func Line(e *esdb.RecordedEvent) string {
 	return fmt.Sprint(e.EventNumber, " ", e.EventType, " ", e.EventID, " ", e.Position, " ", e.CreatedDate, " ", string(e.Data), " ", string(e.UserMetadata))
 }
 
-// Stream is a stream as far as it was read.
+// Stream has the events of a stream that were read so far.
 type Stream struct {
-	// Rows are a distribution's objects after each event, as JSON.
+	// Rows has the distribution after each event, as JSON. It is empty for other streams.
 	Rows []string
 
 	events  uint64
@@ -48,7 +48,7 @@ func (s *Stream) Deleted() bool {
 	return s.history.Aggregate.(domain.Distribution).Shared().Deleted
 }
 
-// place is the place of an event.
+// place is the stream and the revision of an event.
 type place struct {
 	stream   string
 	revision uint64
@@ -61,8 +61,8 @@ type effect struct {
 	position  uint64
 }
 
-// ReadLog reads the events that came to the log since it was read before, and checks
-// them. It returns the streams of the distributions that have new events.
+// ReadLog reads and checks the events that were appended to the log since the last call.
+// It returns the streams of the distributions that have new events.
 func (l *Ledger) ReadLog() (changed []string) {
 	l.t.Helper()
 	c := l.dial()
@@ -86,8 +86,9 @@ func (l *Ledger) close(c io.Closer) {
 	}
 }
 
-// takeAll takes events that were read from the last known event on, that event
-// included. It then brings the histories of their streams to the end.
+// takeAll adds events to the ledger. If the ledger has events already, the first one must
+// be its last event, unchanged. takeAll then brings the histories of the events' streams
+// up to date.
 func (l *Ledger) takeAll(events []*esdb.RecordedEvent) (changed []string) {
 	l.t.Helper()
 	touched := map[string]bool{}
@@ -137,10 +138,11 @@ func (l *Ledger) readAll(c *esdb.Client, from esdb.Position) []*esdb.RecordedEve
 	}
 }
 
-// requested are the ends of the types of the events that only a request causes.
+// requested has the names of the events that only a request can cause.
 var requested = []string{"created", "updated", "deleted", "entropy.supplied"}
 
-// take checks that an event continues the log and its stream, and keeps what it says.
+// take adds an event to the ledger. It checks that the event follows the previous event of
+// the log and the previous event of its stream.
 func (l *Ledger) take(e *esdb.RecordedEvent) {
 	l.t.Helper()
 	if len(l.events) > 0 && e.Position.Commit <= l.last.Commit {
@@ -217,7 +219,7 @@ func (l *Ledger) fold(log *eventstore.Log, stream string) {
 }
 
 // inTime checks that a step of the lifecycle that was due came before any other event,
-// and that the step is dated when it was due.
+// and that the step's event has the time at which the step was due.
 func (l *Ledger) inTime(s *Stream, r *domain.Recorded) {
 	l.t.Helper()
 	if len(s.Rows) == 0 || r.Undecoded != nil {
@@ -276,7 +278,7 @@ func (l *Ledger) inTime(s *Stream, r *domain.Recorded) {
 	}
 }
 
-// eventName is the type of an event without its kind.
+// eventName returns the type of an event without its kind.
 func eventName(eventType string) string {
 	_, name, _ := strings.Cut(eventType, ".")
 	return name

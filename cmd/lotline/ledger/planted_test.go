@@ -25,8 +25,8 @@ import (
 	"github.com/lotline/lotline/eventstore/embedded"
 )
 
-// A ledger reports each mistake that is planted in honest evidence, and nothing without
-// one.
+// A ledger reports each mistake that is planted in honest evidence. It reports nothing
+// about the honest evidence itself.
 func TestLedger_findsWhatIsPlanted(t *testing.T) {
 	t.Parallel()
 	if said := honest(t).judge(t); len(said) > 0 {
@@ -36,7 +36,7 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 		plant func(*evidence)
 		says  string
 	}{
-		// What was done.
+		// Mistakes in the events that requests caused.
 		"an acknowledged update is lost": {func(e *evidence) {
 			e.drop("n-3/1", "queue.updated")
 		}, "acknowledged, and the log has [] and []: n-3 "},
@@ -89,7 +89,7 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 			e.request("n-3").IfMatch = `"5"`
 		}, "carried out at 1: n-3 "},
 
-		// What was answered.
+		// Mistakes in the answers.
 		"another body": {func(e *evidence) {
 			r := e.request("n-3").Reply
 			r.Body = strings.Replace(r.Body, "renamed", "misnamed", 1)
@@ -123,7 +123,7 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 			r.Body = strings.Replace(r.Body, "OPEN", "CLOSED", 1)
 		}, `"3" is not in the log, which has `},
 
-		// The log itself.
+		// Mistakes in the log itself.
 		"a broken hash chain": {func(e *evidence) {
 			r := &e.log[e.find("n-3/1", "queue.updated")]
 			r.Data = bytes.Replace(r.Data, []byte("renamed"), []byte("misnamed"), 1)
@@ -209,7 +209,7 @@ func TestLedger_findsWhatIsPlanted(t *testing.T) {
 			}
 		}, "the log went on from\n"},
 
-		// What the engine shows.
+		// Mistakes in the objects that the engine answers with.
 		"another object is shown": {func(e *evidence) {
 			a := e.shown[e.request("n-1").object()]
 			a.Body = strings.Replace(a.Body, "renamed", "misnamed", 1)
@@ -255,8 +255,8 @@ type evidence struct {
 	afterwards func(*Ledger)
 }
 
-// honest returns what an engine without a planted mistake and its client left behind. It
-// was recorded by TestLedger_findsNothingWrongWithAnHonestEngine in cmd/lotline.
+// honest returns the evidence of an engine without a planted mistake. It was recorded by
+// TestLedger_findsNothingWrongWithAnHonestEngine in cmd/lotline.
 func honest(t *testing.T) *evidence {
 	t.Helper()
 	text, err := os.ReadFile("testdata/honest.json")
@@ -387,7 +387,7 @@ func (e *evidence) request(id string) *Request {
 	return e.requests[slices.IndexFunc(e.requests, func(r *Request) bool { return r.ID == id })]
 }
 
-// object is the id of the object that an acknowledged request created or changed.
+// object returns the id of the object that an acknowledged request created or changed.
 func (r *Request) object() string {
 	if r.Effect == "created" {
 		return filepath.Base(r.Reply.Location)
@@ -395,8 +395,8 @@ func (r *Request) object() string {
 	return filepath.Base(r.Path)
 }
 
-// find is the index in the log of the first event of a type that a request caused. With
-// an empty request it is that of the first event of the type.
+// find returns the index in the log of the first event of a type that a request caused. If
+// request is "", any event of the type will do.
 func (e *evidence) find(request, eventType string) int {
 	return slices.IndexFunc(e.log, func(r esdb.RecordedEvent) bool {
 		return r.EventType == eventType && (request == "" || bytes.Contains(r.UserMetadata, []byte(requestMember(request))))
@@ -410,7 +410,7 @@ var (
 	storedCommandID = regexp.MustCompile(`"commandId":"([^"]*)"`)
 )
 
-// at is the time of the first event of a type.
+// at returns the time of the first event of a type.
 func (e *evidence) at(eventType string) string {
 	return string(storedAt.FindSubmatch(e.log[e.find("", eventType)].Data)[1])
 }

@@ -17,16 +17,16 @@ type Request struct {
 	ID                 string // see AttemptID
 	Method, Path, Body string
 	Key, IfMatch       string // Idempotency-Key and If-Match, "" for none
-	Effect             string // the end of the type of the one event that it makes
+	Effect             string // the eventName of the event that the request causes
 
 	Attempts int
-	// Reply is the first answer that is not in Denied, nil as long as there is none.
-	// The client went by it.
+	// Reply is the first answer that is not in Denied, or nil if there is none yet. The
+	// client relies on this answer.
 	Reply *Reply
-	// Denied are the answers that say that the engine could not carry the request out
-	// now.
+	// Denied has the answers in which the engine said that it could not carry out the
+	// request at that time.
 	Denied []Reply
-	// Again are the answers to attempts after Reply.
+	// Again has the answers to the attempts after Reply.
 	Again []Reply
 }
 
@@ -35,13 +35,13 @@ type Reply struct {
 	Attempt        int
 	Status         int
 	ETag, Location string
-	Replayed       bool // it is marked as the answer to a repeated request
+	Replayed       bool // the answer has Idempotent-Replayed: true
 	RetryAfter     string
 	Position       string
 	Body           string
 }
 
-// AttemptID is the X-Request-Id of an attempt.
+// AttemptID returns the X-Request-Id of an attempt.
 func (r *Request) AttemptID(attempt int) string { return r.ID + "/" + strconv.Itoa(attempt) }
 
 func (r *Request) String() string {
@@ -52,14 +52,14 @@ func (r *Request) String() string {
 	return s
 }
 
-// Send makes the next attempt, at an engine's URL with a secret key of it.
+// Send sends the next attempt to the engine at url, with a secret key.
 func (r *Request) Send(c *http.Client, url, secret string) (*Reply, error) {
 	r.Attempts++
 	return r.SendAttempt(r.Attempts, c, url, secret)
 }
 
-// SendAttempt makes an attempt that the caller has counted in Attempts. Several can be
-// made at the same time.
+// SendAttempt sends an attempt that the caller has already counted in Attempts. Several
+// attempts can be sent at the same time.
 func (r *Request) SendAttempt(n int, c *http.Client, url, secret string) (*Reply, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -7,12 +7,12 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// History is what clients recorded of one distribution.
+// History has the operations on one distribution, as clients recorded them.
 type History []porcupine.Operation
 
-// Add adds an operation. Called and returned count from one time for all operations.
-// An operation of unknown outcome may have happened at any time since the call; the
-// process that sent it must not send another.
+// Add adds an operation. called and returned are its times since the same moment for all
+// operations. An operation of unknown outcome may take effect at any time after the call.
+// The process that sent it must not send another one.
 func (h *History) Add(process int, called time.Duration, in Input, returned time.Duration, out Output) {
 	if out.Unknown {
 		returned = time.Hour
@@ -20,16 +20,17 @@ func (h *History) Add(process int, called time.Duration, in Input, returned time
 	*h = append(*h, porcupine.Operation{ClientId: process, Input: in, Call: int64(called), Output: out, Return: int64(returned)})
 }
 
-// Timeout bounds the search for an order. It takes a second or less otherwise.
+// Timeout limits how long Check and Draw search for an order. A search normally takes a
+// second or less.
 const Timeout = 2 * time.Minute
 
-// Check searches for an order of the operations in which a distribution on so many
-// nodes answers as the history says.
+// Check searches for an order of the operations in which every recorded answer is right.
+// nodes is the number of nodes that answered.
 func (h History) Check(nodes int) porcupine.CheckResult {
 	return porcupine.CheckOperationsTimeout(model(nodes), h, Timeout)
 }
 
-// Draw writes a web page that shows the history and how far an order explains it.
+// Draw writes a web page with the history and the longest order that explains its answers.
 func (h History) Draw(nodes int, to io.Writer) error {
 	m := model(nodes)
 	_, info := porcupine.CheckOperationsVerbose(m, h, Timeout)

@@ -1,9 +1,9 @@
 // Package linear checks that concurrent operations on one distribution are
-// linearizable: there is an order in which a distribution that carries out one
-// operation after another answers as clients recorded it.
+// linearizable: some order of the operations, carried out one at a time, explains
+// every recorded answer.
 //
-// It is for tests only. It has its own model of a distribution's lifecycle, and must
-// not ask package domain what a command leads to.
+// It is for tests only. It has its own model of a distribution's lifecycle, and must not
+// use the rules of package domain to find out what a command changes.
 package linear
 
 import (
@@ -40,15 +40,16 @@ type Input struct {
 	Kind   domain.Kind
 	Client int
 
-	Fields  map[string]string // of a put: "" is null
-	IfMatch int64             // or NoVersion
-	Key     string            // Idempotency-Key of a step
-	To      domain.Status     // of a step
-	OpenAt  string            // of a creation: "" is null
-	Other   bool              // of a creation: it has another body than the first
+	Fields  map[string]string // only for Put; "" means null
+	IfMatch int64             // the version in If-Match, or NoVersion
+	Key     string            // only for Step: the Idempotency-Key
+	To      domain.Status     // only for Step: the next status
+	OpenAt  string            // only for Create; "" means null
+	Other   bool              // only for Create: the body differs from that of the first creation
 
-	// Of a read: the latest version that the node had acknowledged to any client when
-	// the read began, and the version at the position that the read names.
+	// Only for a read. Acknowledged is the latest version that the node had acknowledged
+	// to any client when the read began. Named is the version at the position in the
+	// read's X-Position.
 	Acknowledged, Named int64
 }
 
@@ -60,13 +61,16 @@ type Output struct {
 	Version  int64 // or NoVersion
 	Object   Object
 	Replayed bool
-	Late     bool // a read that took as long as a node waits for the events that it has acknowledged
+	// Late is set for a read that took so long that the node may have stopped waiting for
+	// the events that it had acknowledged.
+	Late bool
 }
 
 const (
-	// NoVersion stands for no version.
+	// NoVersion means that there is no version.
 	NoVersion = int64(-1)
-	// Gone is later than all versions: the object is deleted.
+	// Gone is higher than every version. A node that has acknowledged the deletion has
+	// acknowledged Gone.
 	Gone = int64(math.MaxInt64)
 )
 
@@ -74,20 +78,21 @@ const (
 type Object struct {
 	Status domain.Status
 	Name   string // "" is null
-	OpenAt string // "" is null, ByHand the time of a step
+	OpenAt string // "" means null; ByHand is the time of a step by hand
 }
 
-// ByHand stands for the time at which a step opened the object.
+// ByHand is the OpenAt of an object that a step by hand opened. The model does not know
+// the time of the step.
 const ByHand = "by hand"
 
-// version is the object as an operation left it.
+// version is the object after a write.
 type version struct {
 	revision int64
 	object   Object
 	deleted  bool
-	key      string // of the step that led here
+	key      string // the idempotency key of the step that made this version
 	before   *version
-	digest   uint64 // of this version and all before
+	digest   uint64 // of this version and all earlier ones
 }
 
 var digestSeed = maphash.MakeSeed()
@@ -183,8 +188,8 @@ func describe(in Input, out Output) string {
 	return b.String() + " " + out.Code
 }
 
-// step reports whether an operation may have an outcome now, and returns the version
-// that it leaves.
+// step reports whether an operation on version v can have the answer out. It returns the
+// version after the operation.
 func (v *version) step(in Input, out Output, nodes int) (bool, *version) {
 	if in.Op.Reads() {
 		return v.read(in, out, nodes), v
@@ -196,8 +201,8 @@ func (v *version) step(in Input, out Output, nodes int) (bool, *version) {
 	return out.Unknown || out == want, next
 }
 
-// read reports whether a read may have an answer. An answer without a version, as in a
-// list, may show any version that fits.
+// read reports whether a read can have the answer out. If the answer has no version
+// number, as in a list, its object may be any version that is new enough.
 func (v *version) read(in Input, out Output, nodes int) bool {
 	oldest := max(in.Acknowledged, in.Named)
 	switch {
@@ -215,7 +220,7 @@ func (v *version) read(in Input, out Output, nodes int) bool {
 			return false
 		}
 	}
-	// The read may be from before the creation.
+	// The read may be answered with the state before the creation.
 	return out.Status == http.StatusNotFound
 }
 
@@ -227,7 +232,7 @@ func (v *version) shows(out Output) bool {
 	return sameVersion && (out.Status == http.StatusNotModified || out.Object == v.object)
 }
 
-// write returns the version that a write leaves, and the answer to the write.
+// write returns the version after a write, and the answer to the write.
 func (v *version) write(in Input) (*version, Output) {
 	if in.Op == Create {
 		return v.create(in)
@@ -277,7 +282,7 @@ func (v *version) create(in Input) (*version, Output) {
 	}
 	made := v.next(0, Object{Status: domain.StatusDraft}, "", false)
 	if in.OpenAt != "" {
-		// The same append schedules it.
+		// The creation also schedules the object, so it has two events.
 		made = v.next(1, Object{Status: domain.StatusScheduled, OpenAt: in.OpenAt}, "", false)
 	}
 	return made, made.answer(http.StatusCreated, false)
@@ -300,7 +305,7 @@ func (v *version) put(fields map[string]string) (*version, Output) {
 		if openAt == "" {
 			o.Status = domain.StatusDraft
 		}
-		revision++ // for the step that follows
+		revision++ // a change of openAt has a second event
 	}
 	if name, given := fields["name"]; given {
 		o.Name = name
@@ -312,7 +317,8 @@ func (v *version) put(fields map[string]string) (*version, Output) {
 	return n, n.answer(http.StatusOK, false)
 }
 
-// stepByHand updates the time to now and takes the steps that are due then.
+// stepByHand carries out a step by hand. The engine first sets the step's time to now and
+// then takes all steps that are due, so a step by hand has two or three events.
 func (v *version) stepByHand(in Input) (*version, Output) {
 	o := v.object
 	var events int64

@@ -10,8 +10,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// story is a history in which one operation after another returns before the next is
-// called.
+// story is a history in which each operation returns before the next one is called.
 type story struct {
 	History
 }
@@ -30,13 +29,13 @@ func (s *story) create() *story {
 	return s.then(Input{Op: Create}, Output{Status: http.StatusCreated, Object: draft("")})
 }
 
-// put gives the object a name, if it has the version ifMatch.
+// put gives the object a name, on the condition that its version is ifMatch.
 func (s *story) put(name string, ifMatch, version int64) *story {
 	return s.then(Input{Op: Put, Fields: map[string]string{"name": name}, IfMatch: ifMatch},
 		Output{Status: http.StatusOK, Version: version, Object: draft(name)})
 }
 
-// get reads on a node that has acknowledged a version.
+// get reads the object on a node that has acknowledged the version acknowledged.
 func (s *story) get(name string, version, acknowledged int64) *story {
 	return s.then(Input{Op: Get, Acknowledged: acknowledged, Named: NoVersion},
 		Output{Status: http.StatusOK, Version: version, Object: draft(name)})
@@ -44,7 +43,7 @@ func (s *story) get(name string, version, acknowledged int64) *story {
 
 func draft(name string) Object { return Object{Status: domain.StatusDraft, Name: name} }
 
-// The model refuses each mistake that is planted in a history, and nothing else.
+// Check rejects each history with a planted mistake, and accepts the others.
 func TestLinear_theModelFindsWhatIsPlanted(t *testing.T) {
 	t.Parallel()
 	const always = NoVersion

@@ -1,6 +1,7 @@
-// Package rawlog is the baseline for benchmarks of stores: a file to which records are
-// appended, with one sync for all records that wait, without order or index. Nothing
-// durable can be faster. Only benchmarks use it.
+// Package rawlog is the baseline that benchmarks compare a store with. It does only what
+// every durable store must do: it appends records to a file, and syncs the file once for
+// all records that are waiting. It keeps no index, and no boundaries between records.
+// Only benchmarks use it.
 package rawlog
 
 import (
@@ -9,7 +10,7 @@ import (
 	"sync"
 )
 
-// Limits on the waiting records and on the records of one write.
+// queued is how many records may wait. batchSize is how many of them one write takes.
 const (
 	queued    = 4096
 	batchSize = 1024
@@ -27,7 +28,7 @@ type appending struct {
 	done   chan error
 }
 
-// Create creates the file of a log.
+// Create returns an empty log in the file at path. It overwrites a file that exists.
 func Create(path string) (*Log, error) {
 	file, err := os.Create(path)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Command openapi-clients calls a running engine with the client that oapi-codegen
-// makes of httpapi/openapi.yaml. It takes the engine's address and a secret key from
+// generates from httpapi/openapi.yaml. It takes the engine's address and a secret key from
 // LOTLINE_TEST_ENGINE and LOTLINE_TEST_KEY, and fails when an answer is not what it
 // expects. tools/openapi-clients.sh runs it.
 package main
@@ -111,7 +111,7 @@ func auction(ctx context.Context, c *client.ClientWithResponses) error {
 	return nil
 }
 
-// refusal asks for a queue that does not exist.
+// refusal requests a queue that does not exist, and checks the error in the answer.
 func refusal(ctx context.Context, c *client.ClientWithResponses) error {
 	refused, err := c.GetQueueWithResponse(ctx, "queue_00000000000000000000000000", nil)
 	if err != nil {

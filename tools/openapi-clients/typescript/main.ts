@@ -61,8 +61,8 @@ assert.equal(first.startingBid, 100.5);
 assert.equal(first.reservePrice, 250.5);
 console.log("TypeScript: made and listed", first.id);
 
-// A queue that does not exist is refused, with an error that its status does not
-// suffice to tell from others.
+// A request for a queue that does not exist is refused. Other errors have the same status,
+// so the code is checked as well.
 const refused = await client.GET("/api/v1/queues/{id}", {
   params: { path: { id: "queue_00000000000000000000000000" } },
 });
