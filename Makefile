@@ -62,6 +62,10 @@ client-tests: ## Run the official client's own tests against the embedded store
 node-client-tests: ## Test the embedded store through the official clients for NodeJS; needs root to install node when it is missing
 	tools/node-client-tests.sh
 
+.PHONY: openapi-clients
+openapi-clients: ## Lint the API's documents, and call an engine with clients generated from them; needs root to install node when it is missing
+	tools/openapi-clients.sh
+
 .PHONY: console-test
 console-test: ## Try the console in headless Chromium; needs npm, and root to install Chromium
 	tools/console-tests.sh
@@ -121,6 +125,10 @@ cover: ## Run the tests and show what they cover
 .PHONY: zones
 zones: ## Bring the time-zone database up to Debian's newest edition; needs Debian and its mirror
 	tools/zones.sh
+
+.PHONY: notices
+notices: ## Write the licenses of the modules in the binary to THIRD_PARTY_NOTICES
+	go -C tools run ./notices .. > THIRD_PARTY_NOTICES
 
 .PHONY: hooks
 hooks: ## Run .githooks/pre-commit before each commit

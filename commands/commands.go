@@ -4,45 +4,45 @@ import (
 	"context"
 	"iter"
 
-	"github.com/google/uuid"
-
 	"github.com/lotline/lotline/domain"
 )
 
-// Log is the event log as this package needs it.
+// Log is the part of the event log that this package uses.
 type Log interface {
-	// Encode makes e ready to be appended to stream, except for its id. It seals
-	// the secrets.
+	// Encode makes e ready to be appended to stream, and seals its secrets. The caller
+	// sets the id.
 	Encode(stream string, e domain.Event, m domain.Metadata) (domain.Proposed, error)
-	// Append writes events behind head, all of them or none. On success they are
-	// on disk. Errors: domain.ErrWrongRevision, domain.ErrUnavailable (both:
-	// nothing was written), domain.ErrOutcomeUnknown.
+	// Append writes all events after head, or none of them. On success they are on
+	// disk. After domain.ErrWrongRevision and domain.ErrUnavailable nothing was
+	// written. After domain.ErrOutcomeUnknown the events may be written, now or later.
 	Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error)
-	// Read yields the events of stream behind a revision, oldest first, and ends
-	// after the first error. A stream that does not exist yields nothing.
+	// Read yields the events of stream after a revision, oldest first, and ends after
+	// the first error. A stream that does not exist yields nothing.
 	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
 }
 
-// States are the read models, as far as this package needs them.
-type States interface {
-	// State returns a copy of a stream's state that was folded from the log in this
-	// process, and a position up to which it holds the log; or nil. It may be
-	// behind: what is appended to it finds out.
+// ReadModels are the part of the read models that this package uses.
+type ReadModels interface {
+	// State returns a copy of a stream's state, and a position up to which it holds
+	// the log. The state was folded from the log in this process. It is nil when there
+	// is no such state. It may be behind the log: then an append to it fails with
+	// domain.ErrWrongRevision.
 	State(stream string) (*domain.History, domain.Position)
-	// Known is a revision at which a stream held an event, or domain.NoStream, and why
-	// the stream is in quarantine, or nil.
+	// Known returns a revision at which the stream held an event, or domain.NoStream.
+	// The error says why the stream is in quarantine; it is nil when it is not.
 	Known(stream string) (domain.Revision, *domain.HistoryError)
-	// Quarantine takes note of a stream whose history is inconsistent.
+	// Quarantine puts a stream into quarantine because its history is inconsistent.
 	Quarantine(broken *domain.HistoryError)
 }
 
-// Caller is who asks, for the metadata of the events.
+// Caller says on whose behalf a command comes. It goes into the metadata of the
+// events.
 type Caller struct {
-	Actor      string // a key's id, or one of the domain.Actor constants
-	OnBehalfOf string // the consumer that a key acts for, or ""
-	RequestID  string // "" when no request is behind the command
-	// Traceparent is where the command stands in a trace (W3C Trace Context), or "".
-	// A handler with an observer sets it.
+	Actor      string // an API key's id, or one of the domain.Actor constants
+	OnBehalfOf string // the consumer that the API key acts for, or ""
+	RequestID  string // "" for a command that no HTTP request caused
+	// Traceparent is the command's place in a trace (W3C Trace Context), or "". A
+	// handler with an observer sets it.
 	Traceparent string
 }
 
@@ -51,45 +51,37 @@ type Request struct {
 	Stream  string
 	Command domain.Command
 	Caller  Caller
-	// Organization is whose distribution the caller may touch; another's is not
-	// found. "" may touch all.
+	// Organization is the organization whose distributions the caller may use. Those
+	// of other organizations are not found. "" may use all.
 	Organization domain.ID
-	// Key makes the command repeatable. The zero Key does not.
-	Key Key
-	// IfMatch refuses the command unless the object's last change is at one of
-	// these revisions. Nil asks for nothing.
+	// IdempotencyKey makes the command repeatable, unless it is zero.
+	IdempotencyKey IdempotencyKey
+	// IfMatch refuses the command unless the object's last change is at one of these
+	// revisions. Nil refuses nothing.
 	IfMatch []domain.Revision
-	// IfNoneMatch refuses the command if the object's last change is at one of these
+	// IfNoneMatch refuses the command when the object's last change is at one of these
 	// revisions.
 	IfNoneMatch []domain.Revision
 }
 
-// Key is what makes a command repeatable: its id, made from the caller's
-// idempotency key and scope, and the hash of the request's body, in lower-case
-// hex. A command whose id is in the stream is not carried out again.
-type Key struct {
-	CommandID uuid.UUID
-	BodyHash  string
-}
-
-func (k Key) given() bool { return k.CommandID != uuid.Nil }
-
-// Result is the outcome of a command that was not refused.
+// Result is what a command led to.
 type Result struct {
-	// History is the stream after the command, though without the hash of its
-	// head. The caller owns it. It is nil after a domain.ConsumerCommand.
+	// History is the stream's state after the command. Its head may lack the hash. The
+	// caller owns it. It is nil after a domain.ConsumerCommand and after an error.
 	History *domain.History
-	// Consumers are those whom a domain.ConsumerCommand was about, as they stand after
-	// it.
-	Consumers []domain.Participation
-	// Position is where the last event stands in the log that the answer rests
-	// on, a refusal's too. It is zero for an empty stream.
+	// Participations are set after a domain.ConsumerCommand. They are the participations of
+	// the command's consumers after the command.
+	Participations []domain.Participation
+	// Position is the log position of the last event of the state that the command was
+	// decided on, with the events that it led to. A refusal has one as well. It is zero
+	// for an empty stream.
 	Position domain.Position
-	// Replayed says that the command had been carried out before.
+	// Replayed says that a command with the same IdempotencyKey was carried out before.
+	// Then this one wrote nothing.
 	Replayed bool
-	// Raced says that another node wrote to the stream meanwhile.
+	// Raced says that another node wrote to the stream while the command was decided.
 	Raced bool
-	// Written says that events were appended, for the command or for what was due before
-	// it.
+	// Written says that the command's batch appended events: its own, or those that
+	// were due before it.
 	Written bool
 }

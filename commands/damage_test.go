@@ -11,17 +11,20 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// watchers are read models that know of each stream what they are told.
-type watchers struct {
+// damageModels are read models that know no states, only the revisions and the damage that
+// a test or the handler tells them.
+type damageModels struct {
 	mu       sync.Mutex // guards the fields below
 	known    map[string]domain.Revision
 	broken   map[string]*domain.HistoryError
 	reported []*domain.HistoryError
 }
 
-func (w *watchers) State(string) (*domain.History, domain.Position) { return nil, domain.Position{} }
+func (w *damageModels) State(string) (*domain.History, domain.Position) {
+	return nil, domain.Position{}
+}
 
-func (w *watchers) Known(stream string) (domain.Revision, *domain.HistoryError) {
+func (w *damageModels) Known(stream string) (domain.Revision, *domain.HistoryError) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if known, ok := w.known[stream]; ok {
@@ -30,7 +33,7 @@ func (w *watchers) Known(stream string) (domain.Revision, *domain.HistoryError) 
 	return domain.NoStream, w.broken[stream]
 }
 
-func (w *watchers) Quarantine(broken *domain.HistoryError) {
+func (w *damageModels) Quarantine(broken *domain.HistoryError) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reported = append(w.reported, broken)
@@ -39,13 +42,13 @@ func (w *watchers) Quarantine(broken *domain.HistoryError) {
 	}
 }
 
-// watched returns another node, with read models that know nothing yet.
-func (b *bench) watched() (*watchers, *bench) {
-	w := &watchers{known: map[string]domain.Revision{}, broken: map[string]*domain.HistoryError{}}
+// withReadModels returns another node on the same log, with read models that know nothing.
+func (b *bench) withReadModels() (*damageModels, *bench) {
+	w := &damageModels{known: map[string]domain.Revision{}, broken: map[string]*domain.HistoryError{}}
 	return w, &bench{log: b.log, clock: b.clock, Handler: NewHandler(b.log, w, b.clock.time)}
 }
 
-// damage changes a stored event by hand.
+// damage changes a stored event.
 func (l *testLog) damage(stream string, at domain.Revision) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,10 +58,10 @@ func (l *testLog) damage(stream string, at domain.Revision) {
 	l.streams[stream][at] = &changed
 }
 
-// A writer holds a good state while the read models know of the damage.
+// The read models know of the damage although the writer holds a good state.
 func TestHandler_aQuarantinedStreamTakesNoWrites(t *testing.T) {
 	t.Parallel()
-	w, b := newBench().watched()
+	w, b := newBench().withReadModels()
 	stream := b.line(t, "a")
 	w.Quarantine(&domain.HistoryError{Stream: stream, Revision: 1, Rule: "r"})
 	appends := b.log.appends
@@ -72,7 +75,7 @@ func TestHandler_aQuarantinedStreamTakesNoWrites(t *testing.T) {
 		domain.Advance{},
 		domain.Delete{},
 	} {
-		for _, k := range []Key{{}, key("k", "body")} {
+		for _, k := range []IdempotencyKey{{}, idempotencyKey("k", "body")} {
 			if r, err := b.act(t, stream, c, k); !isBroken(err) {
 				t.Errorf("%T: %+v, %v", c, r, err)
 			}
@@ -92,7 +95,7 @@ func TestHandler_aQuarantinedStreamTakesNoWrites(t *testing.T) {
 	}
 }
 
-// Whatever part of the handler reads a damaged history, the read models are told.
+// Every part of the handler that reads a damaged history tells the read models.
 func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 	t.Parallel()
 	for name, find := range map[string]func(t *testing.T, b *bench, other *bench) (stream string, err error){
@@ -118,16 +121,16 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 			return stream, other.update(t, stream, "name", `"y"`)
 		},
 		"a repeated creation": func(t *testing.T, b, other *bench) (string, error) {
-			r, err := b.Create(t.Context(), creation(key("k", "b")))
+			r, err := b.Create(t.Context(), creation(idempotencyKey("k", "b")))
 			if err != nil {
 				t.Fatal(err)
 			}
 			b.log.damage(r.History.Stream, 0)
-			_, err = other.Create(t.Context(), creation(key("k", "b")))
+			_, err = other.Create(t.Context(), creation(idempotencyKey("k", "b")))
 			return r.History.Stream, err
 		},
 		"a repeated creation whose claim is damaged": func(t *testing.T, b, other *bench) (string, error) {
-			k := key("k", "b")
+			k := idempotencyKey("k", "b")
 			if _, err := b.Create(t.Context(), creation(k)); err != nil {
 				t.Fatal(err)
 			}
@@ -136,25 +139,25 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 			_, err := other.Create(t.Context(), creation(k))
 			return stream, err
 		},
-		"a repeated admission by count, of which the writer's memory is good": func(t *testing.T, b, other *bench) (string, error) {
+		"a repeated admission by count, which the writer remembers": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.line(t, "a", "b", "c")
-			if _, err := other.act(t, stream, domain.Admit{Count: 2}, key("k", "b")); err != nil {
+			if _, err := other.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "b")); err != nil {
 				t.Fatal(err)
 			}
 			b.log.damage(stream, domain.Revision(len(b.log.streams[stream])-1))
-			_, err := other.act(t, stream, domain.Admit{Count: 2}, key("k", "b"))
+			_, err := other.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "b"))
 			return stream, err
 		},
-		"a stream of which the end was taken away": func(t *testing.T, b, other *bench) (string, error) {
+		"a stream whose end was removed": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.line(t, "a", "b")
-			other.states.(*watchers).known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
+			other.readModels.(*damageModels).known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
 			b.log.streams[stream] = b.log.streams[stream][:3]
-			_, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, Key{})
+			_, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{})
 			return stream, err
 		},
-		"a stream of which nothing is left": func(t *testing.T, b, other *bench) (string, error) {
+		"a stream that was removed": func(t *testing.T, b, other *bench) (string, error) {
 			stream := b.queue(t)
-			other.states.(*watchers).known[stream] = 0
+			other.readModels.(*damageModels).known[stream] = 0
 			delete(b.log.streams, stream)
 			return stream, other.update(t, stream, "name", `"x"`)
 		},
@@ -162,7 +165,7 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench()
-			w, other := b.watched()
+			w, other := b.withReadModels()
 			stream, err := find(t, b, other)
 			if !isBroken(err) {
 				t.Errorf("got %v", err)
@@ -174,27 +177,28 @@ func TestHandler_reportsTheDamageThatItFinds(t *testing.T) {
 	}
 }
 
-// A store that fails, or lags behind another server, says nothing about a history.
+// When the store fails, or lags behind another server, the history is not reported as
+// damaged.
 func TestHandler_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.line(t, "a", "b")
 	for _, fault := range []error{domain.ErrUnavailable, errors.New("cut off")} {
-		w, other := b.watched()
+		w, other := b.withReadModels()
 		w.known[stream] = 3
 		b.log.reading = func(int, string) error { return fault }
-		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, Key{}); err == nil || isBroken(err) {
+		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{}); err == nil || isBroken(err) {
 			t.Errorf("got %v", err)
 		}
 		b.log.reading = func(int, string) error { return nil }
-		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, Key{}); err != nil {
+		if _, err := other.act(t, stream, domain.Enter{ConsumerID: "c"}, IdempotencyKey{}); err != nil {
 			t.Error(err)
 		}
 		if len(w.reported) > 0 {
 			t.Errorf("reported %v", w.reported)
 		}
 	}
-	w, _ := b.watched()
+	w, _ := b.withReadModels()
 	w.known[stream] = domain.Revision(len(b.log.streams[stream]) - 1)
 	late := &lateLog{testLog: b.log, shows: 2}
 	h := NewHandler(late, w, b.clock.time)
@@ -207,7 +211,8 @@ func TestHandler_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 	b.log.verify(t)
 }
 
-// lateLog is a log on a server that has only some events of each stream at first.
+// lateLog is a log whose first read yields only the first events of the stream, like a
+// server that lags behind.
 type lateLog struct {
 	*testLog
 	shows int

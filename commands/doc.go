@@ -1,7 +1,7 @@
 // Package commands carries commands out: it finds the stream's one writer, which
 // loads the history, decides on the state that it holds in memory, appends with
-// the expected revision, and answers.
+// the expected revision, and returns the result.
 //
-// It must not hold rules (they are in package domain) nor serve reads (they are
-// in package projections). What it promises is in the doc comment of Handler.
+// It must not hold rules, which are in package domain, nor serve reads, which are in
+// package projections. The doc comment of Handler says what the package promises.
 package commands

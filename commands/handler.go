@@ -16,32 +16,35 @@ import (
 )
 
 const (
-	// maxWriters bounds how many streams' states are held in memory.
+	// maxWriters bounds how many idle writers, each with its stream's state, are kept
+	// in memory.
 	maxWriters = 16_384
-	// maxRemembered bounds how many repeatable commands idle writers remember
-	// together, some 140 MB. The one that was used last is kept in any case.
+	// maxRemembered bounds how many commands with an idempotency key all idle writers
+	// together remember. They take some 140 MB. The writer that worked last is kept
+	// even if it alone remembers more.
 	maxRemembered = 2_000_000
-	// maxWaiting bounds how many commands may wait for one stream. More are
-	// answered with domain.ErrUnavailable.
+	// maxWaiting bounds how many requests may wait for one stream. Further ones get
+	// domain.ErrUnavailable.
 	maxWaiting = 100_000
 )
 
-// ErrClosed is the answer to a command that comes after Close.
+// ErrClosed is the error of a command that comes after Close.
 var ErrClosed = errors.New("the command handler is closed")
 
-// Handler carries out commands. Commands for one stream are decided one after
-// another, on the state that the ones before left; commands for different
-// streams do not wait for each other. Success means that the events are on disk.
-// A *domain.Error is a refusal: nothing happened. A *domain.HistoryError means
-// that the stream cannot be trusted. Any other error is a fault: repeating the
-// command with the same Key is safe. Safe for concurrent use.
+// Handler carries out commands. It decides the commands for one stream one after
+// another, each on the state that the one before left. Commands for different streams
+// do not wait for each other. Success means that the events are on disk.
+//
+// A *domain.Error is a refusal: nothing happened. A *domain.HistoryError means that the
+// stream is damaged. Any other error is a fault, after which the command may be
+// repeated with the same IdempotencyKey. Safe for concurrent use.
 type Handler struct {
-	log    Log
-	states States           // nil when there are no read models
-	clock  func() time.Time // for measuring; wall is what is decided by
-	wall   *walltime.Clock
-	health health
-	// observer is nil when nobody looks on.
+	log        Log
+	readModels ReadModels       // nil when there are no read models
+	clock      func() time.Time // for measuring durations; commands are decided by wall
+	wall       *walltime.Clock
+	health     health
+	// observer is nil when nobody observes the handler.
 	observer Observer
 	// The bounds are fields for tests.
 	maxAppend, maxRemembered int
@@ -49,82 +52,83 @@ type Handler struct {
 	mu      sync.Mutex         // guards the fields below and each writer's waiting and idle
 	writers map[string]*writer // by stream
 	idle    *list.List         // of *writer without work, the longest idle at the back
-	// remembered is how many repeatable commands the idle ones remember together.
+	// remembered is how many commands the idle writers remember together.
 	remembered int
-	waiting    int // commands that no writer has taken up yet
+	waiting    int // requests that no writer has taken yet
 	closed     bool
 	working    sync.WaitGroup // writers at work; Add only under mu and before closed
 }
 
-// NewHandler returns a handler that appends to log and reads the time from clock.
-// With states, which may be nil, most streams need not be read before they are
-// written to.
-func NewHandler(log Log, states States, clock func() time.Time) *Handler {
+// NewHandler returns a handler that appends to log and reads the time from clock. With
+// the states of readModels, the handler need not read most streams before it writes to
+// them. readModels may be nil.
+func NewHandler(log Log, readModels ReadModels, clock func() time.Time) *Handler {
 	return &Handler{
-		log: log, states: states, clock: clock, wall: walltime.New(clock),
+		log: log, readModels: readModels, clock: clock, wall: walltime.New(clock),
 		maxAppend: maxAppend, maxRemembered: maxRemembered, writers: map[string]*writer{}, idle: list.New(),
 	}
 }
 
-// GoBy has the handler decide by c instead of a clock of its own. It is called before
-// the first command.
-func (h *Handler) GoBy(c *walltime.Clock) { h.wall = c }
+// UseClock makes the handler decide by c instead of a clock of its own. It must be
+// called before the first command.
+func (h *Handler) UseClock(c *walltime.Clock) { h.wall = c }
 
-// Now is the time to decide at, or why nothing may be decided now.
+// Now returns the time to decide at. The error says why nothing may be decided now.
 func (h *Handler) Now(ctx context.Context) (time.Time, error) { return h.wall.Now(ctx) }
 
-// Handle carries out a command. When ctx ends first the outcome is unknown,
-// unless the command had not been decided yet.
+// Handle carries out a command. When ctx ends first, Handle returns its error, and the
+// command may still be carried out.
 func (h *Handler) Handle(ctx context.Context, r Request) (Result, error) {
-	return h.observed(ctx, domain.StreamKind(r.Stream), r.Command, &r.Caller, func(ctx context.Context) (Result, error) {
-		return h.submit(ctx, &pending{Request: r})
+	return h.withObserver(ctx, domain.StreamKind(r.Stream), r.Command, &r.Caller, func(ctx context.Context) (Result, error) {
+		return h.submit(ctx, &pendingRequest{Request: r})
 	})
 }
 
-// Load brings a stream's state into memory, so that a command which is expected
-// soon finds it there.
+// Load brings a stream's state into memory, so that the next command need not wait for
+// it to be read.
 func (h *Handler) Load(ctx context.Context, stream string) error {
-	_, err := h.submit(ctx, &pending{Request: Request{Stream: stream}})
+	_, err := h.submit(ctx, &pendingRequest{Request: Request{Stream: stream}})
 	return err
 }
 
 // Creation asks for a new distribution.
 type Creation struct {
-	Kind         domain.Kind
-	Organization domain.ID
-	Fields       domain.Fields
-	Defaults     domain.Defaults
-	Caller       Caller
-	Key          Key
+	Kind           domain.Kind
+	Organization   domain.ID
+	Fields         domain.Fields
+	Defaults       domain.Defaults
+	Caller         Caller
+	IdempotencyKey IdempotencyKey
 }
 
-// Create makes a distribution. With a Key it makes one only, however often and
-// on whatever nodes it is asked: the id to be made is claimed in a stream of its
-// own, and whoever repeats the creation finishes what the claim says. A repeat
-// is answered with the state right after the creation.
+// Create makes a distribution. With an IdempotencyKey it makes only one, however often
+// it is repeated and on whatever nodes: the first call claims an id in a stream of its
+// own, and every call creates the distribution with the claimed id unless it exists.
+// The result of a repeat is the state right after the creation.
 func (h *Handler) Create(ctx context.Context, c Creation) (Result, error) {
-	return h.observed(ctx, c.Kind, domain.Create{}, &c.Caller, func(ctx context.Context) (Result, error) {
+	return h.withObserver(ctx, c.Kind, domain.Create{}, &c.Caller, func(ctx context.Context) (Result, error) {
 		return h.create(ctx, c)
 	})
 }
 
-// report tells the read models of a history that was found inconsistent.
+// report puts a stream into quarantine when err says that its history is inconsistent.
 func (h *Handler) report(err error) {
-	if broken, ok := errors.AsType[*domain.HistoryError](err); ok && h.states != nil {
-		h.states.Quarantine(broken)
+	if broken, ok := errors.AsType[*domain.HistoryError](err); ok && h.readModels != nil {
+		h.readModels.Quarantine(broken)
 	}
 }
 
-// known is what the read models know of a stream. Without read models it is nothing.
+// known returns what ReadModels.Known does, or that nothing is known when there are no
+// read models.
 func (h *Handler) known(stream string) (domain.Revision, *domain.HistoryError) {
-	if h.states == nil {
+	if h.readModels == nil {
 		return domain.NoStream, nil
 	}
-	return h.states.Known(stream)
+	return h.readModels.Known(stream)
 }
 
 func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
-	// An id holds the time as well.
+	// The id contains the time, so the clock must be right.
 	if _, err := h.Now(ctx); err != nil {
 		return Result{}, err
 	}
@@ -136,31 +140,32 @@ func (h *Handler) create(ctx context.Context, c Creation) (Result, error) {
 		ID: id, OrganizationID: c.Organization, Fields: c.Fields, Defaults: c.Defaults, Seed: rand.Text(),
 	}
 	rand.Read(create.Secret[:])
-	if c.Key.given() {
+	if c.IdempotencyKey.given() {
 		var claimed bool
 		if create.ID, claimed, err = h.claim(ctx, c, create); err != nil {
 			return Result{}, err
 		}
 		if claimed {
-			// Very likely it was finished as well, however long ago.
-			if first, err := h.replay(ctx, create.ID.Stream(), c.Key); err != nil || first.History != nil {
+			// The call that claimed the id has probably created the distribution.
+			if first, err := h.replay(ctx, create.ID.Stream(), c.IdempotencyKey); err != nil || first.History != nil {
 				return first, err
 			}
 		}
 	}
-	result, err := h.submit(ctx, &pending{Request: Request{
-		Stream: create.ID.Stream(), Command: create, Caller: c.Caller, Organization: c.Organization, Key: c.Key,
+	result, err := h.submit(ctx, &pendingRequest{Request: Request{
+		Stream: create.ID.Stream(), Command: create, Caller: c.Caller, Organization: c.Organization, IdempotencyKey: c.IdempotencyKey,
 	}})
 	if err != nil || !result.Replayed {
 		return result, err
 	}
-	return h.replay(ctx, create.ID.Stream(), c.Key)
+	return h.replay(ctx, create.ID.Stream(), c.IdempotencyKey)
 }
 
-// claim returns the id that a repeatable creation makes, and whether it was
-// claimed before. What would be refused claims nothing, unless it was.
-func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (id domain.ID, before bool, err error) {
-	stream := domain.ClaimStream(c.Key.CommandID.String())
+// claim returns the id for a creation with an idempotency key, and whether an earlier
+// call claimed it. It claims the id of create if there is no claim yet, unless the
+// creation would be refused.
+func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (id domain.ID, earlier bool, err error) {
+	stream := domain.ClaimStream(c.IdempotencyKey.CommandID.String())
 	claims := domain.NewHistory(stream)
 	for r, err := range h.log.Read(ctx, stream, domain.NoStream) {
 		if err == nil {
@@ -181,7 +186,7 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 	if _, err := domain.NewHistory(create.ID.Stream()).Decide(domain.InstantOf(now), create); err != nil {
 		return "", false, err
 	}
-	result, err := h.submit(ctx, &pending{Request: Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller}})
+	result, err := h.submit(ctx, &pendingRequest{Request: Request{Stream: stream, Command: domain.Claim{ID: create.ID}, Caller: c.Caller}})
 	if err != nil {
 		return "", false, err
 	}
@@ -189,10 +194,10 @@ func (h *Handler) claim(ctx context.Context, c Creation, create domain.Create) (
 	return made, made != create.ID, nil
 }
 
-// replay answers a repeated creation with the state that its own events led to,
-// and none behind them. There is no History when the creation was not carried
-// out yet.
-func (h *Handler) replay(ctx context.Context, stream string, k Key) (Result, error) {
+// replay returns the result of a repeated creation: the state after the creation's own
+// events, without the later ones. The result has no History when the creation was not
+// carried out yet.
+func (h *Handler) replay(ctx context.Context, stream string, k IdempotencyKey) (Result, error) {
 	if _, broken := h.known(stream); broken != nil {
 		return Result{}, broken
 	}
@@ -210,21 +215,17 @@ func (h *Handler) replay(ctx context.Context, stream string, k Key) (Result, err
 			return Result{}, err
 		}
 		if r.Metadata.BodyHash != k.BodyHash {
-			return Result{}, reused()
+			return Result{}, keyReused()
 		}
 		first.History, first.Position = made, r.Position
 	}
 	return first, nil
 }
 
-// Health is nil when appends go through. Otherwise it tells why the last one did
-// not, for half a minute: by then it has to be tried again. One that only lost a
-// race is no sign of bad health.
-func (h *Handler) Health() error { return h.health.now(h.clock()) }
-
-func reused() error {
-	return domain.Refuse(domain.IdempotencyReused, "the key was used with another body")
-}
+// Health returns why the last append failed, or nil when it succeeded. After half a
+// minute without an append it returns nil as well, so that a node which gets no commands
+// because it is unhealthy tries again. An append that lost a race does not count.
+func (h *Handler) Health() error { return h.health.err(h.clock()) }
 
 func newID(k domain.Kind) (domain.ID, error) {
 	u, err := uuid.NewV7()
@@ -234,8 +235,8 @@ func newID(k domain.Kind) (domain.ID, error) {
 	return domain.NewID(k.IDPrefix(), u), nil
 }
 
-// Close refuses further commands and returns when those that were accepted have
-// their answers, or when ctx ends.
+// Close refuses further commands. It returns when the accepted ones have their results,
+// or when ctx ends.
 func (h *Handler) Close(ctx context.Context) error {
 	h.mu.Lock()
 	h.closed = true
@@ -253,14 +254,14 @@ func (h *Handler) Close(ctx context.Context) error {
 	}
 }
 
-// submit hands p to its stream's writer and waits for the answer.
-func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
+// submit gives p to its stream's writer and waits for the result.
+func (h *Handler) submit(ctx context.Context, p *pendingRequest) (Result, error) {
 	p.ctx, p.done = ctx, make(chan struct{})
-	p.id = p.Key.CommandID
-	if !p.Key.given() {
+	p.id = p.IdempotencyKey.CommandID
+	if !p.IdempotencyKey.given() {
 		p.id = uuid.New()
 	}
-	if err := h.enqueue(p); err != nil {
+	if err := h.addWaiting(p); err != nil {
 		return Result{}, err
 	}
 	select {
@@ -271,7 +272,9 @@ func (h *Handler) submit(ctx context.Context, p *pending) (Result, error) {
 	}
 }
 
-func (h *Handler) enqueue(p *pending) error {
+// addWaiting adds p to the requests that wait for its stream's writer, and starts the
+// writer if it is idle.
+func (h *Handler) addWaiting(p *pendingRequest) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -292,15 +295,15 @@ func (h *Handler) enqueue(p *pending) error {
 	}
 	w.working = true
 	if w.idle != nil {
-		h.wake(w)
+		h.removeIdle(w)
 	}
 	h.working.Go(w.run)
 	return nil
 }
 
-// next hands w what waits for it, at most maxBatch commands, or nothing when w
-// is idle from now on.
-func (h *Handler) next(w *writer) []*pending {
+// nextBatch returns the requests that wait for w, at most maxBatch. When there are none,
+// it returns nil and w is idle from now on.
+func (h *Handler) nextBatch(w *writer) []*pendingRequest {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := min(len(w.waiting), maxBatch)
@@ -312,7 +315,8 @@ func (h *Handler) next(w *writer) []*pending {
 	}
 	w.waiting, w.working = nil, false
 	if w.history == nil || domain.StreamKind(w.stream) == domain.KindClaim {
-		// Nothing worth keeping: the load failed, or it is not asked for again.
+		// There is no state to keep: the load failed, or the stream is a claim, which
+		// is hardly ever needed again.
 		delete(h.writers, w.stream)
 		return nil
 	}
@@ -320,14 +324,14 @@ func (h *Handler) next(w *writer) []*pending {
 	h.remembered += w.remembered.size()
 	for h.idle.Len() > maxWriters || h.remembered > h.maxRemembered && h.idle.Len() > 1 {
 		oldest := h.idle.Back().Value.(*writer)
-		h.wake(oldest)
+		h.removeIdle(oldest)
 		delete(h.writers, oldest.stream)
 	}
 	return nil
 }
 
-// wake takes w from the idle ones.
-func (h *Handler) wake(w *writer) {
+// removeIdle removes w from the idle writers.
+func (h *Handler) removeIdle(w *writer) {
 	h.idle.Remove(w.idle)
 	h.remembered -= w.remembered.size()
 	w.idle = nil

@@ -9,11 +9,11 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// faultCounts is how long an append that failed says something about the next.
-const faultCounts = 30 * time.Second
+// unhealthyFor is how long the handler is unhealthy after an append that failed.
+const unhealthyFor = 30 * time.Second
 
-// health remembers why the last append failed, if it did. The zero value is good
-// health.
+// health remembers why the last append failed. It is healthy when the last append
+// succeeded, and as the zero value.
 type health struct{ fault atomic.Pointer[appendFault] }
 
 type appendFault struct {
@@ -21,12 +21,12 @@ type appendFault struct {
 	at  time.Time
 }
 
-func (h *health) appended(err error, now time.Time) {
+func (h *health) record(err error, now time.Time) {
 	_, broken := errors.AsType[*domain.HistoryError](err)
 	switch {
 	case errors.Is(err, domain.ErrWrongRevision) || broken:
-		// The store looked at the stream and wrote nothing, which says nothing of
-		// whether it can.
+		// The store read the stream and wrote nothing. That does not say whether it
+		// could have written.
 	case err != nil:
 		h.fault.Store(&appendFault{err, now})
 	case h.fault.Load() != nil:
@@ -34,9 +34,9 @@ func (h *health) appended(err error, now time.Time) {
 	}
 }
 
-func (h *health) now(now time.Time) error {
+func (h *health) err(now time.Time) error {
 	f := h.fault.Load()
-	if f == nil || now.Sub(f.at) > faultCounts {
+	if f == nil || now.Sub(f.at) > unhealthyFor {
 		return nil
 	}
 	return fmt.Errorf("the last write failed: %w", f.err)

@@ -9,33 +9,35 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// KeyCreation asks for a new key of an organization. Random is the part of it that
-// nobody can guess, and is made when it is empty.
+// KeyCreation asks for a new API key of an organization. Random is the secret part of
+// the key. When it is empty, CreateKey makes it.
 type KeyCreation struct {
-	Organization domain.ID
-	Fields       domain.Fields
-	Random       string
-	Caller       Caller
-	Key          Key
+	Organization   domain.ID
+	Fields         domain.Fields
+	Random         string
+	Caller         Caller
+	IdempotencyKey IdempotencyKey
 }
 
-// IssuedKey is a key that was made. It is the zero key when the organization had
-// one that is the same.
+// IssuedKey is the result of creating an API key.
 type IssuedKey struct {
 	Result
+	// Made is the new key. It is zero if the organization already has a key with the
+	// same text.
 	Made domain.Key
-	// Text is the key itself. Nobody can tell it from what is stored, so for a
-	// repeated command it is empty.
+	// Text is the key that the client sends. Only its hash is stored, so Text is empty
+	// when the command is a repeat.
 	Text string
 }
 
-// CreateKey makes a key. With a Key it makes one only, as Handle does.
+// CreateKey makes an API key. With an IdempotencyKey it makes only one, however often it
+// is repeated.
 func (h *Handler) CreateKey(ctx context.Context, c KeyCreation) (IssuedKey, error) {
-	// An id holds the time as well.
+	// The id contains the time, so the clock must be right.
 	if _, err := h.Now(ctx); err != nil {
 		return IssuedKey{}, err
 	}
-	id, err := keyID(c.Key)
+	id, err := keyID(c.IdempotencyKey)
 	if err != nil {
 		return IssuedKey{}, err
 	}
@@ -43,7 +45,7 @@ func (h *Handler) CreateKey(ctx context.Context, c KeyCreation) (IssuedKey, erro
 		c.Random = rand.Text()
 	}
 	result, err := h.Handle(ctx, Request{
-		Stream: c.Organization.Stream(), Caller: c.Caller, Organization: c.Organization, Key: c.Key,
+		Stream: c.Organization.Stream(), Caller: c.Caller, Organization: c.Organization, IdempotencyKey: c.IdempotencyKey,
 		Command: domain.CreateKey{KeyID: id, Fields: c.Fields, Random: c.Random},
 	})
 	issued := IssuedKey{Result: result}
@@ -61,10 +63,10 @@ func (h *Handler) CreateKey(ctx context.Context, c KeyCreation) (IssuedKey, erro
 	return issued, nil
 }
 
-// keyID makes the id of a key, a UUIDv7 of now. What is random in it elsewhere
-// follows from the command of a repeatable creation, so that a repeat finds what
-// the first one made.
-func keyID(k Key) (domain.ID, error) {
+// keyID makes the id of an API key, a UUIDv7 of the present time. With an idempotency key
+// the rest of the UUID, which is random otherwise, comes from the command's id. So a
+// repeat finds the API key that the first creation made.
+func keyID(k IdempotencyKey) (domain.ID, error) {
 	u, err := uuid.NewV7()
 	if k.given() {
 		copy(u[6:], k.CommandID[6:])
@@ -73,11 +75,11 @@ func keyID(k Key) (domain.ID, error) {
 	return domain.NewID("key", u), err
 }
 
-// timeOfID is how many characters of a UUIDv7 in base32 are its time.
+// timeOfID is how many characters of an API key's id are its prefix and its time.
 const timeOfID = len("key_") + 10
 
-// madeBefore is the key of a creation of which id is another attempt, as it was
-// made: that it has ended since is not told.
+// madeBefore returns the API key that an earlier call of the creation made, given the id
+// of this call. It returns the key as it was made, even if it has ended since.
 func madeBefore(o *domain.Organization, id domain.ID) (made domain.Key) {
 	for _, k := range o.SortedKeys() {
 		if len(k.ID) == len(id) && k.ID[timeOfID:] == id[timeOfID:] {

@@ -9,7 +9,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// organization makes the organization that everything here belongs to.
+// organization creates the organization org.
 func (b *bench) organization(t *testing.T) {
 	t.Helper()
 	_, err := b.Handle(t.Context(), Request{
@@ -20,17 +20,17 @@ func (b *bench) organization(t *testing.T) {
 	}
 }
 
-func keyCreation(k Key) KeyCreation {
-	return KeyCreation{Organization: org, Fields: fields("level", `"secret"`), Caller: Caller{Actor: "key_1"}, Key: k}
+func keyCreation(k IdempotencyKey) KeyCreation {
+	return KeyCreation{Organization: org, Fields: fields("level", `"secret"`), Caller: Caller{Actor: "key_1"}, IdempotencyKey: k}
 }
 
-// Whoever repeats a creation, on whatever node and however late within a day, is
-// told of the one key that was made, as it was made, but not the key.
-func TestHandler_aRepeatedKeyIsOne(t *testing.T) {
+// A repeated creation, on any node and at any time within a day, returns the API key that
+// the first one made, as it was made, but not its text.
+func TestHandler_aRepeatedCreationOfAnAPIKeyMakesOne(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	b.organization(t)
-	c := keyCreation(key("k", "body"))
+	c := keyCreation(idempotencyKey("k", "body"))
 	c.Fields["expiresAt"] = []byte(`"` + domain.InstantOf(b.clock.time().Add(time.Hour)).String() + `"`)
 	first, err := b.CreateKey(t.Context(), c)
 	if err != nil {
@@ -55,7 +55,7 @@ func TestHandler_aRepeatedKeyIsOne(t *testing.T) {
 			}
 		}
 	}
-	c.Key.BodyHash = "another"
+	c.IdempotencyKey.BodyHash = "another"
 	_, err = other.CreateKey(t.Context(), c)
 	refusedWith(t, err, domain.IdempotencyReused)
 	made := 0
@@ -69,15 +69,15 @@ func TestHandler_aRepeatedKeyIsOne(t *testing.T) {
 	}
 }
 
-// Keys are told apart by their ids, which sort by creation, whatever they follow
-// from.
-func TestHandler_keyIDsSortByCreation(t *testing.T) {
+// The ids of API keys are different and sort by creation, whether or not the creations have
+// idempotency keys.
+func TestHandler_idsOfAPIKeysSortByCreation(t *testing.T) {
 	t.Parallel()
 	last := domain.ID("")
 	for i := range 20 {
-		k := Key{}
+		k := IdempotencyKey{}
 		if i%2 == 0 {
-			k = key(string(rune('a'+i)), "")
+			k = idempotencyKey(string(rune('a'+i)), "")
 		}
 		id, err := keyID(k)
 		if err != nil {
@@ -91,19 +91,20 @@ func TestHandler_keyIDsSortByCreation(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
-	first, err1 := keyID(key("k", ""))
-	second, err2 := keyID(key("k", ""))
+	first, err1 := keyID(idempotencyKey("k", ""))
+	second, err2 := keyID(idempotencyKey("k", ""))
 	if err := errors.Join(err1, err2); err != nil || first[timeOfID:] != second[timeOfID:] {
 		t.Errorf("%s and %s follow from one command, %v", first, second, err)
 	}
 }
 
-// What is the same key is no second one, and gives no answer of its own.
-func TestHandler_aKeyThatIsThereAlready(t *testing.T) {
+// Creating an API key that the organization already has makes no second one and returns no
+// text.
+func TestHandler_anAPIKeyThatExistsIsNotMadeAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	b.organization(t)
-	c := keyCreation(Key{})
+	c := keyCreation(IdempotencyKey{})
 	c.Random = "provisioned"
 	first, err := b.CreateKey(t.Context(), c)
 	if err != nil || first.Text != "sk_live_provisioned" {
@@ -119,16 +120,16 @@ func TestHandler_aPreconditionOnAnOrganization(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	b.organization(t)
-	if _, err := b.CreateKey(t.Context(), keyCreation(Key{})); err != nil {
+	if _, err := b.CreateKey(t.Context(), keyCreation(IdempotencyKey{})); err != nil {
 		t.Fatal(err)
 	}
 	rename := func(at ...domain.Revision) error {
 		_, err := b.Handle(t.Context(), Request{Stream: org.Stream(), Command: domain.Update{Fields: fields("name", `"B"`)}, IfMatch: at})
 		return err
 	}
-	refusedWith(t, rename(1), domain.PreconditionFailed) // a key's
+	refusedWith(t, rename(1), domain.PreconditionFailed) // the revision of the API key's creation
 	if err := rename(7, 0); err != nil {
 		t.Errorf("at its own: %v", err)
 	}
-	refusedWith(t, rename(0), domain.PreconditionFailed) // the one before
+	refusedWith(t, rename(0), domain.PreconditionFailed) // the revision before the update
 }

@@ -17,23 +17,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// testLog is a log in memory whose calls can be made to fail.
+// testLog is a log in memory. Tests can make its calls fail.
 type testLog struct {
 	mu      sync.Mutex // guards the fields below
 	streams map[string][]*domain.Recorded
 	written uint64
 	appends int
-	largest int // append, in bytes
+	largest int // size of the largest append in bytes
 	reads   int
-	encoded int // events made ready
-	yielded int // events read
+	encoded int // events that were encoded
+	yielded int // events that were read
 
-	// before is called before an append does its work, after when it has done
-	// it; an error is the append's answer. n counts the appends from 1.
+	// before is called before an append writes, after when it has written. The append
+	// returns their error. n is 1 for the first append.
 	before, after func(n int, stream string) error
-	// reading is called before a read; an error ends it.
+	// reading is called before a read. An error ends the read.
 	reading func(n int, stream string) error
-	// delay may keep an append back, to be done later by write.
+	// delay may keep an append back by returning an error, and call write later.
 	delay func(n int, write func()) error
 	clock func() time.Time
 }
@@ -115,8 +115,8 @@ func (l *testLog) write(stream string, head domain.Head, events []domain.Propose
 	return head, domain.Position{Commit: l.written, Prepare: l.written}, nil
 }
 
-// repeated recognises an append that was done before as the store does: by the
-// ids, at the revision that it expected then. What else it holds is not compared.
+// repeated recognises an append that was sent before, as the store does: the events at the
+// expected revision have the same ids. It compares nothing else.
 func (l *testLog) repeated(stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, bool) {
 	stored := l.streams[stream][min(int(head.Revision+1), len(l.streams[stream])):]
 	if len(stored) < len(events) {
@@ -132,7 +132,8 @@ func (l *testLog) repeated(stream string, head domain.Head, events []domain.Prop
 	return head, stored[len(events)-1].Position, true
 }
 
-// decode makes events anew from their bytes, so that no state is shared.
+// decode makes an event from its bytes, so that it shares no memory with the one that was
+// appended.
 func decode(name string, data []byte) domain.Event {
 	for _, e := range []domain.Event{
 		domain.Updated{},
@@ -199,7 +200,7 @@ func (l *testLog) Read(_ context.Context, stream string, after domain.Revision) 
 	}
 }
 
-// types are the events of a stream, by name.
+// types returns the types of the events of a stream.
 func (l *testLog) types(stream string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -210,7 +211,7 @@ func (l *testLog) types(stream string) []string {
 	return out
 }
 
-// verify replays every stream and so checks revisions, hashes and rules.
+// verify replays every stream. So it checks the revisions, the hashes and the rules.
 func (l *testLog) verify(t testing.TB) {
 	t.Helper()
 	l.mu.Lock()

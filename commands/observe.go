@@ -7,21 +7,22 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Observer is told of the commands that a Handler carries out. Several goroutines
-// call it at once, and commands wait for it.
+// Observer is told of the commands that a Handler carries out. Its methods are called
+// from several goroutines at once, and commands wait until they return.
 type Observer interface {
-	// Begun is told of a command that comes in. The command goes on with the context
-	// that it returns; the metadata of the events that follow from it has traceparent,
-	// if there is one.
+	// Begun is called when a command comes in. The handler continues with the context
+	// that Begun returns, and writes traceparent into the metadata of the command's
+	// events, unless it is "".
 	Begun(ctx context.Context, k domain.Kind, c domain.Command) (_ context.Context, traceparent string)
-	// Answered is told how a command ended, with the context that Begun returned.
-	Answered(ctx context.Context, a Answer)
-	// Appended is told of each append.
+	// Ended is called when a command has ended, with the context that Begun returned.
+	Ended(ctx context.Context, o Outcome)
+	// Appended is called after each append.
 	Appended(a Append)
 }
 
-// Answer is how a command ended: as Handle and Create say by Replayed and Err.
-type Answer struct {
+// Outcome is how a command ended. Replayed and Err are those that Handle and Create
+// return.
+type Outcome struct {
 	Kind     domain.Kind // of the stream
 	Command  domain.Command
 	Took     time.Duration
@@ -29,52 +30,54 @@ type Answer struct {
 	Err      error
 }
 
-// Append is one call to the log, for all commands that were decided together.
+// Append is one call of Log.Append, for all commands that were decided together.
 type Append struct {
 	Kind     domain.Kind       // of the stream
-	Commands []context.Context // of the commands that wait for it, as Begun returned them
+	Commands []context.Context // of the commands in the append, as Begun returned them
 	Events   int
-	Attempt  int // from 1; more when the commands had to be decided again
+	Attempt  int // 1, or more when the commands had to be decided again
 	Took     time.Duration
-	Err      error // as Log's
+	Err      error // the one that Log.Append returned
 }
 
-// Observe tells o of what happens from now on. It comes before the first command.
+// Observe makes the handler tell o of its commands and appends. It must be called before
+// the first command.
 func (h *Handler) Observe(o Observer) { h.observer = o }
 
-// observed tells the observer, if there is one, of a command that carry carries out.
-func (h *Handler) observed(ctx context.Context, k domain.Kind, c domain.Command, caller *Caller, carry func(context.Context) (Result, error)) (Result, error) {
+// withObserver carries out a command by calling carryOut, and tells the observer of it
+// if there is one.
+func (h *Handler) withObserver(ctx context.Context, k domain.Kind, c domain.Command, caller *Caller, carryOut func(context.Context) (Result, error)) (Result, error) {
 	if h.observer == nil {
-		return carry(ctx)
+		return carryOut(ctx)
 	}
 	started := h.clock()
 	ctx, caller.Traceparent = h.observer.Begun(ctx, k, c)
-	result, err := carry(ctx)
-	h.observer.Answered(ctx, Answer{k, c, h.clock().Sub(started), result.Replayed, err})
+	result, err := carryOut(ctx)
+	h.observer.Ended(ctx, Outcome{k, c, h.clock().Sub(started), result.Replayed, err})
 	return result, err
 }
 
-// appended tells the observer, if there is one, of an append for a.
-func (w *writer) appended(a *attempt, number int, took time.Duration, err error) {
+// observeAppend tells the observer, if there is one, of the append of a.
+func (w *writer) observeAppend(a *attempt, number int, took time.Duration, err error) {
 	if w.handler.observer == nil {
 		return
 	}
 	var waiting []context.Context
-	for _, o := range a.outcomes {
-		if o.pending.Command != nil {
-			waiting = append(waiting, o.pending.ctx)
+	for _, r := range a.replies {
+		if r.request.Command != nil {
+			waiting = append(waiting, r.request.ctx)
 		}
 	}
-	if a.begun != nil && a.begun.Command != nil {
-		waiting = append(waiting, a.begun.ctx)
+	if a.continued != nil && a.continued.Command != nil {
+		waiting = append(waiting, a.continued.ctx)
 	}
 	w.handler.observer.Appended(Append{domain.StreamKind(w.stream), waiting, len(a.events), number, took, err})
 }
 
-// Occupancy is how much a Handler holds.
+// Occupancy is how much a Handler holds in memory.
 type Occupancy struct {
-	Writers int // streams whose state is in memory, or on its way there
-	Waiting int // commands that no writer has taken up yet
+	Writers int // streams whose state is in memory or being read
+	Waiting int // commands that no writer has taken yet
 }
 
 // Occupancy returns how much h holds now.

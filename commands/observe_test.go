@@ -14,11 +14,12 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// witness writes down what it is told. Each command gets a number for a traceparent.
+// witness is an Observer that notes its calls. It gives each command a number as its
+// traceparent.
 type witness struct {
 	mu       sync.Mutex // guards the fields below
 	begun    int
-	answered []string
+	ended    []string
 	appended []string
 }
 
@@ -31,7 +32,7 @@ func (w *witness) Begun(ctx context.Context, k domain.Kind, c domain.Command) (c
 	return context.WithValue(ctx, numberKey{}, w.begun), fmt.Sprint("trace ", w.begun)
 }
 
-func (w *witness) Answered(ctx context.Context, a Answer) {
+func (w *witness) Ended(ctx context.Context, a Outcome) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	outcome := "done"
@@ -40,7 +41,7 @@ func (w *witness) Answered(ctx context.Context, a Answer) {
 	} else if a.Err != nil {
 		outcome = "fault"
 	}
-	w.answered = append(w.answered, fmt.Sprintf("%d %T %s %s replayed=%t after %s", ctx.Value(numberKey{}), a.Command, a.Kind, outcome, a.Replayed, a.Took))
+	w.ended = append(w.ended, fmt.Sprintf("%d %T %s %s replayed=%t after %s", ctx.Value(numberKey{}), a.Command, a.Kind, outcome, a.Replayed, a.Took))
 }
 
 func (w *witness) Appended(a Append) {
@@ -59,26 +60,25 @@ func observedBench() (*bench, *witness) {
 	return b, w
 }
 
-func (w *witness) saw(t *testing.T, answered, appended []string) {
+func (w *witness) want(t *testing.T, ended, appended []string) {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !slices.Equal(w.answered, answered) {
-		t.Errorf("told of the answers\n%q\nwant\n%q", w.answered, answered)
+	if !slices.Equal(w.ended, ended) {
+		t.Errorf("told of the outcomes\n%q\nwant\n%q", w.ended, ended)
 	}
 	if !slices.Equal(w.appended, appended) {
 		t.Errorf("told of the appends\n%q\nwant\n%q", w.appended, appended)
 	}
 }
 
-// A creation is one command, however many streams it writes to, and a stream that
-// is only loaded is none.
+// A creation is one command although it writes to two streams. Load is not a command.
 func TestObserver_isToldOfCommandsAndAppends(t *testing.T) {
 	t.Parallel()
 	b, w := observedBench()
 	// Each append takes a second.
 	b.log.before = func(int, string) error { b.clock.add(time.Second); return nil }
-	k := key("k", "b")
+	k := idempotencyKey("k", "b")
 	r, err := b.Create(t.Context(), creation(k))
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestObserver_isToldOfCommandsAndAppends(t *testing.T) {
 		t.Fatal(err)
 	}
 	refusedWith(t, b.update(t, stream, "winnerCount", "1"), domain.ValidationFailed)
-	w.saw(t, []string{
+	w.want(t, []string{
 		"1 domain.Create queue done replayed=false after 2s",
 		"2 domain.Create queue done replayed=true after 0s",
 		"3 domain.Update queue Validation failed replayed=false after 0s",
@@ -117,7 +117,7 @@ func TestObserver_isToldOfALostRace(t *testing.T) {
 	if err := b.update(t, stream, "name", `"ours"`); err != nil {
 		t.Fatal(err)
 	}
-	w.saw(t, []string{
+	w.want(t, []string{
 		"1 domain.Create queue done replayed=false after 0s",
 		"2 domain.Update queue done replayed=false after 0s",
 	}, []string{
@@ -147,12 +147,12 @@ func TestObserver_isToldWhichCommandsShareAnAppend(t *testing.T) {
 	}
 	b.awaitWaiting(t, stream, 3)
 	if got := b.Occupancy(); got != (Occupancy{Writers: 1, Waiting: 3}) {
-		t.Errorf("it says that it holds %+v", got)
+		t.Errorf("it holds %+v", got)
 	}
 	close(release)
 	all.Wait()
 	if got := b.Occupancy(); got != (Occupancy{Writers: 1}) {
-		t.Errorf("in the end it says that it holds %+v", got)
+		t.Errorf("in the end it holds %+v", got)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -166,8 +166,8 @@ func TestObserver_isToldWhichCommandsShareAnAppend(t *testing.T) {
 	}
 }
 
-// What a command did, and what was due when it came, has its traceparent in the log,
-// and nothing else in the log depends on it.
+// The events of a command, and those that were due before it, have the command's
+// traceparent.
 func TestObserver_marksTheEventsOfACommand(t *testing.T) {
 	t.Parallel()
 	b, _ := observedBench()

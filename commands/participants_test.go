@@ -9,44 +9,45 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// line makes an open queue in which consumers wait.
+// line makes an open queue in which the consumers wait.
 func (b *bench) line(t testing.TB, consumers ...string) (stream string) {
 	t.Helper()
 	stream = b.queue(t)
-	if _, err := b.act(t, stream, domain.Step{To: domain.StatusOpen}, Key{}); err != nil {
+	if _, err := b.act(t, stream, domain.Step{To: domain.StatusOpen}, IdempotencyKey{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range consumers {
-		if _, err := b.act(t, stream, domain.Enter{ConsumerID: c}, Key{}); err != nil {
+		if _, err := b.act(t, stream, domain.Enter{ConsumerID: c}, IdempotencyKey{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return stream
 }
 
-func (b *bench) act(t testing.TB, stream string, c domain.Command, k Key) (Result, error) {
+// act carries out a command of org.
+func (b *bench) act(t testing.TB, stream string, c domain.Command, k IdempotencyKey) (Result, error) {
 	t.Helper()
-	return b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: c, Key: k})
+	return b.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: c, IdempotencyKey: k})
 }
 
-// shows checks whom a result is about, as "a ADMITTED".
-func shows(t *testing.T, r Result, want ...string) {
+// wantParticipations checks the participations of a result, each written as "a ADMITTED".
+func wantParticipations(t *testing.T, r Result, want ...string) {
 	t.Helper()
 	var got []string
-	for _, p := range r.Consumers {
-		got = append(got, p.ConsumerID+" "+p.Standing.String())
+	for _, p := range r.Participations {
+		got = append(got, p.Consumer()+" "+p.(*domain.QueuePlace).Standing.String())
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("shows %q, want %q", got, want)
+		t.Errorf("the result has %q, want %q", got, want)
 	}
 	if r.History != nil {
-		t.Error("it shows the history as well, which is to be copied for each")
+		t.Error("it has the history as well, which would be copied for each command")
 	}
 }
 
-// What is about a consumer shows where he stands behind it, whether or not it wrote
-// anything.
-func TestHandler_aResultShowsWhomItIsAbout(t *testing.T) {
+// The result of a command about a consumer has the consumer's participation after the
+// command, whether or not the command wrote anything.
+func TestHandler_aResultHasTheParticipationAfterTheCommand(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.line(t, "a", "b", "c")
@@ -63,19 +64,19 @@ func TestHandler_aResultShowsWhomItIsAbout(t *testing.T) {
 		{domain.Complete{ConsumerID: "a"}, []string{"a COMPLETED"}},
 		{domain.Deny{ConsumerID: "b", Reason: domain.DenyFraud}, []string{"b DENIED"}},
 	} {
-		r, err := b.act(t, stream, step.command, Key{})
+		r, err := b.act(t, stream, step.command, IdempotencyKey{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		shows(t, r, step.want...)
+		wantParticipations(t, r, step.want...)
 	}
-	_, err := b.act(t, stream, domain.Leave{ConsumerID: "nobody"}, Key{})
-	refusedWith(t, err, domain.ConsumerNotInQueue)
+	_, err := b.act(t, stream, domain.Leave{ConsumerID: "nobody"}, IdempotencyKey{})
+	refusedWith(t, err, domain.NotIn(domain.KindQueue))
 	b.log.verify(t)
 }
 
-// Commands that wait together are each answered as it was right behind them.
-func TestHandler_eachOfABatchShowsItsOwn(t *testing.T) {
+// Of commands that are appended together, each gets the state right after itself.
+func TestHandler_eachCommandOfABatchHasItsOwnResult(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.line(t)
@@ -91,7 +92,7 @@ func TestHandler_eachOfABatchShowsItsOwn(t *testing.T) {
 	const n = 50
 	results := make(chan Result, n)
 	send := func(i int) {
-		r, err := b.act(t, stream, domain.Enter{ConsumerID: fmt.Sprint(i)}, Key{})
+		r, err := b.act(t, stream, domain.Enter{ConsumerID: fmt.Sprint(i)}, IdempotencyKey{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -106,9 +107,9 @@ func TestHandler_eachOfABatchShowsItsOwn(t *testing.T) {
 	close(release)
 	places := map[int64]string{}
 	for range n {
-		p := (<-results).Consumers[0]
+		p := (<-results).Participations[0].(*domain.QueuePlace)
 		if other, taken := places[p.Position]; taken {
-			t.Errorf("%s and %s are both told %d", p.ConsumerID, other, p.Position)
+			t.Errorf("%s and %s both have place %d", p.ConsumerID, other, p.Position)
 		}
 		places[p.Position] = p.ConsumerID
 	}
@@ -118,44 +119,44 @@ func TestHandler_eachOfABatchShowsItsOwn(t *testing.T) {
 	b.log.verify(t)
 }
 
-// Admitting by count names the same when it is repeated, as they stand by then, and
-// admits nobody else.
+// A repeated admission by count returns the consumers that the first one admitted, in their
+// present state, and admits nobody.
 func TestHandler_admittingByCountIsRepeatable(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.line(t, "a", "b", "c", "d")
-	k := key("k", "body")
+	k := idempotencyKey("k", "body")
 	r, err := b.act(t, stream, domain.Admit{Count: 2}, k)
 	if err != nil {
 		t.Fatal(err)
 	}
-	shows(t, r, "a ADMITTED", "b ADMITTED")
-	if _, err := b.act(t, stream, domain.Complete{ConsumerID: "a"}, Key{}); err != nil {
+	wantParticipations(t, r, "a ADMITTED", "b ADMITTED")
+	if _, err := b.act(t, stream, domain.Complete{ConsumerID: "a"}, IdempotencyKey{}); err != nil {
 		t.Fatal(err)
 	}
 	written := len(b.log.types(stream))
 	for name, h := range map[string]*Handler{"same node": b.Handler, "after a restart": NewHandler(b.log, nil, b.clock.time)} {
-		again, err := h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 2}, Key: k})
+		again, err := h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 2}, IdempotencyKey: k})
 		if err != nil || !again.Replayed {
 			t.Errorf("%s: %+v, %v", name, again, err)
 		}
-		shows(t, again, "a COMPLETED", "b ADMITTED")
+		wantParticipations(t, again, "a COMPLETED", "b ADMITTED")
 		k := k
 		k.BodyHash = "other"
-		_, err = h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 3}, Key: k})
+		_, err = h.Handle(t.Context(), Request{Stream: stream, Organization: org, Command: domain.Admit{Count: 3}, IdempotencyKey: k})
 		refusedWith(t, err, domain.IdempotencyReused)
 	}
 	if got := len(b.log.types(stream)); got != written {
 		t.Errorf("%d events more", got-written)
 	}
-	// What the log cannot tell is a fault, not another answer.
+	// When the log cannot be read, the repeat fails.
 	b.log.reading = func(int, string) error { return domain.ErrUnavailable }
 	if r, err := b.act(t, stream, domain.Admit{Count: 2}, k); err == nil {
 		t.Errorf("without the log: %+v", r)
 	}
 }
 
-// So it does within one batch.
+// The same holds when the repeats are in the same batch.
 func TestHandler_admittingByCountIsRepeatableWithinABatch(t *testing.T) {
 	t.Parallel()
 	b := newBench()
@@ -169,13 +170,13 @@ func TestHandler_admittingByCountIsRepeatableWithinABatch(t *testing.T) {
 		}
 		return nil
 	}
-	go func() { _, _ = b.act(t, stream, domain.Enter{ConsumerID: "e"}, Key{}) }()
+	go func() { _, _ = b.act(t, stream, domain.Enter{ConsumerID: "e"}, IdempotencyKey{}) }()
 	<-held
 	const n = 3
 	results := make(chan Result, n)
 	for range n {
 		go func() {
-			r, err := b.act(t, stream, domain.Admit{Count: 2}, key("k", "body"))
+			r, err := b.act(t, stream, domain.Admit{Count: 2}, idempotencyKey("k", "body"))
 			if err != nil {
 				t.Error(err)
 			}
@@ -187,7 +188,7 @@ func TestHandler_admittingByCountIsRepeatableWithinABatch(t *testing.T) {
 	replayed := 0
 	for range n {
 		r := <-results
-		if shows(t, r, "a ADMITTED", "b ADMITTED"); r.Replayed {
+		if wantParticipations(t, r, "a ADMITTED", "b ADMITTED"); r.Replayed {
 			replayed++
 		}
 	}
@@ -197,19 +198,20 @@ func TestHandler_admittingByCountIsRepeatableWithinABatch(t *testing.T) {
 	b.log.verify(t)
 }
 
-// An append of which no answer came is looked for in the log, and whom it was about is
-// told from there: by hand only, and not who was admitted in turn because of it.
-func TestHandler_aLostAnswerShowsWhomItWasAbout(t *testing.T) {
+// When the answer to an append is lost, the writer reads from the log which consumers the
+// command was about. Consumers that were admitted automatically because of it are not
+// among them.
+func TestHandler_aLostAnswerStillNamesTheConsumers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		command domain.Command
-		key     Key
+		key     IdempotencyKey
 		want    []string
 	}{
-		"by count":             {domain.Admit{Count: 2}, Key{}, []string{"a ADMITTED", "b ADMITTED"}},
-		"by count, with a key": {domain.Admit{Count: 2}, key("k", "body"), []string{"a ADMITTED", "b ADMITTED"}},
-		"by name":              {domain.Admit{ConsumerID: "b"}, Key{}, []string{"b ADMITTED"}},
-		"entering":             {domain.Enter{ConsumerID: "d"}, key("k", "body"), []string{"d QUEUED"}},
+		"by count":             {domain.Admit{Count: 2}, IdempotencyKey{}, []string{"a ADMITTED", "b ADMITTED"}},
+		"by count, with a key": {domain.Admit{Count: 2}, idempotencyKey("k", "body"), []string{"a ADMITTED", "b ADMITTED"}},
+		"by name":              {domain.Admit{ConsumerID: "b"}, IdempotencyKey{}, []string{"b ADMITTED"}},
+		"entering":             {domain.Enter{ConsumerID: "d"}, idempotencyKey("k", "body"), []string{"d QUEUED"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -227,7 +229,7 @@ func TestHandler_aLostAnswerShowsWhomItWasAbout(t *testing.T) {
 			if err != nil || r.Replayed {
 				t.Fatalf("%+v, %v", r, err)
 			}
-			shows(t, r, c.want...)
+			wantParticipations(t, r, c.want...)
 			if got := len(b.log.types(stream)) - written; got != len(c.want) {
 				t.Errorf("%d events", got)
 			}
@@ -236,11 +238,11 @@ func TestHandler_aLostAnswerShowsWhomItWasAbout(t *testing.T) {
 	}
 }
 
-// The most that may be admitted at once, with all that the metadata may hold, fits
-// into what the store takes, together with whatever waits beside it.
+// The largest admission by count, with the largest metadata, fits into one append of the
+// store, whatever other commands wait beside it.
 func TestHandler_theLargestAdmissionFits(t *testing.T) {
 	t.Parallel()
-	const limit = 1 << 20 // of the store
+	const limit = 1 << 20 // of the store, in bytes
 	b := newBench()
 	stream := b.line(t)
 	if err := b.update(t, stream, "sessionDurationSeconds", "60"); err != nil {
@@ -271,7 +273,7 @@ func TestHandler_theLargestAdmissionFits(t *testing.T) {
 	done := make(chan error, 2000)
 	go func() { done <- enter(5000) }()
 	<-held
-	// Others before it and behind it.
+	// Other commands come before and after the admission.
 	const others = 400
 	for i := range others / 2 {
 		go func() { done <- enter(6000 + i) }()
@@ -279,7 +281,7 @@ func TestHandler_theLargestAdmissionFits(t *testing.T) {
 	b.awaitWaiting(t, stream, others/2)
 	admitted := make(chan Result, 1)
 	go func() {
-		r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Admit{Count: domain.MaxAdmit}, Caller: caller, Key: key("k", strings.Repeat("b", 64))})
+		r, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Admit{Count: domain.MaxAdmit}, Caller: caller, IdempotencyKey: idempotencyKey("k", strings.Repeat("b", 64))})
 		if err != nil {
 			t.Error(err)
 		}
@@ -296,11 +298,11 @@ func TestHandler_theLargestAdmissionFits(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if r := <-admitted; len(r.Consumers) != domain.MaxAdmit {
-		t.Errorf("%d were admitted", len(r.Consumers))
+	if r := <-admitted; len(r.Participations) != domain.MaxAdmit {
+		t.Errorf("%d were admitted", len(r.Participations))
 	}
-	// Of the 256 bytes that Size reckons beside what is encoded, the hash and the second
-	// copy of the type that the store counts take less than 100.
+	// Size adds 256 bytes to the encoded bytes of each event. Less than 100 of them are
+	// really used, by the hash and by the second copy of the type that the store counts.
 	if got := b.log.largest - domain.MaxAdmit*(256-100); got > limit {
 		t.Errorf("the largest append has %d bytes", got)
 	}

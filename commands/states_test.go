@@ -7,13 +7,13 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// readModels are the states of a log's streams as they were at a revision.
-type readModels struct {
+// pastModels are read models that have followed each stream up to a revision.
+type pastModels struct {
 	log *testLog
 	at  domain.Revision
 }
 
-func (m readModels) State(stream string) (*domain.History, domain.Position) {
+func (m pastModels) State(stream string) (*domain.History, domain.Position) {
 	m.log.mu.Lock()
 	defer m.log.mu.Unlock()
 	h := domain.NewHistory(stream)
@@ -33,21 +33,21 @@ func (m readModels) State(stream string) (*domain.History, domain.Position) {
 	return h, position
 }
 
-func (readModels) Known(string) (domain.Revision, *domain.HistoryError) { return domain.NoStream, nil }
-func (readModels) Quarantine(*domain.HistoryError)                      {}
+func (pastModels) Known(string) (domain.Revision, *domain.HistoryError) { return domain.NoStream, nil }
+func (pastModels) Quarantine(*domain.HistoryError)                      {}
 
-// borrowing returns another node, whose read models end at a revision.
-func (b *bench) borrowing(at domain.Revision) *Handler {
-	return NewHandler(b.log, readModels{b.log, at}, b.clock.time)
+// withReadModelsAt returns another node on the same log, whose read models end at a revision.
+func (b *bench) withReadModelsAt(at domain.Revision) *Handler {
+	return NewHandler(b.log, pastModels{b.log, at}, b.clock.time)
 }
 
-// Who opens a hundred thousand queues in one second has no time to read them.
+// When a hundred thousand queues open in one second, there is no time to read each stream.
 func TestHandler_aStateThatTheReadModelsHaveIsNotRead(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`)
 	reads := b.log.reads
-	node := b.borrowing(1)
+	node := b.withReadModelsAt(1)
 	if err := node.Load(t.Context(), stream); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestHandler_aStateThatTheReadModelsHaveIsNotRead(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if last := b.log.streams[stream][len(b.log.streams[stream])-1]; r.Position != last.Position {
-		t.Errorf("it stands at %v, not %v", r.Position, last.Position)
+		t.Errorf("it has position %v, not %v", r.Position, last.Position)
 	}
 	if b.log.reads != reads {
 		t.Errorf("the stream was read %d times", b.log.reads-reads)
@@ -122,25 +122,25 @@ func TestHandler_readModelsThatAreBehindDecideNothing(t *testing.T) {
 			for _, back := range c.ifMatch {
 				ifMatch = append(ifMatch, domain.Revision(len(b.log.streams[stream])-1)+back)
 			}
-			r, err := b.borrowing(0).Handle(t.Context(), Request{Stream: stream, Command: c.command, IfMatch: ifMatch})
+			r, err := b.withReadModelsAt(0).Handle(t.Context(), Request{Stream: stream, Command: c.command, IfMatch: ifMatch})
 			c.check(t, r, err)
 			b.log.verify(t)
 		})
 	}
 }
 
-// The read models remember no keys, so who repeats a command is found in the log.
+// The read models keep no idempotency keys, so repeats are recognised from the log.
 func TestHandler_aRepeatIsRecognisedBehindAStateOfTheReadModels(t *testing.T) {
 	t.Parallel()
 	b := newBench()
 	stream := b.queue(t)
-	open := Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, Key: key("k", "body")}
+	open := Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}, IdempotencyKey: idempotencyKey("k", "body")}
 	if _, err := b.Handle(t.Context(), open); err != nil {
 		t.Fatal(err)
 	}
 	for name, loaded := range map[string]bool{"at first": false, "once it is in memory": true} {
 		t.Run(name, func(t *testing.T) {
-			node := b.borrowing(domain.Revision(len(b.log.streams[stream]) - 1))
+			node := b.withReadModelsAt(domain.Revision(len(b.log.streams[stream]) - 1))
 			if loaded {
 				if err := node.Load(t.Context(), stream); err != nil {
 					t.Fatal(err)
@@ -153,7 +153,7 @@ func TestHandler_aRepeatIsRecognisedBehindAStateOfTheReadModels(t *testing.T) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			other := open
-			other.Key.BodyHash = "another"
+			other.IdempotencyKey.BodyHash = "another"
 			_, err := node.Handle(t.Context(), other)
 			refusedWith(t, err, domain.IdempotencyReused)
 		})
@@ -161,8 +161,8 @@ func TestHandler_aRepeatIsRecognisedBehindAStateOfTheReadModels(t *testing.T) {
 	b.log.verify(t)
 }
 
-// A timer that another node was quicker with has nothing left to do. One whose stream
-// another node only wrote to has.
+// When another node carried out the wake first, Advance writes nothing. When another node
+// only wrote something else to the stream, Advance carries out the wake.
 func TestHandler_saysWhetherAnotherNodeLeftSomethingToDo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -174,7 +174,7 @@ func TestHandler_saysWhetherAnotherNodeLeftSomethingToDo(t *testing.T) {
 	} {
 		b := newBench()
 		stream := b.queue(t, "openAt", `"2026-12-15T10:00:00Z"`)
-		node := b.borrowing(1)
+		node := b.withReadModelsAt(1)
 		if err := node.Load(t.Context(), stream); err != nil {
 			t.Fatal(err)
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Outside of the years that an event can hold nothing is decided, whoever asks for
-// it, and nothing is left behind.
+// With a clock outside of the years that an event can record, the handler decides nothing
+// and writes nothing.
 func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 	t.Parallel()
 	for _, at := range []time.Time{
@@ -30,13 +30,13 @@ func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 				return err
 			},
 			"a load":                func() error { return b.Load(t.Context(), stream) },
-			"a creation":            func() error { _, err := b.Create(t.Context(), creation(Key{})); return err },
-			"a repeatable creation": func() error { _, err := b.Create(t.Context(), creation(key("k", "b"))); return err },
+			"a creation":            func() error { _, err := b.Create(t.Context(), creation(IdempotencyKey{})); return err },
+			"a repeatable creation": func() error { _, err := b.Create(t.Context(), creation(idempotencyKey("k", "b"))); return err },
 			"a key":                 func() error { _, err := b.CreateKey(t.Context(), KeyCreation{Organization: org}); return err },
 			"the time":              func() error { _, err := b.Now(t.Context()); return err },
 		} {
 			if err := ask(); !errors.Is(err, domain.ErrUnavailable) || errors.Is(err, domain.ErrOutcomeUnknown) {
-				t.Errorf("%s: %s is answered with %v", at, what, err)
+				t.Errorf("%s: %s ends with %v", at, what, err)
 			}
 		}
 		if b.log.appends != appends {
@@ -46,13 +46,13 @@ func TestHandler_decidesNothingOutsideTheYearsThatCanBeRecorded(t *testing.T) {
 		if _, err := b.Handle(t.Context(), Request{Stream: stream, Command: domain.Step{To: domain.StatusOpen}}); err != nil {
 			t.Error(err)
 		}
-		if _, err := b.Create(t.Context(), creation(key("k", "b"))); err != nil {
+		if _, err := b.Create(t.Context(), creation(idempotencyKey("k", "b"))); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// At the end of the last year what is decided may end in the next one.
+// In the last year, a session may have to end after it, and could not be recorded.
 func TestHandler_writesNoEventThatCannotBeReadBack(t *testing.T) {
 	t.Parallel()
 	b := newBench()

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,119 +16,120 @@ import (
 )
 
 const (
-	// maxBatch and maxAppend bound what one append holds. The store's own limit
-	// is 1 MiB.
+	// maxBatch is how many commands one append may have. maxAppend is the size in bytes
+	// above which no further command is added to it. The store's own limit is 1 MiB.
 	maxBatch  = 1_000
 	maxAppend = 512 << 10
-	// patience is how long a command is decided again after its first lost race,
-	// and how long doubt about an append is looked into.
-	patience = 2 * time.Second
-	// retryPause is between attempts to reach a store that does not answer.
+	// retryFor is how long the writer decides a command again after its first append
+	// failed, and how long it tries to find out what became of an append.
+	retryFor = 2 * time.Second
+	// retryPause is the time between two attempts to reach a store that fails.
 	retryPause = 50 * time.Millisecond
-	// storeTimeout bounds one append, and how long a read may stand still.
+	// storeTimeout bounds one append, and the time between two events of a read.
 	storeTimeout = 10 * time.Second
-	// rememberFor is how long a repeated command is recognised.
+	// rememberFor is how long the writer recognises a repeated command.
 	rememberFor = 25 * time.Hour
 )
 
-// pending is a command that waits for its answer. One without a command only
-// loads the stream.
-type pending struct {
+// pendingRequest is a request that waits for its result. One without a Command only loads
+// the stream.
+type pendingRequest struct {
 	Request
 	ctx context.Context
-	id  uuid.UUID // of the command, the same in each attempt
+	id  uuid.UUID // the command's id, the same in each attempt
 
-	contested time.Time // when its first append was lost; owned by the writer
-	answered  bool      // owned by the writer
-	// begun says that the command's events are in the log, but not all that is due
-	// because of them. Owned by the writer.
-	begun bool
+	failingSince time.Time // when its first append failed; owned by the writer
+	finished     bool      // owned by the writer
+	// unfinished says that the command's own events are in the log, and that events which
+	// are due because of them are not yet. Owned by the writer.
+	unfinished bool
 
 	done   chan struct{} // closed when the fields below are set
 	result Result
 	err    error
 }
 
-// answer answers once; what comes later is not heard.
-func (p *pending) answer(result Result, err error) {
-	if p.answered {
+// finish gives the caller the result. Only the first call counts.
+func (p *pendingRequest) finish(result Result, err error) {
+	if p.finished {
 		return
 	}
-	p.answered = true
+	p.finished = true
 	p.result, p.err = result, err
 	close(p.done)
 }
 
-// fail answers that the command, or the rest of its outcome, was not carried out.
-func (p *pending) fail(err error) {
-	if p.begun {
-		// The reason may be a refusal, and would be taken for the answer.
+// fail gives the caller the error why the command, or the rest of it, was not carried
+// out.
+func (p *pendingRequest) fail(err error) {
+	if p.unfinished {
+		// err may be a refusal, which would say that nothing happened.
 		err = fmt.Errorf("%w: %s", domain.ErrOutcomeUnknown, err.Error())
 	}
-	p.answer(Result{}, err)
+	p.finish(Result{}, err)
 }
 
-// writer is the one who writes to a stream in this process. Its state is
-// confirmed: it holds nothing that is not in the log.
+// writer carries out all commands for one stream in this process. Its state holds only
+// events that are in the log.
 type writer struct {
 	handler *Handler
 	stream  string
 
 	// Guarded by Handler.mu.
-	waiting []*pending
+	waiting []*pendingRequest
 	working bool
 	idle    *list.Element
 
 	// Owned by run.
-	history    *domain.History // nil before the first load
-	whole      bool            // the log's end was reached, and the state is what it was there
-	position   domain.Position // of the last event of history
-	doubt      error           // an append for the present batch ended without an answer
-	remembered memory
-	borrowed   bool // the state is the read models', who remember no keys
-	// known is a revision that the stream had before the present batch.
-	known domain.Revision
+	history        *domain.History // nil before the first load
+	caughtUp       bool            // history was read to the end of the stream
+	position       domain.Position // of the last event of history
+	inDoubt        error           // the error of an append for this batch whose outcome is unknown, or nil
+	remembered     doneCommands
+	fromReadModels bool // the state is the read models', and remembered is empty
+	// knownRevision is a revision at which the stream held an event before this batch.
+	knownRevision domain.Revision
 }
 
-// run answers what waits until nothing does.
+// run carries out the requests that wait, until there are none.
 func (w *writer) run() {
 	for {
-		batch := w.handler.next(w)
+		batch := w.handler.nextBatch(w)
 		if batch == nil {
 			return
 		}
 		for len(batch) > 0 {
-			batch = w.carryOrRecover(batch)
+			batch = w.carryOutOrRecover(batch)
 		}
 	}
 }
 
-// carryOrRecover keeps a mistake in the rules of one stream from ending the
-// process, which would meet it again after the restart.
-func (w *writer) carryOrRecover(batch []*pending) (left []*pending) {
+// carryOutOrRecover does what carryOut does. A panic, such as from a bug in the rules, fails
+// the batch instead of the process: after a restart the process would panic again.
+func (w *writer) carryOutOrRecover(batch []*pendingRequest) (remaining []*pendingRequest) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.forgetState()
 			w.failAll(batch, fmt.Errorf("panic while carrying out commands for %s: %v\n%s", w.stream, p, debug.Stack()))
-			left = nil
+			remaining = nil
 		}
 	}()
-	return w.carry(batch)
+	return w.carryOut(batch)
 }
 
-// carry answers the commands of batch and returns those that did not fit into
-// one append, first the one whose outcome did not.
-func (w *writer) carry(batch []*pending) []*pending {
-	w.doubt = nil
+// carryOut carries out the requests of a batch with one append. It returns the requests
+// that did not fit into it, first the one whose events did not all fit.
+func (w *writer) carryOut(batch []*pendingRequest) []*pendingRequest {
+	w.inDoubt = nil
 	known, broken := w.handler.known(w.stream)
 	if broken != nil {
 		w.forgetState()
 		w.failAll(batch, broken)
 		return nil
 	}
-	w.known = known
-	w.borrow(batch)
-	fresh := !w.whole // the state was read from the log for this batch
+	w.knownRevision = known
+	w.takeFromReadModels(batch)
+	fresh := !w.caughtUp // the state was read from the log for this batch
 	if fresh {
 		if err := w.read(nil); err != nil {
 			w.failAll(batch, err)
@@ -137,7 +137,7 @@ func (w *writer) carry(batch []*pending) []*pending {
 		}
 	}
 	raced := false
-	mine := map[uuid.UUID]*attempt{} // by the events of all attempts
+	byEvent := map[uuid.UUID]*attempt{} // all attempts by the ids of their events
 	for attempts := 1; ; attempts++ {
 		a, err := w.decide(batch)
 		if err != nil {
@@ -145,15 +145,15 @@ func (w *writer) carry(batch []*pending) []*pending {
 			return nil
 		}
 		if len(a.events) == 0 {
-			if w.doubt != nil {
-				// An answer that says that nothing happened would be wrong if the
-				// append came to land after it.
-				w.failAll(batch, errors.New("it is not in the stream so far"))
+			if w.inDoubt != nil {
+				// "Nothing happened" would be wrong if the store carried the append
+				// out after that.
+				w.failAll(batch, errors.New("its events are not in the stream so far"))
 				return nil
 			}
-			// What an append would have checked has to be looked up: another node
-			// may have written since.
-			if !fresh && a.rests() {
+			// Without an append the store does not check that the state is the newest.
+			// Another node may have written to the stream, so it is read.
+			if !fresh && a.dependsOnState() {
 				fresh = true
 				before := w.history.Head.Revision
 				if err := w.read(nil); err != nil {
@@ -165,59 +165,60 @@ func (w *writer) carry(batch []*pending) []*pending {
 					continue
 				}
 			}
-			a.answer(w.position, raced)
-			return a.left
+			a.finish(w.position, raced)
+			return a.remaining
 		}
 		for _, e := range a.events {
-			mine[e.ID] = a
+			byEvent[e.ID] = a
 		}
 		head, position, err := w.append(a, attempts)
 		if err == nil {
-			w.confirm(a, head, position)
-			a.answer(position, raced)
-			return a.left
+			w.commit(a, head, position)
+			a.finish(position, raced)
+			return a.remaining
 		}
 		if errors.Is(err, domain.ErrUnavailable) {
 			w.failAll(batch, err)
 			return nil
 		}
-		// Either somebody else wrote to the stream, or it is not known what
-		// became of the append. In both cases the stream itself tells.
+		// Either another node wrote to the stream, or the append's outcome is unknown.
+		// In both cases the stream has to be read.
 		if errors.Is(err, domain.ErrWrongRevision) {
 			raced = true
 		} else {
-			w.doubt = err
+			w.inDoubt = err
 		}
 		fresh = true
-		if batch = w.reconcile(batch, mine); len(batch) == 0 {
+		if batch = w.reconcile(batch, byEvent); len(batch) == 0 {
 			return nil
 		}
 	}
 }
 
-// borrow spares reading the stream when the read models have its state. Who
-// repeats a command is recognised only by who has read the stream, so a batch with
-// a repeatable one needs that.
-func (w *writer) borrow(batch []*pending) {
-	keyed := slices.ContainsFunc(batch, func(p *pending) bool { return p.Key.given() })
-	if w.borrowed && keyed {
+// takeFromReadModels takes the state from the read models if they have it, so that the
+// stream need not be read. The read models do not keep idempotency keys, so a batch that
+// has one must read the stream.
+func (w *writer) takeFromReadModels(batch []*pendingRequest) {
+	keyed := slices.ContainsFunc(batch, func(p *pendingRequest) bool { return p.IdempotencyKey.given() })
+	if w.fromReadModels && keyed {
 		w.forgetState()
 	}
-	if w.history != nil || keyed || w.handler.states == nil {
+	if w.history != nil || keyed || w.handler.readModels == nil {
 		return
 	}
-	if w.history, w.position = w.handler.states.State(w.stream); w.history != nil {
-		w.whole, w.borrowed = true, true
+	if w.history, w.position = w.handler.readModels.State(w.stream); w.history != nil {
+		w.caughtUp, w.fromReadModels = true, true
 	}
 }
 
-// append writes the events of a. number tells how often the batch was tried.
+// append appends the events of a. number is 1 for the first attempt at the batch, 2 for
+// the second.
 func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	first := a.events[0].ID
-	// Later attempts may repeat events that are in the log since before, and claims are
-	// not followed.
+	// The clock measures only appends of new events that the read models follow. A
+	// later attempt may send events that are in the log already, and nobody follows claims.
 	if number == 1 && domain.StreamKind(w.stream) != domain.KindClaim {
 		w.handler.wall.Appending(first)
 	}
@@ -225,310 +226,48 @@ func (w *writer) append(a *attempt, number int) (domain.Head, domain.Position, e
 	head, position, err := w.handler.log.Append(ctx, w.stream, w.history.Head, a.events)
 	ended := w.handler.clock()
 	w.handler.wall.Appended(first, err)
-	w.handler.health.appended(err, ended)
-	w.appended(a, number, ended.Sub(started), err)
+	w.handler.health.record(err, ended)
+	w.observeAppend(a, number, ended.Sub(started), err)
 	return head, position, err
 }
 
-// attempt is one try at a batch: what it would append, and what each command's
-// answer is once that is appended.
-type attempt struct {
-	at       domain.Instant
-	after    *domain.History // the state behind the events
-	events   []domain.Proposed
-	size     int    // of the events in bytes
-	made     memory // the repeatable commands that the events are from
-	outcomes []outcome
-	begun    *pending   // the one whose outcome goes on in the next append
-	left     []*pending // those that did not fit, begun first
-}
-
-type outcome struct {
-	pending *pending
-	result  Result
-	err     error
-	foreign bool // the object is another organization's, of which nothing is told
-}
-
-// rests reports whether an answer rests on the state, so that it matters whether
-// that is the latest.
-func (a *attempt) rests() bool {
-	return slices.ContainsFunc(a.outcomes, func(o outcome) bool { return o.pending.Command != nil })
-}
-
-// decide decides batch on a fork of the state: first what is due, then each
-// command with what is due because of it.
-func (w *writer) decide(batch []*pending) (*attempt, error) {
-	now, err := w.handler.Now(context.Background())
-	if err != nil {
-		return nil, err
-	}
-	a := &attempt{after: w.history.Fork()}
-	a.at = a.after.At(domain.InstantOf(now))
-	w.remembered.forget(a.at.Add(-rememberFor))
-	cause := &pending{id: uuid.New(), Request: Request{Caller: Caller{Actor: domain.ActorClock, Traceparent: batch[0].Caller.Traceparent}}}
-	if batch[0].begun {
-		cause = batch[0]
-	}
-	whole, err := w.advance(a, cause, 0)
-	if err != nil {
-		return nil, err
-	}
-	if !whole {
-		a.begun, a.left = cause, batch
-		return a, nil
-	}
-	for i, p := range batch {
-		if a.size > w.handler.maxAppend || len(a.events) > 0 && bulky(p.Command) {
-			a.left = batch[i:]
-			break
-		}
-		o := outcome{pending: p}
-		if !p.begun {
-			if whole, err = w.decideOne(a, &o); err != nil {
-				return nil, err
-			}
-			if !whole {
-				a.begun, a.left = p, batch[i:]
-				break
-			}
-		}
-		o.result.show(p.Command, a.after)
-		a.outcomes = append(a.outcomes, o)
-	}
-	return a, nil
-}
-
-// bulky reports whether a command may fill an append by itself.
-func bulky(c domain.Command) bool {
-	admit, ok := c.(domain.Admit)
-	return ok && admit.ConsumerID == ""
-}
-
-// decideOne decides one command and what is due because of it. It reports whether
-// all of that is in the attempt. A refusal is left in o.
-func (w *writer) decideOne(a *attempt, o *outcome) (whole bool, err error) {
-	events, err := w.events(a, o)
-	if _, refused := errors.AsType[*domain.Error](err); refused || err != nil && errors.Is(err, o.pending.ctx.Err()) {
-		o.err = err
-		return true, nil
-	}
-	if err != nil || len(events) == 0 {
-		return true, err
-	}
-	if o.pending.Key.given() {
-		a.made.add(o.pending.Key, a.at, a.after.Head.Revision-domain.Revision(len(events))+1)
-	}
-	for _, e := range events {
-		o.result.concern(o.pending.Command, e)
-	}
-	if err := w.propose(a, events, o.pending, 0); err != nil {
-		return false, err
-	}
-	return w.advance(a, o.pending, len(events))
-}
-
-// advance does what is due because of a command, whose own events are made of it
-// already. It stops when the attempt is full, and reports whether nothing is left.
-func (w *writer) advance(a *attempt, cause *pending, made int) (whole bool, err error) {
-	for events, err := range a.after.Advance(a.at) {
-		if err == nil {
-			err = w.propose(a, events, cause, made)
-		}
-		if err != nil {
-			return false, err
-		}
-		made += len(events)
-		if a.size > w.handler.maxAppend {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// events returns the events of one command, or why there are none.
-func (w *writer) events(a *attempt, o *outcome) ([]domain.Event, error) {
-	p := o.pending
-	if err := p.ctx.Err(); err != nil {
-		return nil, err
-	}
-	if p.Command == nil {
-		return nil, nil
-	}
-	d, isDistribution := a.after.Aggregate.(domain.Distribution)
-	if isDistribution && p.Organization != "" && d.Shared().Status != "" && d.Shared().OrganizationID != p.Organization {
-		o.foreign = true
-		return nil, domain.Refuse(domain.NotFound(d.Kind()), "")
-	}
-	done, same, first := w.remembered.find(p.Key)
-	if done && same {
-		if err := w.recall(o, first); err != nil {
-			return nil, err
-		}
-	}
-	if !done {
-		// Never one that names nobody: two of these are not in one attempt.
-		done, same, _ = a.made.find(p.Key)
-	}
-	if done {
-		if !same {
-			return nil, reused()
-		}
-		o.result.Replayed = true
-		return nil, nil
-	}
-	exists := isDistribution && d.Shared().Status != "" && !d.Shared().Deleted
-	if o, ok := a.after.Aggregate.(*domain.Organization); ok {
-		exists = o.ID != ""
-	}
-	changed := a.after.Changed
-	if exists && (p.IfMatch != nil && !slices.Contains(p.IfMatch, changed) || slices.Contains(p.IfNoneMatch, changed)) {
-		return nil, domain.Refuse(domain.PreconditionFailed, "the object was last changed at revision %d", changed)
-	}
-	return a.after.Decide(a.at, p.Command)
-}
-
-// recall finds out whom a command was about that named nobody and was carried out
-// before, by its events, which begin at first.
-func (w *writer) recall(o *outcome, first domain.Revision) error {
-	if c, ok := o.pending.Command.(domain.ConsumerCommand); !ok || c.Consumer() != "" {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	// The event before is read for its hash.
-	head := domain.Head{Revision: first - 1}
-	for r, err := range w.handler.log.Read(ctx, w.stream, first-2) {
-		if err == nil && r.Revision < first {
-			_, head.Hash, _ = domain.SplitHash(r.RawMetadata)
-			continue
-		}
-		if err == nil {
-			head, err = head.Next(w.stream, r)
-		}
-		if err != nil {
-			return err
-		}
-		if r.Metadata.CommandID != o.pending.id.String() {
-			break
-		}
-		o.result.concern(o.pending.Command, r.Event)
-	}
-	return nil
-}
-
-// concern notes whom an event is about that a command led to.
-func (r *Result) concern(c domain.Command, e domain.Event) {
-	admitted, ok := e.(domain.ConsumerAdmitted)
-	if byCount, isAdmit := c.(domain.Admit); ok && isAdmit && byCount.ConsumerID == "" && admitted.ByHand {
-		r.Consumers = append(r.Consumers, domain.Participation{ConsumerID: admitted.ConsumerID})
-	}
-}
-
-// show makes h what the result of a command shows.
-func (r *Result) show(c domain.Command, h *domain.History) {
-	about, ok := c.(domain.ConsumerCommand)
-	if !ok {
-		r.History = h.Fork()
-		return
-	}
-	q, ok := h.Aggregate.(*domain.Queue)
-	if !ok {
-		return
-	}
-	if about.Consumer() != "" {
-		r.Consumers = []domain.Participation{{ConsumerID: about.Consumer()}}
-	}
-	for i, p := range r.Consumers {
-		r.Consumers[i], _ = q.Participation(p.ConsumerID)
-	}
-}
-
-// eventNamespace is the namespace of event ids.
-var eventNamespace = uuid.MustParse("5d2f5c2e-7a0c-4a4f-9a53-0d1f6c1f3a10")
-
-// eventID is a UUIDv5 (RFC 9562) of stream, command, index, type and bytes. The same
-// append sent again is the same append to the store. A command that is decided
-// again makes other bytes, and so must not be taken for what it was before: the
-// store compares ids only, and would acknowledge events that it does not hold.
-func eventID(stream, commandID string, index int, p domain.Proposed) uuid.UUID {
-	name := domain.HashParts([]byte(stream), []byte(commandID), strconv.AppendInt(nil, int64(index), 10), []byte(p.Type), p.Data, p.Metadata)
-	return uuid.NewSHA1(eventNamespace, name[:])
-}
-
-// propose adds events of a command to the attempt, of which it made some before.
-func (w *writer) propose(a *attempt, events []domain.Event, cause *pending, made int) error {
-	m := domain.Metadata{
-		CommandID:     cause.id.String(),
-		CorrelationID: cause.id.String(),
-		CausationID:   cause.id.String(),
-		Actor:         cause.Caller.Actor,
-		OnBehalfOf:    cause.Caller.OnBehalfOf,
-		RequestID:     cause.Caller.RequestID,
-		BodyHash:      cause.Key.BodyHash,
-		Traceparent:   cause.Caller.Traceparent,
-	}
-	if m.RequestID != "" {
-		m.CorrelationID = m.RequestID
-	}
-	for i, e := range events {
-		proposed, err := w.handler.log.Encode(w.stream, e, m)
-		if err != nil {
-			return fmt.Errorf("encode %T for %s: %w", e, w.stream, err)
-		}
-		proposed.ID = eventID(w.stream, m.CommandID, made+i, proposed)
-		a.after.Identify(e, proposed.ID)
-		a.events = append(a.events, proposed)
-		a.size += proposed.Size()
-	}
-	return nil
-}
-
-// answer answers the attempt's commands, after its append if it had one.
-func (a *attempt) answer(position domain.Position, raced bool) {
-	for _, o := range a.outcomes {
-		if !o.foreign {
-			o.result.Position, o.result.Raced, o.result.Written = position, raced, len(a.events) > 0
-		}
-		o.pending.answer(o.result, o.err)
-	}
-}
-
-// confirm takes over the state that the append made true.
-func (w *writer) confirm(a *attempt, head domain.Head, position domain.Position) {
+// commit makes the state of a the writer's state, after its events were appended.
+func (w *writer) commit(a *attempt, head domain.Head, position domain.Position) {
 	w.history, w.position = a.after, position
 	w.history.Head = head
-	if a.begun != nil {
-		a.begun.begun = true
+	if a.continued != nil {
+		a.continued.unfinished = true
 	}
-	w.remembered.merge(&a.made)
+	w.remembered.merge(&a.done)
 }
 
-// failAll answers a batch with a fault, and reports an inconsistent history. While
-// there is doubt about an append, a fault must not say that nothing was written.
-func (w *writer) failAll(batch []*pending, err error) {
+// failAll fails the requests of a batch, and reports an inconsistent history. While the
+// outcome of an append is unknown, the error says so, because err may mean that nothing was
+// written.
+func (w *writer) failAll(batch []*pendingRequest, err error) {
 	w.handler.report(err)
-	if w.doubt != nil {
-		err = fmt.Errorf("%w: %w", w.doubt, err)
+	if w.inDoubt != nil {
+		err = fmt.Errorf("%w: %w", w.inDoubt, err)
 	}
 	for _, p := range batch {
 		p.fail(err)
 	}
 }
 
-// forgetState drops a state that is of no use. The stream is then loaded anew.
+// forgetState drops the state, so that the next batch reads the stream anew.
 func (w *writer) forgetState() {
-	w.history, w.whole, w.remembered, w.borrowed = nil, false, memory{}, false
+	w.history, w.caughtUp, w.remembered, w.fromReadModels = nil, false, doneCommands{}, false
 }
 
-// read brings the state to the log's end. What was read before a fault is kept,
-// and the next read goes on behind it.
+// read reads the stream from the state's revision to its end. After a fault it keeps the
+// events that it has read, and the next read continues after them. seen, which may be nil,
+// is called with each event.
 func (w *writer) read(seen func(*domain.Recorded)) error {
 	if w.history == nil {
 		w.history = domain.NewHistory(w.stream)
 	}
-	w.whole = false
-	// A long history takes its time, but it has to go on.
+	w.caughtUp = false
+	// A long history may take long, but each event must come within storeTimeout.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	idle := time.AfterFunc(storeTimeout, cancel)
@@ -536,7 +275,7 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 	from := func(after domain.Revision) iter.Seq2[*domain.Recorded, error] {
 		return w.handler.log.Read(ctx, w.stream, after)
 	}
-	for r, err := range domain.ReadWhole(w.stream, w.history.Head.Revision, w.known, from, readAgain) {
+	for r, err := range domain.ReadWhole(w.stream, w.history.Head.Revision, w.knownRevision, from, readAgain) {
 		if err != nil {
 			return err
 		}
@@ -547,97 +286,99 @@ func (w *writer) read(seen func(*domain.Recorded)) error {
 		idle.Reset(storeTimeout)
 		w.position = r.Position
 		if id, err := uuid.Parse(r.Metadata.CommandID); err == nil && r.Metadata.BodyHash != "" {
-			// The stream's time can be ahead of the store's clock, and is what forgetting
-			// goes by.
-			w.remembered.add(Key{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()), r.Revision)
+			// Commands are forgotten by the stream's time, which can be ahead of the
+			// store's clock.
+			w.remembered.add(IdempotencyKey{id, r.Metadata.BodyHash}, max(domain.InstantOf(r.RecordedAt), r.Event.When()), r.Revision)
 		}
 		if seen != nil {
 			seen(r)
 		}
 	}
-	w.whole = true
+	w.caughtUp = true
 	return nil
 }
 
-// readAgain waits for a server that seems to lag behind, but not for ever.
+// readAgain is the domain.Again of a writer. It waits for a server that may lag behind
+// another one, for retryFor altogether.
 func readAgain(attempt int) (bool, error) {
 	time.Sleep(retryPause)
-	return attempt < int(patience/retryPause), nil
+	return attempt < int(retryFor/retryPause), nil
 }
 
-// reconcile reads the stream after an append that lost a race or ended without
-// an answer. Commands of whose events one stands in the stream are done, or begun;
-// those that ran out of patience are told so; the others are returned, to be
-// decided again. mine tells the attempts by their events.
-func (w *writer) reconcile(batch []*pending, mine map[uuid.UUID]*attempt) []*pending {
+// reconcile reads the stream after an append that lost a race or whose outcome is unknown.
+// It gives a result to the requests whose events are in the stream, and an error to those
+// that have failed for longer than retryFor. It returns the others, to be decided again.
+// byEvent has the attempts by the ids of their events.
+func (w *writer) reconcile(batch []*pendingRequest, byEvent map[uuid.UUID]*attempt) []*pendingRequest {
 	now := w.handler.clock()
 	for _, p := range batch {
-		if p.contested.IsZero() {
-			p.contested = now
+		if p.failingSince.IsZero() {
+			p.failingSince = now
 		}
 	}
 	before := w.history.Head.Revision
 	type landed struct {
-		result  Result // as it was right behind the command
-		attempt *attempt
-		events  []domain.Event
+		attempt  *attempt
+		events   []domain.Event
+		after    *domain.History // the state right after the events
+		position domain.Position
 	}
 	written := map[string]landed{} // by command id
 	for {
 		err := w.read(func(r *domain.Recorded) {
-			if a, ok := mine[r.ID]; ok {
+			if a, ok := byEvent[r.ID]; ok {
 				before := written[r.Metadata.CommandID].events
-				written[r.Metadata.CommandID] = landed{Result{History: w.history.Fork(), Position: r.Position}, a, append(before, r.Event)}
+				written[r.Metadata.CommandID] = landed{a, append(before, r.Event), w.history.Fork(), r.Position}
 			}
 		})
 		if err == nil {
 			break
 		}
-		if _, broken := errors.AsType[*domain.HistoryError](err); broken || w.handler.clock().Sub(now) > patience {
+		if _, broken := errors.AsType[*domain.HistoryError](err); broken || w.handler.clock().Sub(now) > retryFor {
 			w.failAll(batch, err)
 			return nil
 		}
 		time.Sleep(retryPause)
 	}
 	if w.history.Head.Revision > before {
-		// Appends that were in doubt stood behind the old head: they are in the
-		// stream by now, or cannot come there any more.
-		w.doubt = nil
+		// The append whose outcome was unknown expected the old head. So it is in the
+		// stream by now, or the store will refuse it.
+		w.inDoubt = nil
 	}
-	var again []*pending
+	var again []*pendingRequest
 	for _, p := range batch {
 		found, done := written[p.id.String()]
-		// Others with the same key are repeats of this one.
+		// Other requests with the same idempotency key are repeats of this one.
 		delete(written, p.id.String())
 		switch {
-		case done && found.attempt.begun == p:
-			p.begun = true
-			again = append([]*pending{p}, again...)
+		case done && found.attempt.continued == p:
+			p.unfinished = true
+			again = append([]*pendingRequest{p}, again...)
 		case done:
-			after := found.result.History
-			found.result.History = nil
+			r := reply{request: p, result: Result{Position: found.position}}
 			for _, e := range found.events {
-				found.result.concern(p.Command, e)
+				r.addPicked(e)
 			}
-			found.result.show(p.Command, after)
-			p.answer(found.result, nil)
-		case w.handler.clock().Sub(p.contested) > patience:
-			p.fail(w.outOfPatience())
+			r.setResult(found.after)
+			p.finish(r.result, nil)
+		case w.handler.clock().Sub(p.failingSince) > retryFor:
+			p.fail(w.giveUpError())
 		default:
 			again = append(again, p)
 		}
 	}
 	if len(again) > 0 && w.history.Head.Revision == before {
-		// A store that refuses every append, as on a full disk, is not pressed.
+		// The store may refuse every append, for example because its disk is full.
 		time.Sleep(retryPause)
 	}
 	return again
 }
 
-// outOfPatience is the answer to a command that could not be appended.
-func (w *writer) outOfPatience() error {
-	if w.doubt != nil {
-		return w.doubt
+// giveUpError is the error of a command that the writer could not append within
+// retryFor.
+func (w *writer) giveUpError() error {
+	if w.inDoubt != nil {
+		return w.inDoubt
 	}
 	return domain.Refuse(domain.ChangedByAnother, "")
 }

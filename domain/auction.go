@@ -1,6 +1,6 @@
 package domain
 
-// AuctionType says how the price of an auction comes about.
+// AuctionType says how an auction finds its price.
 type AuctionType string
 
 // The types of auctions.
@@ -31,6 +31,7 @@ type AuctionSettings struct {
 // has not been created. Not safe for concurrent use.
 type Auction struct {
 	Lifecycle
+	noParticipants
 	AuctionSettings
 }
 
@@ -76,9 +77,9 @@ func (a *Auction) check(wrong *clashes) {
 	ascending(wrong, "startPrice", a.StartPrice, "floorPrice", a.FloorPrice)
 }
 
-// checkType finds fields of the other type of auction, and what a falling price
-// cannot do without. These are blamed also when only the type changes: they have to
-// be given along with it.
+// checkType finds fields that belong to the other type of auction, and fields that a
+// dutch auction lacks. It reports them also when a request changes only the type: the
+// request has to bring them along.
 func (a *Auction) checkType(wrong *clashes) {
 	type own struct {
 		name   string
@@ -115,8 +116,8 @@ func (a *Auction) checkType(wrong *clashes) {
 	}
 }
 
-// ascending finds a price that is below the one it may not be below. Prices that
-// are not set are in order.
+// ascending finds a price that is below its lower bound. A price that is not set has no
+// bound.
 func ascending(wrong *clashes, name string, price Amount, belowName string, below Amount) {
 	if price != 0 && below != 0 && price < below {
 		wrong.between(name, "must not be below", belowName, "must not be above")
@@ -127,25 +128,23 @@ func (a *Auction) created(s Stamp, _ Create) Event {
 	return &AuctionCreated{s, a.Identity, a.Common, a.AuctionSettings}
 }
 
-func (a *Auction) entered() bool { return false }
-
 // AppendJSON appends the auction as an admin sees it.
 func (a *Auction) AppendJSON(dst []byte) []byte { return appendFields(dst, a.fields()) }
 
-// AppendPublicJSON appends the auction as everybody may see it. The reserve price
-// is not shown, only whether a bid meets it; nobody can bid yet.
+// AppendPublicJSON appends the auction as everybody may see it. It does not show the
+// reserve price, only whether a bid meets it. Nobody can bid yet.
 func (a *Auction) AppendPublicJSON(dst []byte) []byte {
 	start := &a.StartingBid
 	if a.AuctionType == Dutch {
 		start = &a.StartPrice
 	}
-	return appendFields(dst, a.publicFields(
+	return appendFields(dst, a.publicFields(a,
 		field{"settleAt", instant{&a.SettleAt, &a.TimeZone}, 0},
 		field{"startingPrice", money{start}, 0},
-		field{"reserveMet", shown(func(dst []byte) []byte { return append(dst, "false"...) }), computed},
+		field{"reserveMet", readOnly(func(dst []byte) []byte { return append(dst, "false"...) }), computed},
 		field{"minimumBidIncrement", money{&a.MinimumIncrement}, 0},
 		field{"winnerCount", count(&a.WinnerCount), 0},
-		field{"currentHighBid", shown(func(dst []byte) []byte { return append(dst, "null"...) }), computed},
+		field{"currentHighBid", readOnly(func(dst []byte) []byte { return append(dst, "null"...) }), computed},
 		field{"currencyCode", currency{&a.CurrencyCode}, 0},
 	))
 }
@@ -193,7 +192,7 @@ func (a *Auction) Wake() Instant {
 	return a.wake()
 }
 
-// stepTime adds the settlement by hand.
+// stepTime adds the step from CLOSED to SETTLED.
 func (a *Auction) stepTime(to Status) *Instant {
 	if to == StatusSettled && a.Status == StatusClosed {
 		return &a.SettleAt
@@ -203,7 +202,7 @@ func (a *Auction) stepTime(to Status) *Instant {
 
 // Evolve implements Aggregate.
 func (a *Auction) Evolve(e Event) error {
-	if err := a.admit(e); err != nil {
+	if err := a.checkNext(e); err != nil {
 		return err
 	}
 	switch e := e.(type) {

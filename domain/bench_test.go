@@ -9,7 +9,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// consumerID is one of 36 characters.
+// consumerID returns an id of 36 characters.
 func consumerID(n int) string { return fmt.Sprintf("%08d-0000-4000-8000-000000000000", n) }
 
 // lineOf is an open queue in which n consumers wait.
@@ -25,7 +25,7 @@ func lineOf(tb testing.TB, n int) *domain.History {
 	return h
 }
 
-// enter lets consumers enter who have not yet.
+// enter makes n consumers enter, from the consumer with the number from.
 func enter(tb testing.TB, h *domain.History, from, n int) {
 	tb.Helper()
 	for i := from; i < from+n; i++ {
@@ -37,8 +37,8 @@ func enter(tb testing.TB, h *domain.History, from, n int) {
 
 var sizes = []int{1_000, 1_000_000}
 
-// BenchmarkQueue_enter decides and applies an entry, of which the writer keeps a
-// fork for the answer.
+// BenchmarkQueue_enter decides and applies an entry. After that it forks the queue, as
+// the writer does for the answer.
 func BenchmarkQueue_enter(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("waiting=%d", n), func(b *testing.B) {
@@ -86,8 +86,8 @@ func BenchmarkQueue_forkAndEvolve(b *testing.B) {
 
 var stamp09 = stamp("09:00")
 
-// BenchmarkQueue_participation is a status with the exact position, all over the
-// line.
+// BenchmarkQueue_participation reads the status and the exact position of consumers all
+// over the line.
 func BenchmarkQueue_participation(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("waiting=%d", n), func(b *testing.B) {
@@ -102,7 +102,7 @@ func BenchmarkQueue_participation(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				i = (i + 1) % len(ids)
-				if p, ok := q.Participation(ids[i]); !ok || p.Position != at[i]+1 {
+				if p, ok := q.Place(ids[i]); !ok || p.Position != at[i]+1 {
 					b.Fatalf("%+v", p)
 				}
 			}
@@ -110,8 +110,8 @@ func BenchmarkQueue_participation(b *testing.B) {
 	}
 }
 
-// BenchmarkQueue_heap is what one copy of a line takes in memory: the metric counts
-// for all who wait.
+// BenchmarkQueue_heap measures how much memory one copy of a line takes. The metric is
+// for all consumers together.
 func BenchmarkQueue_heap(b *testing.B) {
 	const n = 1_000_000
 	for b.Loop() {
@@ -122,8 +122,8 @@ func BenchmarkQueue_heap(b *testing.B) {
 	}
 }
 
-// cpu is how much time of processors this process has used, in nanoseconds: the
-// garbage collector's as well, and nobody else's.
+// cpu returns how much processor time this process has used, in nanoseconds. It
+// includes the garbage collector.
 func cpu() int64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// Command is something that is asked of an aggregate. The set is closed. A
-// command carries all that deciding needs except the time, which is read when it
-// is decided.
+// Command asks an aggregate for something. Only this package defines commands. A
+// command has everything that a decision needs except the time, which is read when the
+// command is decided.
 type Command interface{ command() }
 
 // Fields are the JSON values of a request's body by their names.
 type Fields map[string]json.RawMessage
 
-// Unknown is the names in f that are not known: the first MaxDetails of them in
-// order, and how many more there are. A request may have very many of them, so they
-// are not sorted as a whole.
+// Unknown returns the names in f that are not known: the first MaxDetails of them in
+// sorted order, and how many more there are. A request may have very many unknown
+// names, so Unknown does not sort all of them.
 func (f Fields) Unknown(known func(name string) bool) (first []string, more int) {
 	for name := range f {
 		if known(name) {
@@ -34,8 +34,8 @@ func (f Fields) Unknown(known func(name string) bool) (first []string, more int)
 	return first, more
 }
 
-// Create makes a distribution. Defaults are the organization's; Seed and Secret
-// are random and used where the kind needs them and the request gives none.
+// Create makes a distribution. Defaults come from the organization. Seed and Secret are
+// random. They are used when the kind needs them and the request gives none.
 type Create struct {
 	ID             ID
 	OrganizationID ID
@@ -51,48 +51,51 @@ type Defaults struct {
 	CurrencyCode Currency
 }
 
-// Update changes the fields of a distribution or an organization that are named
-// and leaves the others.
+// Update changes the named fields of a distribution or an organization. The other
+// fields keep their values.
 type Update struct{ Fields Fields }
 
 // Delete ends a distribution.
 type Delete struct{}
 
-// Step takes the next step of the lifecycle by hand: it sets the time that
-// belongs to the status to now, and Advance does the rest.
+// Step takes the next step of the lifecycle by hand. It sets the time of that step to
+// now, and Advance does the rest.
 type Step struct{ To Status }
 
-// SupplyEntropy gives a draw what its entropy source published, as the field value.
+// SupplyEntropy gives a draw the value that its entropy source published, as the field
+// value.
 type SupplyEntropy struct{ Fields Fields }
 
-// Enter gives a consumer a place at the back of the line, unless there is one
+// Enter gives a consumer an entry at the back of the queue, unless the consumer has one
 // already.
 type Enter struct{ ConsumerID string }
 
-// Leave gives a consumer's place or session up.
+// Leave ends a consumer's entry or session.
 type Leave struct{ ConsumerID string }
 
-// MaxAdmit is how many Admit takes at once.
+// MaxAdmit is the largest Count of an Admit.
 const MaxAdmit = 1_000
 
-// Admit admits by hand: the consumer out of turn or, without one, the next Count
-// who wait, or all when they are fewer.
+// Admit admits consumers by hand. With a ConsumerID it admits this consumer, out of
+// turn. Without one it admits the next Count consumers who wait, or all of them if
+// there are fewer.
 type Admit struct {
 	ConsumerID string
 	Count      int64
 }
 
-// Complete ends a consumer's session: they got what they came for.
+// Complete ends a consumer's session because the consumer has finished.
 type Complete struct{ ConsumerID string }
 
-// Deny ends a consumer's place or session.
+// Deny ends a consumer's entry or session and bars the consumer.
 type Deny struct {
 	ConsumerID string
 	Reason     DenyReason
 }
 
-// Advance does the next thing that is due, if anything is. It is harmless early,
-// late or twice; whoever wants all that is due repeats it until nothing comes.
+// Advance carries out the next step that is due. When nothing is due it does nothing, so
+// it may come early, late or twice. To carry out every step that is due, a caller
+// repeats it until it gives no events.
 type Advance struct{}
 
 // CreateOrganization makes an organization.
@@ -103,58 +106,60 @@ type CreateOrganization struct {
 	CurrencyCode Currency
 }
 
-// CreateKey gives an organization a key: KeyText of the level and mode that
-// Fields say, and of Random, which nobody can guess. One that it has already is no
-// second key.
+// CreateKey gives an organization a key. KeyText makes the text of the key from the
+// level and mode in Fields and from Random, which must be impossible to guess. When the
+// organization has a key with this text already, nothing happens.
 type CreateKey struct {
 	KeyID  ID
 	Fields Fields
 	Random string
 }
 
-// RevokeKey ends a key. The last secret key that works is left, unless EvenLast:
-// without one an organization cannot make another.
+// RevokeKey ends a key. Unless EvenLast is set, it refuses to end the last secret key
+// that works: without a secret key, an organization cannot make another key.
 type RevokeKey struct {
 	KeyID    ID
 	EvenLast bool
 }
 
-// Claim says that the creation which this stream is for makes ID.
+// Claim records in a claim stream that the creation makes the distribution ID.
 type Claim struct{ ID ID }
 
-// ConsumerCommand is a command about a consumer in a queue, or, as Admit with a
-// Count, about several.
-type ConsumerCommand interface {
-	Command
-	// Consumer is whom the command names, or "".
-	Consumer() string
-}
-
-// Consumer is who enters.
+// Consumer implements ConsumerCommand.
 func (c Enter) Consumer() string { return c.ConsumerID }
 
-// Consumer is who leaves.
+// Consumer implements ConsumerCommand.
 func (c Leave) Consumer() string { return c.ConsumerID }
 
-// Consumer is who is admitted, or "" for the next ones.
+// Consumer implements ConsumerCommand.
 func (c Admit) Consumer() string { return c.ConsumerID }
 
-// Consumer is who has finished.
+// Consumer implements ConsumerCommand.
 func (c Complete) Consumer() string { return c.ConsumerID }
 
-// Consumer is who is denied.
+// Consumer implements ConsumerCommand.
 func (c Deny) Consumer() string { return c.ConsumerID }
 
-// MakeSigningKey makes the key that signs tokens from then on: the next key that
-// verifiers were told of or, when there is none yet, the first one, from a secret that
-// nobody can guess. With OnlyFirst it makes none but the first.
+// Picked implements Picker: Admit with a Count picks the consumers who have waited
+// longest.
+func (c Admit) Picked(e Event) string {
+	if admitted, ok := e.(ConsumerAdmitted); ok && c.ConsumerID == "" && admitted.ByHand {
+		return admitted.ConsumerID
+	}
+	return ""
+}
+
+// MakeSigningKey makes the key that signs tokens from then on. That is the next key,
+// which verifiers know already. When there is no key yet, the first key is made from
+// Secret, which must be impossible to guess. With OnlyFirst nothing happens when there is
+// a key.
 type MakeSigningKey struct {
 	Secret    [32]byte
 	OnlyFirst bool
 }
 
-// RevokeSigningKey ends what a key has signed. When the key signs now, a key is made
-// from Secret first and takes its place.
+// RevokeSigningKey makes every token that a key has signed invalid. When the key is the
+// one that signs now, a key is made from Secret first and takes its place.
 type RevokeSigningKey struct {
 	KeyID  string
 	Secret [32]byte

@@ -20,6 +20,7 @@ type DrawSettings struct {
 // been created. Not safe for concurrent use.
 type Draw struct {
 	Lifecycle
+	noParticipants
 	DrawSettings
 	SeedCommitment string  `json:"seedCommitment"`
 	Secret         Secret  `json:"secret"`
@@ -39,9 +40,9 @@ func (d *Draw) fields() []field {
 		field{"claimWindowSeconds", seconds(&d.ClaimWindowSeconds), nullable},
 		field{"backfill", flag{&d.Backfill}, 0},
 		field{"entropySource", text{&d.EntropySource, 1, 256}, nullable | untilOpen},
-		field{"seedCommitment", shown(func(dst []byte) []byte { return appendString(dst, d.SeedCommitment) }), computed},
-		field{"entriesRoot", shown(text{&d.EntriesRoot, 0, 0}.appendJSON), computed},
-		field{"entryCount", shown(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
+		field{"seedCommitment", readOnly(func(dst []byte) []byte { return appendString(dst, d.SeedCommitment) }), computed},
+		field{"entriesRoot", readOnly(text{&d.EntriesRoot, 0, 0}.appendJSON), computed},
+		field{"entryCount", readOnly(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
 	)
 }
 
@@ -58,18 +59,24 @@ func (d *Draw) created(s Stamp, c Create) Event {
 	}
 }
 
-func (d *Draw) entered() bool { return d.EntryCount > 0 }
+// publicStatus implements Distribution. A COMPLETED draw has the public status DRAWN.
+func (d *Draw) publicStatus() Status {
+	if d.Status == StatusCompleted {
+		return StatusDrawn
+	}
+	return d.Lifecycle.publicStatus()
+}
 
 // AppendJSON appends the draw as an admin sees it.
 func (d *Draw) AppendJSON(dst []byte) []byte { return appendFields(dst, d.fields()) }
 
 // AppendPublicJSON appends the draw as everybody may see it.
 func (d *Draw) AppendPublicJSON(dst []byte) []byte {
-	return appendFields(dst, d.publicFields(
+	return appendFields(dst, d.publicFields(d,
 		field{"drawAt", instant{&d.DrawAt, &d.TimeZone}, 0},
 		field{"capacity", count(&d.MaxEntries), 0},
 		field{"winnerCount", count(&d.WinnerCount), 0},
-		field{"entrantCount", shown(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
+		field{"entrantCount", readOnly(func(dst []byte) []byte { return strconv.AppendInt(dst, d.EntryCount, 10) }), computed},
 	))
 }
 
@@ -101,8 +108,8 @@ func (d *Draw) Decide(now Instant, cmd Command) ([]Event, error) {
 	return d.decide(now, cmd, d)
 }
 
-// supply takes the source's value once, while CLOSED. The same value again is
-// nothing new.
+// supply records the value of the entropy source. A draw takes one value, while it is
+// CLOSED. The same value again changes nothing.
 func (d *Draw) supply(now Instant, c SupplyEntropy) ([]Event, error) {
 	var value string
 	var wrong problems
@@ -126,14 +133,13 @@ func (d *Draw) supply(now Instant, c SupplyEntropy) ([]Event, error) {
 // closesAt is when entering ends: at drawAt when there is no closeAt.
 func (d *Draw) closesAt() Instant { return earlier(d.CloseAt, d.DrawAt) }
 
-// awaitsEntropy reports whether the draw cannot take place before its source's
-// value has come.
+// awaitsEntropy reports whether the draw still waits for the value of its source.
 func (d *Draw) awaitsEntropy() bool { return d.EntropySource != nil && d.Entropy == nil }
 
 func (d *Draw) due(now Instant) ([]Event, error) {
 	switch {
 	case d.Status == StatusOpen && d.closesAt() <= now:
-		// Nobody entered: the tree without leaves.
+		// Nobody entered, so the Merkle tree has no leaves.
 		root := hex.EncodeToString(emptyRoot())
 		return []Event{DrawClosed{d.dated(d.closesAt()), root, 0}}, nil
 	case d.Status == StatusClosed && d.DrawAt <= now && !d.awaitsEntropy():
@@ -155,8 +161,8 @@ func emptyRoot() []byte {
 	return sum[:]
 }
 
-// drawn reveals the secret and makes the seed that it, the frozen list and the
-// entropy determine. Without entrants nobody wins.
+// drawn is the event that reveals the secret. The secret, the frozen list and the entropy
+// determine the seed. Without entrants nobody wins.
 func (d *Draw) drawn(s Stamp) (Event, error) {
 	secret, err := hex.DecodeString(d.Secret.Plain)
 	if err != nil {
@@ -198,7 +204,8 @@ func (d *Draw) Wake() Instant {
 	return d.wake()
 }
 
-// stepTime adds the draw by hand, which waits for the entropy like the clock.
+// stepTime adds the step from CLOSED to DRAWN. Both by hand and by the clock, the step
+// waits for the entropy.
 func (d *Draw) stepTime(to Status) *Instant {
 	if to == StatusDrawn && d.Status == StatusClosed && !d.awaitsEntropy() {
 		return &d.DrawAt
@@ -208,7 +215,7 @@ func (d *Draw) stepTime(to Status) *Instant {
 
 // Evolve implements Aggregate.
 func (d *Draw) Evolve(e Event) error {
-	if err := d.admit(e); err != nil {
+	if err := d.checkNext(e); err != nil {
 		return err
 	}
 	switch e := e.(type) {

@@ -24,8 +24,6 @@ const (
 	DistributionNotFound  Code = "Distribution not found"
 	OrganizationNotFound  Code = "Organization not found"
 	KeyNotFound           Code = "Key not found"
-	QueueFull             Code = "Queue is full"
-	ConsumerNotInQueue    Code = "Consumer not in queue"
 	HistoryInconsistent   Code = "Distribution history is inconsistent"
 	EventStoreUnavailable Code = "Event store unavailable"
 )
@@ -33,11 +31,17 @@ const (
 // NotFound is the refusal for an unknown or deleted distribution of a kind.
 func NotFound(k Kind) Code { return Code(k.Title() + " not found") }
 
-// NotOpenYet is the refusal of who comes before the opening.
+// NotOpenYet is the refusal of a consumer who comes before the opening.
 func NotOpenYet(k Kind) Code { return Code(k.Title() + " is not open yet") }
 
-// TooLate is the refusal of who comes after the close.
+// TooLate is the refusal of a consumer who comes after the close.
 func TooLate(k Kind) Code { return Code(k.Title() + " is closed") }
+
+// Full is the refusal of a consumer for whom there is no room now.
+func Full(k Kind) Code { return Code(k.Title() + " is full") }
+
+// NotIn is the refusal for a consumer who never took part.
+func NotIn(k Kind) Code { return Code("Consumer not in " + string(k)) }
 
 // Identifier is the code in upper snake case: "QUEUE_NOT_FOUND".
 func (c Code) Identifier() string {
@@ -53,15 +57,15 @@ type Detail struct {
 // MaxDetails is how many details a refusal of a request has at most.
 const MaxDetails = 50
 
-// Error is a refusal: the rules do not allow what was asked, and nothing
-// happened. Every other error is a fault, which says nothing about the outcome.
+// Error is a refusal: the rules do not allow the command, and nothing happened. Every
+// other error is a fault, which says nothing about the outcome.
 type Error struct {
 	Code    Code
 	Message string   // says more than the code, or is empty
 	Details []Detail // the fields that are wrong, in the order of the contract
-	More    int      // how many more are wrong than Details has
-	// RetryAfter is when it may be different, or 0. OpensAt is the opening that has
-	// to be waited for.
+	More    int      // how many more fields are wrong than Details names
+	// RetryAfter is after how long the same command may be allowed, or 0. OpensAt is the
+	// opening that the consumer has to wait for, or 0.
 	RetryAfter time.Duration
 	OpensAt    Instant
 }
@@ -90,8 +94,8 @@ func Refuse(code Code, format string, args ...any) error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// RuleError is an invariant that an event would break. It is given by Evolve,
-// and History adds the place.
+// RuleError names the invariant that an event would break. Evolve returns it, and
+// History adds the place in the stream.
 type RuleError struct {
 	Rule   string // short and constant, so that it can be searched for
 	Detail string

@@ -2,9 +2,10 @@ package domain
 
 import "encoding/json"
 
-// Event is something that happened. The set is closed. Events shared by the
-// kinds are one Go type; the stored name carries the kind. The JSON of an event
-// is what is stored and what subscribers get: golden files pin it.
+// Event is something that happened. Only this package defines events. An event that
+// several kinds have is one Go type, and its stored name contains the kind. The JSON of
+// an event is what is stored and what subscribers get. Golden files check that it does
+// not change.
 type Event interface {
 	// When is the time at which the event counts. In one stream it never runs
 	// backwards.
@@ -21,7 +22,21 @@ type Stamp struct {
 func (s Stamp) When() Instant { return s.At }
 func (Stamp) event()          {}
 
-// Identity is what a distribution is called and whose it is.
+// Part is embedded in an event about a part of an object, such as an API key of an
+// organization. The object itself stays the same, and with it its ETag and its
+// updatedAt.
+type Part struct{}
+
+func (Part) part() {}
+
+// ChangesObject reports whether e changes the object that a stream is about, rather
+// than a part of it.
+func ChangesObject(e Event) bool {
+	_, part := e.(interface{ part() })
+	return !part
+}
+
+// Identity is the id of a distribution and of the organization that owns it.
 type Identity struct {
 	ID             ID `json:"id"`
 	OrganizationID ID `json:"organizationId"`
@@ -65,7 +80,7 @@ func (e *DrawCreated) Secrets() []SecretField {
 // Secrets names the event's secrets.
 func (e *AuctionCreated) Secrets() []SecretField { return e.Common.secrets() }
 
-// Change is what a field was and what it is now, both as the API shows them.
+// Change is the old and the new value of a field, both as the API shows them.
 type Change struct {
 	Old json.RawMessage `json:"old"`
 	New json.RawMessage `json:"new"`
@@ -78,45 +93,45 @@ type Cause string
 const (
 	CauseCreate Cause = "create"
 	CauseUpdate Cause = "update"
-	CauseHand   Cause = "hand" // a step by hand set the matching time to now
+	CauseHand   Cause = "hand" // a step by hand set the time of the step to now
 )
 
-// Updated says which fields of a distribution or an organization changed, from
-// what to what.
+// Updated says which fields of a distribution or an organization changed.
 type Updated struct {
 	Stamp
 	Changed map[string]Change `json:"changed"`
 	Cause   Cause             `json:"cause"`
 }
 
-// Scheduled is the step from DRAFT: the opening time is set.
+// Scheduled moves a distribution from DRAFT to SCHEDULED, because openAt is set.
 type Scheduled struct{ Stamp }
 
-// Unscheduled is the one step back, to DRAFT: the opening time was cleared.
+// Unscheduled moves a distribution back from SCHEDULED to DRAFT, because openAt was
+// cleared. No other event moves a distribution back.
 type Unscheduled struct{ Stamp }
 
-// Opened is the step to OPEN.
+// Opened moves a distribution to OPEN.
 type Opened struct{ Stamp }
 
-// Closed is the step of a queue or an auction to CLOSED.
+// Closed moves a queue or an auction to CLOSED.
 type Closed struct{ Stamp }
 
-// DrawClosed is the step of a draw to CLOSED: the list of entries is frozen.
-// EntriesRoot is its RFC 6962 Merkle root in lower-case hex.
+// DrawClosed moves a draw to CLOSED and freezes its list of entries. EntriesRoot is the
+// RFC 6962 Merkle root of the list in lower-case hex.
 type DrawClosed struct {
 	Stamp
 	EntriesRoot string `json:"entriesRoot"`
 	EntryCount  int64  `json:"entryCount"`
 }
 
-// EntropySupplied brings what the draw's entropy source published.
+// EntropySupplied records the value that the draw's entropy source published.
 type EntropySupplied struct {
 	Stamp
 	Value string `json:"value"`
 }
 
-// Drawn is the step of a draw to DRAWN. It reveals the secret, and its digest
-// covers the winners in order of rank. docs/integrity.md has the exact bytes.
+// Drawn moves a draw to DRAWN. It reveals the secret. Its digest covers the winners in
+// order of rank. docs/integrity.md has the exact bytes.
 type Drawn struct {
 	Stamp
 	Secret          string  `json:"secret"`  // 32 bytes in lower-case hex
@@ -127,26 +142,29 @@ type Drawn struct {
 	WinnersDigest   string  `json:"winnersDigest"` // lower-case hex
 }
 
-// Settled is the step of an auction to SETTLED.
+// Settled moves an auction to SETTLED.
 type Settled struct {
 	Stamp
 	WinnerCount int64 `json:"winnerCount"`
 }
 
-// Completed is the step of a queue or a draw to COMPLETED.
+// Completed moves a queue or a draw to COMPLETED.
 type Completed struct{ Stamp }
 
 // Deleted ends a distribution. Its stream stays.
 type Deleted struct{ Stamp }
 
-// Participant is whom an event in a queue is about, and which entry of theirs.
-// Entries are numbered from 1 in the order in which they were made.
+// Participant is the consumer that an event is about, and the number of the entry.
+// Entries are numbered from 1 in the order in which they were made. An event that
+// embeds it is about a part of the distribution.
 type Participant struct {
 	ConsumerID string `json:"consumerId"`
 	Entry      int64  `json:"entry"`
 }
 
-// ConsumerEntered is a consumer's new place at the back of the line.
+func (Participant) part() {}
+
+// ConsumerEntered gives a consumer a new entry at the back of the queue.
 type ConsumerEntered struct {
 	Stamp
 	Participant
@@ -157,30 +175,30 @@ type ConsumerAdmitted struct {
 	Stamp
 	Participant
 	ExpiresAt Instant `json:"expiresAt"` // null: the session has no limit
-	ByHand    bool    `json:"byHand"`    // out of turn, or out of time
+	ByHand    bool    `json:"byHand"`    // a request asked for it, regardless of turn and rate
 }
 
-// ConsumerCompleted is the end of a session in which the consumer got what they
-// came for.
+// ConsumerCompleted ends a session in which the consumer finished the purchase, or
+// whatever the queue gives access to.
 type ConsumerCompleted struct {
 	Stamp
 	Participant
 }
 
-// ConsumerExpired is the end of a session whose time is over.
+// ConsumerExpired ends a session whose time is over.
 type ConsumerExpired struct {
 	Stamp
 	Participant
 }
 
-// ConsumerLeft is the end of an entry by the consumer's own will.
+// ConsumerLeft ends an entry because the consumer left.
 type ConsumerLeft struct {
 	Stamp
 	Participant
 	From Standing `json:"from"`
 }
 
-// ConsumerDenied is the end of an entry by somebody else's will.
+// ConsumerDenied ends an entry because the organization denied the consumer.
 type ConsumerDenied struct {
 	Stamp
 	Participant
@@ -206,7 +224,7 @@ const (
 	PublishableKey KeyLevel = "publishable"
 )
 
-// KeyMode says what a key is meant for. Both see the same.
+// KeyMode says what a key is meant for. Keys of both modes see the same objects.
 type KeyMode string
 
 // The modes of keys.
@@ -215,8 +233,9 @@ const (
 	TestKey KeyMode = "test"
 )
 
-// KeyCreated gives an organization a key, of which only the hash is known here.
+// KeyCreated gives an organization a key. The event holds only the key's hash.
 type KeyCreated struct {
+	Part
 	Stamp
 	KeyID     ID       `json:"keyId"`
 	Level     KeyLevel `json:"level"`
@@ -228,55 +247,56 @@ type KeyCreated struct {
 
 // KeyRevoked ends a key.
 type KeyRevoked struct {
+	Part
 	Stamp
 	KeyID ID `json:"keyId"`
 }
 
-// KeyExpired is the end of a key whose time has come.
+// KeyExpired ends a key because its expiry time has passed.
 type KeyExpired struct {
+	Part
 	Stamp
 	KeyID ID `json:"keyId"`
 }
 
-// Claimed says which distribution a repeatable creation makes, whoever carries
-// it out.
+// Claimed records which distribution a repeatable creation makes. Every node that
+// carries out the creation makes the same one.
 type Claimed struct {
 	Stamp
 	ID ID `json:"id"`
 }
 
-// SigningKeyCreated gives the installation a key that signs tokens, in the place
-// of the one before it.
+// SigningKeyCreated makes the key that signs tokens from then on.
 type SigningKeyCreated struct {
 	Stamp
 	KeyID     string `json:"keyId"`     // the JWK thumbprint of the public half
 	PublicKey string `json:"publicKey"` // 32 bytes in unpadded base64url
-	Secret    Secret `json:"secret"`    // what the private half follows from
+	Secret    Secret `json:"secret"`    // the private half is derived from it
 }
 
 // Secrets names the event's secrets.
 func (e *SigningKeyCreated) Secrets() []SecretField { return []SecretField{{"secret", &e.Secret}} }
 
-// SigningKeyRevoked ends what a key has signed.
+// SigningKeyRevoked makes every token that the key has signed invalid.
 type SigningKeyRevoked struct {
 	Stamp
 	KeyID string `json:"keyId"`
 }
 
-// Leased says which node sends what leaves the system through a sink, and up to
-// where all is sent.
+// Leased says which node sends the messages of a sink, and up to which position all
+// messages are sent.
 type Leased struct {
 	Stamp
-	Holder   string   `json:"holder"` // "" when the lease was given back
+	Holder   string   `json:"holder"` // the node, or "" when it gave the lease back
 	Position Position `json:"position"`
 }
 
-// ClockCompared is written by a node that compares its clock with the store's: At is
-// what the node's clock showed, and the store records when the event came.
+// ClockCompared is written by a node that compares its clock with the store's. At is the
+// time of the node's clock, and the store records when the event came.
 type ClockCompared struct{ Stamp }
 
-// SealChecked holds a known value, sealed, by which a node finds out whether its
-// master key is the log's.
+// SealChecked holds a known value, sealed. A node that can open it has the log's master
+// key.
 type SealChecked struct {
 	Stamp
 	Value Secret `json:"value"`

@@ -7,7 +7,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// A history is led by commands and by the clock. Whoever leads it brings the time.
+// Commands and the clock add events to a history. The caller passes the time.
 func ExampleHistory() {
 	queue := domain.NewHistory("queue-01h455vb4pex5vsknk084sn02q")
 	create := domain.Create{

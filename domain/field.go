@@ -11,10 +11,10 @@ import (
 	"unicode/utf8"
 )
 
-// field is one admin field of a distribution, an organization or a key, bound to
-// the variable that holds it. An object's list of fields says, in the order of the
-// contract, everything about them: how they are called, read and written, and when
-// they may be given or changed.
+// field is one admin field of a distribution, an organization or a key, bound to the
+// variable that holds it. An object's list of fields has them in the order of the
+// contract. It defines the name of each field, how the field is read and written, and
+// when it may be given or changed.
 type field struct {
 	name  string
 	value value
@@ -64,7 +64,7 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// plain reports whether s stands for itself in a JSON string: ASCII without
+// plain reports whether s needs no escaping in a JSON string: it is ASCII without
 // quotes, backslashes and control characters.
 func plain(s string) bool {
 	for i := range len(s) {
@@ -88,8 +88,8 @@ func parseString(raw json.RawMessage) (string, error) {
 
 var errLoneSurrogate = errors.New("must be Unicode: half of a surrogate pair is no character")
 
-// loneSurrogate finds an escape of half a character, which would be read as
-// another character.
+// loneSurrogate reports whether raw has the escape of half a surrogate pair, which
+// would be read as another character.
 func loneSurrogate(raw json.RawMessage) bool {
 	for i := 0; i+1 < len(raw); i++ {
 		if raw[i] != '\\' {
@@ -123,17 +123,17 @@ func escaped(raw json.RawMessage) rune {
 	return rune(n)
 }
 
-// replayed is a value of which events may hold what parse does not take any more.
+// replayed is a value for which events may hold texts that parse refuses now.
 type replayed interface {
 	replay(raw json.RawMessage) error
 }
 
-// shown is a computed value; it is only ever written.
-type shown func(dst []byte) []byte
+// readOnly is a computed value. A request never sets it.
+type readOnly func(dst []byte) []byte
 
-func (shown) parse(json.RawMessage) error    { return nil }
-func (shown) clear()                         {}
-func (f shown) appendJSON(dst []byte) []byte { return f(dst) }
+func (readOnly) parse(json.RawMessage) error    { return nil }
+func (readOnly) clear()                         {}
+func (f readOnly) appendJSON(dst []byte) []byte { return f(dst) }
 
 // text is a string of min to max characters, without control characters; a nil
 // pointer is null.
@@ -175,7 +175,7 @@ func (v text) appendJSON(dst []byte) []byte {
 	return appendString(dst, **v.p)
 }
 
-// label is a text in which the empty one means "not set" and is null.
+// label is a text whose empty value means "not set" and is null.
 type label struct {
 	p        *string
 	min, max int
@@ -256,7 +256,7 @@ func (v zone) parse(raw json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	// The present one may stay, whatever the database in use says about it.
+	// The present zone may stay, even if the database in use does not have it.
 	if _, err := LoadZone(s); err != nil && s != *v.p {
 		return fmt.Errorf("must be an IANA time zone such as Europe/Berlin")
 	}
@@ -264,7 +264,7 @@ func (v zone) parse(raw json.RawMessage) error {
 	return nil
 }
 
-// replay takes a zone of any edition: the database in use may not have it.
+// replay accepts any name: the database in use may not have the zone.
 func (v zone) replay(raw json.RawMessage) (err error) {
 	*v.p, err = parseString(raw)
 	return err
@@ -273,8 +273,8 @@ func (v zone) replay(raw json.RawMessage) (err error) {
 func (v zone) clear()                       { *v.p = "" }
 func (v zone) appendJSON(dst []byte) []byte { return appendString(dst, *v.p) }
 
-// instant is a time; one without an offset is read in the object's zone, which
-// therefore stands before it in the list of fields.
+// instant is a time. A time without an offset is read in the object's zone, so the
+// zone comes first in the list of fields.
 type instant struct {
 	p    *Instant
 	zone *string
@@ -320,7 +320,7 @@ func (c Count) appendJSON(dst []byte) []byte {
 	return strconv.AppendInt(dst, int64(c), 10)
 }
 
-// appendCardinal appends a count of which 0 is nothing special.
+// appendCardinal appends a count as a number. 0 is written as 0, not as null.
 func (c Count) appendCardinal(dst []byte) []byte { return strconv.AppendInt(dst, int64(c), 10) }
 
 // number is a count from 1 to max.
@@ -420,8 +420,8 @@ type object struct {
 	max int
 }
 
-// maxNesting is how many objects and arrays may be open at once in an object.
-// Readers of JSON that many use give up at some hundred.
+// maxNesting is how deep objects and arrays may be nested in an object. Some widely
+// used JSON parsers fail at a few hundred levels.
 const maxNesting = 64
 
 func (v object) parse(raw json.RawMessage) error {
@@ -434,7 +434,7 @@ func (v object) parse(raw json.RawMessage) error {
 	return v.replay(raw)
 }
 
-// replay takes what parse took in any version.
+// replay accepts what parse accepted in any version.
 func (v object) replay(raw json.RawMessage) error {
 	var b bytes.Buffer
 	if err := json.Compact(&b, raw); err != nil || b.Len() == 0 || b.Bytes()[0] != '{' || !utf8.Valid(raw) {
@@ -447,7 +447,7 @@ func (v object) replay(raw json.RawMessage) error {
 	return nil
 }
 
-// nesting is how many objects and arrays are open at once, at most, in a JSON text.
+// nesting is the greatest depth of objects and arrays in a JSON text.
 func nesting(raw json.RawMessage) int {
 	deepest, depth, inString := 0, 0, false
 	for i := 0; i < len(raw); i++ {
@@ -474,4 +474,28 @@ func (v object) appendJSON(dst []byte) []byte {
 		return append(dst, "null"...)
 	}
 	return append(dst, *v.p...)
+}
+
+// read parses raw, or clears the field for null.
+func (f field) read(raw json.RawMessage) error {
+	if f.is(computed) {
+		return nil
+	}
+	if !isNull(raw) {
+		return f.value.parse(raw)
+	}
+	if !f.is(nullable) {
+		return fmt.Errorf("may not be null")
+	}
+	f.value.clear()
+	return nil
+}
+
+// replay reads the value that an event holds. An earlier version with looser rules may
+// have accepted it.
+func (f field) replay(raw json.RawMessage) error {
+	if v, ok := f.value.(replayed); ok && !isNull(raw) {
+		return v.replay(raw)
+	}
+	return f.read(raw)
 }

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Of very many names that nobody knows the first are told in order, and the rest is
-// counted.
+// Unknown returns the first MaxDetails unknown names in sorted order, and the number of
+// the others.
 func TestFields_unknownNamesAreBoundedAndInOrder(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, MaxDetails - 1, MaxDetails, MaxDetails + 1, 5000} {

@@ -46,7 +46,7 @@ func stamp(clock string) domain.Stamp { return domain.Stamp{At: at(clock)} }
 
 var shortTime = regexp.MustCompile(`@(\d\d:\d\d)`)
 
-// expand writes the times in a JSON text out: "@09:00" is that time of day on
+// expand replaces the short times in a JSON text. "@09:00" is that time of day on
 // 2026-12-15.
 func expand(text string) string {
 	return shortTime.ReplaceAllString(text, `2026-12-15T$1:00.000Z`)
@@ -75,8 +75,8 @@ func createOnly(k domain.Kind, body string) domain.Create {
 	}
 }
 
-// create is a creation with these fields beside the required ones; draws are at
-// 12:00 and auctions are settled then.
+// create is a creation with these fields and the required ones. Draws are drawn and
+// auctions are settled at 12:00.
 func create(k domain.Kind, body string) domain.Create {
 	c := createOnly(k, required[k])
 	maps.Copy(c.Fields, fields(body))
@@ -89,8 +89,8 @@ func supply(value string) domain.SupplyEntropy {
 	return domain.SupplyEntropy{Fields: fields(`{"value": "` + value + `"}`)}
 }
 
-// created is the event of a creation with the required fields only, as set
-// changes it.
+// created is the event of a creation with only the required fields. set may change the
+// fields.
 func created(k domain.Kind, clock string, set func(*domain.Common)) domain.Event {
 	identity := domain.Identity{ID: idOf(k), OrganizationID: orgID}
 	common := domain.Common{SequenceID: "drop-1", TimeZone: "UTC", EncryptionSeed: domain.Secret{Plain: "made"}}
@@ -158,8 +158,8 @@ func closed(k domain.Kind, clock string) domain.Event {
 	return domain.Closed{Stamp: stamp(clock)}
 }
 
-// drawn is the result of a draw without entrants, computed here from the bytes
-// that the seed is said to cover.
+// drawn is the result of a draw without entrants. It is computed here from the bytes
+// that the seed must cover according to the documentation.
 func drawn(clock, entropy string) domain.Event {
 	root, _ := hex.DecodeString(emptyRoot)
 	d := domain.Drawn{
@@ -183,8 +183,8 @@ func lengthPrefixed(parts ...string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// end is what follows the step to CLOSED when nobody took part: at once for a
-// queue, at 12:00 for the others.
+// end returns the events that follow CLOSED when nobody took part. A queue ends at
+// once, the other kinds at 12:00.
 func end(k domain.Kind, clock string) []domain.Event {
 	switch k {
 	case domain.KindQueue:
@@ -198,7 +198,7 @@ func end(k domain.Kind, clock string) []domain.Event {
 	panic("not a distribution: " + k)
 }
 
-// list puts events and lists of events one after the other.
+// list joins events and lists of events into one list.
 func list(parts ...any) []domain.Event {
 	var out []domain.Event
 	for _, p := range parts {
@@ -214,9 +214,9 @@ func list(parts ...any) []domain.Event {
 	return out
 }
 
-// reach is a history that ends in a status: created at 08:00, opened at 09:00,
-// closed at 11:00. It reports false for a status that the kind does not have or
-// that nothing rests in.
+// reach is a history that ends in a status: created at 08:00, opened at 09:00, closed
+// at 11:00. It reports false for a status that the kind does not have, or that it
+// leaves at once.
 func reach(k domain.Kind, s domain.Status) ([]domain.Event, bool) {
 	inClosed := list(created(k, "08:00", times("09:00", "11:00")), scheduled("08:00"), opened("09:00"), closed(k, "11:00"))
 	switch s {

@@ -6,9 +6,9 @@ import (
 	"iter"
 )
 
-// History is a stream's aggregate and the place that it has reached. Events come
-// to it either from the log, through Apply, which believes nothing, or from
-// Advance and Decide, which decide what comes next. Not safe for concurrent use.
+// History is a stream's aggregate and its place in the stream. Apply takes events from
+// the log and checks every one. Advance and Decide make the next events. Not safe for
+// concurrent use.
 type History struct {
 	Stream    string
 	Aggregate Aggregate
@@ -32,9 +32,9 @@ func (h *History) Fork() *History {
 }
 
 // Apply takes the next event of the log. It checks that the event continues the
-// stream without a gap, that the hash chain holds, that the event can be read and
-// that the rules allow it; otherwise it gives a *HistoryError and h is of no use
-// any more.
+// stream without a gap, that the hash chain holds, that the event can be decoded and
+// that the rules allow it. Otherwise it returns a *HistoryError, and the caller must not
+// use h any more.
 func (h *History) Apply(r *Recorded) error {
 	next, err := h.Head.Next(h.Stream, r)
 	if err != nil {
@@ -47,17 +47,17 @@ func (h *History) Apply(r *Recorded) error {
 		return err
 	}
 	h.Identify(r.Event, r.ID)
-	// Or two streams could claim one id.
+	// Otherwise two streams could hold the same id.
 	if id := h.subject(); r.Revision == 0 && id != "" && id.Stream() != h.Stream {
 		return breaks(h.Stream, r, "a stream is about what it is named for", "it is about %s", id)
 	}
 	return nil
 }
 
-// Next is the head after r, the next event of the stream that ends at h. It checks
-// that the event continues the stream without a gap, that the hash chain holds and
-// that the event can be read; otherwise it gives a *HistoryError. Whether the rules
-// allow the event takes a History.
+// Next is the head after r, the next event of the stream that ends at h. It checks that
+// the event continues the stream without a gap, that the hash chain holds and that the
+// event can be read; otherwise it returns a *HistoryError. Only a History can check
+// whether the rules allow the event.
 func (h Head) Next(stream string, r *Recorded) (Head, error) {
 	if r.Stream != stream || r.Revision != h.Revision+1 {
 		return Head{}, breaks(stream, r, "revisions have no gaps", "%s@%d follows %d", r.Stream, r.Revision, h.Revision)
@@ -77,14 +77,15 @@ func breaks(stream string, r *Recorded, rule, format string, args ...any) *Histo
 	return &HistoryError{stream, r.Revision, r.Type, rule, fmt.Sprintf(format, args...)}
 }
 
-// ReadWhole yields what read does of a stream behind a revision, of which it is known
-// that it holds an event at the revision known. It ends after the first error. Read
-// may give a *HistoryError when the store says that the stream is gone.
+// ReadWhole yields the events of a stream after a revision, as read returns them, and
+// checks that the stream still holds the event at the revision known. It ends after the
+// first error. When the store says that the stream is gone, read gives a *HistoryError.
 //
-// A server may lag behind another one, from which the event is known. So when the
-// stream seems to be gone, or to end too early, ReadWhole reads on from where it is,
-// as long as again reports true. When again reports false the stream was shortened,
-// which is a *HistoryError. An error of again ends the reading.
+// The server that read asks may lag behind the server that returned the known event. So
+// when the stream seems to be gone or to end too early, ReadWhole calls again, and
+// reads on after the last event if again returns true. If again returns false,
+// ReadWhole ends with a *HistoryError: somebody shortened the stream. An error of again
+// ends the reading too.
 func ReadWhole(stream string, after, known Revision, read func(after Revision) iter.Seq2[*Recorded, error], again Again) iter.Seq2[*Recorded, error] {
 	return func(yield func(*Recorded, error) bool) {
 		for attempt := 1; ; attempt++ {
@@ -122,14 +123,16 @@ func ReadWhole(stream string, after, known Revision, read func(after Revision) i
 	}
 }
 
-// Again reports whether ReadWhole is to read once more, after so many attempts. It
-// waits before it says so.
+// Again reports whether ReadWhole should read once more. attempt is the number of reads so
+// far, from 1. Again waits before it returns true.
 type Again func(attempt int) (bool, error)
 
-// Once is for a server that does not lag behind.
+// Once is an Again for servers that do not lag behind. It always returns false, so
+// ReadWhole reads only once.
 func Once(int) (bool, error) { return false, nil }
 
-// subject is what the stream is about, or "" for one that is about no object.
+// subject is the id of the object that the stream is about, or "" when it is about
+// none.
 func (h *History) subject() ID {
 	switch a := h.Aggregate.(type) {
 	case Distribution:
@@ -151,44 +154,23 @@ func (h *History) evolve(e Event, next Head) error {
 	return nil
 }
 
-// Identify says which id an event has that h has evolved by: a session is known by
-// the event that began it.
+// Identify tells the aggregate the id of an event that it has applied. A grant is
+// identified by the id of its event.
 func (h *History) Identify(e Event, id [16]byte) {
-	if admitted, ok := e.(ConsumerAdmitted); ok {
-		h.Aggregate.(*Queue).identify(admitted.Entry, id)
+	if g, ok := h.Aggregate.(granter); ok {
+		g.identify(e, id)
 	}
 }
 
-// ChangesObject reports whether e changes the object that a stream is about,
-// rather than what belongs to it: an organization is the same with another key, a
-// queue with another consumer.
-func ChangesObject(e Event) bool {
-	switch e.(type) {
-	case KeyCreated, KeyRevoked, KeyExpired,
-		ConsumerEntered, ConsumerAdmitted, ConsumerCompleted, ConsumerExpired, ConsumerLeft, ConsumerDenied:
-		return false
-	}
-	return true
-}
-
-// At is the time at which a command counts that is decided when the clock shows
-// clock: never earlier than the latest time in the stream.
+// At returns the time of a command that is decided when the clock shows clock. It is
+// never earlier than the latest time in the stream.
 func (h *History) At(clock Instant) Instant {
-	if d, ok := h.Aggregate.(Distribution); ok {
-		return max(clock, d.Shared().Latest)
-	}
-	if o, ok := h.Aggregate.(*Organization); ok {
-		return max(clock, o.Latest)
-	}
-	if s, ok := h.Aggregate.(*SigningKeys); ok {
-		return max(clock, s.Latest)
-	}
-	return clock
+	return max(clock, h.Aggregate.Time())
 }
 
-// Advance does what is due at now, one thing after another, and yields the events
-// of each; h has evolved by them when they are yielded. Whoever stops early goes on
-// by calling it again: what is left is determined by what was done.
+// Advance does everything that is due at now, one step after another, and yields the
+// events of each step. h has evolved by them already. A caller that stops early can call
+// Advance again: it goes on after the last step.
 func (h *History) Advance(now Instant) iter.Seq2[[]Event, error] {
 	return func(yield func([]Event, error) bool) {
 		for {
@@ -200,10 +182,10 @@ func (h *History) Advance(now Instant) iter.Seq2[[]Event, error] {
 	}
 }
 
-// Decide decides cmd at now, evolves h by its events and returns them. What is due
-// because of them is left to Advance. The caller has advanced h to now before.
-// After a refusal h is as it was. The hash of the new head is not known until the
-// events have their place in the log.
+// Decide decides cmd at now, evolves h by its events and returns them. The caller must
+// have advanced h to now before, and advances it again for the steps that the events make
+// due. A refusal leaves h unchanged. The hash of the new head is empty until the log has
+// the events.
 func (h *History) Decide(now Instant, cmd Command) ([]Event, error) {
 	events, err := h.Aggregate.Decide(now, cmd)
 	if err != nil {

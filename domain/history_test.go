@@ -19,28 +19,28 @@ import (
 // foreign is an event that no aggregate knows.
 type foreign struct{ domain.Stamp }
 
-// The rules as they are told to whoever has to find out what is wrong with a
+// The rules in words, for the developer who has to find out what is wrong with a
 // history.
 const (
-	ruleCreation   = "a stream begins with the creation, and has one only"
+	ruleCreation   = "a stream begins with its creation, and has no other creation"
 	ruleKind       = "an event belongs to its kind"
 	ruleTime       = "time does not run backwards"
 	ruleDeleted    = "nothing follows the deletion"
 	ruleTransition = "the status moves forward, one step at a time"
 	ruleDue        = "no step is taken before its time"
-	ruleUpdate     = "an update continues the present values"
-	ruleFrozen     = "what is frozen does not change"
-	ruleDelete     = "what is active is not deleted"
-	ruleCommitment = "the revealed secret is the one that was committed to"
-	ruleEntries    = "the frozen list holds who entered"
+	ruleUpdate     = "the old values of an update are the present values"
+	ruleFrozen     = "a frozen field does not change"
+	ruleDelete     = "an active distribution is not deleted"
+	ruleCommitment = "the revealed secret matches its commitment"
+	ruleEntries    = "the frozen list holds every entry"
 	ruleKeys       = "a key is made once and ends once"
 	ruleLine       = "a consumer's standing changes as the queue's rules say"
-	ruleTurn       = "nobody is admitted before who entered earlier and still waits"
+	ruleTurn       = "nobody is admitted before a consumer who entered earlier and still waits"
 	rulePace       = "automatic admission keeps to the rate"
-	ruleCapacity   = "no more wait than the capacity in force"
-	ruleSession    = "a session lasts as long as was said, and is over then"
+	ruleCapacity   = "no more consumers wait than the capacity in force"
+	ruleSession    = "a session ends at the time that its admission set"
 	ruleUnfinished = "a queue is completed when nobody admitted is unfinished"
-	ruleEntropy    = "entropy comes once, while CLOSED, to who named a source"
+	ruleEntropy    = "entropy is supplied once, while CLOSED, to a draw that names a source"
 )
 
 // broken is a history whose last event, and no other, breaks a rule.
@@ -233,14 +233,14 @@ func TestInvariants(t *testing.T) {
 	}
 }
 
-// TestInvariants_areAllBroken finds a rule that no history above breaks.
+// TestInvariants_areAllBroken fails when no history above breaks one of the rules.
 func TestInvariants_areAllBroken(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, b := range brokenHistories() {
 		seen[b.rule] = true
 	}
-	source, err := os.ReadFile("lifecycle.go")
+	source, err := os.ReadFile("rules.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -466,8 +466,8 @@ func TestEvents_surviveTheirJSON(t *testing.T) {
 	}
 }
 
-// stored are the events as the log would give them back: written as JSON with
-// their secrets sealed, and read again.
+// stored returns the events as the log would return them: encoded as JSON with their
+// secrets sealed, and decoded again.
 func stored(t domaintest.TB, events []domain.Event, escapeHTML bool) []domain.Event {
 	t.Helper()
 	var all []domain.Event
@@ -567,8 +567,8 @@ func TestNewAggregate(t *testing.T) {
 	}
 }
 
-// rank is how far along a status is; both ends of an auction and of a draw are the
-// last.
+// rank returns how far along a status is. The ends of a draw and of an auction have the
+// highest ranks.
 func rank(s domain.Status) int {
 	return slices.Index([]domain.Status{
 		domain.StatusDraft, domain.StatusScheduled, domain.StatusOpen, domain.StatusClosed, domain.StatusDrawn, domain.StatusCompleted, domain.StatusSettled,

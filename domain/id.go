@@ -16,7 +16,7 @@ const (
 	KindOrganization Kind = "organization"
 	KindClaim        Kind = "claim"   // names the distribution that a repeatable creation makes
 	KindSeal         Kind = "seal"    // holds the check value of the master key
-	KindSink         Kind = "sink"    // holds who sends what leaves the system, and how far that is
+	KindSink         Kind = "sink"    // holds which node sends messages to a receiver outside, and up to which position
 	KindSigning      Kind = "signing" // holds the keys by which tokens are signed
 	KindClock        Kind = "clock"   // holds what nodes wrote to compare their clocks with the store's
 )
@@ -24,7 +24,7 @@ const (
 // Kinds are the kinds of distributions.
 func Kinds() []Kind { return []Kind{KindQueue, KindDraw, KindAuction} }
 
-// StreamKinds are all kinds of streams; a stream of no such kind is foreign.
+// StreamKinds are all kinds of streams. A stream of any other kind is foreign.
 func StreamKinds() []Kind {
 	return append(Kinds(), KindOrganization, KindClaim, KindSeal, KindSink, KindSigning, KindClock)
 }
@@ -34,7 +34,7 @@ func (k Kind) Distribution() bool {
 	return k == KindQueue || k == KindDraw || k == KindAuction
 }
 
-// Title is the kind as an error text begins: "Queue".
+// Title is the kind as it begins an error text: "Queue".
 func (k Kind) Title() string {
 	if k == "" {
 		return "Distribution"
@@ -63,8 +63,8 @@ func NewID(prefix string, uuid [16]byte) ID {
 	return ID(prefix + "_" + Base32(uuid))
 }
 
-// Base32 writes the 128 bits of uuid as 26 base32 characters, of which the first
-// carries three bits and the others five.
+// Base32 writes the 128 bits of uuid as 26 base32 characters. The first character holds
+// three bits, each of the others five.
 func Base32(uuid [16]byte) string {
 	var out [26]byte
 	// Two zero bits are put in front to make 130 bits, 26 groups of five.
@@ -104,15 +104,15 @@ func (id ID) Kind() Kind {
 	return ""
 }
 
-// Stream is the name of the stream that holds the history of what id names: the
-// kind, a dash, and the id without its prefix.
+// Stream is the name of the stream of the object with this id: the kind, a dash, and
+// the id without its prefix.
 func (id ID) Stream() string {
 	_, rest, _ := strings.Cut(string(id), "_")
 	return string(id.Kind()) + "-" + rest
 }
 
-// ClaimStream is the stream in which the repeatable creation commandID is
-// claimed.
+// ClaimStream is the name of the claim stream of a repeatable creation, whose command
+// id is commandID. The stream records which distribution the creation makes.
 func ClaimStream(commandID string) string { return string(KindClaim) + "-" + commandID }
 
 // SealStream is the one stream that holds the check value of the master key.

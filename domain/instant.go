@@ -41,8 +41,8 @@ func (i Instant) MarshalJSON() ([]byte, error) {
 	return i.appendJSON(nil), nil
 }
 
-// Recordable reports whether i is in the years 2000 to 2199, and so can stand in an
-// event.
+// Recordable reports whether i is in the years 2000 to 2199. Events can hold only such
+// times.
 func (i Instant) Recordable() bool { return i >= earliest && i <= latest }
 
 func (i Instant) appendJSON(dst []byte) []byte {
@@ -77,8 +77,8 @@ func (i *Instant) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// parseWritten reads what MarshalJSON writes, as read models do by the million.
-// What it does not take may still be a time.
+// parseWritten is a fast parser for what MarshalJSON writes, because read models parse
+// millions of such times. A text that it does not accept may still be a valid time.
 func parseWritten(s string) (Instant, bool) {
 	if len(s) != len(instantLayout) {
 		return 0, false
@@ -101,7 +101,7 @@ func parseWritten(s string) (Instant, bool) {
 	}
 	t := time.Date(n[0], time.Month(n[1]), n[2], n[3], n[4], n[5], n[6]*int(time.Millisecond), time.UTC)
 	i := InstantOf(t)
-	// A date that does not exist comes out as another one.
+	// time.Date turns a date that does not exist into another one.
 	return i, t.Format(instantLayout) == s && i.Recordable()
 }
 
@@ -115,9 +115,9 @@ var (
 // ParseInstant reads an RFC 3339 time with any offset. A local time without an
 // offset is read in timeZone and refused when that zone's clocks skip it or show
 // it twice. Years 2000 to 2199; more than three decimals of a second are cut.
-// The error's text is meant for whoever sent the time.
+// The error's text is meant for the sender of the time.
 func ParseInstant(s, timeZone string) (Instant, error) {
-	s = strings.ToUpper(s) // "t" and "z" will do
+	s = strings.ToUpper(s) // lower-case "t" and "z" are allowed
 	m := timePattern.FindStringSubmatch(s)
 	if m == nil {
 		return 0, errors.New("must be an RFC 3339 time such as 2026-12-15T09:00:00Z")
@@ -145,9 +145,9 @@ func ParseInstant(s, timeZone string) (Instant, error) {
 	return i, nil
 }
 
-// parseLocal reads a wall-clock time in a zone. It tries each offset that the
-// zone uses around that day: one that fits is the answer, none means that the
-// clocks were put forward over it, two that they were put back through it.
+// parseLocal reads a wall-clock time in a zone. It tries each offset that the zone uses
+// around that day. If one offset fits, it gives the answer. If none fits, the clocks
+// were put forward over the time. If two fit, the clocks were put back through it.
 func parseLocal(s, timeZone string) (time.Time, error) {
 	wall, err := time.Parse("2006-01-02T15:04:05", s)
 	if err != nil {

@@ -41,7 +41,7 @@ func TestParseInstant(t *testing.T) {
 		{"2024-02-29T00:00:00Z", "", "2024-02-29T00:00:00.000Z"},
 		{"2000-02-29T00:00:00Z", "", "2000-02-29T00:00:00.000Z"},
 
-		// Without one it is the zone's time.
+		// Without an offset, the time is a local time of the zone.
 		{"2026-12-15T09:00:00", "UTC", "2026-12-15T09:00:00.000Z"},
 		{"2026-12-15T09:00:00", berlin, "2026-12-15T08:00:00.000Z"},
 		{"2026-06-15T09:00:00", berlin, "2026-06-15T07:00:00.000Z"},
@@ -239,7 +239,7 @@ func TestInstant(t *testing.T) {
 	}
 }
 
-// What an event holds can be read back, or it is not written.
+// A time that could not be read back is not written.
 func TestInstant_aTimeThatCannotBeReadBackIsNotWritten(t *testing.T) {
 	t.Parallel()
 	for text, recordable := range map[string]bool{

@@ -8,8 +8,9 @@ import (
 	"strconv"
 )
 
-// HashParts is the SHA-256 of parts, each preceded by its length in eight bytes,
-// big-endian, so that no two lists of parts look the same.
+// HashParts is the SHA-256 of the parts. Each part is preceded by its length, an
+// eight-byte big-endian number, so that different lists of parts never give the same
+// bytes.
 func HashParts(parts ...[]byte) [32]byte {
 	h := sha256.New()
 	var length [8]byte
@@ -35,8 +36,8 @@ func EventHash(id [16]byte, eventType, stream string, revision Revision, data, m
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// The hash is the last member of the stored metadata, so that the bytes which it
-// covers are the stored ones up to it.
+// The hash is the last member of the stored metadata. So the metadata that it covers
+// are the stored bytes before it, and a closing brace.
 const (
 	hashMember = `,"hash":"`
 	hashEnd    = `"}`

@@ -17,8 +17,8 @@ import (
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// TestLaws sends random commands to distributions of each kind, on a clock that
-// jumps, and checks after each what has to hold always.
+// TestLaws sends random commands to distributions of each kind, with a clock that
+// jumps. After each command it checks the laws that always hold.
 func TestLaws(t *testing.T) {
 	t.Parallel()
 	for _, k := range domain.Kinds() {
@@ -50,8 +50,8 @@ func TestLaws_organization(t *testing.T) {
 	})
 }
 
-// keysLast says that a key which has ended stays as it is and never works again,
-// and that none works past its time.
+// keysLast checks that a key which has ended does not change and never works again, and
+// that no key works after its expiry.
 func (l *life) keysLast(now domain.Instant, was, is *domain.Organization, e domain.Event) {
 	for id, before := range was.Keys {
 		after := is.Keys[id]
@@ -87,7 +87,7 @@ func randomOrganizationCommand(t *rapid.T) domain.Command {
 	return domain.CreateKey{KeyID: id, Fields: f, Random: string(id)}
 }
 
-// live leads a distribution through a random life.
+// live takes a distribution through a random life.
 func live(t *rapid.T, k domain.Kind) {
 	h := domain.NewHistory(string(k) + "-1")
 	l := &life{t: t, kind: k, h: h, told: h.Fork(), clock: at("08:00")}
@@ -137,12 +137,13 @@ func (l *life) carry(cmd domain.Command) {
 	}
 	if l.kind.Distribution() {
 		l.putItself(now)
-		l.shown()
+		l.readOnly()
 	}
 }
 
-// advance does what is due at now, whether in one go or in several. Automatic
-// admissions are the exception: they happen when they happen, and are not caught up.
+// advance does what is due at now, all at once and in two parts, and compares the
+// events. Automatic admissions are not compared: each is dated when it is decided, so
+// the two ways differ.
 func (l *life) advance(now domain.Instant) {
 	stop := domain.Instant(rapid.Int64Range(0, int64(max(0, now-l.h.At(0)))).Draw(l.t, "stop")) + l.h.At(0)
 	inTwo := l.h.Fork()
@@ -164,7 +165,7 @@ func automatic(e domain.Event) bool {
 	return ok && !a.ByHand
 }
 
-// settled says that nothing is due at now or before.
+// settled checks that nothing is due at now or before.
 func (l *life) settled(now domain.Instant) {
 	for _, when := range []domain.Instant{now, l.h.At(0), 0} {
 		if more, err := domaintest.Advance(l.h.Fork(), when); len(more) > 0 || err != nil {
@@ -175,7 +176,7 @@ func (l *life) settled(now domain.Instant) {
 	if wake != 0 && wake <= now {
 		l.t.Fatalf("%s: wakes at %s", now, wake)
 	}
-	// Nothing happens before the time to wake, and something does then.
+	// Nothing is due before the wake, and something is due at the wake.
 	late := wake - 1
 	if wake == 0 {
 		late = now.Add(10_000 * time.Hour)
@@ -190,7 +191,7 @@ func (l *life) settled(now domain.Instant) {
 	}
 }
 
-// pure says that deciding changes nothing and answers the same each time.
+// pure checks that Decide changes nothing and gives the same result each time.
 func (l *life) pure(now domain.Instant, cmd domain.Command) {
 	first, err1 := l.h.Aggregate.Decide(now, cmd)
 	second, err2 := l.h.Aggregate.Decide(now, cmd)
@@ -217,7 +218,8 @@ func (l *life) append(now domain.Instant, events []domain.Event) {
 		if domain.ChangesObject(e) {
 			l.told.Changed = l.told.Head.Revision
 		}
-		// Also between the events of one append: whoever finds it so goes on.
+		// This holds even between the events of one append, because a node may find the
+		// object in this state.
 		latest, wake := l.told.At(0), is.Wake()
 		if due, err := is.Decide(latest, domain.Advance{}); err != nil || (len(due) > 0) != (wake != 0 && wake <= latest) {
 			l.t.Fatalf("behind %T of %s it wakes at %s, and due are %s, %v", e, latest, wake, domaintest.Show(due), err)
@@ -262,7 +264,7 @@ func (l *life) moves(was, d domain.Distribution, e domain.Event) {
 	}
 }
 
-// putItself says that a PUT of what a GET showed writes nothing.
+// putItself checks that a PUT of the object that a GET returned writes nothing.
 func (l *life) putItself(now domain.Instant) {
 	events, err := domaintest.Carry(l.h.Fork(), now, domain.Update{Fields: object(l.t, l.distribution())})
 	over := rank(l.distribution().Shared().Status) > rank(domain.StatusOpen)
@@ -272,8 +274,8 @@ func (l *life) putItself(now domain.Instant) {
 	}
 }
 
-// shown says that the object has the fields of its kind, in order.
-func (l *life) shown() {
+// readOnly checks that the object has the fields of its kind, in order.
+func (l *life) readOnly() {
 	dec := json.NewDecoder(bytes.NewReader(l.distribution().AppendJSON(nil)))
 	var names []string
 	if _, err := dec.Token(); err != nil {
@@ -295,7 +297,8 @@ func (l *life) shown() {
 	}
 }
 
-// replay says that the log gives the state, also when it was stored in between.
+// replay checks that replaying the log gives the same state, even after the log was
+// stored and read.
 func (l *life) replay() {
 	if got := domaintest.Fold(l.t, l.kind, l.log); !domaintest.SameState(got, l.h) {
 		l.t.Fatalf("replayed\n%+v, live\n%+v", got.Aggregate, l.h.Aggregate)
@@ -303,7 +306,7 @@ func (l *life) replay() {
 	for _, escape := range []bool{false, true} {
 		read := domaintest.Fold(l.t, l.kind, stored(l.t, l.log, escape))
 		got, want := object(l.t, read.Aggregate.(domain.Distribution)), object(l.t, l.distribution())
-		// Metadata may come back with its strings escaped otherwise.
+		// The strings in metadata may be escaped differently.
 		for _, o := range []domain.Fields{got, want} {
 			var v any
 			if err := json.Unmarshal(o["metadata"], &v); err != nil {
@@ -415,8 +418,9 @@ func randomCommand(t *rapid.T, k domain.Kind) domain.Command {
 	return domain.Update{Fields: randomFields(t, k)}
 }
 
-// randomParticipation is what a consumer does or has done to them. Of an admission by
-// count the next one is another: see TestQueue_doesWhatThePlainModelDoes.
+// randomParticipation is a command that a consumer gives, or an admin gives about a
+// consumer. An admission by count is not among them, because its repeat admits other
+// consumers: see TestQueue_doesWhatThePlainModelDoes.
 func randomParticipation(t *rapid.T) domain.Command {
 	id := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", ""}).Draw(t, "consumer")
 	switch rapid.IntRange(0, 8).Draw(t, "participation") {

@@ -25,31 +25,31 @@ func (p Position) Before(q Position) bool {
 	return p.Commit < q.Commit || (p.Commit == q.Commit && p.Prepare < q.Prepare)
 }
 
-// Metadata is what is known about an event beside what happened. Its JSON is
-// what is stored; the two names with a dollar sign are EventStoreDB's own.
+// Metadata says who caused an event, by which command and request. Its JSON is stored.
+// The two names with a dollar sign are EventStoreDB's own.
 type Metadata struct {
 	SchemaVersion int    `json:"schemaVersion"`
 	CommandID     string `json:"commandId"`
-	CorrelationID string `json:"$correlationId"` // the request or timer that all this follows from
+	CorrelationID string `json:"$correlationId"` // the request or timer that caused the command
 	CausationID   string `json:"$causationId"`   // the command that the event follows from
 	Actor         string `json:"actor"`          // a key's id, or one of the Actor constants
 	OnBehalfOf    string `json:"onBehalfOf,omitempty"`
 	RequestID     string `json:"requestId,omitempty"`
 	BodyHash      string `json:"bodyHash,omitempty"` // SHA-256 of the request's body in lower-case hex
-	// Traceparent is where the command stood in a trace (W3C Trace Context), when
-	// traces were on. Nothing is decided by it.
+	// Traceparent is the command's place in a trace (W3C Trace Context), when traces
+	// were on. No rule depends on it.
 	Traceparent string `json:"traceparent,omitempty"`
 }
 
 // Actors that are not keys.
 const (
-	ActorClock    = "clock"    // a timer, or what was due when somebody asked for something else
+	ActorClock    = "clock"    // a timer, or a step that was due when another command came
 	ActorOperator = "operator" // the command line and the start of the program
 	ActorConsumer = "consumer" // the consumer whom the event is about
 )
 
-// Proposed is an event that is ready to be appended: encoded, with its secrets
-// sealed, and without a place.
+// Proposed is an event that is ready to be appended: encoded, with its secrets sealed. It
+// has no place in a stream yet.
 type Proposed struct {
 	ID       [16]byte
 	Type     string
@@ -57,7 +57,7 @@ type Proposed struct {
 	Metadata []byte // without the hash, which depends on the place
 }
 
-// Size is about what the event takes up in an append.
+// Size is the approximate number of bytes that the event takes up in an append.
 func (p Proposed) Size() int { return len(p.Type) + len(p.Data) + len(p.Metadata) + 256 }
 
 // Recorded is an event as the log holds it.
@@ -86,11 +86,10 @@ type Head struct {
 // EmptyHead is the head of a stream without events.
 func EmptyHead() Head { return Head{Revision: NoStream} }
 
-// What the log may answer to an append or a read, beside success. They are
-// wrapped with the stream.
+// Errors of appends and reads. They are wrapped with the name of the stream.
 var (
-	// ErrWrongRevision: the stream does not end where the append expected it
-	// to. Nothing was written.
+	// ErrWrongRevision: the stream is at another revision than the append expected.
+	// Nothing was written.
 	ErrWrongRevision = errors.New("the stream is at another revision")
 	// ErrUnavailable: the log cannot be reached. Nothing was written.
 	ErrUnavailable = errors.New("the event store is unavailable")
@@ -99,11 +98,12 @@ var (
 	ErrOutcomeUnknown = errors.New("the outcome of an append is unknown")
 )
 
-// HistoryError says that a stream holds what the rules do not allow, and where.
+// HistoryError says that a stream holds an event that the rules do not allow, and which
+// event that is.
 type HistoryError struct {
 	Stream   string   `json:"stream"`
 	Revision Revision `json:"revision"`
-	Type     string   `json:"type"` // "" when it is not about an event that is there
+	Type     string   `json:"type"` // "" when the error is about a missing event
 	Rule     string   `json:"rule"`
 	Detail   string   `json:"detail"`
 }

@@ -1,11 +1,14 @@
 package domain
 
 import (
+	"crypto/sha1" // UUIDv5 is defined over it
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 )
 
 // TopicDistributionUpdated is the topic of the message bus for changed schedules.
-// Public events are on the topics that are called like their kinds.
+// The topic of a public event is the name of its kind.
 const TopicDistributionUpdated = "distribution.updated"
 
 // CloudEvent is a public event or a message derived from one, in the JSON format
@@ -21,8 +24,8 @@ type CloudEvent struct {
 	Data            json.RawMessage `json:"data,omitempty"`
 }
 
-// NewCloudEvent is a message about a distribution. Source and id together are
-// unique.
+// NewCloudEvent returns a message about the distribution subject. The caller chooses an
+// id that no other message has.
 func NewCloudEvent(id, messageType string, subject ID, at Instant, data json.RawMessage) CloudEvent {
 	return CloudEvent{
 		SpecVersion: "1.0", ID: id, Source: "lotline", Type: messageType, Subject: string(subject),
@@ -30,7 +33,7 @@ func NewCloudEvent(id, messageType string, subject ID, at Instant, data json.Raw
 	}
 }
 
-// AppendJSON appends the event. The data are taken as they are.
+// AppendJSON appends the event. It copies the data unchanged, so they must be JSON.
 func (e CloudEvent) AppendJSON(dst []byte) []byte {
 	for _, member := range [...]struct{ name, value string }{
 		{`{"specversion":`, e.SpecVersion}, {`,"id":`, e.ID}, {`,"source":`, e.Source}, {`,"type":`, e.Type}, {`,"subject":`, e.Subject},
@@ -47,6 +50,76 @@ func (e CloudEvent) AppendJSON(dst []byte) []byte {
 		dst = append(dst, e.Data...)
 	}
 	return append(dst, '}')
+}
+
+// Message is a CloudEvent for subscribers, and the topic that it belongs to.
+type Message struct {
+	Topic   string
+	Event   CloudEvent
+	Payload []byte // Event in JSON
+}
+
+// WithoutData returns the message without its data, for a channel on which the whole
+// message is too large.
+func (m Message) WithoutData() Message {
+	m.Event.Data = nil
+	m.encode()
+	return m
+}
+
+func (m *Message) encode() {
+	m.Payload = m.Event.AppendJSON(make([]byte, 0, 320+len(m.Event.Data)))
+}
+
+// Messages returns the messages of a distribution's event: the event itself on its
+// kind's topic, and the messages that are derived from it. The id of a derived
+// message is the UUIDv5 of the event's id and the message's type. The
+// messages depend on the event alone, so every node makes the same messages.
+func Messages(r *Recorded) ([]Message, error) {
+	subject, err := StreamID(r.Stream)
+	if err != nil {
+		return nil, err
+	}
+	at := r.Event.When()
+	kind := string(StreamKind(r.Stream))
+	out := []Message{{Topic: kind, Event: NewCloudEvent(uuidText(r.ID), r.Type, subject, at, r.Data)}}
+	if timing, ok := TimingOf(subject, r.Event); ok {
+		data, err := json.Marshal(timing)
+		if err != nil {
+			return nil, fmt.Errorf("encode a timing change of %s: %w", subject, err)
+		}
+		derived := uuidV5(r.ID, TopicDistributionUpdated)
+		out = append(out, Message{
+			Topic: TopicDistributionUpdated,
+			Event: NewCloudEvent(uuidText(derived), TopicDistributionUpdated, subject, at, data),
+		})
+	}
+	for i := range out {
+		out[i].encode()
+	}
+	return out, nil
+}
+
+// uuidV5 is the UUIDv5 (RFC 9562) of a name in a namespace.
+func uuidV5(namespace [16]byte, name string) (id [16]byte) {
+	sum := sha1.Sum(append(namespace[:], name...))
+	copy(id[:], sum[:])
+	id[6] = id[6]&0x0f | 0x50 // the version
+	id[8] = id[8]&0x3f | 0x80 // the variant
+	return id
+}
+
+// uuidText writes a UUID in its usual form (RFC 9562).
+func uuidText(id [16]byte) string {
+	out := make([]byte, 0, 36)
+	for i, end := range [...]int{4, 6, 8, 10, 16} {
+		if i > 0 {
+			out = append(out, '-')
+		}
+		start := [...]int{0, 4, 6, 8, 10}[i]
+		out = hex.AppendEncode(out, id[start:end])
+	}
+	return string(out)
 }
 
 // TimingChanged is the data of a message on TopicDistributionUpdated: which of

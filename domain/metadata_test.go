@@ -9,13 +9,13 @@ import (
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// nested is an object in which that many objects and arrays are open at once.
+// nested is an object whose objects and arrays are nested that many levels deep.
 func nested(levels int) string {
 	return `{"a":` + strings.Repeat("[", levels-1) + strings.Repeat("]", levels-1) + `}`
 }
 
-// metadataCases has what a creation and an update are told of metadata, "" when
-// they take it.
+// metadataCases makes scenarios in which a creation and an update set metadata. told
+// has the expected error for each value, or "" when the value is accepted.
 func metadataCases(t *testing.T, told map[string]string) {
 	t.Helper()
 	forKinds(t, func(k domain.Kind) map[string]domaintest.Scenario {
@@ -40,8 +40,8 @@ func metadataCases(t *testing.T, told map[string]string) {
 	})
 }
 
-// Readers of JSON that many use give up at some hundred levels, and with one
-// object a whole list is lost to them.
+// Some widely used JSON parsers fail at a few hundred levels. One such object would
+// make a whole list unreadable for them.
 func TestMetadata_isNoDeeperThanCommonReadersGo(t *testing.T) {
 	t.Parallel()
 	const deep = "must be nested at most 64 levels deep"
@@ -68,8 +68,8 @@ func TestMetadata_halfACharacterIsRefusedAtAnyDepth(t *testing.T) {
 	})
 }
 
-// Earlier versions took metadata that is refused now. It stays in its history, and
-// can be replaced.
+// Earlier versions accepted metadata that is refused now. Their histories still replay,
+// and such metadata can be replaced.
 func TestMetadata_thatWasTakenOnceIsReplayed(t *testing.T) {
 	t.Parallel()
 	for name, was := range map[string]string{"deep": nested(7000), "half a character": `{"a":"\ud800","b":[{"\udfff":1}]}`} {
@@ -93,7 +93,8 @@ func TestMetadata_thatWasTakenOnceIsReplayed(t *testing.T) {
 	}
 }
 
-// A reader puts the same sign in the place of every half of a character.
+// A JSON decoder replaces every half of a surrogate pair by the same replacement
+// character.
 func TestUpdate_halfACharacterIsNotWhatItIsReadAs(t *testing.T) {
 	t.Parallel()
 	forKinds(t, func(k domain.Kind) map[string]domaintest.Scenario {

@@ -13,299 +13,132 @@ import (
 
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/domain/domaintest"
+	"github.com/lotline/lotline/domain/queuemodel"
 )
 
-// model is what a queue has to do, written down as plainly as possible: a list of
-// entries that is walked from the front each time.
-type model struct {
-	status                  domain.Status
-	closeAt, latest         domain.Instant
-	capacity, rate, session int64
-	spots                   []spot
-	credit                  int64 // 60,000 for an admission
-	earned, last            domain.Instant
-	lastEntered             int64
+// modelOf is the plain model of a queue that opened at 09:00 and closes at 11:00.
+func modelOf(capacity, rate, session domain.Count) *queuemodel.Queue {
+	m := &queuemodel.Queue{}
+	m.Apply(queuemodel.Event{Type: queuemodel.QueueCreated, Settings: queuemodel.Settings{
+		Capacity: int64(capacity), Rate: int64(rate), Session: int64(session), CloseAt: queuemodel.Time(at("11:00")),
+	}})
+	m.Apply(queuemodel.Event{Type: queuemodel.QueueOpened, At: queuemodel.Time(at("09:00"))})
+	return m
 }
 
-// spot is one entry.
-type spot struct {
-	who                                  string
-	number                               int64
-	is                                   domain.Standing
-	enteredAt, admittedAt, ends, endedAt domain.Instant
-	why                                  domain.DenyReason
-}
-
-func (m *model) clone() *model {
-	c := *m
-	c.spots = slices.Clone(m.spots)
-	return &c
-}
-
-func (m *model) newest(who string) *spot {
-	var found *spot
-	for i := range m.spots {
-		if m.spots[i].who == who {
-			found = &m.spots[i]
-		}
-	}
-	return found
-}
-
-func (m *model) count(is domain.Standing) (n int64) {
-	for _, s := range m.spots {
-		if s.is == is {
-			n++
-		}
-	}
-	return n
-}
-
-// bucket is what can be saved up: one second's worth, or one admission.
-func bucket(rate int64) int64 { return max(60_000, rate*1000) }
-
-// saved is the credit at now: it grows millisecond by millisecond, up to a minute,
-// when any bucket is full.
-func (m *model) saved(now domain.Instant) int64 {
-	credit := m.credit
-	for t := m.earned; t < now && t < m.earned+60_000; t++ {
-		credit = min(credit+m.rate, bucket(m.rate))
-	}
-	return credit
-}
-
-// advance does what is due.
-func (m *model) advance(now domain.Instant) (events []domain.Event) {
-	for {
-		e := m.next(now)
-		if e == nil {
-			return events
-		}
-		m.latest = e.When()
-		events = append(events, e)
-	}
-}
-
-func (m *model) next(now domain.Instant) domain.Event {
-	until := now
-	if m.status == domain.StatusOpen {
-		until = min(until, m.closeAt)
-	}
-	var over *spot
-	for i := range m.spots {
-		s := &m.spots[i]
-		if s.is == domain.StandingAdmitted && s.ends != 0 && s.ends <= until && (over == nil || s.ends < over.ends) {
-			over = s
-		}
-	}
-	if over != nil {
-		over.is = domain.StandingExpired
-		return domain.ConsumerExpired{Stamp: domain.Stamp{At: max(over.ends, m.latest)}, Participant: who(over.who, over.number)}
-	}
-	switch m.status {
-	case domain.StatusOpen:
-		if m.closeAt <= now {
-			m.status = domain.StatusClosed
-			return domain.Closed{Stamp: domain.Stamp{At: max(m.closeAt, m.latest)}}
-		}
-		credit := m.saved(now)
-		if m.rate == 0 || credit < 60_000 || m.last != 0 && m.last != now && now < m.last+50 {
-			return nil
-		}
-		for i := range m.spots {
-			if s := &m.spots[i]; s.is == domain.StandingQueued {
-				m.credit, m.earned, m.last = credit-60_000, now, now
-				return m.admit(s, now, false)
-			}
-		}
-	case domain.StatusClosed:
-		if m.count(domain.StandingAdmitted) == 0 {
-			m.status = domain.StatusCompleted
-			for i := range m.spots {
-				if s := &m.spots[i]; s.is == domain.StandingQueued {
-					s.is, s.why = domain.StandingDenied, domain.DenyQueueClosed
-				}
-			}
-			return domain.Completed{Stamp: domain.Stamp{At: m.latest}}
-		}
-	case domain.StatusDraft, domain.StatusScheduled, domain.StatusDrawn, domain.StatusCompleted, domain.StatusSettled:
-	}
-	return nil
-}
-
-func (m *model) admit(s *spot, now domain.Instant, hand bool) domain.Event {
-	s.is, s.admittedAt = domain.StandingAdmitted, now
-	if m.session != 0 {
-		s.ends = now.Add(time.Duration(m.session) * time.Second)
-	}
-	return domain.ConsumerAdmitted{Stamp: domain.Stamp{At: now}, Participant: who(s.who, s.number), ExpiresAt: s.ends, ByHand: hand}
-}
-
-// do carries a command out at a time at which nothing is due.
-func (m *model) do(now domain.Instant, cmd domain.Command) (events []domain.Event, refused domain.Code) {
-	at := domain.Stamp{At: now}
+// asked translates a command into a request to the model. It returns false for a
+// command that asks for nothing.
+func asked(cmd domain.Command) (queuemodel.Request, bool) {
 	switch c := cmd.(type) {
 	case domain.Enter:
-		if s := m.newest(c.ConsumerID); s != nil && s.is != domain.StandingLeft && s.is != domain.StandingExpired {
-			return nil, ""
-		}
-		if m.status != domain.StatusOpen {
-			return nil, "Queue is closed"
-		}
-		if m.capacity != 0 && m.count(domain.StandingQueued) >= m.capacity {
-			return nil, "Queue is full"
-		}
-		m.lastEntered++
-		m.spots = append(m.spots, spot{who: c.ConsumerID, number: m.lastEntered, is: domain.StandingQueued, enteredAt: now})
-		return list(domain.ConsumerEntered{Stamp: at, Participant: who(c.ConsumerID, m.lastEntered)}), ""
+		return queuemodel.Request{Action: queuemodel.Enter, Consumer: c.ConsumerID}, true
+	case domain.Leave:
+		return queuemodel.Request{Action: queuemodel.Leave, Consumer: c.ConsumerID}, true
+	case domain.Complete:
+		return queuemodel.Request{Action: queuemodel.Complete, Consumer: c.ConsumerID}, true
+	case domain.Deny:
+		return queuemodel.Request{Action: queuemodel.Deny, Consumer: c.ConsumerID, Reason: string(c.Reason)}, true
 	case domain.Admit:
 		if c.ConsumerID == "" {
-			if m.status == domain.StatusCompleted {
-				return nil, "Not possible in this state"
-			}
-			for i := range m.spots {
-				if s := &m.spots[i]; s.is == domain.StandingQueued && int64(len(events)) < c.Count {
-					events = append(events, m.admit(s, now, true))
-				}
-			}
-			return events, ""
+			return queuemodel.Request{Action: queuemodel.AdmitNext, Count: c.Count}, true
 		}
-	case domain.Update, domain.Step:
-		if m.status != domain.StatusOpen {
-			return nil, map[bool]domain.Code{true: "Cannot update closed distribution", false: "Invalid status transition"}[isUpdate(cmd)]
+		return queuemodel.Request{Action: queuemodel.Admit, Consumer: c.ConsumerID}, true
+	case domain.Step:
+		return queuemodel.Request{Action: queuemodel.Close}, true
+	case domain.Update:
+		r := queuemodel.Request{Action: queuemodel.Update, Changes: map[string]int64{}}
+		for field, raw := range c.Fields {
+			r.Changes[field] = fieldValue(field, raw)
 		}
-		return m.change(now, cmd), ""
-	case domain.Advance:
-		return nil, ""
+		return r, true
 	}
-	return m.doWith(now, cmd)
+	return queuemodel.Request{}, false
 }
 
-func isUpdate(cmd domain.Command) bool { _, ok := cmd.(domain.Update); return ok }
-
-// doWith carries out what is about somebody who entered.
-func (m *model) doWith(now domain.Instant, cmd domain.Command) ([]domain.Event, domain.Code) {
-	const queued, inside = domain.StandingQueued, domain.StandingAdmitted
-	at := domain.Stamp{At: now}
-	s := m.newest(cmd.(interface{ Whom() string }).Whom())
-	if s == nil {
-		return nil, "Consumer not in queue"
+// fieldValue translates the value that an update gives to a field for the model.
+func fieldValue(field string, raw []byte) int64 {
+	if field == queuemodel.FieldCloseAt {
+		to, err := domain.ParseInstant(string(raw[1:len(raw)-1]), "")
+		if err != nil {
+			panic(err)
+		}
+		return int64(to)
 	}
-	from, p := s.is, who(s.who, s.number)
-	step := func(to domain.Standing, from ...domain.Standing) (bool, domain.Code) {
-		if s.is == to {
-			return false, ""
-		}
-		if !slices.Contains(from, s.is) {
-			return false, "Not possible in this state"
-		}
-		s.is, s.endedAt = to, now
-		return true, ""
-	}
-	switch c := cmd.(whom).Command.(type) {
-	case domain.Leave:
-		if ok, code := step(domain.StandingLeft, queued, inside); !ok {
-			return nil, code
-		}
-		return list(domain.ConsumerLeft{Stamp: at, Participant: p, From: from}), ""
-	case domain.Complete:
-		if ok, code := step(domain.StandingCompleted, inside); !ok {
-			return nil, code
-		}
-		return list(domain.ConsumerCompleted{Stamp: at, Participant: p}), ""
-	case domain.Deny:
-		if ok, code := step(domain.StandingDenied, queued, inside); !ok {
-			return nil, code
-		}
-		s.why = c.Reason
-		return list(domain.ConsumerDenied{Stamp: at, Participant: p, From: from, Reason: c.Reason}), ""
-	case domain.Admit:
-		if ok, code := step(inside, queued); !ok {
-			return nil, code
-		}
-		s.endedAt = 0
-		return list(m.admit(s, now, true)), ""
-	}
-	panic("nobody does that")
+	to, _ := strconv.ParseInt(string(raw), 10, 64)
+	return to
 }
 
-// change carries out an update of one field, or the close by hand.
-func (m *model) change(now domain.Instant, cmd domain.Command) []domain.Event {
-	u := domain.Updated{Stamp: domain.Stamp{At: now}, Changed: map[string]domain.Change{}, Cause: domain.CauseUpdate}
-	moveClose := func(to domain.Instant) {
-		u.Changed["closeAt"] = domain.Change{Old: []byte(strconv.Quote(m.closeAt.String())), New: []byte(strconv.Quote(to.String()))}
-		m.closeAt = to
+// fieldJSON is the inverse of fieldValue.
+func fieldJSON(field string, value int64) []byte {
+	switch {
+	case value == 0:
+		return []byte("null")
+	case field == queuemodel.FieldCloseAt:
+		return []byte(strconv.Quote(domain.Instant(value).String()))
 	}
-	if _, ok := cmd.(domain.Step); ok {
-		u.Cause = domain.CauseHand
-		if m.closeAt != now {
-			moveClose(now)
-		}
-		return list(u)
-	}
-	text := func(n int64) []byte {
-		if n == 0 {
-			return []byte("null")
-		}
-		return strconv.AppendInt(nil, n, 10)
-	}
-	for name, raw := range cmd.(domain.Update).Fields {
-		to, _ := strconv.ParseInt(string(raw), 10, 64)
-		var field *int64
-		switch name {
-		case "maxCapacity":
-			field = &m.capacity
-		case "admissionRate":
-			field = &m.rate
-			if to == m.rate {
-				break // nothing happens, and the clock may be put back behind it
-			}
-			m.credit, m.earned = min(m.saved(now), bucket(to)), now
-			if to == 0 {
-				m.credit = 0
-			}
-		case "sessionDurationSeconds":
-			field = &m.session
-		case "closeAt":
-			t, err := domain.ParseInstant(string(raw[1:len(raw)-1]), "")
-			if err != nil {
-				panic(err)
-			}
-			if t != m.closeAt {
-				moveClose(t)
-			}
-			continue
-		}
-		if field != nil && *field != to {
-			u.Changed[name] = domain.Change{Old: text(*field), New: text(to)}
-			*field = to
-		}
-	}
-	if len(u.Changed) == 0 {
-		return nil
-	}
-	return list(u)
+	return strconv.AppendInt(nil, value, 10)
 }
 
-// whom is a command about one consumer.
-type whom struct {
-	domain.Command
-	who string
+// eventsOf translates the model's events into events of the domain. before has the
+// settings of the queue before the first of them.
+func eventsOf(before queuemodel.Settings, all []queuemodel.Event) (events []domain.Event) {
+	for _, e := range all {
+		events = append(events, eventOf(before, e))
+	}
+	return events
 }
 
-func (w whom) Whom() string { return w.who }
+func eventOf(before queuemodel.Settings, e queuemodel.Event) domain.Event {
+	at, p := domain.Stamp{At: domain.Instant(e.At)}, who(e.Consumer, e.Entry)
+	switch e.Type {
+	case queuemodel.QueueClosed:
+		return domain.Closed{Stamp: at}
+	case queuemodel.QueueCompleted:
+		return domain.Completed{Stamp: at}
+	case queuemodel.QueueUpdated:
+		u := domain.Updated{Stamp: at, Changed: map[string]domain.Change{}, Cause: domain.CauseUpdate}
+		if e.ByHand {
+			u.Cause = domain.CauseHand
+		}
+		for field, to := range e.Changes {
+			u.Changed[field] = domain.Change{Old: fieldJSON(field, before.Field(field)), New: fieldJSON(field, to)}
+		}
+		return u
+	case queuemodel.ConsumerEntered:
+		return domain.ConsumerEntered{Stamp: at, Participant: p}
+	case queuemodel.ConsumerAdmitted:
+		return domain.ConsumerAdmitted{Stamp: at, Participant: p, ExpiresAt: domain.Instant(e.ExpiresAt), ByHand: e.ByHand}
+	case queuemodel.ConsumerCompleted:
+		return domain.ConsumerCompleted{Stamp: at, Participant: p}
+	case queuemodel.ConsumerExpired:
+		return domain.ConsumerExpired{Stamp: at, Participant: p}
+	case queuemodel.ConsumerLeft:
+		return domain.ConsumerLeft{Stamp: at, Participant: p, From: standingOf(e.From)}
+	case queuemodel.ConsumerDenied:
+		return domain.ConsumerDenied{Stamp: at, Participant: p, From: standingOf(e.From), Reason: domain.DenyReason(e.Reason)}
+	}
+	panic(e.Type)
+}
 
-// trace is a queue and its model, led by the same commands.
+// standingOf translates a standing of the model.
+func standingOf(s queuemodel.Standing) (is domain.Standing) {
+	if err := is.UnmarshalJSON([]byte(strconv.Quote(string(s)))); err != nil {
+		panic(err)
+	}
+	return is
+}
+
+// trace is a queue and its model. Both get the same commands.
 type trace struct {
 	t     *rapid.T
 	h     *domain.History
-	m     *model
+	m     *queuemodel.Queue
 	log   []domain.Event
 	clock domain.Instant
 }
 
 func (p *trace) fork(h *domain.History) *trace {
-	return &trace{p.t, h, p.m.clone(), slices.Clone(p.log), p.clock}
+	return &trace{p.t, h, p.m.Clone(), slices.Clone(p.log), p.clock}
 }
 
 func (p *trace) queue() *domain.Queue { return p.h.Aggregate.(*domain.Queue) }
@@ -326,32 +159,43 @@ func (p *trace) step() {
 	}
 	cmd := p.command()
 	now := p.h.At(p.clock)
-	if now != max(p.clock, p.m.latest) {
+	if now != max(p.clock, domain.Instant(p.m.Latest)) {
 		t.Fatalf("at %s it counts as %s", p.clock, now)
 	}
 	due, err := domaintest.Advance(p.h, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	domaintest.Same(t, due, p.m.advance(now))
-	plain := cmd
-	if w, ok := cmd.(whom); ok {
-		plain = w.Command
-	}
-	events, err := domaintest.Carry(p.h, now, plain)
-	want, code := p.m.do(now, cmd)
-	if len(want) > 0 {
-		p.m.latest = now
-		want = append(want, p.m.advance(now)...)
-	}
+	domaintest.Same(t, due, eventsOf(p.m.Settings, p.m.Advance(queuemodel.Time(now))))
+	events, err := domaintest.Carry(p.h, now, cmd)
+	want, code := p.predict(now, cmd)
 	domaintest.Same(t, events, want)
 	refusal, _ := errors.AsType[*domain.Error](err)
 	if (refusal == nil) != (err == nil) || (refusal == nil) != (code == "") || refusal != nil && refusal.Code != code {
-		t.Fatalf("%s: %T is answered %v, want %q", now, plain, err, code)
+		t.Fatalf("%s: %T is answered %v, want %q", now, cmd, err, code)
 	}
 	p.log = slices.Concat(p.log, due, events)
 	p.shows()
 	p.wakes(now)
+}
+
+// predict carries out a command on the model. It returns the events that the command
+// must lead to, followed by the events that are due because of them, or the code of the
+// refusal.
+func (p *trace) predict(now domain.Instant, cmd domain.Command) ([]domain.Event, domain.Code) {
+	r, ok := asked(cmd)
+	if !ok {
+		return nil, ""
+	}
+	all, refusal := p.m.Decide(queuemodel.Time(now), r)
+	events := eventsOf(p.m.Settings, all)
+	for _, e := range all {
+		p.m.Apply(e)
+	}
+	if len(all) > 0 {
+		events = append(events, eventsOf(p.m.Settings, p.m.Advance(queuemodel.Time(now)))...)
+	}
+	return events, domain.Code(refusal)
 }
 
 func (p *trace) command() domain.Command {
@@ -359,18 +203,18 @@ func (p *trace) command() domain.Command {
 	one := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g", "h"}).Draw(t, "who")
 	switch rapid.IntRange(0, 17).Draw(t, "command") {
 	case 0:
-		return whom{domain.Leave{ConsumerID: one}, one}
+		return domain.Leave{ConsumerID: one}
 	case 1:
-		return whom{domain.Complete{ConsumerID: one}, one}
+		return domain.Complete{ConsumerID: one}
 	case 2:
-		return whom{domain.Deny{ConsumerID: one, Reason: rapid.SampledFrom(domain.DenyReasons()).Draw(t, "reason")}, one}
+		return domain.Deny{ConsumerID: one, Reason: rapid.SampledFrom(domain.DenyReasons()).Draw(t, "reason")}
 	case 3:
 		return domain.Admit{Count: rapid.Int64Range(1, 3).Draw(t, "count")}
 	case 4:
 		if rapid.IntRange(0, 9).Draw(t, "close") == 0 {
 			return domain.Step{To: domain.StatusClosed}
 		}
-		return whom{domain.Admit{ConsumerID: one}, one}
+		return domain.Admit{ConsumerID: one}
 	case 5:
 		return update(fmt.Sprintf(`{"admissionRate": %s}`, rapid.SampledFrom(someRates).Draw(t, "rate")))
 	case 6:
@@ -388,57 +232,36 @@ func (p *trace) command() domain.Command {
 
 var someRates = []string{"null", "1", "7", "60", "100", "1000", "6000", "60000", "2147483647"}
 
-// shows says that everybody is where the model has them.
+// shows checks that the queue gives the same state of every consumer as the model.
 func (p *trace) shows() {
 	t, q := p.t, p.queue()
 	tickets := map[string]bool{}
-	position := int64(0)
-	for _, s := range p.m.spots {
-		if s.is == domain.StandingQueued {
-			position++
-		}
-		if p.m.newest(s.who).number != s.number {
+	for i, e := range p.m.Entries() {
+		if newest, _ := p.m.Index(e.Consumer); newest != i {
 			continue
 		}
-		got, ok := q.Participation(s.who)
-		want := domain.Participation{
-			QueueID: idOf(domain.KindQueue), ConsumerID: s.who, Standing: s.is, Position: -1, EstimatedWait: -1,
-			EnteredAt: s.enteredAt, AdmittedAt: s.admittedAt, ExpiresAt: s.ends, DenyReason: s.why, Ticket: got.Ticket, PollAfter: got.PollAfter,
-		}
-		switch s.is {
-		case domain.StandingQueued:
-			want.Position = position
-			if p.m.status == domain.StatusOpen && p.m.rate > 0 {
-				want.EstimatedWait = (position*60 + p.m.rate - 1) / p.m.rate
-			}
-		case domain.StandingAdmitted:
-			want.Position = 0
-			if p.m.rate > 0 {
-				want.EstimatedWait = 0
-			}
-		case domain.StandingCompleted:
-			want.CompletedAt = s.endedAt
-		case domain.StandingNone, domain.StandingExpired, domain.StandingDenied, domain.StandingLeft:
+		got, ok := q.Place(e.Consumer)
+		place, _ := p.m.Place(e.Consumer)
+		want := domain.QueuePlace{
+			QueueID: idOf(domain.KindQueue), ConsumerID: e.Consumer, Standing: standingOf(place.Standing),
+			Position: place.Position, EstimatedWait: place.EstimatedWait,
+			EnteredAt: domain.Instant(place.EnteredAt), AdmittedAt: domain.Instant(place.AdmittedAt), ExpiresAt: domain.Instant(place.ExpiresAt),
+			CompletedAt: domain.Instant(place.CompletedAt), DenyReason: domain.DenyReason(place.Reason), Ticket: got.Ticket, PollAfter: got.PollAfter,
 		}
 		if !ok || got != want {
-			t.Fatalf("%s is shown as\n%+v, %t; want\n%+v", s.who, got, ok, want)
+			t.Fatalf("%s is shown as\n%+v, %t; want\n%+v", e.Consumer, got, ok, want)
 		}
 		number, ok := domain.EntryOfTicket(got.Ticket, "made", idOf(domain.KindQueue))
-		if !ok || number != s.number || tickets[got.Ticket] {
-			t.Fatalf("entry %d has the ticket %s, which is of %d", s.number, got.Ticket, number)
+		if !ok || number != e.Number || tickets[got.Ticket] {
+			t.Fatalf("entry %d has the ticket %s, which is of %d", e.Number, got.Ticket, number)
 		}
 		tickets[got.Ticket] = true
 	}
-	closed := int64(0)
-	for _, s := range p.m.spots {
-		if s.why == domain.DenyQueueClosed {
-			closed++
-		}
-	}
+	// Entries that the completion of the queue denied still count as waiting.
 	want := domain.Tally{
-		Waiting: p.m.count(domain.StandingQueued) + closed, Admitted: p.m.count(domain.StandingAdmitted),
-		Completed: p.m.count(domain.StandingCompleted), Expired: p.m.count(domain.StandingExpired),
-		Denied: p.m.count(domain.StandingDenied) - closed, Left: p.m.count(domain.StandingLeft),
+		Waiting: p.m.Waiting(), Admitted: p.m.Count(queuemodel.Admitted),
+		Completed: p.m.Count(queuemodel.Completed), Expired: p.m.Count(queuemodel.Expired),
+		Denied: p.m.Count(queuemodel.Denied), Left: p.m.Count(queuemodel.Left),
 	}
 	if q.Tally != want || !q.KnowsParticipants() {
 		t.Fatalf("counted %+v, want %+v", q.Tally, want)
@@ -448,9 +271,9 @@ func (p *trace) shows() {
 	}
 }
 
-// wakes says that nothing happens before the time to wake, and something does then.
+// wakes checks that nothing is due before the wake, and something is due at the wake.
 func (p *trace) wakes(now domain.Instant) {
-	wake, m := p.queue().Wake(), p.m.clone()
+	wake, m := p.queue().Wake(), p.m.Clone()
 	if wake != 0 && wake <= now {
 		p.t.Fatalf("%s: wakes at %s", now, wake)
 	}
@@ -458,57 +281,45 @@ func (p *trace) wakes(now domain.Instant) {
 	if wake == 0 {
 		late = now.Add(10_000 * time.Hour)
 	}
-	if due := m.advance(max(now, late)); len(due) > 0 {
-		p.t.Fatalf("%s: wakes at %s, but there is %s", now, wake, domaintest.Show(due))
+	if due := m.Advance(queuemodel.Time(max(now, late))); len(due) > 0 {
+		p.t.Fatalf("%s: wakes at %s, but there is %s", now, wake, domaintest.Show(eventsOf(m.Settings, due)))
 	}
-	if wake != 0 && len(m.advance(wake)) == 0 {
+	if wake != 0 && len(m.Advance(queuemodel.Time(wake))) == 0 {
 		p.t.Fatalf("%s: wakes at %s for nothing", now, wake)
 	}
 }
 
-// paced says that the log admits nobody twice, and automatically no more than the
-// rates that were in force allow: between any two admissions one bucket and what is
-// earned in between, wakes 50 ms apart, and so in any minute at a rate that stays
-// the same a sixtieth more than it.
+// paced checks that no entry in the log is admitted twice, that the automatic
+// admissions keep to the rates in force, and that they are at least 50 ms apart unless
+// they are at the same time.
 func (p *trace) paced(rate int64) {
-	type admission struct {
-		at           domain.Instant
-		rate, earned int64
-		changes      int // of the rate, before
-	}
-	var all []admission
-	now := admission{rate: rate}
+	pace := &queuemodel.Pace{}
+	pace.Rate(queuemodel.Time(at("09:00")), rate)
+	var before domain.Instant // the automatic admission before
 	twice := map[int64]bool{}
 	for _, e := range p.log {
-		now.earned += now.rate * int64(e.When()-now.at)
-		now.at = e.When()
 		switch e := e.(type) {
 		case domain.Updated:
 			if c, ok := e.Changed["admissionRate"]; ok {
-				now.rate, _ = strconv.ParseInt(string(c.New), 10, 64)
-				now.changes++
+				pace.Rate(queuemodel.Time(e.At), fieldValue("admissionRate", c.New))
 			}
 		case domain.ConsumerAdmitted:
 			if twice[e.Entry] {
 				p.t.Fatalf("entry %d is admitted twice", e.Entry)
 			}
 			twice[e.Entry] = true
-			if !e.ByHand {
-				all = append(all, now)
+			if e.ByHand {
+				continue
 			}
-		}
-	}
-	for i, from := range all {
-		if i > 0 && all[i-1].at != from.at && from.at < all[i-1].at+50 {
-			p.t.Fatalf("admits at %s and at %s", all[i-1].at, from.at)
-		}
-		for j, to := range all[i:] {
-			n, most := int64(j+1), bucket(from.rate)+to.earned-from.earned
-			if n*60_000 > most {
-				p.t.Fatalf("%d are admitted from %s to %s, where %d can be", n, from.at, to.at, most/60_000)
+			if before != 0 && before != e.At && e.At < before+50 {
+				p.t.Fatalf("admits at %s and at %s", before, e.At)
 			}
-			if to.at-from.at < 60_000 && to.changes == from.changes && n > (from.rate*61+59)/60 {
-				p.t.Fatalf("%d are admitted in the minute from %s on at a rate of %d", n, from.at, from.rate)
+			before = e.At
+			window, minute := pace.Admit(queuemodel.Time(e.At))
+			for _, w := range []queuemodel.Window{window, minute} {
+				if !w.Kept() {
+					p.t.Fatalf("%d are admitted from %s to %s, where %d can be", w.Count, domain.Instant(w.From), e.At, w.Most)
+				}
 			}
 		}
 	}
@@ -522,15 +333,12 @@ func playQueue(t *rapid.T) {
 	capacity, session := number([]string{"null", "1", "3"}, "capacity"), number([]string{"null", "1", "10"}, "session")
 	rate := number(someRates, "rate")
 	log := queueOf(capacity, rate, session)
-	p := &trace{t: t, h: domaintest.Fold(t, domain.KindQueue, log), log: log, clock: at("09:00"), m: &model{
-		status: domain.StatusOpen, closeAt: at("11:00"), latest: at("09:00"), earned: at("09:00"),
-		capacity: int64(capacity), rate: int64(rate), session: int64(session),
-	}}
+	p := &trace{t: t, h: domaintest.Fold(t, domain.KindQueue, log), log: log, clock: at("09:00"), m: modelOf(capacity, rate, session)}
 	all := []*trace{p}
 	for range rapid.IntRange(0, 60).Draw(t, "commands") {
 		i := rapid.IntRange(0, len(all)-1).Draw(t, "which")
 		if len(all) < 3 && rapid.IntRange(0, 20).Draw(t, "fork") == 0 {
-			// Either may go on as the original.
+			// The original and the fork both continue.
 			fork := all[i].fork(all[i].h.Fork())
 			all = append(all, fork)
 		}
@@ -547,9 +355,9 @@ func playQueue(t *rapid.T) {
 	}
 }
 
-// TestQueue_doesWhatThePlainModelDoes leads queues and their forks by random
-// commands, and compares every event, refusal, position, ticket and time to wake with
-// the model's. Folding the log anew, as it is stored too, gives the same.
+// TestQueue_doesWhatThePlainModelDoes sends random commands to queues and their forks.
+// It compares every event, refusal, position, ticket and wake with the model's.
+// Replaying the log gives the same state, even after the log was stored and read.
 func TestQueue_doesWhatThePlainModelDoes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, playQueue)
@@ -557,20 +365,18 @@ func TestQueue_doesWhatThePlainModelDoes(t *testing.T) {
 
 func FuzzQueue(f *testing.F) { f.Fuzz(rapid.MakeFuzz(playQueue)) }
 
-// TestQueue_plantedFaultsAreRefused plants a fault into each place of random logs
-// that has room for it. Whoever folds such a log is told, at that place or behind it.
+// TestQueue_plantedFaultsAreRefused puts a fault at each suitable place of random logs.
+// Replaying such a log must fail at that place or later.
 func TestQueue_plantedFaultsAreRefused(t *testing.T) {
 	t.Parallel()
 	planted := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		log := queueOf(2, 60, 2)
-		p := &trace{t: t, h: domaintest.Fold(t, domain.KindQueue, log), log: log, clock: at("09:00"), m: &model{
-			status: domain.StatusOpen, closeAt: at("11:00"), latest: at("09:00"), earned: at("09:00"), capacity: 2, rate: 60, session: 2,
-		}}
+		p := &trace{t: t, h: domaintest.Fold(t, domain.KindQueue, log), log: log, clock: at("09:00"), m: modelOf(2, 60, 2)}
 		for range rapid.IntRange(0, 40).Draw(t, "commands") {
 			p.step()
 		}
-		end, err := domaintest.Advance(p.h, max(p.m.closeAt, p.m.latest).Add(time.Hour))
+		end, err := domaintest.Advance(p.h, domain.Instant(max(p.m.CloseAt, p.m.Latest)).Add(time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -600,7 +406,7 @@ func TestQueue_plantedFaultsAreRefused(t *testing.T) {
 	}
 }
 
-// faults are logs that go wrong where before goes on with e.
+// faults returns logs that begin with before and have a fault in the place of e.
 func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]domain.Event {
 	all := map[string][]domain.Event{}
 	q := domaintest.Fold(t, domain.KindQueue, before).Aggregate.(*domain.Queue)
@@ -610,7 +416,7 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 		plant("a lost entry")
 		other := e
 		for p := range q.Participants() {
-			if other.ConsumerID = p.ConsumerID; p.Standing == domain.StandingQueued {
+			if other.ConsumerID = p.Consumer(); p.(*domain.QueuePlace).Standing == domain.StandingQueued {
 				plant("a place that is taken over", other)
 			}
 		}
@@ -627,7 +433,8 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 		if e.ByHand {
 			break
 		}
-		// Only where the pace, and not who waits since when, decided the time.
+		// The fault is planted only if the pace decided the time of the admission. The
+		// time may also come from the entry of a consumer.
 		if fast := e; q.Wake() == e.At && e.At > q.Latest {
 			fast.At--
 			if fast.ExpiresAt != 0 {
@@ -636,6 +443,7 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 			plant("a pace that is a millisecond fast", fast)
 		}
 		for p := range q.Participants() {
+			p := p.(*domain.QueuePlace)
 			if out := e; p.Position > 1 {
 				number, _ := domain.EntryOfTicket(p.Ticket, "made", idOf(domain.KindQueue))
 				out.Participant = who(p.ConsumerID, number)
@@ -643,7 +451,8 @@ func faults(t *rapid.T, before []domain.Event, e domain.Event) map[string][]doma
 			}
 		}
 	case domain.ConsumerExpired:
-		// What follows is at its time or later, the end of the queue at the latest.
+		// Every later event has a time at or after the end of the session, so one of
+		// them is refused. The last is the end of the queue.
 		plant("a session that outlives its end")
 		early := e
 		if early.At--; early.At >= q.Latest {
@@ -665,7 +474,7 @@ func missed(entry int64, log []domain.Event) bool {
 	})
 }
 
-// refusedAt is the place of the first event that the rules refuse, or -1.
+// refusedAt returns the index of the first event that the rules refuse, or -1.
 func refusedAt(log []domain.Event) int {
 	q := domain.NewAggregate(domain.KindQueue)
 	for i, e := range log {

@@ -23,8 +23,8 @@ const (
 var amountPattern = regexp.MustCompile(`^(0|[1-9][0-9]*)(?:\.([0-9]+))?$`)
 
 // ParseAmount reads a positive decimal without an exponent: at most 12 digits
-// before the point, and at most four significant ones behind it. The error's
-// text is meant for whoever sent the amount.
+// before the point, and at most four significant digits after it. The error's
+// text is meant for the client that sent the amount.
 func ParseAmount(s string) (Amount, error) {
 	m := amountPattern.FindStringSubmatch(s)
 	if m == nil {

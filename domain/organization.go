@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Key is a key of an organization. The key itself is not known.
+// Key is an API key of an organization. Its text is not stored, only its hash.
 type Key struct {
 	ID        ID       `json:"id"`
 	Level     KeyLevel `json:"level"`
@@ -23,15 +23,15 @@ type Key struct {
 	Expired   bool     `json:"expired"`
 }
 
-// Works reports whether the key gives access at now. One that has expired does
-// not, whether or not that is recorded yet, and one whose end is recorded does not
-// come back where a clock is behind.
+// Works reports whether the key gives access at now. A key that has expired does not,
+// even before its end is recorded. A key whose end is recorded does not work again on a
+// node whose clock is behind.
 func (k Key) Works(now Instant) bool { return !k.ended() && !reached(k.ExpiresAt, now) }
 
 // ended reports whether the key's end is recorded.
 func (k Key) ended() bool { return k.RevokedAt != 0 || k.Expired }
 
-// Mode is what the key is meant for, which the key itself begins with.
+// Mode is what the key is meant for. The text of the key shows it.
 func (k Key) Mode() KeyMode {
 	if strings.HasPrefix(k.Hint, KeyText(k.Level, TestKey, "")) {
 		return TestKey
@@ -43,14 +43,14 @@ func (k Key) Mode() KeyMode {
 func (k Key) AppendJSON(dst []byte) []byte {
 	mode := k.Mode()
 	return appendFields(dst, []field{
-		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(k.ID)) }), computed},
+		{"id", readOnly(func(dst []byte) []byte { return appendString(dst, string(k.ID)) }), computed},
 		{"level", choice[KeyLevel]{p: &k.Level}, 0},
 		{"mode", choice[KeyMode]{p: &mode}, 0},
 		{"name", label{p: &k.Name}, 0},
 		{"hint", label{p: &k.Hint}, computed},
-		{"createdAt", shown(k.CreatedAt.appendJSON), computed},
-		{"expiresAt", shown(k.ExpiresAt.appendJSON), 0},
-		{"revokedAt", shown(k.RevokedAt.appendJSON), computed},
+		{"createdAt", readOnly(k.CreatedAt.appendJSON), computed},
+		{"expiresAt", readOnly(k.ExpiresAt.appendJSON), 0},
+		{"revokedAt", readOnly(k.RevokedAt.appendJSON), computed},
 	})
 }
 
@@ -62,19 +62,20 @@ func (l KeyLevel) Prefix() string {
 	return "sk_"
 }
 
-// KeyText is a key as its holder shows it: what it is for, and random.
+// KeyText is the text of a key: its level and mode, and a random part.
 func KeyText(l KeyLevel, m KeyMode, random string) string {
 	return l.Prefix() + string(m) + "_" + random
 }
 
-// KeyHash is what is kept of a key, and what it is found by.
+// KeyHash is the SHA-256 of a key's text in lower-case hex. It is stored instead of the
+// text, and keys are looked up by it.
 func KeyHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
 
-// KeyHint is how a key begins, to tell it from others: four characters of its
-// random part are readable.
+// KeyHint is the beginning of a key's text, with four characters of the random part, so
+// that people can tell keys apart.
 func KeyHint(text string) string { return text[:min(len(text), len("sk_live_")+4)] }
 
 // Organization owns distributions and the keys that give access to them. Its
@@ -92,12 +93,12 @@ type Organization struct {
 
 func (o *Organization) fields() []field {
 	return []field{
-		{"id", shown(func(dst []byte) []byte { return appendString(dst, string(o.ID)) }), computed},
+		{"id", readOnly(func(dst []byte) []byte { return appendString(dst, string(o.ID)) }), computed},
 		{"name", label{&o.Name, 1, 200}, 0},
 		{"timeZone", zone{&o.TimeZone}, 0},
 		{"currencyCode", currency{&o.CurrencyCode}, 0},
-		{"createdAt", shown(o.CreatedAt.appendJSON), computed},
-		{"updatedAt", shown(o.UpdatedAt.appendJSON), computed},
+		{"createdAt", readOnly(o.CreatedAt.appendJSON), computed},
+		{"updatedAt", readOnly(o.UpdatedAt.appendJSON), computed},
 	}
 }
 
@@ -111,7 +112,7 @@ func (o *Organization) Decide(now Instant, cmd Command) ([]Event, error) {
 		return o.create(now, c)
 	case Advance:
 		if k, ok := o.nextToExpire(); ok && k.ExpiresAt <= now {
-			return []Event{KeyExpired{Stamp{max(k.ExpiresAt, o.Latest)}, k.ID}}, nil
+			return []Event{KeyExpired{Part{}, Stamp{max(k.ExpiresAt, o.Latest)}, k.ID}}, nil
 		}
 		return nil, nil
 	}
@@ -198,7 +199,7 @@ func (o *Organization) revokeKey(now Instant, c RevokeKey) ([]Event, error) {
 	if k.Level == SecretKey && !c.EvenLast && !o.hasOther(k, now) {
 		return nil, Refuse(NotPossible, "it is the last secret key that works: make another first")
 	}
-	return []Event{KeyRevoked{Stamp{now}, c.KeyID}}, nil
+	return []Event{KeyRevoked{Part{}, Stamp{now}, c.KeyID}}, nil
 }
 
 // hasOther reports whether another key of k's level works at now.
@@ -283,6 +284,9 @@ func (o *Organization) Wake() Instant {
 	k, _ := o.nextToExpire()
 	return k.ExpiresAt
 }
+
+// Time implements Aggregate.
+func (o *Organization) Time() Instant { return o.Latest }
 
 // Fork implements Aggregate.
 func (o *Organization) Fork() Aggregate {

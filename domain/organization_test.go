@@ -242,8 +242,8 @@ func TestOrganization_update(t *testing.T) {
 	})
 }
 
-// What happens to keys does not change the organization itself, so whoever has it
-// may still change it.
+// What happens to keys does not change the organization itself, so a client that
+// read it before may still change it.
 func TestOrganization_isTheSameWithAnotherKey(t *testing.T) {
 	t.Parallel()
 	ending := keyCreated("08:10", "key_1", domain.SecretKey)

@@ -1,41 +1,43 @@
 package domain
 
 const (
-	// admissionCost is what one automatic admission takes of the credit. A rate of r
-	// a minute earns r for each millisecond.
+	// admissionCost is the credit that one automatic admission costs. At a rate of r
+	// admissions a minute, the credit grows by r in each millisecond.
 	admissionCost = 60_000
-	// wakeGap is how far apart automatic admissions are that do not happen at once,
-	// in milliseconds.
+	// wakeGap is the shortest time between automatic admissions at different times, in
+	// milliseconds.
 	wakeGap = 50
 )
 
-// Pace is how far automatic admission is: a token bucket. It starts empty at the
-// opening, fills at the rate in force and holds one second's worth, at least one
-// admission. So any 60 seconds hold at most ceil(rate × 61/60) admissions.
+// Pace is the state of automatic admission: a token bucket. It is empty at the opening
+// and fills at the rate in force. It holds the credit of one second, but at least that
+// of one admission. So there are at most ceil(rate × 61/60) admissions in any 60
+// seconds.
 type Pace struct {
-	Credit int64   `json:"credit"` // at CreditAt; an admission costs admissionCost
+	Credit int64   `json:"credit"` // at Since; an admission costs admissionCost
 	Since  Instant `json:"since"`
 	Last   Instant `json:"last"` // when somebody was admitted automatically, or 0
 }
 
-// most is what the bucket holds.
+// most is the largest credit that the bucket can hold.
 func most(rate Count) int64 { return max(admissionCost, int64(rate)*1000) }
 
-// credit is what the bucket holds at t, while rate is in force.
+// credit is the credit in the bucket at t, while rate is in force.
 func (p Pace) credit(rate Count, t Instant) int64 {
 	// After a minute it is full at any rate.
 	passed := min(int64(t-p.Since), 60_000)
 	return min(p.Credit+int64(rate)*passed, most(rate))
 }
 
-// next is when the next admission is due, for who waits since before now; 0 for
-// never. latest is the latest time in the stream.
+// next is when the next admission is due, or 0 for never, given that consumers wait
+// already. latest is the latest time in the stream.
 func (p Pace) next(rate Count, latest Instant) Instant {
 	if rate == 0 {
 		return 0
 	}
 	if p.Last != 0 && p.Last == latest && p.credit(rate, latest) >= admissionCost {
-		// It is one of several at once, of which not all are written yet.
+		// Several admissions are due at the same time, and some of them are not made
+		// yet.
 		return latest
 	}
 	t := p.Since
@@ -48,13 +50,13 @@ func (p Pace) next(rate Count, latest Instant) Instant {
 	return t
 }
 
-// spend takes n admissions at t.
+// spend takes the credit for n admissions at t.
 func (p *Pace) spend(rate Count, t Instant, n int64) {
 	p.Credit, p.Since, p.Last = p.credit(rate, t)-n*admissionCost, t, t
 }
 
-// change goes over to another rate at t. What that one's bucket does not hold of the
-// credit is lost when it is looked at next.
+// change switches to another rate at t. Credit that does not fit into the bucket of the
+// new rate is lost: the next call of credit leaves it out.
 func (p *Pace) change(from, to Count, t Instant) {
 	p.Credit, p.Since = p.credit(from, t), t
 	if to == 0 {

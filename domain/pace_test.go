@@ -12,7 +12,7 @@ import (
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// paced is a queue in which consumers wait, and when they were admitted.
+// paced is a queue in which consumers wait, with the times of the admissions.
 type paced struct {
 	t       domaintest.TB
 	h       *domain.History
@@ -20,8 +20,8 @@ type paced struct {
 	all     []domain.Instant // admissions since then
 }
 
-// newPaced is a queue that opened at 09:00, at a rate ("null" for none), with so many who
-// wait since then.
+// newPaced is a queue that opened at 09:00 with a rate ("null" for none). That many
+// consumers entered at 09:00 and wait.
 func newPaced(t domaintest.TB, rate string, waiting int) *paced {
 	p := &paced{t: t, h: domaintest.Fold(t, queue, queueOf(0, 0, 0))}
 	p.change(at("09:00"), rate)
@@ -70,7 +70,7 @@ func (p *paced) promptly(until domain.Instant) {
 	}
 }
 
-// since are the admissions since the last change, counted from it.
+// since returns the time from the last change of the rate to each later admission.
 func (p *paced) since() (all []time.Duration) {
 	for _, t := range p.all {
 		all = append(all, t.Time().Sub(p.changed.Time()))
@@ -78,9 +78,10 @@ func (p *paced) since() (all []time.Duration) {
 	return all
 }
 
-// While consumers wait the rate changes. With timers that are on time the first admission
-// comes when the new rate says and the others follow evenly; a timer that is late makes up
-// for one second at the new rate, whatever the old one was.
+// The rate changes while consumers wait. When timers are on time, the first admission
+// comes at the time that follows from the new rate, and the others follow evenly. When
+// a timer is late, the queue makes up for at most one second at the new rate, whatever
+// the old rate was.
 func TestQueue_aChangedRateWhileConsumersWait(t *testing.T) {
 	t.Parallel()
 	const s, ms = time.Second, time.Millisecond
@@ -130,9 +131,10 @@ func TestQueue_aChangedRateWhileConsumersWait(t *testing.T) {
 	}
 }
 
-// Whatever a rate was before, a minute after its change holds at most a sixtieth more
-// than it, timers on time or not; with timers on time nobody waits for longer than the rate
-// or the gap between wakes says.
+// After a change of the rate, a minute has at most a sixtieth more admissions than the
+// new rate, whatever the old rate was and even if timers are late. When timers are on
+// time, the time between two admissions is no longer than the rate or the gap between
+// wakes requires.
 func TestQueue_aChangedRateIsSmooth(t *testing.T) {
 	t.Parallel()
 	rates := map[string]int64{"null": 0, "1": 1, "7": 7, "60": 60, "100": 100, "600": 600, "1000": 1000, "6000": 6000}

@@ -13,8 +13,8 @@ import (
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// queueOf is a queue from 09:00 to 11:00, opened, of which a capacity, a rate and
-// the seconds of a session may be 0 for none.
+// queueOf is a queue that opened at 09:00 and closes at 11:00. The capacity, the rate
+// and the length of a session in seconds may be 0 for none.
 func queueOf(capacity, rate, session domain.Count) []domain.Event {
 	c := created(domain.KindQueue, "08:00", times("09:00", "11:00"))
 	c.(*domain.QueueCreated).QueueSettings = domain.QueueSettings{MaxCapacity: capacity, AdmissionRate: rate, SessionDurationSeconds: session}
@@ -29,8 +29,8 @@ func entered(clock, consumer string, entry int64) domain.Event {
 	return domain.ConsumerEntered{Stamp: stamp(clock), Participant: who(consumer, entry)}
 }
 
-// admitted is an automatic admission; byHand is the other. A session without an
-// end ends "never".
+// admitted is an automatic admission, byHand is an admission by hand. The end of a
+// session without an end is "never".
 func admitted(clock, consumer string, entry int64, ends string) domain.Event {
 	a := domain.ConsumerAdmitted{Stamp: stamp(clock), Participant: who(consumer, entry)}
 	if ends != "never" {
@@ -61,8 +61,8 @@ func denied(clock, consumer string, entry int64, from domain.Standing, reason do
 	return domain.ConsumerDenied{Stamp: stamp(clock), Participant: who(consumer, entry), From: from, Reason: reason}
 }
 
-// brokenLines are histories of queues whose last event breaks a rule about those
-// who take part.
+// brokenLines are histories of queues whose last event breaks a rule about
+// participants.
 func brokenLines() map[string]broken {
 	const queued, isAdmitted = domain.StandingQueued, domain.StandingAdmitted
 	all := map[string]broken{}
@@ -137,9 +137,9 @@ func brokenLines() map[string]broken {
 
 const queue = domain.KindQueue
 
-// stands are histories of a queue without a rate in which "a" stands in each of the
-// standings, first while OPEN, then while CLOSED, which "z" keeps it by an endless
-// session. In both it is after 09:00:30; "b" is admitted for ever.
+// stands has a history for each standing of consumer "a", in a queue without a rate.
+// With closedToo the queue is CLOSED, otherwise OPEN. An endless session of consumer
+// "z" keeps it from being COMPLETED.
 func stands(closedToo bool) map[domain.Standing][]domain.Event {
 	const queued, inside = domain.StandingQueued, domain.StandingAdmitted
 	in := list(queueOf(0, 0, 0), entered("09:00", "z", 1), byHand("09:00", "z", 1, "never"))
@@ -163,8 +163,8 @@ func stands(closedToo bool) map[domain.Standing][]domain.Event {
 	return all
 }
 
-// TestQueue_whatAConsumerMayDo goes through every command about a consumer, from
-// every standing, in an OPEN, a CLOSED and a COMPLETED queue.
+// TestQueue_whatAConsumerMayDo tries every command about a consumer, for every standing
+// of the consumer, in an OPEN, a CLOSED and a COMPLETED queue.
 func TestQueue_whatAConsumerMayDo(t *testing.T) {
 	t.Parallel()
 	const (
@@ -174,7 +174,7 @@ func TestQueue_whatAConsumerMayDo(t *testing.T) {
 	enter, leave, admit := domain.Enter{ConsumerID: "a"}, domain.Leave{ConsumerID: "a"}, domain.Admit{ConsumerID: "a"}
 	complete, deny := domain.Complete{ConsumerID: "a"}, domain.Deny{ConsumerID: "a", Reason: domain.DenyOrderLimit}
 	type row map[domain.Standing]any // an event, a refusal, or nothing
-	const unknown, wrong = domain.ConsumerNotInQueue, domain.NotPossible
+	unknown, wrong := domain.NotIn(domain.KindQueue), domain.NotPossible
 	tooLate := domain.TooLate(queue)
 	rows := func(clock string) map[domain.Command]row {
 		return map[domain.Command]row{
@@ -253,7 +253,7 @@ func TestQueue_enter(t *testing.T) {
 			Kind: queue, Given: queueOf(0, 0, 0), Now: at("11:00"), When: enter,
 			Then: list(closed(queue, "11:00"), completed("11:00")), Refused: domain.TooLate(queue),
 		},
-		"is refused when full":                      {Kind: queue, Given: full, Now: at("09:10"), When: enter, Refused: domain.QueueFull},
+		"is refused when full":                      {Kind: queue, Given: full, Now: at("09:10"), When: enter, Refused: domain.Full(domain.KindQueue)},
 		"is as it is for who waits in a full queue": {Kind: queue, Given: full, Now: at("09:10"), When: domain.Enter{ConsumerID: "b"}},
 		"finds the place of who left": {
 			Kind: queue, Given: list(full, left("09:05", "b", 1, queued)), Now: at("09:10"), When: enter, Then: list(entered("09:10", "a", 2)),
@@ -267,7 +267,7 @@ func TestQueue_enter(t *testing.T) {
 		"is refused after the capacity was lowered, and nobody is removed": {
 			Kind:  queue,
 			Given: list(queueOf(3, 0, 0), entered("09:00", "b", 1), entered("09:00", "c", 2), updated("09:01", domain.CauseUpdate, `maxCapacity 3 1`), left("09:02", "b", 1, queued)),
-			Now:   at("09:10"), When: enter, Refused: domain.QueueFull,
+			Now:   at("09:10"), When: enter, Refused: domain.Full(domain.KindQueue),
 		},
 		"is possible again after the capacity was lifted": {
 			Kind: queue, Given: list(full, updated("09:01", domain.CauseUpdate, `maxCapacity 1 null`)), Now: at("09:10"), When: enter, Then: list(entered("09:10", "a", 2)),
@@ -439,7 +439,8 @@ func TestQueue_admission(t *testing.T) {
 	})
 }
 
-// TestQueue_manyAdmissionsComeInParts: an append has room for so many.
+// TestQueue_manyAdmissionsComeInParts: an append has room for a limited number of
+// events.
 func TestQueue_manyAdmissionsComeInParts(t *testing.T) {
 	t.Parallel()
 	h := domaintest.Fold(t, queue, list(queueOf(0, 1<<31-1, 0), waiting(2500)))
@@ -507,7 +508,8 @@ func TestQueue_whoStillWaitsAtTheEndIsDenied(t *testing.T) {
 	}
 	domaintest.Same(t, due, list(closed(queue, "11:00"), completed("11:00")))
 	q := h.Aggregate.(*domain.Queue)
-	for p := range q.Participants() {
+	for each := range q.Participants() {
+		p := each.(*domain.QueuePlace)
 		if p.Standing != domain.StandingDenied || p.DenyReason != domain.DenyQueueClosed || p.Position != -1 || p.PollAfter != -1 || p.EstimatedWait != -1 {
 			t.Errorf("%+v", p)
 		}
@@ -519,13 +521,13 @@ func TestQueue_whoStillWaitsAtTheEndIsDenied(t *testing.T) {
 		t.Error("has forgotten somebody")
 	}
 	q.ForgetParticipants()
-	if _, ok := q.Participation("1"); ok || q.KnowsParticipants() {
+	if _, ok := q.Place("1"); ok || q.KnowsParticipants() {
 		t.Error("still knows somebody")
 	}
 }
 
-// TestQueue_longLines has thousands of entries of which many leave and come again,
-// and forks that go their own ways, against a list.
+// TestQueue_longLines compares long queues and their forks with a plain list. There are
+// thousands of entries, and many consumers leave and enter again.
 func TestQueue_longLines(t *testing.T) {
 	t.Parallel()
 	type plain struct {
@@ -551,7 +553,7 @@ func TestQueue_longLines(t *testing.T) {
 			p.line = p.line[min(1, len(p.line)):]
 		default:
 			who := fmt.Sprint("c", random.IntN(6_000))
-			if part, ok := p.h.Aggregate.(*domain.Queue).Participation(who); ok && part.Standing != domain.StandingLeft {
+			if part, ok := p.h.Aggregate.(*domain.Queue).Place(who); ok && part.Standing != domain.StandingLeft {
 				continue
 			}
 			carry(p, domain.Enter{ConsumerID: who})
@@ -567,14 +569,14 @@ func TestQueue_longLines(t *testing.T) {
 			t.Errorf("%d wait, want %d", q.Tally.Waiting, len(p.line))
 		}
 		for i, who := range p.line {
-			if part, ok := q.Participation(who); !ok || part.Position != int64(i+1) {
+			if part, ok := q.Place(who); !ok || part.Position != int64(i+1) {
 				t.Fatalf("%s is at %d, want %d", who, part.Position, i+1)
 			}
 		}
 		next := ""
 		for part := range q.Participants() {
-			if part.Position == 1 {
-				next = part.ConsumerID
+			if part.(*domain.QueuePlace).Position == 1 {
+				next = part.Consumer()
 			}
 		}
 		if next != p.line[0] {

@@ -5,9 +5,8 @@ import (
 	"errors"
 )
 
-// Secret is a value that is stored only sealed: its JSON is the sealed form, and
-// what was not sealed cannot be written at all. Plain is what the program works
-// with.
+// Secret is a value that is stored only sealed. Its JSON is the sealed form, and a value
+// that has no sealed form cannot be encoded. Plain is the value itself.
 type Secret struct {
 	Plain  string
 	Sealed string
@@ -39,7 +38,7 @@ type SecretField struct {
 	Value *Secret
 }
 
-// SecretHolder is what holds secrets. The fields point into the holder.
+// SecretHolder is an event or an aggregate with secrets. The Values point into it.
 type SecretHolder interface {
 	Secrets() []SecretField
 }

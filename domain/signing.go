@@ -15,10 +15,10 @@ const (
 	// SigningPeriod is how long a key signs tokens before the next one takes its
 	// place.
 	SigningPeriod = 30 * 24 * time.Hour
-	// SigningGrace is how much longer it may: a node that has lost the store does
-	// not hear of the next one.
+	// SigningGrace is how long a key may sign after the next key was made. A node that
+	// cannot reach the store does not learn of the next key, and signs with the old one.
 	SigningGrace = time.Hour
-	// LongestToken is how long a token can be good for: as long as the longest
+	// LongestToken is the longest time for which a token is valid. It equals the longest
 	// session.
 	LongestToken = 31_536_000 * time.Second
 )
@@ -27,8 +27,8 @@ const (
 type SigningKey struct {
 	// ID is the thumbprint of the public half (RFC 7638).
 	ID string `json:"id"`
-	// Secret determines the private half and the next key. The private half does not
-	// tell it.
+	// The private half and the next key are derived from Secret. Secret cannot be
+	// computed from the private half.
 	Secret    Secret  `json:"secret"`
 	CreatedAt Instant `json:"createdAt"`
 	RetiredAt Instant `json:"retiredAt"` // when the next one took its place
@@ -46,21 +46,21 @@ func (k SigningKey) Public() ed25519.PublicKey {
 	return k.Private().Public().(ed25519.PublicKey)
 }
 
-// Signs reports whether a token that was issued at a time may bear the key's
-// signature. One that is retired signs what was issued before, or shortly after:
-// whoever steals it late cannot make new tokens.
+// Signs reports whether the key may have signed a token that was issued at a time. A
+// revoked key has signed nothing that counts. A retired key signs only tokens that were
+// issued before its retirement or less than SigningGrace after it, so a thief who
+// steals the key later cannot make new tokens.
 func (k SigningKey) Signs(issued Instant) bool {
 	return k.RevokedAt == 0 && (k.RetiredAt == 0 || issued < k.RetiredAt.Add(SigningGrace))
 }
 
-// over reports whether all that the key may have signed has expired.
+// over reports whether every token that the key can have signed has expired.
 func (k SigningKey) over(now Instant) bool {
 	return k.RetiredAt != 0 && k.RetiredAt.Add(SigningGrace+LongestToken) <= now
 }
 
-// Next is the key that takes the place of k when its time is over or an operator
-// rotates the keys. It is not made until then, but verifiers can be told of it ahead of
-// time.
+// Next is the key that replaces k after SigningPeriod, or when an operator rotates the
+// keys. It is not recorded before that, but verifiers can learn it in advance.
 func (k SigningKey) Next() SigningKey {
 	return freshSigningKey(deriveSecret(k.Secret.Plain, "lotline-signing-next-v1"))
 }
@@ -84,15 +84,16 @@ func thumbprint(public ed25519.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// SigningKeys are the keys by which the tokens of all organizations are signed: the
-// last one signs, those before it are still verified. Its zero value has none. Not
-// safe for concurrent use.
+// SigningKeys are the keys that sign the tokens of all organizations. The last key
+// signs. Tokens of the earlier keys are still accepted, unless the key is revoked. The
+// zero value has no keys. Not safe for concurrent use.
 type SigningKeys struct {
 	Keys   []SigningKey `json:"keys"` // in the order in which they were made
 	Latest Instant      `json:"latest"`
 }
 
-// Current is the key that signs now, and false before the first is made.
+// Current returns the key that signs now. It returns false before the first key is
+// made.
 func (s *SigningKeys) Current() (SigningKey, bool) {
 	if len(s.Keys) == 0 {
 		return SigningKey{}, false
@@ -100,9 +101,9 @@ func (s *SigningKeys) Current() (SigningKey, bool) {
 	return s.Keys[len(s.Keys)-1], true
 }
 
-// Signer is the key that signs what is issued at a time: the one that was current
-// then or, when that is not known any more or is revoked, the one that is now. It
-// is false before the first is made.
+// Signer is the key for a token with the time of issue issued: the key that was current
+// at that time or, if that key is forgotten or revoked, the current key. It is false
+// before the first key is made.
 func (s *SigningKeys) Signer(issued Instant) (SigningKey, bool) {
 	for _, k := range slices.Backward(s.Keys) {
 		if k.CreatedAt <= issued && k.RevokedAt == 0 {
@@ -170,8 +171,8 @@ func freshSigningKey(secret [32]byte) SigningKey {
 	}
 }
 
-// made says that k is made. The event has a secret of its own: it is sealed where it
-// is written.
+// made returns the event that records k. The event has its own copy of the secret,
+// which is sealed when the event is encoded.
 func (k SigningKey) made(now Instant) Event {
 	public := base64.RawURLEncoding.EncodeToString(k.Public())
 	return &SigningKeyCreated{Stamp{now}, k.ID, public, Secret{Plain: k.Secret.Plain}}
@@ -181,8 +182,8 @@ func (s *SigningKeys) find(id string) int {
 	return slices.IndexFunc(s.Keys, func(k SigningKey) bool { return k.ID == id })
 }
 
-// Evolve implements Aggregate. Keys of which nothing can be good any more are
-// forgotten when the next one is made.
+// Evolve implements Aggregate. A new key removes the keys whose tokens have all
+// expired.
 func (s *SigningKeys) Evolve(e Event) error {
 	if e.When() < s.Latest {
 		return ruleError(ruleTime, "%s after %s", e.When(), s.Latest)
@@ -222,6 +223,9 @@ func (s *SigningKeys) Wake() Instant {
 	}
 	return current.CreatedAt.Add(SigningPeriod)
 }
+
+// Time implements Aggregate.
+func (s *SigningKeys) Time() Instant { return s.Latest }
 
 // Fork implements Aggregate.
 func (s *SigningKeys) Fork() Aggregate {

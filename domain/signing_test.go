@@ -71,7 +71,7 @@ func TestSigningKeys(t *testing.T) {
 			Kind: k, Given: list(made, keyMade(at("09:00"), two)), Now: at("10:00"),
 			When: domain.RevokeSigningKey{KeyID: one.ID, Secret: signingSecret(3)}, Then: list(revoked(at("10:00"), one)),
 		},
-		// Whoever has the secret of the revoked key knows the next one.
+		// A thief of the revoked key's secret knows the next key.
 		"revokes the key that signs, and a fresh one takes its place": {
 			Kind: k, Given: list(made), Now: at("10:00"), When: domain.RevokeSigningKey{KeyID: one.ID, Secret: signingSecret(2)},
 			Then: list(keyMade(at("10:00"), two), revoked(at("10:00"), one)),
@@ -87,8 +87,8 @@ func TestSigningKeys(t *testing.T) {
 	})
 }
 
-// The key that follows is known ahead of time to whoever has the secret, and to nobody
-// who has the private half.
+// The holder of a key's secret can compute the next key in advance. The holder of only
+// the private key cannot.
 func TestSigningKey_next(t *testing.T) {
 	t.Parallel()
 	k := signer(signingSecret(1))
@@ -104,8 +104,8 @@ func TestSigningKey_next(t *testing.T) {
 	}
 }
 
-// Of 64 ids one would begin with a dash, and could not be given to lotline signing
-// revoke.
+// Without the retry in freshSigningKey, one of 64 ids would begin with a dash. Such an
+// id could not be given to lotline signing revoke.
 func TestSigningKey_theIDIsNotTakenForAFlag(t *testing.T) {
 	t.Parallel()
 	for n := range byte(255) { // of which four would
@@ -115,7 +115,7 @@ func TestSigningKey_theIDIsNotTakenForAFlag(t *testing.T) {
 	}
 }
 
-// docs/integrity.md shows this example; RFC 8037 has the thumbprint of another.
+// docs/integrity.md shows this example. RFC 8037 has the thumbprint of another key.
 func TestSigningKey_theDocumentedExample(t *testing.T) {
 	t.Parallel()
 	k := signer([32]byte{})
@@ -133,7 +133,8 @@ var documentedSigningKey = [3]string{
 
 func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// Which key signs what was issued at a time, and which may have.
+// Signer finds the key that signs a token issued at a time. Signs says whether a key
+// may have signed it.
 func TestSigningKeys_signer(t *testing.T) {
 	t.Parallel()
 	one, two, three := signer(signingSecret(1)), signer(signingSecret(2)), signer(signingSecret(3))
@@ -168,7 +169,7 @@ func TestSigningKeys_signer(t *testing.T) {
 	}
 }
 
-// A key is known as long as what it signed may be good, and forgotten then.
+// A key is kept as long as a token that it signed may be valid, and then removed.
 func TestSigningKeys_areForgottenWhenNothingTheySignedIsGood(t *testing.T) {
 	t.Parallel()
 	one, two, three := signer(signingSecret(1)), signer(signingSecret(2)), signer(signingSecret(3))
@@ -181,8 +182,8 @@ func TestSigningKeys_areForgottenWhenNothingTheySignedIsGood(t *testing.T) {
 	}
 }
 
-// TestLaws_signingKeys sends random commands to the keys. There is always one that
-// signs, once there is any; keys end once; and replaying gives the same.
+// TestLaws_signingKeys sends random commands to the keys. Once there is a key, there is
+// always one that signs. A key ends only once. Replaying the log gives the same state.
 func TestLaws_signingKeys(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -15,16 +15,16 @@ const (
 	ticketRounds = 10
 	ticketInfo   = "lotline-ticket-v1"
 	ticketMask   = 1<<ticketHalf - 1
-	// ticketLength is of the text: 40 bits in base32.
+	// ticketLength is how many characters a ticket has: 40 bits in base32.
 	ticketLength = 8
 )
 
 // tickets turns the numbers of entries into tickets: a balanced Feistel network
 // over 40 bits, with AES-128 as its round function and ten rounds, as NIST SP
 // 800-38G has for small domains. The key is made by HKDF-SHA256 from the
-// encryptionSeed and the queue's id. To whoever does not have the seed a ticket
-// tells nothing about order or length; whoever has it can turn it back. Safe for
-// concurrent use.
+// encryptionSeed and the queue's id. Without the seed a ticket tells nothing about the
+// order or the length of the queue. With the seed it can be turned back into the number.
+// Safe for concurrent use.
 type tickets struct {
 	once  sync.Once
 	block cipher.Block
@@ -64,8 +64,8 @@ func appendTicket(dst []byte, block cipher.Block, number int64) []byte {
 	return dst
 }
 
-// EntryOfTicket turns a ticket back into the number of the entry, from 1, for who
-// has the queue's encryptionSeed. It reports false for what cannot be a ticket.
+// EntryOfTicket turns a ticket back into the number of its entry, from 1, by the queue's
+// encryptionSeed. It reports false for a text that cannot be a ticket.
 func EntryOfTicket(ticket, encryptionSeed string, queue ID) (number int64, ok bool) {
 	if len(ticket) != ticketLength {
 		return 0, false

@@ -19,13 +19,13 @@ func ticketsOf(t *testing.T, n int) []string {
 	h := domaintest.Fold(t, queue, list(queueOf(0, 0, 0), waiting(n)))
 	var all []string
 	for p := range h.Aggregate.(*domain.Queue).Participants() {
-		all = append(all, p.Ticket)
+		all = append(all, p.(*domain.QueuePlace).Ticket)
 	}
 	return all
 }
 
-// TestTicket_theDocumentedExample are the tickets in docs/integrity.md, which are
-// computed here from what it says alone.
+// TestTicket_theDocumentedExample checks the tickets in docs/integrity.md. It computes
+// them from the description there alone.
 func TestTicket_theDocumentedExample(t *testing.T) {
 	t.Parallel()
 	documented := []string{"975jfrjm", "1k2wg6t1", "17q1858h"}
@@ -110,7 +110,8 @@ func TestTicket_isTurnedBackByTheSeedOfItsQueueAlone(t *testing.T) {
 		"too long":       func() (int64, bool) { return domain.EntryOfTicket(ticket+"0", "made", idOf(queue)) },
 		"a letter of no": func() (int64, bool) { return domain.EntryOfTicket("l"+ticket[1:], "made", idOf(queue)) },
 	} {
-		// By another key it is the number of any entry there might be.
+		// With another key, a ticket decodes to the number of some other, possible
+		// entry.
 		if got, ok := number(); ok && got <= 1_000_000 {
 			t.Errorf("%s: entry %d, %t", name, got, ok)
 		}

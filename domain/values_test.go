@@ -392,8 +392,8 @@ func TestVisibleASCII(t *testing.T) {
 	}
 }
 
-// docs/integrity.md shows this example, for those who check with a program of
-// their own.
+// docs/integrity.md shows this example, for readers who check with a program of their
+// own.
 func TestIntegrity_theDocumentedExample(t *testing.T) {
 	t.Parallel()
 	id := [16]byte{15: 1}
@@ -407,7 +407,7 @@ func TestIntegrity_theDocumentedExample(t *testing.T) {
 	}
 }
 
-// Half a character would be stored as another one.
+// Half of a surrogate pair would be stored as another character.
 func TestText_refusesHalfACharacter(t *testing.T) {
 	t.Parallel()
 	for value, good := range map[string]bool{

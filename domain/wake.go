@@ -1,7 +1,8 @@
 package domain
 
-// Wake is when a stream has something to do next, as its events up to Revision say.
-// The greater Revision is the newer knowledge.
+// Wake is the time at which a stream has something to do next. It follows from the
+// stream's events up to Revision. Of two wakes of a stream, the one with the greater
+// Revision is newer.
 type Wake struct {
 	Stream   string
 	Revision Revision

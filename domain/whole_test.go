@@ -8,8 +8,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// servers answer one read after another. Each has the events of a stream up to a
-// revision, or an error behind them.
+// servers answer one read each, in order. Each has the events of a stream up to a
+// revision, and may return an error after them.
 type servers []struct {
 	last domain.Revision
 	err  error
@@ -32,7 +32,8 @@ func (s *servers) read(after domain.Revision) iter.Seq2[*domain.Recorded, error]
 	}
 }
 
-// Only what stays away is damage: a server may lag behind, and a fault is a fault.
+// A stream is damaged only if its events stay away. A server may lag behind, and a
+// fault of a server is no damage.
 func TestReadWhole_tellsDamageFromAServerThatLagsBehind(t *testing.T) {
 	t.Parallel()
 	gone := &domain.HistoryError{Rule: "gone"}

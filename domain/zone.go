@@ -38,8 +38,8 @@ var carriedZones = sync.OnceValue(func() *Zones {
 // otherZones is what UseZones was given, or nil.
 var otherZones atomic.Pointer[Zones]
 
-// UseZones replaces the program's own database. Only requests are read by it: what
-// a history holds does not depend on it.
+// UseZones replaces the program's own database. The database is used to read requests.
+// Histories do not depend on it.
 func UseZones(z *Zones) { otherZones.Store(z) }
 
 // CurrentZones is the database in use.
@@ -68,11 +68,12 @@ type Zones struct {
 // Edition is the name of the IANA's edition, such as 2026f, or "unknown".
 func (z *Zones) Edition() string { return z.edition }
 
-// Names is how many time zones there are, each of an alias's names counted.
+// Names is the number of zone names. An alias counts as a name of its own.
 func (z *Zones) Names() int { return len(z.locations) }
 
 const (
-	// maxZoneFiles keeps a folder that is something else from being read.
+	// maxZoneFiles bounds how many files are read, in case the folder is no time-zone
+	// database.
 	maxZoneFiles    = 5_000
 	maxZoneFileSize = 1 << 20
 	// zoneMagic begins every file of a time zone.
@@ -127,7 +128,7 @@ func isZoneName(name string) bool {
 
 // read reads one file, unless it is no time zone.
 func (z *Zones) read(files fs.FS, name string) error {
-	// Of a symbolic link this is what it leads to.
+	// Stat follows symbolic links.
 	info, err := fs.Stat(files, name)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxZoneFileSize {
 		return err

@@ -64,8 +64,8 @@ func TestLoadZone_knowsTheRulesOf2026(t *testing.T) {
 	}
 }
 
-// Which names there are differs from edition to edition. What a history holds
-// was decided under the edition of its time.
+// The names of zones differ from edition to edition. A history was decided with the
+// edition of its time.
 func TestEvolve_aZoneThatIsUnknownNowStillReplays(t *testing.T) {
 	t.Parallel()
 	zone := func(from, to string) map[string]domain.Change {
@@ -79,7 +79,7 @@ func TestEvolve_aZoneThatIsUnknownNowStillReplays(t *testing.T) {
 			Given: list(made,
 				domain.Updated{Stamp: stamp("08:01"), Changed: zone("UTC", "Mars/Olympus"), Cause: domain.CauseUpdate}),
 			Now: at("08:02"),
-			// It may stay as it is, whatever else changes.
+			// The zone may stay as it is when other fields change.
 			When: domain.Update{Fields: domain.Fields{"name": json.RawMessage(`"red"`), "timeZone": json.RawMessage(`"Mars/Olympus"`)}},
 			Then: list(domain.Updated{Stamp: stamp("08:02"), Cause: domain.CauseUpdate, Changed: map[string]domain.Change{
 				"name": {Old: json.RawMessage("null"), New: json.RawMessage(`"red"`)},

@@ -13,14 +13,14 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Backlog is what stands in the log behind a position.
+// Backlog describes the events after a position in the log.
 type Backlog struct {
 	Events int
-	Oldest time.Time // when the first of them was recorded; the zero time without any
+	Oldest time.Time // when the first of them was recorded; zero if there are none
 }
 
-// Backlog counts the events in streams of some kinds behind a position. It looks at
-// no more than atMost events of the log, so there may be more than it tells.
+// Backlog counts the events after a position in streams of some kinds. It reads no more
+// than atMost events of the log, so the true count may be higher.
 func (l *Log) Backlog(ctx context.Context, after domain.Position, kinds []domain.Kind, atMost int) (Backlog, error) {
 	var from esdb.AllPosition = esdb.Start{}
 	if after != (domain.Position{}) {
@@ -29,7 +29,7 @@ func (l *Log) Backlog(ctx context.Context, after domain.Position, kinds []domain
 	options := esdb.ReadAllOptions{Direction: esdb.Forwards, From: from}
 	var b Backlog
 	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
-		// The event at the position is read as well.
+		// The read begins with the event at the position itself.
 		read, err := c.ReadAll(ctx, options, uint64(atMost)+1)
 		if err != nil {
 			return err
@@ -54,7 +54,7 @@ func (l *Log) Backlog(ctx context.Context, after domain.Position, kinds []domain
 		}
 	})
 	if err != nil {
-		return Backlog{}, fmt.Errorf("count what is behind: %w: %w", domain.ErrUnavailable, err)
+		return Backlog{}, fmt.Errorf("count the events after position %d: %w: %w", after.Commit, domain.ErrUnavailable, err)
 	}
 	return b, nil
 }

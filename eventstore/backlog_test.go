@@ -8,7 +8,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestLog_countsWhatStandsBehindAPosition(t *testing.T) {
+func TestLog_countsTheEventsAfterAPosition(t *testing.T) {
 	t.Parallel()
 	s := newTestStore(t)
 	l := s.log(testKeyring(t, 1))
@@ -20,7 +20,7 @@ func TestLog_countsWhatStandsBehindAPosition(t *testing.T) {
 			t.Fatal(err)
 		}
 		if b.Events != events || !b.Oldest.Equal(oldest) {
-			t.Errorf("behind %v: %+v, want %d since %s", after, b, events, oldest)
+			t.Errorf("after %v: %+v, want %d since %s", after, b, events, oldest)
 		}
 	}
 	expect(domain.Position{}, 100, 0, time.Time{})
@@ -28,7 +28,7 @@ func TestLog_countsWhatStandsBehindAPosition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is of another kind does not count.
+	// Events of other kinds do not count.
 	if _, _, err := l.Append(t.Context(), "claim-x", domain.EmptyHead(), encode(t, l, "claim-x", domain.Claimed{Stamp: domain.Stamp{At: 1_795_000_000_000}, ID: "queue_01h455vb4pex5vsknk084sn02q"})); err != nil {
 		t.Fatal(err)
 	}

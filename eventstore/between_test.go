@@ -10,7 +10,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// between is what Between yields, with "error" for an error.
+// between returns what Between yields, with "error" for an error.
 func between(ctx context.Context, l *Log, after, until domain.Position) []string {
 	var out []string
 	for r, err := range l.Between(ctx, after, until, domain.Kinds()) {
@@ -51,12 +51,12 @@ func TestLog_betweenTwoPositions(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		break // leaves no goroutine
+		break // must not leave a goroutine behind
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if got := between(ended, l, domain.Position{}, last); !slices.Equal(got, []string{"error"}) {
-		t.Errorf("a read that was called off: got %v", got)
+		t.Errorf("a cancelled read: got %v", got)
 	}
 }
 
@@ -81,10 +81,10 @@ func TestLog_betweenTellsAnOutageFromTheEnd(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("after %d of 2000 events all is said to be read", n)
+	t.Errorf("Between ended without an error after %d of 2000 events", n)
 }
 
-func TestLog_newestOfAStreamOfWhichFewAreKept(t *testing.T) {
+func TestLog_newestEventOfALimitedStream(t *testing.T) {
 	t.Parallel()
 	s := newTestStore(t)
 	l := s.log(testKeyring(t, 1))
@@ -95,7 +95,7 @@ func TestLog_newestOfAStreamOfWhichFewAreKept(t *testing.T) {
 		}
 	}
 	if r, err := l.Newest(t.Context(), sink); r != nil || err != nil {
-		t.Errorf("of nothing: %v, %v", r, err)
+		t.Errorf("of an empty stream: %v, %v", r, err)
 	}
 	head := domain.EmptyHead()
 	for i := range 5 {
@@ -126,6 +126,6 @@ func TestLog_newestOfAStreamOfWhichFewAreKept(t *testing.T) {
 		t.Errorf("without a store: %v", err)
 	}
 	if err := l.KeepNewest(ended, sink, 2); err == nil {
-		t.Error("without a store nothing is wrong")
+		t.Error("without a store: no error")
 	}
 }

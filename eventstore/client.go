@@ -14,66 +14,71 @@ import (
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/lotline/lotline/eventstore/backoff"
 )
 
-// client supervises the official one, which by itself, when a connection is lost,
-// blocks calls without regard to their context until it has another, and for good
-// when it gives up; which forgets the lost connection without closing it; and
-// which panics on some answers. So it is never left to connect while others wait
-// for it, nor to connect a second time: each connection has an official client of
-// its own. Safe for concurrent use.
+// client wraps the official client, which has three faults. When it loses its connection,
+// it blocks all calls, whatever their contexts say, until it has another one, and for
+// good if it gives up. It forgets a lost connection without closing it. It panics for
+// some responses.
 //
-// What remains: a server that refers to another one as the leader, which none does
-// to a client that asks for no leader, has the official client go there by itself.
-// It then forgets a connection when the other one does not answer.
+// So calls never wait while the official client connects, and an official client never
+// connects a second time: each connection gets a new one. client is safe for concurrent
+// use.
+//
+// One case remains. A server may refer a client to another server as the leader; servers
+// do not do this to clients that accept any node, as ours does. The official client then
+// goes there by itself, and forgets its connection if the other server does not respond.
 type client struct {
 	config  *esdb.Configuration
 	closing context.Context // ends when the client is closed
-	close   func() error
+	close   func() error    // ends calls in flight and closes the connection
 
 	mu         sync.Mutex  // guards the fields below
-	current    *generation // nil when the next call has to connect
+	current    *generation // nil if the next call has to connect
 	background sync.WaitGroup
 }
 
-// generation is an official client from its connection to the loss of it.
+// generation is one instance of the official client. It begins with the first attempt to
+// connect and ends when the connection is lost.
 type generation struct {
-	failure   atomic.Pointer[string] // why there is no connection so far
-	connected chan struct{}          // closed when the field below is set
+	failure   atomic.Pointer[string] // why the last attempt to connect failed
+	connected chan struct{}          // closed once the Client below is set
 	*esdb.Client
 	calls sync.WaitGroup
 }
 
 var (
 	errClientClosed = errors.New("the event store client is closed")
-	// errNotSent is added to what ended a call before there was a connection.
+	// errNotSent marks calls that ended before there was a connection.
 	errNotSent = errors.New("there was no connection to the event store")
 )
 
-// dial makes a client for a connection string (esdb://…). It does not connect
-// yet. socket, when not empty, is the absolute path of a Unix socket to use
-// instead of the address.
+// dial returns a client for a connection string (esdb://…). It does not connect yet. If
+// socket is not empty, it is the absolute path of a Unix socket to use instead of the
+// string's address.
 func dial(connection, socket string) (*client, error) {
 	config, err := esdb.ParseConnectionString(connection)
 	if _, ok := errors.AsType[*fs.PathError](err); err != nil && !ok && strings.Contains(connection, "@") {
-		// What the client says of it shows the password, or a part of it, unless it is
-		// about the certificate's file.
+		// The official client's error shows the password or a part of it, except when the
+		// error is about the certificate file.
 		err = errors.New("it cannot be parsed: is the password escaped as in a URL, and is each setting's value one that it takes?")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("event store address: %w", err)
 	}
 	if socket != "" {
-		// The address is taken for a URL, so what stands in a path by chance is
-		// escaped.
+		// The official client parses the address as a URL, so special characters in the
+		// path must be escaped.
 		config.Address = (&url.URL{Scheme: "unix", Path: socket}).String()
 	}
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("event store address: %w", err)
 	}
-	// Trying again is up to connect, which can be stopped.
+	// connect repeats attempts, and unlike the official client it can be stopped.
 	config.MaxDiscoverAttempts, config.DiscoveryInterval = 1, 0
-	config.Logger = leaveBeforeReconnecting
+	config.Logger = panicBeforeReconnecting
 	c := &client{config: config}
 	var cancel context.CancelFunc
 	c.closing, cancel = context.WithCancel(context.Background())
@@ -89,14 +94,14 @@ func dial(connection, socket string) (*client, error) {
 	return c, nil
 }
 
-// lostError is what a call panics with when its connection is lost.
+// lostError is the panic value of a call that lost its connection.
 type lostError struct{ error }
 
-// leaveBeforeReconnecting is the official client's logger. The one thing that the
-// client does between learning that the connection is lost and beginning to look
-// for another one is to log it, in the goroutine of the call that failed. So the
-// call is left there, for guard to take up.
-func leaveBeforeReconnecting(_ esdb.LogLevel, format string, args ...any) {
+// panicBeforeReconnecting is the official client's logger. When the client learns that
+// its connection is lost, it logs that before it looks for another one, in the goroutine
+// of the failed call. There is no other hook. So this function panics to leave the call
+// there, and guard recovers.
+func panicBeforeReconnecting(_ esdb.LogLevel, format string, args ...any) {
 	if format != "unexpected exception: %v" || len(args) != 1 {
 		return
 	}
@@ -105,15 +110,16 @@ func leaveBeforeReconnecting(_ esdb.LogLevel, format string, args ...any) {
 	}
 }
 
-// reconnectPause is between attempts to reach the server.
+// reconnectPause is the pause between attempts to reach the server. It does not grow:
+// callers are waiting, and an attempt costs little.
 const reconnectPause = 100 * time.Millisecond
 
-// connect gives g its official client as soon as there is a server.
+// connect tries to reach the server until it succeeds or the client is closed, and then sets g's official client.
 func (c *client) connect(g *generation) {
 	for {
 		inner, err := esdb.NewClient(c.config)
 		if err == nil {
-			// Asks for nothing that the client does not ask when it connects.
+			// This makes no request beyond those of connecting.
 			if _, err = inner.GetServerVersion(); err == nil {
 				g.Client = inner
 				close(g.connected)
@@ -121,17 +127,14 @@ func (c *client) connect(g *generation) {
 			}
 		}
 		g.failure.Store(new(err.Error()))
-		timer := time.NewTimer(reconnectPause)
-		select {
-		case <-timer.C:
-		case <-c.closing.Done():
-			timer.Stop()
+		if !backoff.Sleep(c.closing, reconnectPause) {
 			return
 		}
 	}
 }
 
-// begin waits for a connection. When it returns one, g.calls counts the caller.
+// begin waits for a connection. When it returns one, it has counted the caller in
+// g.calls.
 func (c *client) begin(ctx context.Context) (*generation, error) {
 	c.mu.Lock()
 	if c.closing.Err() != nil {
@@ -158,7 +161,8 @@ func (c *client) begin(ctx context.Context) (*generation, error) {
 	}
 }
 
-// reason is why there is no connection, as far as that is known.
+// reason returns why the last attempt to connect failed, as the end of an error message.
+// It returns an empty string if no attempt has failed.
 func (g *generation) reason() string {
 	if failure := g.failure.Load(); failure != nil {
 		return ": " + *failure
@@ -166,7 +170,7 @@ func (g *generation) reason() string {
 	return ""
 }
 
-// untilClosed returns a context that ends with ctx and when the client is closed.
+// untilClosed returns a context that ends when ctx ends or the client is closed.
 func (c *client) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(c.closing, func() { cancel(errClientClosed) })
@@ -176,8 +180,9 @@ func (c *client) untilClosed(ctx context.Context) (context.Context, context.Canc
 	}
 }
 
-// do runs f, which calls the official client, and returns when f does or when ctx
-// ends. What f assigns may be read only when do returned f's result.
+// do runs f, which calls the official client. It returns when f returns or ctx ends. If
+// ctx ends first, f may still be running. So after an error the caller must not read the
+// variables that f assigns.
 func (c *client) do(ctx context.Context, f func(context.Context, *esdb.Client) error) error {
 	g, err := c.begin(ctx)
 	if err != nil {
@@ -189,7 +194,7 @@ func (c *client) do(ctx context.Context, f func(context.Context, *esdb.Client) e
 	return c.run(ctx, g, func() error { return f(ctx, g.Client) })
 }
 
-// run runs f in a goroutine of its own, which is left behind when ctx ends.
+// run runs f in a new goroutine, which it abandons when ctx ends.
 func (c *client) run(ctx context.Context, g *generation, f func() error) error {
 	done := make(chan error, 1)
 	g.calls.Go(func() { done <- c.guard(g, f) })
@@ -201,8 +206,7 @@ func (c *client) run(ctx context.Context, g *generation, f func() error) error {
 	}
 }
 
-// guard runs f and turns its panics into errors. It retires g when f lost the
-// connection.
+// guard runs f and returns its panics as errors. It retires g if f lost the connection.
 func (c *client) guard(g *generation, f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
@@ -229,7 +233,8 @@ func connectionLost(err error) bool {
 	return err != nil && status.Code(err) == codes.Unavailable
 }
 
-// retire has the next call connect anew. g is closed when its calls have ended.
+// retire makes the next call connect anew. g's connection is closed once its calls have
+// ended.
 func (c *client) retire(g *generation) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -240,15 +245,15 @@ func (c *client) retire(g *generation) {
 	c.background.Go(func() { g.end() })
 }
 
-// end closes the connection when the calls have ended: closing panics those that
-// are still under way.
+// end waits for g's calls and then closes the connection. Closing it earlier would make
+// the calls panic.
 func (g *generation) end() {
 	g.calls.Wait()
-	_ = g.Close() // which always succeeds
+	_ = g.Close() // always succeeds
 }
 
-// subscribe delivers what a subscription to $all gives, in the caller's goroutine,
-// until ctx ends or the subscription drops. It returns why.
+// subscribe delivers the events of a subscription to $all, in the caller's goroutine. It
+// returns when ctx ends or the subscription drops, with the reason.
 func (c *client) subscribe(ctx context.Context, options esdb.SubscribeToAllOptions, deliver func(*esdb.SubscriptionEvent)) error {
 	g, err := c.begin(ctx)
 	if err != nil {
@@ -266,7 +271,7 @@ func (c *client) subscribe(ctx context.Context, options esdb.SubscribeToAllOptio
 	if err != nil {
 		return err
 	}
-	defer func() { _ = subscription.Close() }() // which always succeeds
+	defer func() { _ = subscription.Close() }() // always succeeds
 	for {
 		var event *esdb.SubscriptionEvent
 		err := c.guard(g, func() error {
@@ -283,13 +288,13 @@ func (c *client) subscribe(ctx context.Context, options esdb.SubscribeToAllOptio
 	}
 }
 
-// closeWait is how long closing waits for what is under way to end.
+// closeWait is how long closing waits for calls in flight.
 const closeWait = 2 * time.Second
 
-// finish closes the last connection when its calls have ended. An attempt to
-// connect, to a server that takes the connection and says nothing, goes on for as
-// long as the configuration allows one to take (gossipTimeout), and is not waited
-// for to the end.
+// finish closes the last connection once its calls have ended, but waits for closeWait at
+// most. The wait can be too short for an attempt to connect to a server that accepts
+// connections and sends nothing: such an attempt may take as long as the connection
+// string allows (gossipTimeout).
 func (c *client) finish(g *generation) {
 	idle := make(chan struct{})
 	go func() {

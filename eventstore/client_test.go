@@ -29,11 +29,12 @@ import (
 	"github.com/lotline/lotline/eventstore/embedded"
 )
 
-// storeDirectory tells a process of the tests to be nothing but a store.
+// storeDirectory is the environment variable that makes the test binary serve a store
+// instead of running tests.
 const storeDirectory = "LOTLINE_TEST_STORE_DIRECTORY"
 
-// beStore serves the store in a directory until standard input ends, which it does
-// at the latest with the process that began this one.
+// beStore serves the store in a directory until standard input ends, at the latest when
+// the parent process ends.
 func beStore(dir string) error {
 	socket := filepath.Join(dir, "s")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -56,7 +57,7 @@ func beStore(dir string) error {
 	return errors.Join(server.Close(), <-served)
 }
 
-// storeProcess is a store in a process of its own.
+// storeProcess is a store in a separate process.
 type storeProcess struct {
 	t     *testing.T
 	dir   string
@@ -84,7 +85,7 @@ func newStoreProcess(t *testing.T) *storeProcess {
 func (s *storeProcess) start() {
 	s.t.Helper()
 	s.child = exec.Command(os.Args[0])
-	// The race detector would have every process end a second late.
+	// The race detector would delay the end of every process by a second.
 	s.child.Env = append(os.Environ(), storeDirectory+"="+s.dir, "GORACE=atexit_sleep_ms=0")
 	s.child.Stderr = os.Stderr
 	stdin, err := s.child.StdinPipe()
@@ -104,7 +105,7 @@ func (s *storeProcess) start() {
 	}
 }
 
-// stop ends the store in good order.
+// stop ends the store with a graceful shutdown.
 func (s *storeProcess) stop() {
 	s.t.Helper()
 	if err := errors.Join(s.stdin.Close(), s.child.Wait()); err != nil {
@@ -124,7 +125,7 @@ func (s *storeProcess) signal(number os.Signal) {
 	}
 }
 
-// log connects with the settings that follow the question mark of an address.
+// log connects to the store with the given settings in the query of its address.
 func (s *storeProcess) log(settings string) *Log {
 	s.t.Helper()
 	l, err := connect("esdb://localhost?tls=false&gossipTimeout=1"+settings, filepath.Join(s.dir, "s"), testKeyring(s.t, 1))
@@ -139,8 +140,7 @@ func (s *storeProcess) log(settings string) *Log {
 	return l
 }
 
-// caller appends to a stream of its own, reads it back, and knows what must stand
-// there.
+// caller appends to its own stream, reads it back, and knows what the stream must hold.
 type caller struct {
 	t      *testing.T
 	log    *Log
@@ -149,14 +149,14 @@ type caller struct {
 	ids    [][16]byte // of the events that were acknowledged
 	next   *domain.Proposed
 	doubt  bool // next may have been written
-	// acknowledged counts the appends of all callers.
+	// acknowledged is shared by all callers.
 	acknowledged *atomic.Int64
 }
 
 func (c *caller) step(ctx context.Context) {
 	deadline := time.Duration(50+rand.IntN(400)) * time.Millisecond
 	if rand.IntN(8) == 0 {
-		// Or on a slow machine nothing would ever be done.
+		// On a slow machine no call would succeed otherwise.
 		deadline = 5 * time.Second
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
@@ -192,17 +192,17 @@ func (c *caller) append(ctx context.Context) {
 	case unknown:
 		c.doubt = true
 	case unavailable:
-		// Not written this time. If that is not true, other ids show it.
+		// The append was not written. If that is wrong, later reads show unexpected ids.
 		if !c.doubt {
 			c.next = nil
 		}
 	default:
-		c.t.Errorf("only one writes to %s: %v", c.stream, err)
+		c.t.Errorf("a stream with one writer, %s: %v", c.stream, err)
 	}
 }
 
-// read checks that the stream holds what was acknowledged, and nothing else but
-// the append that is in doubt.
+// read checks that the stream holds the acknowledged events. The append whose outcome is
+// unknown may follow them, and nothing else.
 func (c *caller) read(ctx context.Context) (whole bool) {
 	want := c.ids
 	if c.doubt {
@@ -224,7 +224,7 @@ func (c *caller) read(ctx context.Context) (whole bool) {
 		n, last = n+1, hash
 	}
 	if n < len(c.ids) {
-		c.t.Errorf("%s was read as whole with %d events of %d", c.stream, n, len(c.ids))
+		c.t.Errorf("%s was read without an error, but with %d events of %d", c.stream, n, len(c.ids))
 	}
 	return true
 }
@@ -297,7 +297,7 @@ func wait(ctx context.Context, d time.Duration) {
 func TestTail_noticesAServerThatStandsStill(t *testing.T) {
 	t.Parallel()
 	s := newStoreProcess(t)
-	// gRPC asks for a sign of life after ten seconds at the earliest.
+	// gRPC pings the server after ten seconds at the earliest.
 	l := s.log("&keepAliveTimeout=500")
 	c := newCollector(domain.Position{})
 	tail := follow(t, l, c)
@@ -363,7 +363,7 @@ func TestLog_closesWhileThereIsNoServer(t *testing.T) {
 	}
 }
 
-func TestLog_closingEndsWhatIsUnderWay(t *testing.T) {
+func TestLog_closingEndsCallsInFlight(t *testing.T) {
 	t.Parallel()
 	l := newTestLog(t)
 	tail := NewTail(l, domain.Kinds(), domain.Position{}, zerolog.Nop(), newIgnorant())
@@ -374,14 +374,14 @@ func TestLog_closingEndsWhatIsUnderWay(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "the tail believes that it follows a closed log", func() bool { return !tail.Connected() })
+	eventually(t, "the tail says that it is connected to a closed log", func() bool { return !tail.Connected() })
 	cancel()
 	running.Wait()
 }
 
-// The official client goes to another server by itself when it is told to, and
-// whoever calls it meanwhile waits for that, whatever his context says.
-func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
+// The official client follows a server's referral to another server by itself, and calls
+// made meanwhile wait for that, whatever their contexts say.
+func TestClient_callsDoNotWaitForAnotherLeader(t *testing.T) {
 	t.Parallel()
 	follower, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -395,14 +395,14 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked, answered := make(chan struct{}), make(chan struct{})
+	asked, responded := make(chan struct{}), make(chan struct{})
 	handler(func(w http.ResponseWriter, r *http.Request) {
 		close(asked)
-		<-answered
-		answer(w, r, codes.Unimplemented, nil)
+		<-responded
+		respond(w, r, codes.Unimplemented, nil)
 	})(t, leader)
 	calls(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.NotFound, map[string]string{
+		respond(w, r, codes.NotFound, map[string]string{
 			"exception": "not-leader", "leader-endpoint-host": host, "leader-endpoint-port": port,
 		})
 	})(t, follower)
@@ -411,14 +411,14 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.close() }()
-	defer close(answered)
+	defer close(responded)
 	g, err := c.begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer g.calls.Done()
 	if err := headIn(t.Context(), c, g); err == nil {
-		t.Error("a follower answered")
+		t.Error("the server that is not the leader responded")
 	}
 	<-asked
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
@@ -433,7 +433,7 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 	case <-time.After(soon + grace):
 		t.Error("a call waits for the leader beyond its deadline")
 	}
-	// Others have a client of their own meanwhile.
+	// Other calls get a new official client meanwhile.
 	if again, err := c.begin(t.Context()); err != nil || again == g {
 		t.Errorf("got the same client again, %v", err)
 	} else {
@@ -441,7 +441,7 @@ func TestClient_nobodyWaitsForAnotherLeader(t *testing.T) {
 	}
 }
 
-// headIn asks a generation for the log's end.
+// headIn reads the end of the log through one generation.
 func headIn(ctx context.Context, c *client, g *generation) error {
 	return c.run(ctx, g, func() error {
 		read, err := g.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
@@ -454,8 +454,8 @@ func headIn(ctx context.Context, c *client, g *generation) error {
 	})
 }
 
-// The official client would forget the connection that it had, and block for good
-// those that wait for the next one when there is none.
+// An official client that connects a second time never closes its first connection. If it
+// cannot connect again, waiting calls block for good.
 func TestClient_aGenerationConnectsOnce(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -466,10 +466,10 @@ func TestClient_aGenerationConnectsOnce(t *testing.T) {
 	handler(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/GetSupportedMethods") {
 			connected.Add(1)
-			answer(w, r, codes.Unimplemented, nil)
+			respond(w, r, codes.Unimplemented, nil)
 			return
 		}
-		answer(w, r, codes.Unavailable, nil)
+		respond(w, r, codes.Unavailable, nil)
 	})(t, listener)
 	c, err := dial("esdb://"+listener.Addr().String()+"?tls=false", "")
 	if err != nil {

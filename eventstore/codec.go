@@ -9,9 +9,9 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// codec is the immutable table of what is stored: which Go type an event name
-// and schema version stand for. The stored name is written here and nowhere
-// derived, so that renaming a Go type changes nothing in the log.
+// codec maps stored event names and schema versions to Go types, and back. It is
+// immutable. The names are written out here and never derived, so renaming a Go type
+// changes nothing in the log.
 type codec struct {
 	decoders map[schema]func([]byte) (domain.Event, error)
 	names    map[typeOfKind]schema
@@ -29,9 +29,9 @@ type typeOfKind struct {
 	kind   domain.Kind
 }
 
-// newCodec lists every event that has ever been stored. A shape that changes
-// gets a new version here and an upcast from the old one; golden files in
-// testdata/events pin all of them.
+// newCodec lists every event that has ever been stored. If a shape changes, add its new
+// version here and an upcast from the old version. Golden files in testdata/events pin
+// every shape.
 func newCodec() *codec {
 	c := &codec{
 		decoders: map[schema]func([]byte) (domain.Event, error){},
@@ -72,8 +72,8 @@ func newCodec() *codec {
 	return c
 }
 
-// register adds an event under "<kind>.<suffix>" for each kind. It panics on a
-// name that is taken, because that is a mistake in the table.
+// register adds an event as "<kind>.<suffix>" for each kind. It panics if the name is
+// taken, because that is a mistake in the list above.
 func register[E domain.Event](c *codec, suffix string, version int, kinds ...domain.Kind) {
 	for _, kind := range kinds {
 		s := schema{string(kind) + "." + suffix, version}
@@ -89,7 +89,7 @@ func register[E domain.Event](c *codec, suffix string, version int, kinds ...dom
 	}
 }
 
-// schemaOf is how e is stored in a stream of a kind.
+// schemaOf returns the stored name and version of e in a stream of a kind.
 func (c *codec) schemaOf(kind domain.Kind, e domain.Event) (schema, error) {
 	s, ok := c.names[typeOfKind{reflect.TypeOf(e), kind}]
 	if !ok {
@@ -98,14 +98,13 @@ func (c *codec) schemaOf(kind domain.Kind, e domain.Event) (schema, error) {
 	return s, nil
 }
 
-// encode writes e, whose secrets are sealed already.
+// encode returns e as JSON. The caller has sealed its secrets.
 func (c *codec) encode(e domain.Event) ([]byte, error) {
-	// What a field held must come back byte for byte, so nothing is escaped
-	// that JSON does not ask for.
+	// Fields must come back byte for byte, so encode escapes only what JSON requires.
 	return json.MarshalWithOption(e, json.DisableHTMLEscape())
 }
 
-// decode reads an event of any version that was ever stored.
+// decode returns an event from its stored form, in any version that was ever stored.
 func (c *codec) decode(s schema, data []byte) (domain.Event, error) {
 	for {
 		upcast, old := c.upcasts[s]

@@ -17,8 +17,8 @@ import (
 
 var update = flag.Bool("update", false, "make golden files that are missing; what is pinned is never overwritten")
 
-// samples has an event for every stored name, with every field set that the
-// shape had when it was made.
+// samples has an event for every stored name, with all fields set that the shape had when
+// it was introduced.
 func samples() map[schema]domain.Event {
 	at := domain.Stamp{At: 1_795_000_000_123}
 	id := func(k domain.Kind) domain.Identity {
@@ -95,23 +95,23 @@ func samples() map[schema]domain.Event {
 	return out
 }
 
-// additions has an event for every shape that has got fields since, with those set.
-// They may be left out, and are not written when they are not set: what was stored
-// before means what it meant.
+// additions has an event for every shape that got fields later, with those fields set.
+// The fields are optional and are not written if unset, so events stored before keep
+// their meaning.
 func additions() map[schema]domain.Event {
 	key := samples()[schema{"organization.key.created", 1}].(domain.KeyCreated)
 	key.ExpiresAt = 1_795_000_100_000
 	return map[schema]domain.Event{{"organization.key.created", 1}: key}
 }
 
-// golden is an event and the file that pins its bytes.
+// golden is an event and the name of the file that pins its bytes.
 type golden struct {
 	schema
 	event domain.Event
 	file  string
 }
 
-// goldens are all samples and additions, by name.
+// goldens returns all samples and additions by file name.
 func goldens() []golden {
 	var all []golden
 	for suffix, events := range map[string]map[schema]domain.Event{"": samples(), ".added": additions()} {
@@ -276,8 +276,8 @@ func TestCodec_aNameIsRegisteredOnce(t *testing.T) {
 	register[domain.Opened](newCodec(), "opened", 1, domain.KindQueue)
 }
 
-// FuzzCodec_readsAsEncodingJSONDoes holds the faster decoder against the standard
-// one: both accept the same bytes and read the same from them.
+// FuzzCodec_readsAsEncodingJSONDoes compares the faster decoder with the standard one:
+// both accept the same bytes and decode the same values.
 func FuzzCodec_readsAsEncodingJSONDoes(f *testing.F) {
 	c := newCodec()
 	all := goldens()
@@ -301,7 +301,7 @@ func FuzzCodec_readsAsEncodingJSONDoes(f *testing.F) {
 		}
 		again, err := c.encode(got)
 		if err != nil {
-			return // a secret that came unsealed
+			return // a secret in plain text, which is never stored
 		}
 		std, err := c.encode(want.Elem().Interface().(domain.Event))
 		if err != nil {
@@ -313,7 +313,7 @@ func FuzzCodec_readsAsEncodingJSONDoes(f *testing.F) {
 	})
 }
 
-// A time that could not be read back is not stored, wherever it stands in an event.
+// A time that could not be read back is refused, wherever in an event it is.
 func TestLog_encodesNoTimeThatCannotBeReadBack(t *testing.T) {
 	t.Parallel()
 	keys, err := NewKeyring(make([]byte, MasterKeySize))

@@ -1,16 +1,19 @@
-// Package eventstore is the log: it keeps domain events in EventStoreDB through
-// its official client, and gives them back.
+// Package eventstore is the log: it keeps domain events in EventStoreDB through its
+// official client, and reads them back.
 //
-// Log encodes, seals, hashes, appends, reads and subscribes; Tail hands the one
-// live subscription of a process to all that follow it. Package embedded, below
-// this one, is a server for those who do not run EventStoreDB: the same client
-// talks to it. Package relay publishes what is appended to a message bus.
+// Log encodes events, seals their secrets, hashes, appends, reads and subscribes. Tail
+// shares the process's one live subscription among all followers of the log. Package
+// embedded, in a directory below this one, is a server for installations without
+// EventStoreDB: the same client connects to it. Package relay publishes appended events
+// on a message bus.
 //
-// Whatever the server does, calls end with their contexts, and an answer that the
-// official client would end the process over is an error instead; for that the
-// package puts itself before the codec that all gRPC of the process uses. What is
-// relied on in a server, package storetest tests.
+// Every call ends when its context ends, whatever the server does. Some responses make
+// the official client end the whole process. This package checks responses before the
+// client sees them, and returns an error for such a response. To do that it replaces the
+// protobuf codec of all gRPC connections in the process. Package storetest tests what
+// this package relies on in a server.
 //
-// It must not know the rules: what an event means is package domain's, and an
-// event that cannot be decoded is passed on with the reason, not dropped.
+// This package must not know the rules of distributions: package domain knows what an
+// event means. An event that cannot be decoded is passed on together with the reason,
+// never dropped.
 package eventstore

@@ -26,7 +26,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// What a call may say, in the words of the tables below.
+// Results of a call, as the tables below name them.
 const (
 	nothing     = "nothing"
 	unavailable = "unavailable"
@@ -52,26 +52,26 @@ func said(err error) string {
 	return "neither: " + err.Error()
 }
 
-// behaviour is a way for a server to behave, and what calls have to say to it.
+// behaviour is how a server behaves, and the results that calls must then have.
 type behaviour struct {
 	serve              func(*testing.T, net.Listener)
 	append, read, head string
-	connects           bool // there is somebody to talk to
-	answers            bool // a call ends without waiting for its deadline
+	connects           bool // a connection can be made
+	endsInTime         bool // calls end before their deadline
 }
 
 const (
 	soon = 300 * time.Millisecond
 	late = time.Minute
-	// grace is what a call may take on top. It is for slow machines: whoever does
-	// not honour a context waits for what does not come.
+	// grace is how much longer than its deadline a call may take, for slow machines. A
+	// call that ignores its context would never end.
 	grace = 10 * time.Second
 )
 
 func TestLog_whateverTheServerDoes(t *testing.T) {
 	t.Parallel()
 	all := map[string]behaviour{}
-	// Before there is a connection an append is sure not to be sent.
+	// Without a connection an append is certain not to be sent.
 	for name, serve := range map[string]func(net.Conn){
 		"accepts and says nothing":        func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
 		"hangs up":                        func(net.Conn) {},
@@ -84,8 +84,8 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		"settles over and over":           dribble(settings),
 		"settles byte by byte":            dribble(settings[:1]),
 		"claims a frame of 16 MiB":        say(settings + "\xff\xff\xff\x00\x00\x00\x00\x00\x01"),
-		"answers with half a frame":       say(settings[:4]),
-		"answers what nobody asked":       say(settings + "\x00\x00\x01\x01\x05\x00\x00\x00\x63\x88"),
+		"responds with half a frame":      say(settings[:4]),
+		"responds to no request":          say(settings + "\x00\x00\x01\x01\x05\x00\x00\x00\x63\x88"),
 		"has a header that is no header":  say(settings + "\x00\x00\x04\x01\x05\x00\x00\x00\x01\xff\xff\xff\xff"),
 		"acknowledges what was not asked": say(settings + "\x00\x00\x00\x04\x01\x00\x00\x00\x00"),
 	} {
@@ -95,16 +95,16 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		serve: func(_ *testing.T, l net.Listener) { _ = l.Close() }, append: unavailable, read: unavailable, head: unavailable,
 	}
 	all["has a version that is no version"] = behaviour{serve: handler(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.OK, nil, &serverfeatures.SupportedMethods{EventStoreServerVersion: "latest"})
+		respond(w, r, codes.OK, nil, &serverfeatures.SupportedMethods{EventStoreServerVersion: "latest"})
 	}), append: unavailable, read: unavailable, head: unavailable}
 
-	// Of these the append is heard, and what became of it is not known.
-	doubtful := func(serve http.HandlerFunc, answers bool) behaviour {
-		return behaviour{calls(serve), unknown, unavailable, unavailable, true, answers}
+	// These servers receive the append, and its outcome is unknown.
+	doubtful := func(serve http.HandlerFunc, endsInTime bool) behaviour {
+		return behaviour{calls(serve), unknown, unavailable, unavailable, true, endsInTime}
 	}
 	for name, serve := range map[string]http.HandlerFunc{
 		"takes calls and says nothing": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		"begins answers and says nothing": func(w http.ResponseWriter, r *http.Request) {
+		"begins a response and stops": func(w http.ResponseWriter, r *http.Request) {
 			headers(w)
 			<-r.Context().Done()
 		},
@@ -127,7 +127,7 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 	}
 	for name, serve := range map[string]http.HandlerFunc{
 		"breaks calls off":     func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"breaks answers off":   func(w http.ResponseWriter, _ *http.Request) { headers(w); panic(http.ErrAbortHandler) },
+		"breaks responses off": func(w http.ResponseWriter, _ *http.Request) { headers(w); panic(http.ErrAbortHandler) },
 		"is never ready":       refusing(codes.Unavailable),
 		"says unknown":         refusing(codes.Unknown),
 		"says internal":        refusing(codes.Internal),
@@ -140,13 +140,13 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 			headers(w)
 			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "fine")
 		},
-		"answers without trailers": func(w http.ResponseWriter, _ *http.Request) {
+		"responds without trailers": func(w http.ResponseWriter, _ *http.Request) {
 			headers(w)
 			_, _ = w.Write(frame(&streamspb.ReadResp{Content: &streamspb.ReadResp_CaughtUp_{}}))
 		},
-		"answers with a page": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<!doctype html>")) },
-		"is behind a proxy":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
-		"answers nonsense": func(w http.ResponseWriter, _ *http.Request) {
+		"responds with a page": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<!doctype html>")) },
+		"is behind a proxy":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+		"responds with nonsense": func(w http.ResponseWriter, _ *http.Request) {
 			headers(w)
 			_, _ = w.Write([]byte("\x00\x00\x00\x00\x05abcde"))
 		},
@@ -158,14 +158,14 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 			headers(w)
 			_, _ = w.Write([]byte("\x01\x00\x00\x00\x01a"))
 		},
-		"sends an empty answer": func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.OK, nil, &streamspb.ReadResp{}) },
+		"sends an empty response": func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.OK, nil, &streamspb.ReadResp{}) },
 		"has another leader": func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.NotFound, map[string]string{
+			respond(w, r, codes.NotFound, map[string]string{
 				"exception": "not-leader", "leader-endpoint-host": "%%", "leader-endpoint-port": "1",
 			})
 		},
 		"deletes no stream": func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted"})
+			respond(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted"})
 		},
 	} {
 		all[name] = doubtful(serve, true)
@@ -183,17 +183,17 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) {
 			e := event(0)
 			mutate(e.GetEvent())
-			answer(w, r, codes.OK, nil, confirmation(r), e)
+			respond(w, r, codes.OK, nil, confirmation(r), e)
 		}, true)
 	}
 	for name, m := range map[string]*streamspb.ReadResp{
-		"answers with a checkpoint":       {Content: &streamspb.ReadResp_Checkpoint_{Checkpoint: &streamspb.ReadResp_Checkpoint{}}},
-		"answers with the last position":  {Content: &streamspb.ReadResp_LastAllStreamPosition{LastAllStreamPosition: &shared.AllStreamPosition{}}},
-		"answers with the first revision": {Content: &streamspb.ReadResp_FirstStreamPosition{}},
-		"misses a stream without a name":  {Content: &streamspb.ReadResp_StreamNotFound_{}},
-		"misses nothing":                  {Content: &streamspb.ReadResp_StreamNotFound_{StreamNotFound: &streamspb.ReadResp_StreamNotFound{}}},
+		"responds with a checkpoint":       {Content: &streamspb.ReadResp_Checkpoint_{Checkpoint: &streamspb.ReadResp_Checkpoint{}}},
+		"responds with the last position":  {Content: &streamspb.ReadResp_LastAllStreamPosition{LastAllStreamPosition: &shared.AllStreamPosition{}}},
+		"responds with the first revision": {Content: &streamspb.ReadResp_FirstStreamPosition{}},
+		"misses a stream without a name":   {Content: &streamspb.ReadResp_StreamNotFound_{}},
+		"misses nothing":                   {Content: &streamspb.ReadResp_StreamNotFound_{StreamNotFound: &streamspb.ReadResp_StreamNotFound{}}},
 	} {
-		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.OK, nil, m) }, true)
+		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.OK, nil, m) }, true)
 	}
 	all["never ends a read"] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
 		begun := confirmation(r)
@@ -208,10 +208,10 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		}
 	}), unknown, unavailable, nothing, true, false}
 	all["jumps in its revisions"] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.OK, nil, confirmation(r), event(7), event(3))
+		respond(w, r, codes.OK, nil, confirmation(r), event(7), event(3))
 	}), unknown, nothing, nothing, true, true}
 	all["has a deleted stream"] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
-		answer(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted", "stream-name": "s"})
+		respond(w, r, codes.FailedPrecondition, map[string]string{"exception": "stream-deleted", "stream-name": "s"})
 	}), history, history, unavailable, true, true}
 	all["is full"] = behaviour{calls(refusing(codes.ResourceExhausted)), unavailable, unavailable, unavailable, true, true}
 	for name, success := range map[string]*streamspb.AppendResp_Success{
@@ -223,7 +223,7 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		"succeeds with the last of them": success(1 << 63),
 	} {
 		all[name] = doubtful(func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_Success_{Success: success}})
+			respond(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_Success_{Success: success}})
 		}, true)
 	}
 	for name, refusal := range map[string]*streamspb.AppendResp_WrongExpectedVersion{
@@ -231,15 +231,15 @@ func TestLog_whateverTheServerDoes(t *testing.T) {
 		"refuses, no more":   {},
 	} {
 		all[name] = behaviour{calls(func(w http.ResponseWriter, r *http.Request) {
-			answer(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_WrongExpectedVersion_{WrongExpectedVersion: refusal}})
+			respond(w, r, codes.OK, nil, &streamspb.AppendResp{Result: &streamspb.AppendResp_WrongExpectedVersion_{WrongExpectedVersion: refusal}})
 		}), wrong, unavailable, unavailable, true, true}
 	}
-	// Broken off by the connection's own means; 11 is "calm down", for which gRPC
-	// has the code of a full disk.
+	// The server resets the HTTP/2 stream. Code 11 asks the client to slow down; gRPC
+	// maps it to the same code as a full disk.
 	for code := range byte(14) {
 		all[fmt.Sprintf("breaks off with code %d", code)] = behaviour{raw(breakOff(code)), unknown, unavailable, unavailable, true, true}
 	}
-	// All at once: they do nothing but wait.
+	// In parallel: they only wait.
 	var running sync.WaitGroup
 	for name, b := range all {
 		running.Go(func() { t.Run(name, b.check) })
@@ -254,8 +254,8 @@ func (b behaviour) check(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	b.serve(t, listener)
-	// gossipTimeout, in seconds, is how long an attempt to connect may go on when
-	// the log is closed.
+	// gossipTimeout, in seconds, limits how long an attempt to connect lasts after the
+	// log was closed.
 	l, err := Connect("esdb://"+address+"?tls=false&gossipTimeout=1", testKeyring(t, 1))
 	if err != nil {
 		t.Fatal(err)
@@ -263,11 +263,11 @@ func (b behaviour) check(t *testing.T) {
 	call := func(name, want string, f func(context.Context) error) {
 		t.Helper()
 		deadline := soon
-		if want != unavailable && want != unknown || b.answers && name != "tail" {
+		if want != unavailable && want != unknown || b.endsInTime && name != "tail" {
 			deadline = late
 		}
 		if b.connects {
-			// Or a slow machine would have no connection before the deadline.
+			// A slow machine might not connect before the deadline otherwise.
 			if g, err := l.client.begin(t.Context()); err == nil {
 				g.calls.Done()
 			}
@@ -283,7 +283,8 @@ func (b behaviour) check(t *testing.T) {
 			t.Errorf("%s says: %s, want: %s", name, got, want)
 		}
 	}
-	// Twice, because the second call meets what the first one left.
+	// Make the calls twice: the first round may leave a connection in a state that affects
+	// the second round.
 	for range 2 {
 		call("append", b.append, func(ctx context.Context) error {
 			_, _, err := l.Append(ctx, stream, domain.EmptyHead(), encode(t, l, stream, queueCreated()))
@@ -302,10 +303,10 @@ func (b behaviour) check(t *testing.T) {
 	tail := NewTail(l, domain.Kinds(), domain.Position{Commit: 1 << 62}, zerolog.Nop(), newIgnorant())
 	call("tail", unavailable, func(ctx context.Context) error {
 		tail.Run(ctx)
-		return domain.ErrUnavailable // which it is when it returns
+		return domain.ErrUnavailable // the error that a returned call must have
 	})
 	if tail.Connected() {
-		t.Error("the tail believes that it follows")
+		t.Error("the tail says that it is connected")
 	}
 	underWay := make(chan error, 1)
 	go func() {
@@ -317,7 +318,7 @@ func (b behaviour) check(t *testing.T) {
 		if err := <-underWay; err != nil {
 			return err
 		}
-		return domain.ErrUnavailable // it may have had its answer before
+		return domain.ErrUnavailable // the response may have arrived before
 	})
 	call("a call of a closed log", unavailable, func(ctx context.Context) error {
 		_, err := l.Head(ctx)
@@ -325,7 +326,7 @@ func (b behaviour) check(t *testing.T) {
 	})
 }
 
-// ignorant is a follower that takes everything and keeps nothing.
+// ignorant is a follower that ignores every event.
 type ignorant struct{ at domain.Position }
 
 func newIgnorant() *ignorant                  { return &ignorant{} }
@@ -334,10 +335,10 @@ func (i *ignorant) Follow(r *domain.Recorded) { i.at = r.Position }
 func (i *ignorant) Passed(domain.Position)    {}
 func (i *ignorant) CaughtUp()                 {}
 
-// settings is an HTTP/2 frame without which no connection is made.
+// settings is the HTTP/2 frame that every connection needs first.
 const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// raw serves bytes.
+// raw serves connections without any protocol.
 func raw(serve func(net.Conn)) func(*testing.T, net.Listener) {
 	return func(t *testing.T, l net.Listener) {
 		var all sync.WaitGroup
@@ -370,7 +371,7 @@ func raw(serve func(net.Conn)) func(*testing.T, net.Listener) {
 	}
 }
 
-// say sends something and takes what comes.
+// say sends a text and then reads until the end.
 func say(what string) func(net.Conn) {
 	return func(c net.Conn) {
 		if _, err := io.WriteString(c, what); err == nil {
@@ -401,8 +402,8 @@ func dribble(what string) func(net.Conn) {
 	}
 }
 
-// breakOff speaks just enough HTTP/2 to say that it does not know which methods it
-// has, and to end every other call with an error code.
+// breakOff speaks just enough HTTP/2 to refuse the call for supported methods and to
+// reset every other call with an error code.
 func breakOff(code byte) func(net.Conn) {
 	return func(c net.Conn) {
 		in := bufio.NewReader(c)
@@ -438,7 +439,7 @@ func literal(name, value string) string {
 	return "\x00" + string(rune(len(name))) + name + string(rune(len(value))) + value
 }
 
-// handler serves HTTP/2.
+// handler serves HTTP/2 requests.
 func handler(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 	return func(t *testing.T, l net.Listener) {
 		server := &http.Server{Handler: serve, Protocols: &http.Protocols{}, ReadHeaderTimeout: time.Minute}
@@ -452,11 +453,11 @@ func handler(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 	}
 }
 
-// calls serves calls of the streams' service, and does not know another.
+// calls serves calls of the streams service, and knows no other service.
 func calls(serve http.HandlerFunc) func(*testing.T, net.Listener) {
 	return handler(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/GetSupportedMethods") {
-			answer(w, r, codes.Unimplemented, nil)
+			respond(w, r, codes.Unimplemented, nil)
 			return
 		}
 		serve(w, r)
@@ -476,7 +477,7 @@ func headers(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).Flush()
 }
 
-func answer(w http.ResponseWriter, r *http.Request, code codes.Code, trailers map[string]string, messages ...proto.Message) {
+func respond(w http.ResponseWriter, r *http.Request, code codes.Code, trailers map[string]string, messages ...proto.Message) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	headers(w)
 	for _, m := range messages {
@@ -491,7 +492,7 @@ func answer(w http.ResponseWriter, r *http.Request, code codes.Code, trailers ma
 }
 
 func refusing(code codes.Code) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) { answer(w, r, code, nil) }
+	return func(w http.ResponseWriter, r *http.Request) { respond(w, r, code, nil) }
 }
 
 func frame(m proto.Message) []byte {
@@ -502,8 +503,8 @@ func frame(m proto.Message) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(b))), b...)
 }
 
-// confirmation begins the answer to a subscription, which is told from a read by
-// the request's size: only a subscription has a filter.
+// confirmation reads the request of a call. For a subscription it returns the message
+// that begins the response, for other calls nil.
 func confirmation(r *http.Request) *streamspb.ReadResp {
 	var head [5]byte
 	if _, err := io.ReadFull(r.Body, head[:]); err != nil {
@@ -549,7 +550,7 @@ func TestCheckCluster_refusesAddressesThatEndTheProcess(t *testing.T) {
 	}
 }
 
-func TestLog_aClusterThatNamesNobodyIsUnavailable(t *testing.T) {
+func TestLog_aClusterWithoutMembersIsUnavailable(t *testing.T) {
 	t.Parallel()
 	for name, address := range map[string]string{"no address": "", "no name": "%zz"} {
 		t.Run(name, func(t *testing.T) {
@@ -559,7 +560,7 @@ func TestLog_aClusterThatNamesNobodyIsUnavailable(t *testing.T) {
 				t.Fatal(err)
 			}
 			handler(func(w http.ResponseWriter, r *http.Request) {
-				answer(w, r, codes.OK, nil, &gossip.ClusterInfo{Members: []*gossip.MemberInfo{
+				respond(w, r, codes.OK, nil, &gossip.ClusterInfo{Members: []*gossip.MemberInfo{
 					{State: gossip.MemberInfo_Leader, IsAlive: true, HttpEndPoint: &gossip.EndPoint{Address: address}},
 				}})
 			})(t, listener)
@@ -577,7 +578,7 @@ func TestLog_aClusterThatNamesNobodyIsUnavailable(t *testing.T) {
 	}
 }
 
-// hostile is a log whose server does as told.
+// hostile returns a log whose server is serve.
 func hostile(t *testing.T, serve func(*testing.T, net.Listener)) *Log {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -593,12 +594,12 @@ func hostile(t *testing.T, serve func(*testing.T, net.Listener)) *Log {
 	return l
 }
 
-// Something on the way that knows nothing of streams may answer that it found
-// nothing. That is no empty stream, and no end of one.
-func TestLog_notFoundOnTheWayIsNoEndOfAStream(t *testing.T) {
+// A proxy that knows nothing of streams may respond with "not found". That does not mean
+// that the stream is empty or ends there.
+func TestLog_aProxysNotFoundIsNotTheEndOfAStream(t *testing.T) {
 	t.Parallel()
 	for _, events := range [][]proto.Message{nil, {event(0)}} {
-		l := hostile(t, calls(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.NotFound, nil, events...) }))
+		l := hostile(t, calls(func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.NotFound, nil, events...) }))
 		var last error
 		for _, err := range l.Read(t.Context(), stream, domain.NoStream) {
 			last = err
@@ -611,7 +612,7 @@ func TestLog_notFoundOnTheWayIsNoEndOfAStream(t *testing.T) {
 
 func TestLog_saysWhyThereIsNoConnection(t *testing.T) {
 	t.Parallel()
-	l := hostile(t, handler(func(w http.ResponseWriter, r *http.Request) { answer(w, r, codes.Unauthenticated, nil) }))
+	l := hostile(t, handler(func(w http.ResponseWriter, r *http.Request) { respond(w, r, codes.Unauthenticated, nil) }))
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	if _, err := l.Head(ctx); !errors.Is(err, domain.ErrUnavailable) || !strings.Contains(err.Error(), "authentication failed") {

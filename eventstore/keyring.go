@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Keyring seals secrets under the master key and derives other keys from it.
-// Safe for concurrent use.
+// Keyring seals secrets with the master key and derives other keys from it. It is safe
+// for concurrent use.
 type Keyring struct {
 	master []byte
 	aead   cipher.AEAD
@@ -23,11 +23,11 @@ type Keyring struct {
 // MasterKeySize is the length of a master key in bytes.
 const MasterKeySize = 32
 
-// sealPrefix names the form: AES-256-GCM under the master key, unpadded
-// base64url of nonce and ciphertext.
+// sealPrefix marks the format of a sealed value: AES-256-GCM with the master key, then
+// nonce and ciphertext in unpadded base64url.
 const sealPrefix = "v1."
 
-// NewKeyring returns the keyring of a master key of MasterKeySize bytes.
+// NewKeyring returns the keyring of a master key, which must have MasterKeySize bytes.
 func NewKeyring(master []byte) (*Keyring, error) {
 	if len(master) != MasterKeySize {
 		return nil, fmt.Errorf("a master key has %d bytes, not %d", MasterKeySize, len(master))
@@ -48,8 +48,8 @@ func (k *Keyring) Derive(purpose string) ([]byte, error) {
 	return hkdf.Key(sha256.New, k.master, nil, "lotline "+purpose, 32)
 }
 
-// Seal encrypts plain so that only this keyring opens it, and only at the same
-// stream, event type and field.
+// Seal encrypts plain. Only a keyring with the same master key opens the result, and only
+// for the same stream, event type and field.
 func (k *Keyring) Seal(stream, eventType, field, plain string) string {
 	nonce := make([]byte, k.aead.NonceSize(), k.aead.NonceSize()+len(plain)+k.aead.Overhead())
 	rand.Read(nonce)
@@ -57,10 +57,10 @@ func (k *Keyring) Seal(stream, eventType, field, plain string) string {
 	return sealPrefix + base64.RawURLEncoding.EncodeToString(sealed)
 }
 
-// errSealed says no more than that: which part did not fit is nobody's business.
+// errSealed does not say which part did not match: that would help an attacker.
 var errSealed = errors.New("the sealed value does not open with this master key at this place")
 
-// Open undoes Seal.
+// Open decrypts a value that Seal returned for the same stream, event type and field.
 func (k *Keyring) Open(stream, eventType, field, sealed string) (string, error) {
 	encoded, ok := strings.CutPrefix(sealed, sealPrefix)
 	if !ok {
@@ -78,8 +78,9 @@ func (k *Keyring) Open(stream, eventType, field, sealed string) (string, error) 
 	return string(plain), nil
 }
 
-// sealPlace binds a sealed value to its place: each part with its length before
-// it, in eight bytes, big-endian.
+// sealPlace returns the additional data that binds a sealed value to its stream, event
+// type and field. It writes the length of each part, as eight bytes in big-endian order,
+// and then the part itself.
 func sealPlace(parts ...string) []byte {
 	var place []byte
 	for _, p := range parts {

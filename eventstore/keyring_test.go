@@ -59,8 +59,8 @@ func flip(sealed string) string {
 
 const hkdfVector = "2a3ca614a9a7a8411cf810b2bc5f55e35e0d5c4d2728950d593941231c7ec1ba"
 
-// The derived keys are in use in cursors that clients hold, so they must not
-// change. The value was computed with Python's hmac, after RFC 5869.
+// Clients hold cursors that use derived keys, so the keys must not change. The expected
+// value was computed with Python's hmac, after RFC 5869.
 func TestKeyring_derivesByHKDF(t *testing.T) {
 	t.Parallel()
 	k := testKeyring(t, 1)
@@ -76,15 +76,15 @@ func TestKeyring_derivesByHKDF(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.Equal(a, b) || bytes.Contains(a, bytes.Repeat([]byte{1}, 4)) {
-		t.Error("purposes do not differ, or the master key shows")
+		t.Error("two purposes have the same key, or a derived key is the master key")
 	}
 }
 
-func TestKeyring_wantsAWholeMasterKey(t *testing.T) {
+func TestKeyring_refusesAMasterKeyOfAnotherSize(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 16, 31, 33} {
 		if _, err := NewKeyring(make([]byte, n)); err == nil {
-			t.Errorf("a key of %d bytes was taken", n)
+			t.Errorf("a key of %d bytes was accepted", n)
 		}
 	}
 }

@@ -19,22 +19,23 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Log is the event log in an EventStoreDB or KurrentDB server, or in the embedded
-// one. Safe for concurrent use.
+// Log is the event log in a server: EventStoreDB, KurrentDB or the embedded store. It is
+// safe for concurrent use.
 type Log struct {
 	client *client
 	codec  *codec
 	keys   *Keyring
 }
 
-// Connect returns the log behind a connection string such as
-// esdb://localhost:2113?tls=false. It does not wait for the server.
+// Connect returns the log of the server that a connection string names, such as
+// esdb://localhost:2113?tls=false. It returns at once: the first call on the log
+// connects.
 func Connect(connection string, keys *Keyring) (*Log, error) {
 	return connect(connection, "", keys)
 }
 
-// ConnectSocket returns the log of the embedded server that listens on the Unix
-// socket at an absolute path.
+// ConnectSocket returns the log of an embedded server that listens on a Unix socket. path
+// must be absolute.
 func ConnectSocket(path string, keys *Keyring) (*Log, error) {
 	return connect("esdb://localhost?tls=false", path, keys)
 }
@@ -47,11 +48,12 @@ func connect(connection, socket string, keys *Keyring) (*Log, error) {
 	return &Log{c, newCodec(), keys}, nil
 }
 
-// Close releases the connection. Calls under way end with errors.
+// Close closes the connection. Calls in flight return errors.
 func (l *Log) Close() error { return l.client.close() }
 
-// Encode makes e ready to be appended to stream, except for its id: named,
-// versioned, its secrets sealed. The secrets' sealed forms are also set in e.
+// Encode returns e in the form in which Append takes it: with its stored name and schema
+// version, and with its secrets sealed. The caller sets the ID. Encode also sets the
+// sealed form of each secret in e itself.
 func (l *Log) Encode(stream string, e domain.Event, m domain.Metadata) (domain.Proposed, error) {
 	s, err := l.codec.schemaOf(domain.StreamKind(stream), e)
 	if err != nil {
@@ -74,11 +76,12 @@ func (l *Log) Encode(stream string, e domain.Event, m domain.Metadata) (domain.P
 	return domain.Proposed{Type: s.name, Data: data, Metadata: metadata}, nil
 }
 
-// Append writes events to stream behind head, all of them or none, and returns
-// the stream's new head and the position of the last event. Errors:
-// domain.ErrWrongRevision and domain.ErrUnavailable (both: nothing was written),
-// *domain.HistoryError for a stream that was deleted, and
-// domain.ErrOutcomeUnknown.
+// Append writes all events to stream after head, or none of them. It returns the stream's
+// new head and the log position of the last event. Its errors are:
+//   - domain.ErrWrongRevision: the stream does not end at head, nothing was written;
+//   - domain.ErrUnavailable: nothing was written;
+//   - *domain.HistoryError: somebody deleted the stream;
+//   - domain.ErrOutcomeUnknown: the events may or may not have been written.
 func (l *Log) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
 	if len(events) == 0 {
 		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: no events", stream)
@@ -93,7 +96,7 @@ func (l *Log) Append(ctx context.Context, stream string, head domain.Head, event
 			Data: e.Data, Metadata: domain.WithHash(e.Metadata, after.Hash),
 		}
 	}
-	// The client's default is "any revision", which would switch the check off.
+	// The client's default is "any revision", which would disable the check.
 	options := esdb.AppendToStreamOptions{ExpectedRevision: esdb.NoStream{}}
 	if head.Revision != domain.NoStream {
 		options.ExpectedRevision = esdb.Revision(uint64(head.Revision))
@@ -108,8 +111,8 @@ func (l *Log) Append(ctx context.Context, stream string, head domain.Head, event
 		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: %w", stream, appendError(stream, head, err))
 	}
 	position := domain.Position{Commit: result.CommitPosition, Prepare: result.PreparePosition}
-	// The client takes an answer without content for a success. A stream that was
-	// deleted is begun again at a later revision than the hashes say.
+	// The client takes a response without content for a success. An append to a deleted
+	// stream succeeds at a higher revision than the hashes were computed for.
 	if result.NextExpectedVersion != uint64(after.Revision) || position == (domain.Position{}) {
 		return domain.Head{}, domain.Position{}, fmt.Errorf("append to %s: %w: the store says it ends at revision %d, position %d, instead of revision %d",
 			stream, domain.ErrOutcomeUnknown, result.NextExpectedVersion, position.Commit, after.Revision)
@@ -117,8 +120,8 @@ func (l *Log) Append(ctx context.Context, stream string, head domain.Head, event
 	return after, position, nil
 }
 
-// appendError says what a failed append means. For most errors the client does not
-// tell whether they came before or after the request was sent.
+// appendError translates the client's error of an append. For most errors the client does
+// not tell whether it had sent the request.
 func appendError(stream string, head domain.Head, err error) error {
 	e, ok := errors.AsType[*esdb.Error](err)
 	switch {
@@ -132,20 +135,21 @@ func appendError(stream string, head domain.Head, err error) error {
 	return fmt.Errorf("%w: %w", domain.ErrOutcomeUnknown, err)
 }
 
-// refusedForSize reports whether the server has no room for an append. gRPC gives
-// the same code when a stream is broken off to calm the client down and when an
-// answer is too large, both of which may be after the server did the work.
+// refusedForSize reports whether the server refused an append because its disk is full.
+// gRPC uses the same code when a server resets a stream to slow the client down, and when
+// a response is too large. Both can happen after the server wrote the events.
 func refusedForSize(err error) bool {
 	return status.Code(err) == codes.ResourceExhausted &&
 		!strings.Contains(err.Error(), "RST_STREAM") && !strings.Contains(err.Error(), "grpc: received message larger than max")
 }
 
-// readAhead is how many events a read fetches before they are asked for.
+// readAhead is how many events a read fetches ahead of the caller.
 const readAhead = 256
 
-// Read yields the events of stream behind a revision, oldest first, and ends
-// after the first error (domain.ErrUnavailable). A stream that does not exist
-// yields nothing. An event that cannot be decoded is yielded with the reason.
+// Read yields the events of stream after a revision, oldest first. It ends after the
+// first error (domain.ErrUnavailable, or *domain.HistoryError if somebody deleted the
+// stream). A stream that does not exist yields nothing. An event that cannot be decoded
+// is yielded together with the reason.
 func (l *Log) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
 	return func(yield func(*domain.Recorded, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -176,8 +180,8 @@ func (l *Log) Read(ctx context.Context, stream string, after domain.Revision) it
 	}
 }
 
-// readError says what a failed read means. A deleted stream is no fault of the
-// store: somebody took away a history.
+// readError translates the client's error of a read. A deleted stream is not an outage:
+// somebody removed a history.
 func readError(stream string, after domain.Revision, err error) error {
 	e, ok := errors.AsType[*esdb.Error](err)
 	if ok && e.Code() == esdb.ErrorCodeStreamDeleted || streamNotFound(err) {
@@ -186,9 +190,9 @@ func readError(stream string, after domain.Revision, err error) error {
 	return fmt.Errorf("read %s: %w: %w", stream, domain.ErrUnavailable, err)
 }
 
-// streamNotFound reports whether the store said that there is no such stream. The
-// client gives the same code when something on the way, which knows nothing of
-// streams, answers that it found nothing.
+// streamNotFound reports whether the store said that the stream does not exist. A proxy
+// in front of the store may respond with "not found" for other reasons. The client gives
+// both errors the same code, but only the proxy's has the gRPC status NotFound inside.
 func streamNotFound(err error) bool {
 	e, ok := errors.AsType[*esdb.Error](err)
 	return ok && e.Code() == esdb.ErrorCodeResourceNotFound && status.Code(e.Err()) != codes.NotFound
@@ -200,7 +204,7 @@ func deletedError(stream string, after domain.Revision) error {
 
 func receive(ctx context.Context, c *esdb.Client, stream string, after domain.Revision, events chan<- *esdb.RecordedEvent) error {
 	options := esdb.ReadStreamOptions{Direction: esdb.Forwards, From: esdb.Revision(uint64(after + 1))}
-	// The client wants a count; there is no "all of it".
+	// The client requires a count and has no value for "all".
 	read, err := c.ReadStream(ctx, stream, options, math.MaxInt64)
 	if err != nil {
 		return err
@@ -227,7 +231,7 @@ func receive(ctx context.Context, c *esdb.Client, stream string, after domain.Re
 	}
 }
 
-// decode turns what the client gives into what the domain takes.
+// decode converts the client's event into the domain's.
 func (l *Log) decode(e *esdb.RecordedEvent) *domain.Recorded {
 	r := &domain.Recorded{
 		ID: e.EventID, Type: e.EventType, Stream: e.StreamID, Revision: domain.Revision(e.EventNumber),
@@ -257,8 +261,8 @@ func (l *Log) open(r *domain.Recorded, holder domain.SecretHolder) error {
 	return nil
 }
 
-// Head returns the position of the last event in the log, or the zero Position
-// of an empty one. It serves as a test of whether the store answers.
+// Head returns the position of the last event in the log, or the zero Position if the log
+// is empty. Callers also use it to test whether the store responds.
 func (l *Log) Head(ctx context.Context) (domain.Position, error) {
 	var head domain.Position
 	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
@@ -284,9 +288,9 @@ func (l *Log) Head(ctx context.Context) (domain.Position, error) {
 	return head, nil
 }
 
-// At returns the event at a position of the log, or nil when there is none or the log
-// has no event that begins there. A stream that was deleted or cut does not hide its
-// events from it. Error: domain.ErrUnavailable.
+// At returns the event at a log position. It returns nil if the position is zero or if no
+// event begins there. It also finds events of streams that were deleted or truncated. Its
+// error is domain.ErrUnavailable.
 func (l *Log) At(ctx context.Context, p domain.Position) (*domain.Recorded, error) {
 	var found *esdb.RecordedEvent
 	err := l.client.do(ctx, func(ctx context.Context, c *esdb.Client) error {
@@ -306,7 +310,7 @@ func (l *Log) At(ctx context.Context, p domain.Position) (*domain.Recorded, erro
 		return nil
 	})
 	if status.Code(err) == codes.InvalidArgument {
-		return nil, nil // it is no position of this log
+		return nil, nil // the log has no such position
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the log at position %d: %w: %w", p.Commit, domain.ErrUnavailable, err)
@@ -317,7 +321,7 @@ func (l *Log) At(ctx context.Context, p domain.Position) (*domain.Recorded, erro
 	return l.decode(found), nil
 }
 
-// Newest returns the last event of stream, or nil when it has none. Error:
+// Newest returns the last event of stream, or nil if the stream has none. Its error is
 // domain.ErrUnavailable.
 func (l *Log) Newest(ctx context.Context, stream string) (*domain.Recorded, error) {
 	var newest *esdb.RecordedEvent
@@ -346,9 +350,9 @@ func (l *Log) Newest(ctx context.Context, stream string) (*domain.Recorded, erro
 	return l.decode(newest), nil
 }
 
-// KeepNewest has the store show no more of stream than its n newest events, and
-// forget the others when it is scavenged. It changes nothing when that was said
-// of the stream before.
+// KeepNewest limits stream to its n newest events: the store hides the others and may
+// delete them when it is scavenged. It changes nothing if the stream already has
+// metadata.
 func (l *Log) KeepNewest(ctx context.Context, stream string, n uint64) error {
 	var metadata esdb.StreamMetadata
 	metadata.SetMaxCount(n)
@@ -365,16 +369,17 @@ func (l *Log) KeepNewest(ctx context.Context, stream string, n uint64) error {
 	return fmt.Errorf("limit %s: %w", stream, err)
 }
 
-// subscriber takes what a subscription delivers.
+// subscriber receives the deliveries of a subscription.
 type subscriber interface {
 	event(*domain.Recorded)
-	// passed says that the log has been read up to a position.
+	// passed is called when the subscription has read the log up to a position.
 	passed(domain.Position)
 	caughtUp()
 }
 
-// subscribe delivers what the streams of some kinds hold behind after, and then
-// what comes, until ctx ends or the subscription drops. It returns why.
+// subscribe delivers the events after a position in streams of some kinds: first the
+// existing events, then new ones. It returns when ctx ends or the subscription drops,
+// with the reason.
 func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []domain.Kind, to subscriber) error {
 	// The client's default is to start at the end.
 	var from esdb.AllPosition = esdb.Start{}
@@ -382,8 +387,8 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 		from = esdb.Position{Commit: after.Commit, Prepare: after.Prepare}
 	}
 	options := esdb.SubscribeToAllOptions{From: from, Filter: streamsOf(kinds), MaxSearchWindow: 1000}
-	// What follows is handed on by one goroutine while another one receives and
-	// decodes what is next, or catching up would use one core only.
+	// One goroutine receives and decodes while another one delivers. In a single
+	// goroutine, catching up would use one core only.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	received := make(chan delivery, readAhead)
@@ -402,7 +407,7 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 		case d.event != nil:
 			to.event(d.event)
 			if len(received) == 0 {
-				// Who waits for more, to handle it together, waits no longer.
+				// Followers that collect a batch stop waiting for more events.
 				to.passed(d.event.Position)
 			}
 		case d.caughtUp:
@@ -414,7 +419,7 @@ func (l *Log) subscribe(ctx context.Context, after domain.Position, kinds []doma
 	return fmt.Errorf("subscription to the log: %w", err)
 }
 
-// delivery is one of the things that a subscriber is told.
+// delivery is one call to a subscriber: exactly one field is set.
 type delivery struct {
 	event    *domain.Recorded
 	passed   domain.Position
@@ -439,13 +444,13 @@ func streamsOf(kinds []domain.Kind) *esdb.SubscriptionFilter {
 	return filter
 }
 
-// ErrMasterKey says that the log was sealed under another master key.
+// ErrMasterKey says that the secrets in the log were sealed under another master key.
 var ErrMasterKey = errors.New("the log was sealed under another master key")
 
-// sealCheck is the value that the log holds sealed for CheckMasterKey.
+// sealCheck is the value that CheckMasterKey stores sealed in the log.
 const sealCheck = "lotline"
 
-// Sealed reports whether the log has a master key yet.
+// Sealed reports whether a master key was ever used with this log.
 func (l *Log) Sealed(ctx context.Context) (bool, error) {
 	for _, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
 		return err == nil, err
@@ -453,13 +458,14 @@ func (l *Log) Sealed(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// CheckMasterKey finds out whether the keyring's master key is the log's. The
-// first node to ask puts a check value into the log, whose event's id tells this
-// log from every other and is returned. ErrMasterKey says no, a *domain.HistoryError
-// that the check value is damaged; any other error says nothing. now is the time for that first event.
+// CheckMasterKey checks that the keyring has the master key of this log. The first node
+// that calls it stores a sealed check value in the log, with the time now. It returns the
+// ID of that event, which identifies the log. Its errors are ErrMasterKey for another
+// master key and *domain.HistoryError for a damaged check value. After any other error
+// the result is not known.
 func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, err error) {
-	// When another node is first, or it is not known what became of the append,
-	// the stream tells.
+	// If another node was first, or the outcome of the append is unknown, read the stream
+	// again.
 	for attempt := 0; ; attempt++ {
 		for r, err := range l.Read(ctx, domain.SealStream, domain.NoStream) {
 			if err == nil {
@@ -477,11 +483,12 @@ func (l *Log) CheckMasterKey(ctx context.Context, now time.Time) (logID string, 
 	}
 }
 
-// checkSeal looks at the first event of SealStream.
+// checkSeal checks the first event of SealStream.
 func checkSeal(r *domain.Recorded) error {
 	stored := *r
 	if errors.Is(r.Undecoded, errSealed) {
-		// Under another master key nothing opens. What is stored may be sound.
+		// Under another master key no secret opens. The stored event itself may be
+		// intact.
 		stored.Undecoded = nil
 	}
 	if _, err := domain.EmptyHead().Next(domain.SealStream, &stored); err != nil {

@@ -43,7 +43,7 @@ type testStore struct {
 
 func newTestStore(t testing.TB) *testStore {
 	t.Helper()
-	// Not t.TempDir, whose paths can be longer than a socket's may be.
+	// The paths of t.TempDir can be too long for a Unix socket.
 	dir, err := os.MkdirTemp("", "lotline-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -346,7 +346,7 @@ func TestLog_largeReadsComeWhole(t *testing.T) {
 			t.Fatalf("event %d has revision %d", i, r.Revision)
 		}
 	}
-	// A reader that leaves early leaves nothing behind, which goleak checks.
+	// A reader that stops early must not leave a goroutine, which goleak checks.
 	for _, err := range l.Read(t.Context(), stream, domain.NoStream) {
 		if err != nil {
 			t.Error(err)
@@ -363,7 +363,8 @@ func TestLog_callsHonourTheirContextWhileThereIsNoServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.stop()
-	// More callers than one, because the client answers only the first.
+	// One caller is not enough: the official client returns from the first call in time,
+	// and blocks the others.
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -381,7 +382,7 @@ func TestLog_callsHonourTheirContextWhileThereIsNoServer(t *testing.T) {
 			if _, err := l.Head(ctx); !errors.Is(err, domain.ErrUnavailable) {
 				t.Errorf("head: %v", err)
 			}
-			// By now it is known that there is no server.
+			// By now the log knows that there is no server.
 			_, _, err = l.Append(ctx, stream, domain.EmptyHead(), encode(t, l, stream, queueCreated()))
 			if !errors.Is(err, domain.ErrUnavailable) || errors.Is(err, domain.ErrOutcomeUnknown) {
 				t.Errorf("an append that was not sent: %v", err)
@@ -414,7 +415,7 @@ func TestLog_callsWhileThereIsNoServerLeaveNothingBehind(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// Without a server no call has begun, and those that waited have gone.
+	// Without a server no call has been sent, and the waiting calls have ended.
 	l.client.current.calls.Wait()
 	s.start()
 	if _, err := l.Head(t.Context()); err != nil {
@@ -448,15 +449,14 @@ func TestLog_refusesAnotherMasterKey(t *testing.T) {
 	}
 }
 
-// A check value that is damaged is not taken for one of another master key, nor for
-// one that opens.
+// A damaged check value is neither taken for one of another master key nor accepted.
 func TestLog_tellsADamagedCheckValueFromAnotherMasterKey(t *testing.T) {
 	t.Parallel()
 	seal := &domain.SealChecked{Stamp: domain.Stamp{At: 1_795_000_000_000}, Value: domain.Secret{Plain: sealCheck}}
 	for name, c := range map[string]struct {
 		spoil func(p *domain.Proposed)
 		key   byte
-		want  bool // the check value is damaged
+		want  bool // reported as damaged
 	}{
 		"it is sound":                    {func(*domain.Proposed) {}, 1, false},
 		"another key":                    {func(*domain.Proposed) {}, 2, false},
@@ -560,7 +560,7 @@ func BenchmarkCodec(b *testing.B) {
 	})
 }
 
-// A stream that somebody deletes takes no event away from the log.
+// Deleting a stream removes no event from the log.
 func TestLog_atAPositionIsTheEventThere(t *testing.T) {
 	t.Parallel()
 	l := newTestLog(t)

@@ -10,94 +10,99 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
+	"github.com/lotline/lotline/eventstore/backoff"
 )
 
-// Follower is what follows the log. It is called by one goroutine at a time, event
-// by event in the order of the log, and must not take long.
+// Follower follows the log. Tail calls it from one goroutine at a time, event by event in
+// the order of the log. Its methods must return quickly.
 type Follower interface {
-	// Position is the last event handled; what follows it is delivered.
+	// Position is the position of the last event that the follower handled. Tail delivers
+	// the events after it.
 	Position() domain.Position
-	// Follow takes the next event. After a reconnection an event may come again;
-	// it is at or before Position then.
+	// Follow handles the next event. After a reconnection an event may be delivered
+	// again; it is then at or before Position.
 	Follow(r *domain.Recorded)
-	// Passed says that up to p there was nothing else to follow. It is no place
-	// to resume from.
+	// Passed says that the log has no further events for this follower up to p. A new
+	// subscription must start after Position, not after p.
 	Passed(p domain.Position)
-	// CaughtUp says that the log ended behind the last event when the server was
-	// asked. It comes once after each connection, from servers that say so.
+	// CaughtUp says that the server reported the end of the log. Servers that report it
+	// do so once after each connection.
 	CaughtUp()
 }
 
-// Tail has the process's one live subscription to the log and hands each event,
-// decoded once, to all followers. A follower that is behind at the start has a
-// subscription of its own until it is level, and holds nobody up. A subscription
-// that drops is taken up again behind the last event handled.
+// Tail holds the process's one live subscription to the log. It decodes each event once
+// and delivers it to all followers. A follower that is behind at the start has its own
+// subscription until it has caught up, so it delays no other follower. A dropped
+// subscription is resumed after the last delivered event.
 type Tail struct {
 	log    *Log
 	kinds  []domain.Kind
 	head   domain.Position
 	logger zerolog.Logger
 
-	connected atomic.Bool
-	live      chan struct{} // closed when the live subscription has come to the log's end for the first time
-	wasLive   sync.Once     // closes live
-	level     chan struct{} // closed when no follower is behind any more
-	catchUps  []*catchUp
+	connected      atomic.Bool
+	live           chan struct{} // closed when the live subscription reaches the end of the log for the first time
+	wasLive        sync.Once     // guards the closing of live
+	allReachedHead chan struct{} // closed when every follower has reached head
+	catchUps       []*catchUp
 
-	mu        sync.Mutex // held while an event is handed on, and guards the fields below
-	followers []placed   // those that are level, each in its place
-	behind    int        // how many are not
-	reached   domain.Position
+	mu        sync.Mutex        // held while an event is delivered; guards the fields below
+	followers []orderedFollower // of the live subscription, in the order given to NewTail
+	behind    int               // number of followers that have not reached head
+	reached   domain.Position   // of the last event delivered to the followers above
 }
 
-// placed is a follower with its place among all of them.
-type placed struct {
+// orderedFollower is a follower with its index in the order given to NewTail.
+type orderedFollower struct {
 	Follower
-	place int
+	index int
 }
 
-// NewTail returns a tail of the streams of some kinds, which delivers nothing
-// until Run. An event is handed to the followers in their order, as far as they are
-// level. It has caught up when all followers have reached head, where the log
-// ends now.
+// NewTail returns a tail of the streams of some kinds. It delivers nothing until Run.
+// head is the present end of the log: the tail has caught up once all followers have
+// reached it. Each event goes to the followers of the live subscription in the given
+// order.
 func NewTail(log *Log, kinds []domain.Kind, head domain.Position, logger zerolog.Logger, followers ...Follower) *Tail {
-	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, live: make(chan struct{}), level: make(chan struct{}), reached: head}
+	t := &Tail{log: log, kinds: kinds, head: head, logger: logger, live: make(chan struct{}), allReachedHead: make(chan struct{}), reached: head}
 	for i, f := range followers {
-		f := placed{f, i}
+		f := orderedFollower{f, i}
 		if at := f.Position(); at.Before(head) {
-			t.catchUps = append(t.catchUps, &catchUp{tail: t, follower: f, started: at, reached: at, at: at})
+			t.catchUps = append(t.catchUps, &catchUp{tail: t, follower: f, started: at, reached: at, readUpTo: at})
 			t.behind++
 		} else {
 			t.followers = append(t.followers, f)
 		}
 	}
 	if t.behind == 0 {
-		close(t.level)
+		close(t.allReachedHead)
 	}
 	return t
 }
 
-// CaughtUp is closed when all that stood before head has been handed on.
-func (t *Tail) CaughtUp() <-chan struct{} { return t.level }
+// CaughtUp returns a channel that is closed once every follower has all events up to the
+// head that NewTail was given.
+func (t *Tail) CaughtUp() <-chan struct{} { return t.allReachedHead }
 
-// Live is closed when the live subscription has come to the log's end for the first
-// time. Servers that do not say where the log ends close it with the next event.
+// Live returns a channel that is closed when the live subscription reaches the end of the
+// log for the first time. If the server does not report the end, the channel is closed
+// once the subscription has read up to the head that NewTail was given.
 func (t *Tail) Live() <-chan struct{} { return t.live }
 
-// Connected reports whether the live subscription stands.
+// Connected reports whether the live subscription is connected and has reached the end of
+// the log since it was connected.
 func (t *Tail) Connected() bool { return t.connected.Load() }
 
-// Progress is how far catching up has come, with the follower that is furthest
-// behind.
+// Progress describes the catch-up of the follower that is furthest behind.
 type Progress struct {
-	Events int64     // handed on so far
-	UpTo   time.Time // when the last of them was recorded; the zero time before the first
-	// Share is how much of what it missed it has, from 0 to 1: an estimate, made
-	// from positions whose scale is the store's own business.
+	Events int64     // delivered so far
+	UpTo   time.Time // when the last of them was recorded; zero before the first event
+	// Share is how much of the follower's backlog was delivered, from 0 to 1. The backlog
+	// is what the follower lacked when the tail was made. Share is an estimate from log
+	// positions, whose scale depends on the store.
 	Share float64
 }
 
-// Progress returns how far catching up has come.
+// Progress returns the progress of the catch-up.
 func (t *Tail) Progress() Progress {
 	least := Progress{Share: 1}
 	for _, c := range t.catchUps {
@@ -111,8 +116,8 @@ func (t *Tail) Progress() Progress {
 }
 
 const (
-	resubscribeSoon = 100 * time.Millisecond
-	resubscribeLate = 5 * time.Second
+	firstPause   = 100 * time.Millisecond // after a subscription dropped
+	longestPause = 5 * time.Second
 )
 
 // Run delivers until ctx ends.
@@ -121,44 +126,41 @@ func (t *Tail) Run(ctx context.Context) {
 	for _, c := range t.catchUps {
 		catchingUp.Go(func() { c.run(ctx) })
 	}
-	t.keep(ctx, t)
+	t.keepSubscribed(ctx, t)
 	catchingUp.Wait()
 }
 
-// resumable is a subscriber that knows where to go on after a drop.
+// resumable is a subscriber that can continue after a drop.
 type resumable interface {
 	subscriber
-	place() domain.Position
-	// dropped reports whether the subscription had come to the log's end.
+	resumeFrom() domain.Position
+	// dropped is called after each drop. It reports whether the subscription had reached
+	// the end of the log.
 	dropped() (wasLive bool)
 }
 
-// keep subscribes, and subscribes again after each drop, until ctx ends.
-func (t *Tail) keep(ctx context.Context, to resumable) {
-	wait := resubscribeSoon
+// keepSubscribed subscribes, and resubscribes after each drop, until ctx ends.
+func (t *Tail) keepSubscribed(ctx context.Context, to resumable) {
+	pauses := backoff.Backoff{First: firstPause, Limit: longestPause}
 	for {
-		before := to.place()
+		before := to.resumeFrom()
 		err := t.log.subscribe(ctx, before, t.kinds, to)
 		wasLive := to.dropped()
 		if ctx.Err() != nil {
 			return
 		}
-		if wasLive || to.place() != before {
-			wait = resubscribeSoon
+		if wasLive || to.resumeFrom() != before {
+			pauses.Reset()
 		}
-		t.logger.Warn().Err(err).Dur("again_in", wait).Msg("the log is not followed")
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		pause := pauses.Next()
+		t.logger.Warn().Err(err).Dur("again_in", pause).Msg("the log is not followed")
+		if !backoff.Sleep(ctx, pause) {
 			return
 		}
-		wait = min(2*wait, resubscribeLate)
 	}
 }
 
-func (t *Tail) place() domain.Position {
+func (t *Tail) resumeFrom() domain.Position {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reached
@@ -185,11 +187,11 @@ func (t *Tail) passed(p domain.Position) {
 	t.advanced(p)
 }
 
-// advanced finds out by position whether the subscription is at the log's end:
-// older servers do not say so.
+// advanced compares p with head to find out whether the subscription is at the end of the
+// log: older servers do not report that.
 func (t *Tail) advanced(p domain.Position) {
 	if !p.Before(t.head) {
-		t.connect()
+		t.markConnected()
 	}
 }
 
@@ -199,61 +201,61 @@ func (t *Tail) caughtUp() {
 	for _, f := range t.followers {
 		f.CaughtUp()
 	}
-	t.connect()
+	t.markConnected()
 }
 
-func (t *Tail) connect() {
+func (t *Tail) markConnected() {
 	t.connected.Store(true)
 	t.wasLive.Do(func() { close(t.live) })
 }
 
-// join hands f over to the live subscription, if p, up to which f has all, is not
-// before the place where that is.
-func (t *Tail) join(f placed, p domain.Position) bool {
+// join moves f to the live subscription, unless that has delivered events that f lacks. f
+// has all events up to p. join reports whether it moved f.
+func (t *Tail) join(f orderedFollower, p domain.Position) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p.Before(t.reached) {
 		return false
 	}
 	t.followers = append(t.followers, f)
-	slices.SortFunc(t.followers, func(a, b placed) int { return a.place - b.place })
+	slices.SortFunc(t.followers, func(a, b orderedFollower) int { return a.index - b.index })
 	return true
 }
 
-// levelled says that one more follower has all that stood before head.
-func (t *Tail) levelled() {
+// reachedHead counts one more follower that has all events up to head.
+func (t *Tail) reachedHead() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.behind--; t.behind == 0 {
-		close(t.level)
+		close(t.allReachedHead)
 	}
 }
 
-// catchUp is the subscription of a follower that is behind. Its methods are for
-// one goroutine.
+// catchUp is the subscription of a follower that is behind. Its methods are for one
+// goroutine.
 type catchUp struct {
-	tail     *Tail
-	follower placed
-	started  domain.Position
-	reached  domain.Position // the last event handed on
-	at       domain.Position // up to where there is nothing else
-	level    bool
-	ended    bool // the server said that the log ends
-	joined   bool // the follower belongs to the live subscription
-	stop     context.CancelFunc
-	events   int64
-	progress atomic.Pointer[Progress] // nil before the first event
+	tail        *Tail
+	follower    orderedFollower
+	started     domain.Position // where the follower was when the tail was made
+	reached     domain.Position // of the last event delivered
+	readUpTo    domain.Position // up to here the follower has all events
+	reachedHead bool            // the follower has all events up to the tail's head
+	toldEnd     bool            // the follower was told that the log ends
+	joined      bool            // the follower has moved to the live subscription
+	stop        context.CancelFunc
+	events      int64
+	progress    atomic.Pointer[Progress] // nil before the first event
 }
 
-// run ends when the follower is level, or when ctx does.
+// run returns when the follower has moved to the live subscription, or when ctx ends.
 func (c *catchUp) run(ctx context.Context) {
 	ctx, c.stop = context.WithCancel(ctx)
 	defer c.stop()
-	c.tail.keep(ctx, c)
+	c.tail.keepSubscribed(ctx, c)
 }
 
-func (c *catchUp) place() domain.Position  { return c.reached }
-func (c *catchUp) dropped() (wasLive bool) { return c.level }
+func (c *catchUp) resumeFrom() domain.Position { return c.reached }
+func (c *catchUp) dropped() (wasLive bool)     { return c.reachedHead }
 
 func (c *catchUp) event(r *domain.Recorded) {
 	if c.joined {
@@ -268,10 +270,10 @@ func (c *catchUp) event(r *domain.Recorded) {
 	c.advanced(r.Position)
 }
 
-// progressEvery is after how many events progress is written down.
+// progressEvery is the number of events between updates of the progress.
 const progressEvery = 256
 
-// share is how much of the way from a position to another lies behind at.
+// share returns the part of the way between two positions that lies before at.
 func share(at, from, to domain.Position) float64 {
 	if !at.Before(to) {
 		return 1
@@ -288,9 +290,9 @@ func (c *catchUp) passed(p domain.Position) {
 }
 
 func (c *catchUp) advanced(p domain.Position) {
-	c.at = p
+	c.readUpTo = p
 	if !p.Before(c.tail.head) {
-		c.hasAll()
+		c.markReachedHead()
 	}
 	c.join()
 }
@@ -300,24 +302,25 @@ func (c *catchUp) caughtUp() {
 		return
 	}
 	c.follower.CaughtUp()
-	c.ended = true
-	c.hasAll()
+	c.toldEnd = true
+	c.markReachedHead()
 	c.join()
 }
 
-// join hands the follower over once it was told that the log ends: the live
-// subscription may have been told so before.
+// join moves the follower to the live subscription if it can. It waits until the catch-up
+// has called CaughtUp on the follower: the live subscription may have reported the end
+// before, and does not report it again.
 func (c *catchUp) join() {
-	if c.ended && c.tail.join(c.follower, c.at) {
+	if c.toldEnd && c.tail.join(c.follower, c.readUpTo) {
 		c.joined = true
 		c.stop()
 	}
 }
 
-// hasAll says once that the follower has all that stood before head.
-func (c *catchUp) hasAll() {
-	if !c.level {
-		c.level = true
-		c.tail.levelled()
+// markReachedHead records once that the follower has all events up to the tail's head.
+func (c *catchUp) markReachedHead() {
+	if !c.reachedHead {
+		c.reachedHead = true
+		c.tail.reachedHead()
 	}
 }

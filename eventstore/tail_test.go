@@ -50,7 +50,7 @@ func (c *collector) take(t *testing.T, n int) []string {
 	return out
 }
 
-// follow runs a tail until the test ends.
+// follow starts a tail and stops it when the test ends.
 func follow(t *testing.T, l *Log, followers ...Follower) *Tail {
 	t.Helper()
 	head, err := l.Head(t.Context())
@@ -84,12 +84,12 @@ func appendTo(t *testing.T, l *Log, stream string, head domain.Head, events ...d
 
 const otherStream = "queue-01h455vb4pex5vsknk084sn02z"
 
-func TestTail_deliversWhatIsThereAndThenWhatComes(t *testing.T) {
+func TestTail_deliversExistingEventsAndThenNewOnes(t *testing.T) {
 	t.Parallel()
 	l := newTestLog(t)
 	head, position := appendTo(t, l, stream, domain.EmptyHead(), queueCreated())
 	appendTo(t, l, otherStream, domain.EmptyHead(), queueCreated())
-	// What is neither a distribution nor an organization is not followed.
+	// Streams that are neither distributions nor organizations are not followed.
 	appendTo(t, l, domain.ClaimStream("x"), domain.EmptyHead(), domain.Claimed{ID: "queue_1"})
 	all, later := newCollector(domain.Position{}), newCollector(position)
 	tail := follow(t, l, all, later)
@@ -114,7 +114,7 @@ func recordedAt(n uint64) *domain.Recorded {
 	return &domain.Recorded{Position: at(n), RecordedAt: time.Unix(int64(n), 0)}
 }
 
-func isLevel(t *Tail) bool {
+func allReachedHead(t *Tail) bool {
 	select {
 	case <-t.CaughtUp():
 		return true
@@ -131,19 +131,19 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 	} {
 		tail := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(at(0)), newCollector(at(7)), newCollector(at(3)))
 		for _, c := range tail.catchUps {
-			if isLevel(tail) {
-				t.Errorf("%s: one is behind", name)
+			if allReachedHead(tail) {
+				t.Errorf("%s: caught up, though one follower is behind", name)
 			}
 			_, c.stop = context.WithCancel(t.Context())
 			step(c, 6)
-			if isLevel(tail) {
+			if allReachedHead(tail) {
 				t.Errorf("%s before the head", name)
 			}
 			step(c, 7)
 			step(c, 8)
 		}
-		if !isLevel(tail) || tail.Connected() {
-			t.Errorf("%s at the head: level %t, connected %t", name, isLevel(tail), tail.Connected())
+		if !allReachedHead(tail) || tail.Connected() {
+			t.Errorf("%s at the head: caught up %t, connected %t", name, allReachedHead(tail), tail.Connected())
 		}
 		step(tail, 6)
 		if tail.Connected() {
@@ -154,15 +154,13 @@ func TestTail_hasCaughtUpByPositionToo(t *testing.T) {
 			t.Errorf("%s: not connected at the head", name)
 		}
 	}
-	if tail := NewTail(nil, nil, at(0), zerolog.Nop(), newCollector(at(0))); !isLevel(tail) {
-		t.Error("an empty log is caught up with")
+	if tail := NewTail(nil, nil, at(0), zerolog.Nop(), newCollector(at(0))); !allReachedHead(tail) {
+		t.Error("an empty log: not caught up")
 	}
 }
 
-// A follower goes over to the live subscription where that is, and neither misses
-// an event nor gets one from both.
-// Followers may have caught up before the live subscription stands. A start that did not
-// wait for that would say that it is ready while /readyz says that it is not.
+// Followers may have caught up before the live subscription has. A start that did not
+// wait for the live subscription would log that it is ready while /readyz denies it.
 func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
 	t.Parallel()
 	isLive := func(tail *Tail) bool {
@@ -178,9 +176,9 @@ func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
 		"by position":        func(tail *Tail) { tail.passed(at(9)) },
 	} {
 		tail := NewTail(nil, nil, at(9), zerolog.Nop(), newCollector(at(1)))
-		tail.levelled()
-		if !isLevel(tail) || isLive(tail) || tail.Connected() {
-			t.Errorf("%s: before it comes: level %t, live %t, connected %t", name, isLevel(tail), isLive(tail), tail.Connected())
+		tail.reachedHead()
+		if !allReachedHead(tail) || isLive(tail) || tail.Connected() {
+			t.Errorf("%s: before it comes: caught up %t, live %t, connected %t", name, allReachedHead(tail), isLive(tail), tail.Connected())
 		}
 		comes(tail)
 		if !isLive(tail) || !tail.Connected() {
@@ -194,6 +192,8 @@ func TestTail_isLiveOnceItsOwnSubscriptionIsAtTheEnd(t *testing.T) {
 	}
 }
 
+// A follower moves to the live subscription at the same position, so that it neither
+// misses an event nor gets one from both subscriptions.
 func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	t.Parallel()
 	behind, live := &recorder{from: at(0)}, &recorder{from: at(4)}
@@ -206,17 +206,17 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 		c.event(recordedAt(n))
 	}
 	c.caughtUp()
-	if !isLevel(tail) || stopped {
-		t.Errorf("level %t, handed over %t, though 6 is missing", isLevel(tail), stopped)
+	if !allReachedHead(tail) || stopped {
+		t.Errorf("caught up %t, handed over %t, though event 6 is missing", allReachedHead(tail), stopped)
 	}
-	if c.place() != at(5) {
-		t.Errorf("after a drop it would go on behind %v", c.place())
+	if c.resumeFrom() != at(5) {
+		t.Errorf("after a drop it would go on behind %v", c.resumeFrom())
 	}
 	c.event(recordedAt(6))
 	if !stopped {
 		t.Error("not handed over at the same place")
 	}
-	c.event(recordedAt(7)) // was on its way already
+	c.event(recordedAt(7)) // was already received
 	c.passed(at(8))
 	c.caughtUp()
 	tail.caughtUp()
@@ -224,21 +224,21 @@ func TestTail_handsOverWithoutGapOrRepeat(t *testing.T) {
 	tail.passed(at(8))
 	tail.event(recordedAt(9))
 	if want := []uint64{1, 2, 3, 4, 5, 6, 7, 9}; !slices.Equal(behind.followed, want) || !slices.Equal(behind.seen, []uint64{8}) {
-		t.Errorf("the one behind got %v and was past %v", behind.followed, behind.seen)
+		t.Errorf("the follower that was behind got %v and was told %v as passed", behind.followed, behind.seen)
 	}
 	if !slices.Equal(behind.ends, []int{5, 6}) || !slices.Equal(live.ends, []int{1}) {
 		t.Errorf("caught up after %v and %v events", behind.ends, live.ends)
 	}
 	if want := []uint64{6, 7, 9}; !slices.Equal(live.followed, want) {
-		t.Errorf("the live one got %v", live.followed)
+		t.Errorf("the live follower got %v", live.followed)
 	}
 }
 
-// recorder is a follower that remembers all that it is told.
+// recorder is a follower that records all its calls.
 type recorder struct {
 	from           domain.Position
 	followed, seen []uint64
-	ends           []int // after how many events it had caught up
+	ends           []int // the number of events before each CaughtUp
 }
 
 func (f *recorder) Position() domain.Position { return f.from }
@@ -246,7 +246,7 @@ func (f *recorder) CaughtUp()                 { f.ends = append(f.ends, len(f.fo
 func (f *recorder) Follow(r *domain.Recorded) { f.followed = append(f.followed, r.Position.Commit) }
 func (f *recorder) Passed(p domain.Position)  { f.seen = append(f.seen, p.Commit) }
 
-func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
+func TestTail_progressIsThatOfTheFollowerFurthestBehind(t *testing.T) {
 	t.Parallel()
 	tail := NewTail(nil, nil, at(1000), zerolog.Nop(), newCollector(at(0)), newCollector(at(500)))
 	if p := tail.Progress(); p != (Progress{}) {
@@ -274,12 +274,12 @@ func TestTail_progressIsThatOfTheOneFurthestBehind(t *testing.T) {
 		t.Errorf("got %+v, want %+v", p, want)
 	}
 	if p := NewTail(nil, nil, at(7), zerolog.Nop(), newCollector(at(7))).Progress(); p.Share != 1 {
-		t.Errorf("nobody is behind: %+v", p)
+		t.Errorf("without a follower that is behind: %+v", p)
 	}
 }
 
-// While one follower catches up, slowly, others get what happens now, and a log that
-// grows all the time is caught up with.
+// While one follower catches up slowly, the others get new events, and it catches up
+// although the log keeps growing.
 func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	t.Parallel()
 	l := newTestLog(t)
@@ -297,8 +297,8 @@ func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	run(t, tail)
 	grow(50)
 	live.take(t, 100)
-	if isLevel(tail) {
-		t.Error("the slow one has caught up")
+	if allReachedHead(tail) {
+		t.Error("the slow follower has caught up")
 	}
 	close(slow.open)
 	grow(50)
@@ -307,7 +307,7 @@ func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	if got := len(slow.take(t, 300)); got != 300 {
 		t.Errorf("%d events", got)
 	}
-	// Sooner or later there is one subscription only.
+	// In the end there is only one subscription.
 	for handedOver := false; !handedOver; {
 		grow(1)
 		slow.take(t, 2)
@@ -319,7 +319,7 @@ func TestTail_catchesUpBesideTheLiveSubscription(t *testing.T) {
 	slow.take(t, 2)
 }
 
-// gate is a follower that takes nothing until it is open.
+// gate is a follower that blocks until it is opened.
 type gate struct {
 	*collector
 	open chan struct{}
@@ -350,7 +350,7 @@ func TestTail_goesOnWhereItWasAfterTheServerWasAway(t *testing.T) {
 	}
 }
 
-// named is a follower that writes its name down with each event.
+// named is a follower that appends its name to a list at each event.
 type named struct {
 	*collector
 	name  string
@@ -362,8 +362,8 @@ func (n named) Follow(r *domain.Recorded) {
 	n.collector.Follow(r)
 }
 
-// Who is behind at the start comes back into its place: the others may rely on it to
-// have an event before them.
+// A follower that was behind at the start gets its old place in the order: other
+// followers may rely on it to have an event before they do.
 func TestTail_handsEventsToItsFollowersInTheirOrder(t *testing.T) {
 	t.Parallel()
 	var order []string

@@ -13,15 +13,15 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// checkedCodec is gRPC's codec for protocol buffers, which in addition refuses
-// answers of an event store that would end this process: the official client
-// calls log.Fatalf for an event whose time of creation it cannot read, and panics
-// for other mistakes of a server, of which some are out of reach of a recover. A
-// refused answer is an error of the call that it is for.
+// checkedCodec is gRPC's protobuf codec with one addition: it refuses responses of an
+// event store that would end this process. The official client calls log.Fatalf for an
+// event whose creation time it cannot parse. For other invalid responses it panics,
+// sometimes in a goroutine where this package cannot recover. The call that receives a
+// refused response fails with an error.
 type checkedCodec struct{ encoding.CodecV2 }
 
-// The official client lets nobody set the options of its connections, so the codec
-// is put in the place of the one that all connections of this process use.
+// The official client has no option to set a codec for its connections. So this codec
+// replaces the default one, for all gRPC connections of this process.
 func init() { //nolint:gochecknoinits // gRPC takes codecs at no other time
 	encoding.RegisterCodecV2(checkedCodec{encoding.GetCodecV2(proto.Name)})
 }
@@ -30,26 +30,26 @@ func (c checkedCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if err := c.CodecV2.Unmarshal(data, v); err != nil {
 		return err
 	}
-	switch answer := v.(type) {
+	switch response := v.(type) {
 	case *streamspb.ReadResp:
-		return checkRead(answer)
+		return checkRead(response)
 	case *gossip.ClusterInfo:
-		return checkCluster(answer)
+		return checkCluster(response)
 	}
 	return nil
 }
 
-func checkRead(answer *streamspb.ReadResp) error {
-	switch content := answer.GetContent().(type) {
+func checkRead(response *streamspb.ReadResp) error {
+	switch content := response.GetContent().(type) {
 	case *streamspb.ReadResp_Event:
 		e := content.Event
 		if e.GetEvent() == nil && e.GetLink() == nil {
-			return errors.New("an event without content")
+			return errors.New("an event has neither content nor a link")
 		}
 		return errors.Join(checkEvent(e.GetEvent()), checkEvent(e.GetLink()))
 	case *streamspb.ReadResp_StreamNotFound_:
 		if content.StreamNotFound.GetStreamIdentifier() == nil {
-			return errors.New("no stream is said to be missing")
+			return errors.New("a stream is missing, but the response does not name it")
 		}
 	}
 	return nil
@@ -60,20 +60,21 @@ func checkEvent(e *streamspb.ReadResp_ReadEvent_RecordedEvent) error {
 		return nil
 	}
 	if e.GetStreamIdentifier() == nil {
-		return errors.New("an event of no stream")
+		return errors.New("an event has no stream")
 	}
 	if _, err := strconv.ParseInt(e.GetMetadata()["created"], 10, 64); err != nil {
-		return fmt.Errorf("the time of %s@%d: %w", e.GetStreamIdentifier().GetStreamName(), e.GetStreamRevision(), err)
+		return fmt.Errorf("the creation time of %s@%d: %w", e.GetStreamIdentifier().GetStreamName(), e.GetStreamRevision(), err)
 	}
 	return nil
 }
 
-// checkCluster refuses addresses that gRPC cannot read: the official client closes
-// the connection that it then does not have, in a goroutine of its own.
-func checkCluster(answer *gossip.ClusterInfo) error {
-	for _, m := range answer.GetMembers() {
+// checkCluster refuses member addresses that gRPC cannot parse. With such an address the
+// official client has no connection but still closes it, which panics in a goroutine of
+// the client.
+func checkCluster(response *gossip.ClusterInfo) error {
+	for _, m := range response.GetMembers() {
 		if _, err := url.Parse("dns:///" + m.GetHttpEndPoint().GetAddress()); err != nil {
-			return fmt.Errorf("the address of a cluster's member: %w", err)
+			return fmt.Errorf("the address of a cluster member: %w", err)
 		}
 	}
 	return nil

@@ -12,8 +12,8 @@ const (
 	mediaLines   = "application/x-ndjson"
 )
 
-// acceptsJSON reports whether one of the two types that we answer in is
-// acceptable.
+// acceptsJSON reports whether the client accepts application/json or
+// application/problem+json. Every call can answer in these two.
 func acceptsJSON(r *http.Request) bool {
 	accept := r.Header["Accept"]
 	if len(accept) == 0 || len(accept) == 1 && (accept[0] == "" || accept[0] == "*/*" || accept[0] == mediaJSON) {
@@ -22,19 +22,19 @@ func acceptsJSON(r *http.Request) bool {
 	return quality(accept, mediaJSON) > 0 || quality(accept, mediaProblem) > 0
 }
 
-// wantsProblem reports whether application/problem+json was asked for.
-func wantsProblem(r *http.Request) bool { return names(r, mediaProblem) }
+// wantsProblem reports whether the client asks for application/problem+json by name.
+func wantsProblem(r *http.Request) bool { return asksFor(r, mediaProblem) }
 
-// wantsLines reports whether lines of JSON were asked for, and one JSON text is
-// not more welcome.
+// wantsLines reports whether the client asks for lines of JSON by name, and does not
+// prefer a single JSON text.
 func wantsLines(r *http.Request) bool {
 	accept := r.Header["Accept"]
-	return names(r, mediaLines) && quality(accept, mediaLines) >= quality(accept, mediaJSON)
+	return asksFor(r, mediaLines) && quality(accept, mediaLines) >= quality(accept, mediaJSON)
 }
 
-// names reports whether a media type was asked for by name. A wildcard does not
-// ask for it.
-func names(r *http.Request, media string) bool {
+// asksFor reports whether the Accept header names a media type. A wildcard does not
+// name it.
+func asksFor(r *http.Request, media string) bool {
 	for _, header := range r.Header["Accept"] {
 		for item := range strings.SplitSeq(header, ",") {
 			if pattern, q := mediaRange(item); pattern == media && q > 0 {
@@ -45,8 +45,9 @@ func names(r *http.Request, media string) bool {
 	return false
 }
 
-// quality is how welcome a media type is, from 0 to 1 (RFC 9110, section
-// 12.5.1): what the most specific range says that includes it.
+// quality returns the weight that an Accept header gives to a media type, from 0 to 1
+// (RFC 9110, section 12.5.1). Of all ranges that include the type, the most specific
+// one counts.
 func quality(accept []string, media string) float64 {
 	best, found := 0.0, 0
 	for _, header := range accept {
@@ -70,7 +71,7 @@ func quality(accept []string, media string) float64 {
 }
 
 // mediaRange splits one element of an Accept header into its range and its
-// weight. Parameters beside the weight do not matter to us.
+// weight. It ignores all other parameters.
 func mediaRange(item string) (string, float64) {
 	pattern, parameters, _ := strings.Cut(item, ";")
 	q := 1.0

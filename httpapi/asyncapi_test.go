@@ -28,7 +28,7 @@ func asyncAPIMessages(t *testing.T) *apitest.Messages {
 	return m
 }
 
-// The AsyncAPI Initiative publishes a schema of its documents.
+// testdata has the JSON Schema that the AsyncAPI Initiative publishes for its documents.
 func TestAsyncAPI_isAsyncAPI30(t *testing.T) {
 	t.Parallel()
 	text, err := asyncapi.Get("3.0.0")
@@ -58,7 +58,7 @@ func TestAsyncAPI_isAsyncAPI30(t *testing.T) {
 	}
 }
 
-func TestAsyncAPI_holdsTogether(t *testing.T) {
+func TestAsyncAPI_isConsistent(t *testing.T) {
 	t.Parallel()
 	m := asyncAPIMessages(t)
 	document := m.Look("").(map[string]any)
@@ -112,8 +112,8 @@ func goldenEvents(t *testing.T) map[string][]json.RawMessage {
 	return events
 }
 
-// Who adds an event describes it: there is a message for each event of a
-// distribution, and none for what is not published.
+// An event that is added must be described: the document has a message for each event of a
+// distribution, and none for events that are not published.
 func TestAsyncAPI_hasEveryPublicEventAndNoOther(t *testing.T) {
 	t.Parallel()
 	want := map[string][]string{"lotline.distribution.updated": {domain.TopicDistributionUpdated}}
@@ -132,9 +132,9 @@ func TestAsyncAPI_hasEveryPublicEventAndNoOther(t *testing.T) {
 	}
 }
 
-// Each event that was ever stored is as the document says, and is so no more when a
-// field is taken away or added.
-func TestAsyncAPI_describesWhatIsStored(t *testing.T) {
+// Every golden event matches the document. If a field is removed or added, the event no
+// longer matches.
+func TestAsyncAPI_describesEveryStoredEvent(t *testing.T) {
 	t.Parallel()
 	m := asyncAPIMessages(t)
 	const id = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -172,7 +172,7 @@ func TestAsyncAPI_describesWhatIsStored(t *testing.T) {
 	}
 }
 
-// What else a message may differ in.
+// Other differences between a message and the document.
 func TestMessages_catches(t *testing.T) {
 	t.Parallel()
 	m := asyncAPIMessages(t)

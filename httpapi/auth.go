@@ -14,24 +14,25 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// secret lets through who has a secret key, and puts whose it is into x. Beside
-// JSON the call may answer in other media types.
+// secret makes a call require a secret key. others are the media types that the call
+// can answer in besides JSON.
 func (s *server) secret(h handler, others ...string) handler {
-	return s.guard(s.admitSecret, h, others...)
+	return s.guard(s.authenticateSecretKey, h, others...)
 }
 
-// public lets through who has a secret or a publishable key, also from web pages
-// of any origin. x says which of the two it is.
-func (s *server) public(m methods) methods { return s.fromPages(s.admit, m) }
+// public makes calls require a secret or a publishable key, and allows them to web
+// pages of any origin. The handlers find the level of the key in x.
+func (s *server) public(m methods) methods { return s.crossOrigin(s.authenticateKey, m) }
 
-// consumer lets through who acts as a consumer: with his token, or with a secret key
-// for him; also from web pages of any origin. x says whose consumer it is and which.
-func (s *server) consumer(m methods) methods { return s.fromPages(s.admitConsumer, m) }
+// consumer makes calls require a consumer who acts: either the consumer's own token
+// beside a publishable key, or a secret key that acts for the consumer. It allows the
+// calls to web pages of any origin. The handlers find the consumer in x.
+func (s *server) consumer(m methods) methods { return s.crossOrigin(s.authenticateConsumer, m) }
 
-// fromPages guards calls that web pages of any origin may make.
-func (s *server) fromPages(admit admission, m methods) methods {
+// crossOrigin guards calls that web pages of any origin may make.
+func (s *server) crossOrigin(authenticate authentication, m methods) methods {
 	for method, h := range m {
-		h := s.guard(admit, h)
+		h := s.guard(authenticate, h)
 		m[method] = func(x *exchange, r *http.Request) error {
 			x.allowOrigin(r)
 			return h(x, r)
@@ -41,16 +42,18 @@ func (s *server) fromPages(admit admission, m methods) methods {
 	return m
 }
 
-// admission puts into x who makes a request, or refuses it.
-type admission func(x *exchange, r *http.Request) error
+// authentication identifies the caller of a request and notes the caller in x, or refuses
+// the request.
+type authentication func(x *exchange, r *http.Request) error
 
-// guard lets through who is admitted.
-func (s *server) guard(admit admission, h handler, others ...string) handler {
+// guard calls h for requests that authenticate, are within their rate limit, and accept
+// a media type that the call can answer in. It refuses all other requests.
+func (s *server) guard(authenticate authentication, h handler, others ...string) handler {
 	return func(x *exchange, r *http.Request) error {
 		if !s.CaughtUp() {
 			return projections.ErrBehind
 		}
-		err := admit(x, r)
+		err := authenticate(x, r)
 		if over := s.count(x, r); over != nil {
 			return over
 		}
@@ -64,11 +67,12 @@ func (s *server) guard(admit admission, h handler, others ...string) handler {
 	}
 }
 
-// count holds a request against the limit of whoever makes it: the organization,
-// the consumer or, for those who show what everybody can have, the client address. So
-// who tries keys is limited too. A key that is right is let through all the same: it
-// is too long to be guessed at any speed, and those who share an address with
-// somebody who tries must not be locked out.
+// count counts a request against one rate limit: the organization's for a secret key,
+// the consumer's for a consumer's token, and the client address's for all other
+// requests. So a client that tries keys is limited by its address. A valid secret key or
+// token does not count against the address, and is accepted even if the address has used
+// up its limit. A key is too long to be guessed at any speed, and other clients at the
+// address of an attacker must not be locked out.
 func (s *server) count(x *exchange, r *http.Request) error {
 	switch {
 	case x.level == domain.SecretKey:
@@ -81,57 +85,58 @@ func (s *server) count(x *exchange, r *http.Request) error {
 	return x.limit(s.byAddress, addressCaller(s.clientAddress(r)))
 }
 
-// admitSecret admits who brings a secret key. Whoever brings another credential that
-// holds is told that it does not do here.
-func (s *server) admitSecret(x *exchange, r *http.Request) error {
-	err := s.admit(x, r)
+// authenticateSecretKey requires a secret key. If the request has another valid
+// credential instead, the refusal says that a secret key is required.
+func (s *server) authenticateSecretKey(x *exchange, r *http.Request) error {
+	err := s.authenticateKey(x, r)
 	if err == nil && x.level == domain.SecretKey {
 		return nil
 	}
-	if err == nil || s.holdsOtherwise(x, r) {
+	if err == nil || s.hasOtherCredential(x, r) {
 		return domain.Refuse(secretKeyRequired, "")
 	}
 	return err
 }
 
-// holdsOtherwise reports whether the credential in the place of a secret key is a
-// publishable key or an access token that holds.
-func (s *server) holdsOtherwise(x *exchange, r *http.Request) bool {
-	shown, ok := bearer(r)
+// hasOtherCredential reports whether the Authorization header has a valid publishable
+// key or a valid access token in the place of a secret key.
+func (s *server) hasOtherCredential(x *exchange, r *http.Request) bool {
+	credential, ok := bearer(r)
 	if !ok {
 		return false
 	}
-	if _, err := s.tokens.Verify(shown, tokens.Access, domain.InstantOf(x.started)); err == nil {
+	if _, err := s.tokens.Verify(credential, tokens.Access, domain.InstantOf(x.started)); err == nil {
 		return true
 	}
-	_, k, ok := s.lookUp(x, shown)
+	_, k, ok := s.lookUp(x, credential)
 	return ok && k.Level == domain.PublishableKey
 }
 
-// admit admits who brings a secret or a publishable key. Of both, the secret one
-// counts. Beside a publishable key there may be a consumer's token, which then has
-// to hold.
-func (s *server) admit(x *exchange, r *http.Request) error {
-	if shown, ok := bearer(r); ok && secretForm(shown) {
-		return s.authenticate(x, shown, domain.SecretKey)
+// authenticateKey requires a secret or a publishable key. If the request has both, the
+// secret key counts. A publishable key may come with a consumer's token, which must then
+// be valid.
+func (s *server) authenticateKey(x *exchange, r *http.Request) error {
+	if credential, ok := bearer(r); ok && isSecretForm(credential) {
+		return s.checkKey(x, credential, domain.SecretKey)
 	}
 	keys := r.Header["X-Publishable-Key"]
 	if len(keys) != 1 {
 		return domain.Refuse(authenticationRequired, "")
 	}
-	if err := s.authenticate(x, keys[0], domain.PublishableKey); err != nil {
+	if err := s.checkKey(x, keys[0], domain.PublishableKey); err != nil {
 		return err
 	}
 	if _, ok := r.Header["Authorization"]; !ok {
 		return nil
 	}
-	return s.authenticateConsumer(x, r)
+	return s.checkAccessToken(x, r)
 }
 
-// authenticateConsumer finds out whose token is shown beside a publishable key. The
-// token is of use beside a key of its own organization only. It says for whom, so
-// nothing else may.
-func (s *server) authenticateConsumer(x *exchange, r *http.Request) error {
+// checkAccessToken verifies the access token that a request sends with a publishable
+// key, and notes the token's consumer in x. It refuses a token of another organization
+// than the key's. It also refuses the header X-Consumer-Id, because the token already
+// says which consumer acts.
+func (s *server) checkAccessToken(x *exchange, r *http.Request) error {
 	token, ok := bearer(r)
 	if !ok {
 		return domain.Refuse(authenticationRequired, "")
@@ -154,12 +159,12 @@ func (s *server) authenticateConsumer(x *exchange, r *http.Request) error {
 	return nil
 }
 
-// onBehalfOf is the header by which a secret key acts for a consumer.
+// onBehalfOf is the header that names the consumer for whom a secret key acts.
 const onBehalfOf = "X-Consumer-Id"
 
-// admitConsumer admits who acts as a consumer.
-func (s *server) admitConsumer(x *exchange, r *http.Request) error {
-	if err := s.admit(x, r); err != nil {
+// authenticateConsumer requires a consumer who acts, and notes the consumer in x.
+func (s *server) authenticateConsumer(x *exchange, r *http.Request) error {
+	if err := s.authenticateKey(x, r); err != nil {
 		return err
 	}
 	ids, given := r.Header[onBehalfOf]
@@ -170,16 +175,17 @@ func (s *server) admitConsumer(x *exchange, r *http.Request) error {
 		return nil
 	case !given:
 		return domain.Refuse(consumerIDRequired, "with a secret key "+onBehalfOf+" says which consumer acts")
-	case len(ids) > 1 || !domain.VisibleASCII(ids[0], maxConsumerID):
+	case len(ids) > 1 || !domain.VisibleASCII(ids[0], domain.MaxConsumerID):
 		return invalid(domain.Detail{Field: onBehalfOf, Message: "must be 1 to 128 visible ASCII characters"})
 	}
 	x.consumer = ids[0]
 	return nil
 }
 
-// authenticate puts into x whose key is shown, if it holds and is of a level.
-func (s *server) authenticate(x *exchange, shown string, level domain.KeyLevel) error {
-	organization, k, ok := s.lookUp(x, shown)
+// checkKey requires that text is a valid key of the given level, and notes the key and
+// its organization in x.
+func (s *server) checkKey(x *exchange, text string, level domain.KeyLevel) error {
+	organization, k, ok := s.lookUp(x, text)
 	switch {
 	case !ok:
 		return domain.Refuse(authenticationRequired, "")
@@ -189,13 +195,14 @@ func (s *server) authenticate(x *exchange, shown string, level domain.KeyLevel) 
 	case level == domain.SecretKey:
 		return domain.Refuse(secretKeyRequired, "")
 	}
-	// A secret key where everybody can see it gives access to nothing.
+	// A secret key in X-Publishable-Key, which everybody can see, gives no access.
 	return domain.Refuse(authenticationRequired, "")
 }
 
-// lookUp finds a key that holds, and the organization whose it is.
-func (s *server) lookUp(x *exchange, shown string) (*domain.Organization, domain.Key, bool) {
-	sum := sha256.Sum256([]byte(shown))
+// lookUp returns the key with the given text and the key's organization. It returns
+// false if there is no such key, or if the key is revoked or expired.
+func (s *server) lookUp(x *exchange, text string) (*domain.Organization, domain.Key, bool) {
+	sum := sha256.Sum256([]byte(text))
 	var buf [2 * sha256.Size]byte
 	hex.Encode(buf[:], sum[:])
 	c, ok := s.Views.Credential(string(buf[:]))
@@ -207,25 +214,26 @@ func (s *server) lookUp(x *exchange, shown string) (*domain.Organization, domain
 		return nil, domain.Key{}, false
 	}
 	k := organization.Keys[c.KeyID]
-	// A key that has expired gives no access, even when the timer that records it is
-	// late.
-	holds := subtle.ConstantTimeCompare([]byte(k.Hash), buf[:]) == 1 && k.Works(domain.InstantOf(x.started))
-	return organization, k, holds
+	// A key that has expired gives no access, even if the timer that records the expiry
+	// is late.
+	valid := subtle.ConstantTimeCompare([]byte(k.Hash), buf[:]) == 1 && k.Works(domain.InstantOf(x.started))
+	return organization, k, valid
 }
 
-// secretForm reports whether a credential is meant to be a secret key.
-func secretForm(shown string) bool {
-	return strings.HasPrefix(shown, "sk_live_") || strings.HasPrefix(shown, "sk_test_")
+// isSecretForm reports whether a credential has the form of a secret key. The key need
+// not exist.
+func isSecretForm(credential string) bool {
+	return strings.HasPrefix(credential, "sk_live_") || strings.HasPrefix(credential, "sk_test_")
 }
 
-// bearer is what a request shows as a bearer of (RFC 6750). What is more than one
-// credential is no key and no token.
-func bearer(r *http.Request) (shown string, ok bool) {
+// bearer returns the bearer credential of a request (RFC 6750). It returns false if the
+// request has none, or more than one Authorization header.
+func bearer(r *http.Request) (credential string, ok bool) {
 	headers := r.Header["Authorization"]
 	if len(headers) != 1 {
 		return "", false
 	}
-	scheme, shown, _ := strings.Cut(headers[0], " ")
-	shown = strings.TrimLeft(shown, " ")
-	return shown, shown != "" && strings.EqualFold(scheme, "Bearer")
+	scheme, credential, _ := strings.Cut(headers[0], " ")
+	credential = strings.TrimLeft(credential, " ")
+	return credential, credential != "" && strings.EqualFold(scheme, "Bearer")
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-func TestAuthentication(t *testing.T) {
+func TestAuthentication_acceptsASecretKeyOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	without := func(r *http.Request) { r.Header.Del("Authorization") }
@@ -17,7 +17,7 @@ func TestAuthentication(t *testing.T) {
 	token := w.session("c")
 	for name, c := range map[string]struct {
 		options []option
-		text    string // "" when let through
+		text    string // "" if the key is accepted
 	}{
 		"a key for tests":                       {[]option{key(myKey)}, ""},
 		"a live key":                            {[]option{key(mySecond)}, ""},
@@ -35,7 +35,7 @@ func TestAuthentication(t *testing.T) {
 		"a publishable key as bearer":           {[]option{key(myPublic)}, secret},
 		"a token":                               {[]option{key(token)}, secret},
 		"a token beside a publishable key":      {[]option{as(token)}, secret},
-		"a token and who acts":                  {[]option{as(token), header("X-Consumer-Id", "c")}, secret},
+		"a token and X-Consumer-Id":             {[]option{as(token), header("X-Consumer-Id", "c")}, secret},
 		"a token that nobody signed":            {[]option{key("eyJhbGciOiJFZERTQSJ9.e30.c2ln")}, required},
 		"half a token":                          {[]option{key(token[:len(token)/2])}, required},
 		"half a token beside a publishable key": {[]option{as(token[:len(token)/2])}, required},
@@ -43,7 +43,7 @@ func TestAuthentication(t *testing.T) {
 		"an unknown publishable key as bearer":  {[]option{key("pk_live_nobody0000000000000000000000")}, required},
 		"an empty publishable key":              {[]option{without, header("X-Publishable-Key", "")}, required},
 		"two publishable keys":                  {[]option{without, header("X-Publishable-Key", myPublic, myPublic)}, required},
-		"a secret key that is shown to all":     {[]option{without, header("X-Publishable-Key", myKey)}, required},
+		"a secret key as publishable key":       {[]option{without, header("X-Publishable-Key", myKey)}, required},
 		"letters":                               {[]option{key("x")}, required},
 		"two words":                             {[]option{key("x y")}, required},
 		"two words beside a publishable key":    {[]option{key("x y"), header("X-Publishable-Key", myPublic)}, required},
@@ -65,10 +65,10 @@ func TestAuthentication(t *testing.T) {
 				http.MethodPut:  "/api/v1/draws/x/entropy",
 			} {
 				a := w.do(method, path, "", c.options...)
+				if c.text == "" && a.Code == http.StatusUnauthorized {
+					t.Errorf("%s: %s", a.what, a.Body)
+				}
 				if c.text == "" {
-					if a.Code == http.StatusUnauthorized {
-						t.Errorf("%s: %s", a.what, a.Body)
-					}
 					continue
 				}
 				a.refuses(http.StatusUnauthorized, c.text)
@@ -80,8 +80,8 @@ func TestAuthentication(t *testing.T) {
 	}
 }
 
-// A publishable key does not become a secret one by its first letters.
-func TestPublishableKeyInDisguise(t *testing.T) {
+// A publishable key whose text begins like a secret key's is still publishable.
+func TestAuthentication_thePrefixDoesNotMakeAKeySecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const disguised = "sk_live_disguised0000000000000000000"
@@ -91,7 +91,7 @@ func TestPublishableKeyInDisguise(t *testing.T) {
 	w.do(http.MethodGet, "/api/v1/queues", "", key(disguised)).refuses(http.StatusUnauthorized, "Secret key required")
 }
 
-// liar finds some key for every hash.
+// liar is a view that returns the same credential for every hash.
 type liar struct {
 	Views
 	found projections.Credential
@@ -99,7 +99,7 @@ type liar struct {
 
 func (l liar) Credential(string) (projections.Credential, bool) { return l.found, true }
 
-func TestKeyThatWasLookedUpWronglyIsNotBelieved(t *testing.T) {
+func TestAuthentication_aKeyFoundUnderAWrongHashIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.config.Views = liar{w.views, projections.Credential{OrganizationID: w.mine, KeyID: w.myKeyID, Level: domain.SecretKey}}
@@ -109,8 +109,9 @@ func TestKeyThatWasLookedUpWronglyIsNotBelieved(t *testing.T) {
 	w.do(http.MethodGet, "/api/v1/queues", "", key(myKey)).is(http.StatusOK)
 }
 
-// The key may be revoked between the two lookups.
-func TestKeyThatIsRevokedMeanwhile(t *testing.T) {
+// The credential and the organization are looked up one after the other. A key may be
+// revoked between the two.
+func TestAuthentication_aKeyRevokedBetweenTheLookupsIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.config.Views = liar{w.views, projections.Credential{OrganizationID: w.mine, KeyID: w.revokedID, Level: domain.SecretKey}}
@@ -118,14 +119,14 @@ func TestKeyThatIsRevokedMeanwhile(t *testing.T) {
 	w.do(http.MethodGet, "/api/v1/queues", "", key(myRevoked)).refuses(http.StatusUnauthorized, "Authentication required")
 }
 
-// RFC 6750 has one or more blanks there.
+// RFC 6750 allows one or more blanks between the scheme and the key.
 func TestAuthentication_blanksBeforeTheKeyAreNotPartOfIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for _, shown := range []string{"Bearer  " + myKey, "bearer   " + myKey} {
-		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", shown)).is(http.StatusOK)
+	for _, blanked := range []string{"Bearer  " + myKey, "bearer   " + myKey} {
+		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", blanked)).is(http.StatusOK)
 	}
-	for _, shown := range []string{"Bearer ", "Bearer   ", "Bearer"} {
-		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", shown)).refuses(http.StatusUnauthorized, "Authentication required")
+	for _, blanked := range []string{"Bearer ", "Bearer   ", "Bearer"} {
+		w.do(http.MethodGet, "/api/v1/queues", "", header("Authorization", blanked)).refuses(http.StatusUnauthorized, "Authentication required")
 	}
 }

@@ -15,19 +15,27 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Whatever is wrong with a request, it is told in full and nothing is written.
-func TestBadInput(t *testing.T) {
+// A bad request is refused with everything that is wrong with it, and writes nothing.
+func TestBadInput_isRefusedAndWritesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	path, _ := w.create("auctions", `{"sequenceId":"s","settleAt":"2026-06-01T00:00:00Z","timeZone":"Europe/Berlin"}`)
 	w.create("auctions", kindCases[2].body)
 	const malformed = "Invalid JSON"
 	member := func(name, value string) string { return `{"` + name + `":` + value + `}` }
+	// asCreation adds the fields that a creation requires, so that nothing else is wrong.
+	asCreation := func(body string) string {
+		body = `{"sequenceId":"s",` + body[1:]
+		if !strings.Contains(body, "settleAt") {
+			body = `{"settleAt":"2026-06-01T00:00:00Z",` + body[1:]
+		}
+		return strings.Replace(body, `"auctionType":null`, `"auctionType":0`, 1)
+	}
 	for name, c := range map[string]struct {
 		body   string
-		status int      // 400 when it is 0
-		text   string   // "Validation failed" when there are fields
-		fields []string // in order
+		status int      // 0 means 400
+		text   string   // "" means "Validation failed" for the fields
+		fields []string // the wrong fields, in order
 	}{
 		"malformed JSON":       {body: `{"name":"x"`, text: malformed},
 		"another value":        {body: `"name"`, text: malformed},
@@ -73,32 +81,26 @@ func TestBadInput(t *testing.T) {
 			for method, path := range map[string]string{http.MethodPut: path, http.MethodPost: "/api/v1/auctions"} {
 				body := c.body
 				if c.fields != nil && method == http.MethodPost {
-					// So that nothing else is wrong.
-					body = `{"sequenceId":"s",` + body[1:]
-					if !strings.Contains(body, "settleAt") {
-						body = `{"settleAt":"2026-06-01T00:00:00Z",` + body[1:]
-					}
-					body = strings.Replace(body, `"auctionType":null`, `"auctionType":0`, 1)
+					body = asCreation(body)
 				}
-				w.writes(0, func() {
-					a := w.do(method, path, body)
-					if c.fields != nil {
-						a.blames(c.fields...)
-						return
-					}
-					a.refuses(max(c.status, http.StatusBadRequest), c.text)
-					if c.text == malformed && !strings.HasPrefix(a.failure().Message, "at byte ") {
-						t.Errorf("%s: it is not said where: %s", a.what, a.Body)
-					}
-				})
+				var a *reply
+				w.writes(0, func() { a = w.do(method, path, body) })
+				if c.fields != nil {
+					a.blames(c.fields...)
+					continue
+				}
+				a.refuses(max(c.status, http.StatusBadRequest), c.text)
+				if c.text == malformed && !strings.HasPrefix(a.failure().Message, "at byte ") {
+					t.Errorf("%s: the message does not say where: %s", a.what, a.Body)
+				}
 			}
 		})
 	}
 }
 
-// Two fields that do not go together are told of the one that a PUT changes, also when
-// the object is sent back whole.
-func TestBadInput_aClashIsToldOfTheFieldThatIsChanged(t *testing.T) {
+// If two fields contradict each other, the refusal names the field that the PUT changes,
+// also if the client sends the whole object back.
+func TestBadInput_aConflictIsReportedForTheChangedField(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	paths := map[string]string{}
@@ -125,22 +127,21 @@ func TestBadInput_aClashIsToldOfTheFieldThatIsChanged(t *testing.T) {
 		object := w.do(http.MethodGet, c.path, "").object()
 		object[c.field] = json.RawMessage(c.value)
 		for _, body := range []string{`{"` + c.field + `":` + c.value + `}`, asJSON(t, object)} {
-			w.writes(0, func() {
-				a := w.do(http.MethodPut, c.path, body).refuses(http.StatusBadRequest, "Validation failed")
-				for i, d := range a.failure().Details {
-					if d.Field != c.field || i == 0 && !strings.HasSuffix(d.Message, " "+c.other) {
-						t.Errorf("%s: %s", a.what, a.Body)
-					}
+			var a *reply
+			w.writes(0, func() { a = w.do(http.MethodPut, c.path, body) })
+			for i, d := range a.refuses(http.StatusBadRequest, "Validation failed").failure().Details {
+				if d.Field != c.field || i == 0 && !strings.HasSuffix(d.Message, " "+c.other) {
+					t.Errorf("%s: %s", a.what, a.Body)
 				}
-			})
+			}
 		}
 	}
-	// Of both, the later one.
+	// If a PUT changes both fields, the refusal names the second one of the schedule.
 	w.do(http.MethodPut, paths["draw"], `{"closeAt":"`+late+`","drawAt":"`+early+`"}`).blames("drawAt", "drawAt")
 }
 
-// Tokens that were given out and then changed are as good as made up.
-func TestBadInput_tamperedTokens(t *testing.T) {
+// A cursor or position that the client changed is refused.
+func TestBadInput_aChangedTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	cursor := w.cursor("/api/v1/queues")
@@ -168,23 +169,23 @@ func TestBadInput_tamperedTokens(t *testing.T) {
 	})
 }
 
-// edges are the values of a field around its bounds. Each is given alone.
+// edges are values of one field around its bounds. Each value is sent in a request of its own.
 type edges struct {
 	collection, field string
-	good              []string // JSON; what it comes out as, if that differs, behind " -> "
+	good              []string // accepted JSON values; " -> " separates the answered value, if it differs
 	bad               []string
-	unset             string // what null means at creation; "" when it may not be null
-	clears            bool   // null may be PUT
+	unset             string // the value that null means in a creation; "" if null is refused
+	clears            bool   // whether PUT accepts null
 }
 
-// fixed are the fields that are given at the creation and never changed. dutch are
-// those that only a dutch auction has.
+// fixed are the fields that are set by the creation and never change. dutch are the fields
+// that only a dutch auction has.
 var (
 	fixed = []string{"sequenceId", "encryptionSeed"}
 	dutch = []string{"startPrice", "floorPrice", "priceDropAmount", "priceDropIntervalSeconds"}
 )
 
-// someValue stands for what the engine makes of its own.
+// someValue stands for a value that the engine generates.
 const someValue = "some"
 
 func fieldEdges() []edges {
@@ -196,7 +197,7 @@ func fieldEdges() []edges {
 		}
 		return all
 	}
-	// number goes from 1 to highest.
+	// number has the edges of a whole number from 1 to highest.
 	number := func(collection, field, highest, over, unset string, clears bool) edges {
 		return edges{
 			collection, field,
@@ -214,14 +215,14 @@ func fieldEdges() []edges {
 	moment := func(collection, field, unset string, clears bool) edges {
 		highest := `"2199-12-31T23:59:59.999Z"`
 		if field == "openAt" {
-			highest = `"2199-12-31T23:59:59.998Z"` // the end comes later
+			highest = `"2199-12-31T23:59:59.998Z"` // settleAt must be later still
 		}
 		return edges{
 			collection, field,
 			[]string{
 				`"2000-01-01T00:00:00Z" -> "2000-01-01T00:00:00.000Z"`, highest,
 				`"2026-12-15t09:00:00.1239+01:00" -> "2026-12-15T08:00:00.123Z"`,
-				`"2026-12-15T09:00:00" -> "2026-12-15T08:00:00.000Z"`, // in Berlin
+				`"2026-12-15T09:00:00" -> "2026-12-15T08:00:00.000Z"`, // Berlin is one hour ahead of UTC
 				`"2024-02-29T00:00:00Z" -> "2024-02-29T00:00:00.000Z"`,
 			},
 			join(notText, []string{
@@ -270,11 +271,11 @@ func fieldEdges() []edges {
 	return all
 }
 
-// ofSize is a JSON object of n bytes.
+// ofSize returns a JSON object of n bytes.
 func ofSize(n int) string { return `{"k":"` + strings.Repeat("x", n-len(`{"k":""}`)) + `"}` }
 
-// least is what one of a collection cannot be made without. A field of dutch
-// auctions needs one.
+// least returns the fields that a creation in the edges' collection requires. For a field of
+// dutch auctions, these include the fields that make the auction a dutch one.
 func least(e edges) map[string]string {
 	rest := map[string]map[string]string{
 		"queues":   {"sequenceId": `"s"`},
@@ -289,7 +290,7 @@ func least(e edges) map[string]string {
 	return rest
 }
 
-func TestFieldEdges(t *testing.T) {
+func TestFieldEdges_areAcceptedAndValuesBeyondThemRefused(t *testing.T) {
 	t.Parallel()
 	for _, e := range fieldEdges() {
 		t.Run(e.collection+" "+e.field, func(t *testing.T) {
@@ -297,11 +298,11 @@ func TestFieldEdges(t *testing.T) {
 			w := newWire(t)
 			least, isFixed := least(e), slices.Contains(fixed, e.field)
 			with := func(value string) string {
+				others := maps.Clone(least)
+				delete(others, e.field)
 				parts := []string{fmt.Sprintf("%q:%s", e.field, value)}
-				for name, v := range least {
-					if name != e.field {
-						parts = append(parts, fmt.Sprintf("%q:%s", name, v))
-					}
+				for name, v := range others {
+					parts = append(parts, fmt.Sprintf("%q:%s", name, v))
 				}
 				return "{" + strings.Join(parts, ",") + "}"
 			}
@@ -313,8 +314,15 @@ func TestFieldEdges(t *testing.T) {
 					t.Errorf("%.200s: it is %s, want %s", a.what, o[e.field], want)
 				}
 			}
+			keepsFixed := func(path, in, out string) {
+				t.Helper()
+				w.writes(0, func() {
+					comesOut(w.do(http.MethodPut, path, alone(in)).is(http.StatusOK), out)
+					w.do(http.MethodPut, path, alone(`"another"`)).blames(e.field)
+				})
+			}
 			post := "/api/v1/" + e.collection
-			// A draft, whose least value stays in its place.
+			// The PUTs are sent to a draft.
 			draft, _ := w.create(e.collection, with(cmp.Or(least[e.field], strings.SplitN(e.good[0], " -> ", 2)[0])))
 			if e.field == "openAt" {
 				draft, _ = w.create(e.collection, strings.Replace(with("null"), `"openAt":null,`, "", 1))
@@ -327,12 +335,9 @@ func TestFieldEdges(t *testing.T) {
 				one := w.do(http.MethodPost, post, with(in)).is(http.StatusCreated)
 				comesOut(one, out)
 				switch {
-				case e.field == "openAt": // which would open it
+				case e.field == "openAt": // setting it would open the draft
 				case isFixed:
-					w.writes(0, func() {
-						comesOut(w.do(http.MethodPut, one.Header().Get("Location"), alone(in)).is(http.StatusOK), out)
-						w.do(http.MethodPut, one.Header().Get("Location"), alone(`"another"`)).blames(e.field)
-					})
+					keepsFixed(one.Header().Get("Location"), in, out)
 				default:
 					comesOut(w.do(http.MethodPut, draft, alone(in)).is(http.StatusOK), out)
 				}
@@ -359,9 +364,9 @@ func TestFieldEdges(t *testing.T) {
 	}
 }
 
-// What is wrong with what is said of participants is told at once, and nothing is
-// written.
-func TestBadInput_participation(t *testing.T) {
+// A bad request about participants is refused with everything that is wrong with it, and
+// writes nothing.
+func TestBadInput_ofParticipantCallsIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	path := w.openQueue()
@@ -423,13 +428,13 @@ func TestBadInput_participation(t *testing.T) {
 					return
 				}
 				a.blames(c.fields...)
-				// The document refuses it as well.
+				// The OpenAPI document must refuse the request too.
 				v, err := jsonschema.UnmarshalJSON(strings.NewReader(c.body))
 				if err != nil {
 					t.Fatal(err)
 				}
 				schema := "/components/schemas/" + map[string]string{"admit": "Admit", "complete": "Complete", "deny": "Deny", "validate": "Validate", "enter": "Nothing", "leave": "Nothing"}[c.call]
-				// A fraction of nothing is a whole number to a schema, and so is an exponent.
+				// A schema accepts 1.0 and 1e0 as whole numbers, but the engine does not.
 				if contract().Validate(schema, v) == nil && name != "a whole as a fraction" && name != "an exponent" {
 					t.Error("the document lets it through")
 				}
@@ -453,8 +458,8 @@ func TestBadInput_participation(t *testing.T) {
 	})
 }
 
-// The document says so: what fields mean may depend on the headers.
-func TestBadInput_aWrongHeaderIsToldBeforeTheFields(t *testing.T) {
+// The contract promises this order, because the meaning of fields may depend on headers.
+func TestBadInput_aWrongHeaderIsReportedBeforeWrongFields(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
@@ -463,9 +468,9 @@ func TestBadInput_aWrongHeaderIsToldBeforeTheFields(t *testing.T) {
 	w.do(http.MethodPut, path, `{"name":1}`, header("If-Match", "3")).blames("If-Match")
 }
 
-// Every field of the document that a request may give has its edges tried, and no
-// other has.
-func TestFieldEdges_areTriedOfEveryField(t *testing.T) {
+// There are edges for every field that a request may set according to the document, and for
+// no other field.
+func TestFieldEdges_coverEveryField(t *testing.T) {
 	t.Parallel()
 	tried := map[string][]string{}
 	for _, e := range fieldEdges() {
@@ -480,7 +485,7 @@ func TestFieldEdges_areTriedOfEveryField(t *testing.T) {
 	}
 }
 
-// properties are the fields of a schema of the document, in order.
+// properties returns the names of a schema's fields in the document, sorted.
 func properties(t *testing.T, schema string) []string {
 	t.Helper()
 	all, ok := contract().Look("/components/schemas/" + schema + "/properties").(map[string]any)
@@ -490,8 +495,9 @@ func properties(t *testing.T, schema string) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// What the engine sets is in no request, but for a PUT that sends it back as it is.
-func TestFieldsThatTheEngineSets(t *testing.T) {
+// A request may not set a field that the engine sets. A PUT may only send it back
+// unchanged.
+func TestFieldsOfTheEngine_cannotBeSet(t *testing.T) {
 	t.Parallel()
 	for _, c := range kindCases {
 		w := newWorld(t)
@@ -505,15 +511,20 @@ func TestFieldsThatTheEngineSets(t *testing.T) {
 				continue
 			}
 			set++
+			post := func(value any) *reply {
+				return w.do(http.MethodPost, "/api/v1/"+c.collection, fmt.Sprintf(`{%q:%s,%s`, field, asJSON(t, value), c.body[1:]))
+			}
+			put := func(value any) *reply {
+				return w.do(http.MethodPut, path, fmt.Sprintf(`{%q:%s}`, field, asJSON(t, value)))
+			}
 			w.writes(0, func() {
-				for _, value := range []any{object[field], "another", nil} {
-					w.do(http.MethodPost, "/api/v1/"+c.collection, fmt.Sprintf(`{%q:%s,%s`, field, asJSON(t, value), c.body[1:])).blames(field)
-					put := w.do(http.MethodPut, path, fmt.Sprintf(`{%q:%s}`, field, asJSON(t, value)))
-					if value == object[field] {
-						put.is(http.StatusOK)
-					} else {
-						put.blames(field)
-					}
+				post(object[field]).blames(field)
+				put(object[field]).is(http.StatusOK)
+				post("another").blames(field)
+				put("another").blames(field)
+				post(nil).blames(field)
+				if object[field] != nil {
+					put(nil).blames(field)
 				}
 			})
 		}

@@ -6,12 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -19,49 +17,51 @@ import (
 )
 
 const (
-	// maxBody is how many bytes the body of a request may have.
+	// maxBody is the largest size of a request's body, in bytes.
 	maxBody = 1 << 20
-	// maxNothing is how many bytes the body of a call that takes no body may have.
-	maxNothing = 4 << 10
+	// maxEmptyBody is the largest size of the body of a call that takes no fields, in
+	// bytes.
+	maxEmptyBody = 4 << 10
 )
 
-// body is a request's body as it came.
+// body holds the bytes of a request's body, as the client sent them.
 type body []byte
 
-// hash is the SHA-256 of the body in lower-case hex.
+// hash returns the SHA-256 of the body in lower-case hex.
 func (b body) hash() string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
 
-// readBody reads the whole body of a request, which may have most bytes, and has to
-// be JSON when there is one.
-func readBody(x *exchange, r *http.Request, most int64) (body, error) {
+// readBody reads the whole body of a request. It returns nil if there is none. It
+// refuses a body of more than limit bytes, and a body that is not declared as JSON.
+func readBody(x *exchange, r *http.Request, limit int64) (body, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
 	wrongType := checkContentType(r.Header)
-	// That it is too large is told first, and that it is none is not known yet when it
-	// comes in pieces.
-	if wrongType != nil && r.ContentLength > 0 && r.ContentLength <= most {
+	// A body that is too large is refused for its size first. A chunked body has no
+	// known length, so it has to be read: it may turn out to be empty.
+	if wrongType != nil && r.ContentLength > 0 && r.ContentLength <= limit {
 		return nil, wrongType
 	}
-	b, err := readBytes(x, r, most)
+	b, err := readBytes(x, r, limit)
 	if err != nil || len(b) == 0 {
-		return nil, err // or it was sent in pieces, of which there were none
+		return nil, err // nil for a chunked body without chunks
 	}
 	return b, wrongType
 }
 
-// readBytes reads the whole body of a request, whatever it is.
-func readBytes(x *exchange, r *http.Request, most int64) ([]byte, error) {
-	tooLarge := domain.Refuse(contentTooLarge, "a body may have at most %d bytes here", most)
-	if r.ContentLength > most {
+// readBytes reads the whole body of a request of any content type. It refuses a body
+// of more than limit bytes, and one that does not arrive completely or in time.
+func readBytes(x *exchange, r *http.Request, limit int64) ([]byte, error) {
+	tooLarge := domain.Refuse(contentTooLarge, "a body may have at most %d bytes here", limit)
+	if r.ContentLength > limit {
 		return nil, tooLarge
 	}
-	// The connection's own writer, so that the server learns that it is not to
-	// wait for the rest.
-	b, err := io.ReadAll(http.MaxBytesReader(x.ResponseWriter, r.Body, most))
+	// MaxBytesReader gets the connection's own writer. Through it, it tells the server
+	// not to wait for the rest of the body.
+	b, err := io.ReadAll(http.MaxBytesReader(x.ResponseWriter, r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge
 	}
@@ -87,13 +87,14 @@ func takesNoBody(method string) bool {
 // skipBody reads past the body of a request whose method gives a body no meaning. It
 // refuses one that is large or comes too slowly.
 func skipBody(x *exchange, r *http.Request) error {
-	_, err := readBytes(x, r, maxNothing)
+	_, err := readBytes(x, r, maxEmptyBody)
 	if refusal, ok := errors.AsType[*domain.Error](err); ok && refusal.Code == invalidJSON {
-		return nil // it broke off, and nobody needs it
+		return nil // the body broke off, but nothing in it was needed
 	}
 	return err
 }
 
+// checkContentType refuses the headers of a body that is not plain JSON in UTF-8.
 func checkContentType(h http.Header) error {
 	media, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil || media != mediaJSON {
@@ -108,9 +109,9 @@ func checkContentType(h http.Header) error {
 	return nil
 }
 
-// fields reads the body as one JSON object. Names are taken literally. Each name may
-// be given once in its object: of two members with one name, this reader or the next
-// would lose one without a word.
+// fields reads the body as one JSON object. Names are case-sensitive. A name that
+// appears twice in one object is refused, at every depth: JSON readers silently keep
+// only one of the two members, and not all keep the same one.
 func (b body) fields() (domain.Fields, error) {
 	if bad := invalidUTF8(b); bad >= 0 {
 		return nil, malformed(bad, "is not UTF-8")
@@ -128,12 +129,12 @@ func (b body) fields() (domain.Fields, error) {
 	return b.members()
 }
 
-// members splits a valid JSON object into its members. It goes through the text once,
-// and looks for repeated names in the objects within as well.
+// members splits a valid JSON object into its members. It reads the text once, and also
+// checks nested objects for repeated names.
 func (b body) members() (domain.Fields, error) {
 	type level struct {
-		object  int  // its number, 0 for an array
-		hasName bool // the name of the member that begins here has been read
+		object  int  // the number of the object, 0 for an array
+		hasName bool // whether the current member's name has been read
 	}
 	type member struct {
 		object int
@@ -141,11 +142,11 @@ func (b body) members() (domain.Fields, error) {
 	}
 	var (
 		fields  = domain.Fields{}
-		seen    = map[member]bool{} // the names in objects within
+		seen    = map[member]bool{} // the names in nested objects
 		levels  []level             // the objects and arrays that are open
-		objects int                 // how many there were so far
-		name    string              // of the body's member that is being read,
-		value   int                 // and where its value begins
+		objects int                 // the number of objects so far
+		name    string              // the name of the body's current member
+		value   int                 // the offset of that member's value
 	)
 	for i := 0; i < len(b); i++ {
 		switch b[i] {
@@ -167,16 +168,16 @@ func (b body) members() (domain.Fields, error) {
 			end := stringEnd(b, i)
 			if top.object != 0 && !top.hasName {
 				text := unquote(b[i:end])
-				var twice bool
+				var repeated bool
 				if body {
-					_, twice = fields[text]
+					_, repeated = fields[text]
 					fields[text], name = nil, text
 				} else {
 					m := member{top.object, text}
-					twice, seen[m] = seen[m], true
+					repeated, seen[m] = seen[m], true
 				}
-				if twice {
-					return nil, malformed(end, "%q is given twice", brief(text))
+				if repeated {
+					return nil, malformed(end, "%q is given twice", truncate(text))
 				}
 				top.hasName = true
 			}
@@ -198,7 +199,7 @@ func (b body) members() (domain.Fields, error) {
 	return fields, nil
 }
 
-// stringEnd is where the JSON string ends that begins at start.
+// stringEnd returns the offset behind the JSON string that begins at start.
 func stringEnd(b []byte, start int) int {
 	for i := start + 1; ; i++ {
 		switch b[i] {
@@ -210,23 +211,24 @@ func stringEnd(b []byte, start int) int {
 	}
 }
 
-// unquote is the text of a valid JSON string.
+// unquote returns the text of a valid JSON string.
 func unquote(quoted []byte) string {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return string(quoted[1 : len(quoted)-1])
 	}
 	var s string
-	_ = json.Unmarshal(quoted, &s) // it is valid
+	_ = json.Unmarshal(quoted, &s) // cannot fail: the string is valid
 	return s
 }
 
-// malformed refuses a body for what stands at a byte offset, counted from 0.
+// malformed refuses a body for a mistake at a byte offset, counted from 0.
 func malformed(offset int, format string, args ...any) error {
 	return domain.Refuse(invalidJSON, "at byte %d: "+format, append([]any{offset}, args...)...)
 }
 
-// syntaxOffset is where the byte stands that does not fit. The error counts the
-// bytes that were read, that one included unless there was none.
+// syntaxOffset returns the offset of the byte that the JSON decoder did not expect, or
+// the length of the body if it ended too early. The decoder's own offset counts the bytes
+// up to and including the unexpected byte.
 func syntaxOffset(b body, e *json.SyntaxError) int {
 	if strings.HasPrefix(e.Error(), "unexpected end") {
 		return len(b)
@@ -234,6 +236,7 @@ func syntaxOffset(b body, e *json.SyntaxError) int {
 	return max(int(e.Offset)-1, 0)
 }
 
+// invalidUTF8 returns the offset of the first byte that is not UTF-8, or -1.
 func invalidUTF8(b []byte) int {
 	if utf8.Valid(b) {
 		return -1
@@ -248,9 +251,10 @@ func invalidUTF8(b []byte) int {
 	return -1
 }
 
+// notSpace reports whether r is not JSON white space.
 func notSpace(r rune) bool { return !strings.ContainsRune(" \t\r\n", r) }
 
-// readFields reads a body that has to be an object.
+// readFields reads a body that must be a JSON object. It also returns the body's bytes.
 func readFields(x *exchange, r *http.Request) (domain.Fields, body, error) {
 	b, err := readBody(x, r, maxBody)
 	if err != nil {
@@ -260,10 +264,10 @@ func readFields(x *exchange, r *http.Request) (domain.Fields, body, error) {
 	return fields, b, err
 }
 
-// readNothing reads the body of a call that takes none. An object without
-// fields says nothing either.
-func readNothing(x *exchange, r *http.Request) (body, error) {
-	b, err := readBody(x, r, maxNothing)
+// readEmptyBody reads the body of a call that takes no fields. The body may be missing
+// or an object without fields.
+func readEmptyBody(x *exchange, r *http.Request) (body, error) {
+	b, err := readBody(x, r, maxEmptyBody)
 	if err != nil || len(b) == 0 {
 		return b, err
 	}
@@ -271,71 +275,8 @@ func readNothing(x *exchange, r *http.Request) (body, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := (&params{fields: fields}).refusal(); err != nil {
+	if err := domain.ReadNothing(fields); err != nil {
 		return nil, err
 	}
 	return b, nil
-}
-
-// params reads the members of a body, and collects what is wrong with them.
-type params struct {
-	fields domain.Fields
-	wrong  []domain.Detail
-}
-
-func (p *params) blame(name, message string) {
-	p.wrong = append(p.wrong, domain.Detail{Field: name, Message: message})
-}
-
-// read reads a member into v, and says whether it is there and of v's type.
-func (p *params) read(name string, v any) (there, ok bool) {
-	raw, there := p.fields[name]
-	if !there {
-		p.blame(name, "is required")
-		return false, false
-	}
-	return true, string(raw) != "null" && json.Unmarshal(raw, v) == nil
-}
-
-// consumer is the consumer's id.
-func (p *params) consumer() (id string) {
-	const name = "consumerId"
-	if there, ok := p.read(name, &id); there && !(ok && domain.VisibleASCII(id, maxConsumerID)) {
-		p.blame(name, "must be 1 to 128 visible ASCII characters")
-	}
-	return id
-}
-
-func (p *params) reason(name string) (reason domain.DenyReason) {
-	if there, ok := p.read(name, &reason); there && !(ok && slices.Contains(domain.DenyReasons(), reason)) {
-		p.blame(name, "must be ORDER_LIMIT_EXCEEDED, FRAUD_DETECTED or ADMIN_ACTION")
-	}
-	return reason
-}
-
-func (p *params) text(name string) (text string) {
-	if there, ok := p.read(name, &text); there && !ok {
-		p.blame(name, "must be a string")
-	}
-	return text
-}
-
-// count is a whole number from 1 to most.
-func (p *params) count(name string, most int64) (n int64) {
-	if there, ok := p.read(name, &n); there && !(ok && n >= 1 && n <= most) {
-		p.blame(name, fmt.Sprintf("must be a whole number from 1 to %d", most))
-	}
-	return n
-}
-
-// refusal names all that is wrong, and whatever is beside the members that are known.
-func (p *params) refusal(known ...string) error {
-	names, more := p.fields.Unknown(func(name string) bool { return slices.Contains(known, name) })
-	for _, name := range names {
-		p.blame(name, "is not a field of this request")
-	}
-	if len(p.wrong) == 0 {
-		return nil
-	}
-	return &domain.Error{Code: domain.ValidationFailed, Details: p.wrong, More: more}
 }

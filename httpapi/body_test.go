@@ -14,7 +14,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestBodiesThatAreNotJSON(t *testing.T) {
+func TestBody_thatIsNotAJSONObjectIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	asJSON := header("Content-Type", "application/json")
@@ -49,13 +49,13 @@ func TestBodiesThatAreNotJSON(t *testing.T) {
 	}
 }
 
-func TestNamesOfFieldsAreTakenLiterally(t *testing.T) {
+func TestBody_fieldNamesAreCaseSensitive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.do(http.MethodPost, "/api/v1/queues", `{"SequenceID":"s"}`).blames("SequenceID", "sequenceId")
 }
 
-func TestContentType(t *testing.T) {
+func TestBody_contentTypeMustBeJSON(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for contentType, ok := range map[string]bool{
@@ -85,7 +85,7 @@ func TestContentType(t *testing.T) {
 	w.do(http.MethodPost, path+"/open", "", without).is(http.StatusOK)
 }
 
-func TestLargeBodies(t *testing.T) {
+func TestBody_thatIsTooLargeIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ofSize := func(n int) string {
@@ -100,7 +100,7 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-func TestBodyThatBreaksOff(t *testing.T) {
+func TestBody_thatBreaksOffIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.do(http.MethodPost, "/api/v1/queues", `{}`, func(r *http.Request) {
@@ -119,8 +119,8 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// Over a real connection: what the recorder cannot show.
-func TestOverTheWire(t *testing.T) {
+// These cases need a real connection, because a ResponseRecorder cannot show them.
+func TestBody_overARealConnectionHasItsLengthAndLimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s","metadata":{"long":"`+strings.Repeat("x", 5000)+`"}}`)
@@ -171,8 +171,8 @@ func TestOverTheWire(t *testing.T) {
 	}
 }
 
-// FuzzBody checks the reading of bodies against the standard library: what is
-// let through is a valid object, and says the same.
+// FuzzBody compares the reading of bodies with package encoding/json: every accepted body is
+// a valid object with the same members.
 func FuzzBody(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, ` {"a":1,"b":[{}],"c":null} `, `{"a":1,"a":2}`, `{"a":{"b":1,"b":2}}`, `[1]`, `{"a":}`, `{"a":1}}`,
@@ -207,8 +207,8 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// countNames counts the members of a JSON text as they are written, and as they
-// are left when it is read.
+// countNames counts the members that are written in a JSON text, and the members that are
+// left after package encoding/json has read it.
 func countNames(b []byte) (written, left int) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
@@ -216,7 +216,7 @@ func countNames(b []byte) (written, left int) {
 	if d.Decode(&whole) != nil {
 		return 0, 0
 	}
-	// A colon that is not in a string stands behind a name.
+	// Each colon outside of a string follows a member's name.
 	for inString, i := false, 0; i < len(b); i++ {
 		switch c := b[i]; {
 		case c == '\\' && inString:
@@ -245,8 +245,8 @@ func countNames(b []byte) (written, left int) {
 	return written, left
 }
 
-// Whoever sends in pieces does not know at the head that there is nothing to send.
-func TestBody_nothingInPiecesIsNoBody(t *testing.T) {
+// A client that sends chunks does not know its body's length when it sends the headers.
+func TestBody_anEmptyChunkedBodyIsNoBody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	inPieces := func(r *http.Request) {
@@ -259,8 +259,8 @@ func TestBody_nothingInPiecesIsNoBody(t *testing.T) {
 	w.do(http.MethodPost, path+"/close", "{}", func(r *http.Request) { r.ContentLength = -1 }).is(http.StatusOK)
 }
 
-// A call that takes no body takes no fields, whatever they are called.
-func TestBody_aFieldWithoutANameIsUnknown(t *testing.T) {
+// A call without a body refuses every field, also one with an empty name.
+func TestBody_aFieldWithAnEmptyNameIsUnknown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)

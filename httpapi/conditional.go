@@ -9,14 +9,15 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// etag is the entity tag of an object that last changed at a revision.
+// etag returns the entity tag of an object that last changed at the given revision.
 func etag(changed domain.Revision) string {
 	return `"` + strconv.FormatInt(int64(changed), 10) + `"`
 }
 
-// participationETag is the entity tag of a view in which participation shows, and
-// which so changes with every event of a stream that ends at a revision. It is no
-// admin object's, so it matches none in If-Match.
+// participationETag returns the entity tag of a view that includes participation, such
+// as a number of entries. Such a view changes with every event of its stream, and end is
+// the revision of the stream's last event. The tag differs from every tag of etag, so it
+// never matches in If-Match.
 func participationETag(end domain.Revision) string {
 	return `"p` + strconv.FormatInt(int64(end), 10) + `"`
 }
@@ -27,8 +28,8 @@ type tags struct {
 	strong, weak []string // with their quotes
 }
 
-// parseTags reads the lines of a header as RFC 9110, section 13.1, defines it,
-// and reports whether they are well formed.
+// parseTags reads the lines of an If-Match or If-None-Match header (RFC 9110, section
+// 13.1). It returns false if they are not well formed.
 func parseTags(lines []string) (tags, bool) {
 	rest := strings.Join(lines, ",")
 	if strings.Trim(rest, " \t") == "*" {
@@ -58,7 +59,7 @@ func parseTags(lines []string) (tags, bool) {
 	}
 }
 
-// tagEnd is the length of the quoted tag that s begins with, or -1.
+// tagEnd returns the length of the quoted tag at the beginning of s, or -1 if there is none.
 func tagEnd(s string) int {
 	if s == "" || s[0] != '"' {
 		return -1
@@ -74,15 +75,16 @@ func tagEnd(s string) int {
 	return -1
 }
 
-// revision is what etag made tag of, and false for a tag of nobody's.
+// revision returns the revision that etag made tag from. It returns false for a tag that
+// etag did not make.
 func revision(tag string) (domain.Revision, bool) {
 	n, err := strconv.ParseUint(strings.Trim(tag, `"`), 10, 63)
 	r := domain.Revision(n)
 	return r, err == nil && etag(r) == tag
 }
 
-// precondition returns the revisions of which one has to be the object's, or nil
-// when any will do, and those of which none may be (RFC 9110, section 13.1).
+// precondition reads If-Match and If-None-Match (RFC 9110, section 13.1). The object's
+// revision must be one of match, unless match is nil, and must not be one of noneMatch.
 func precondition(r *http.Request) (match, noneMatch []domain.Revision, err error) {
 	var wrong []domain.Detail
 	read := func(name string) (t tags, given bool) {
@@ -96,17 +98,17 @@ func precondition(r *http.Request) (match, noneMatch []domain.Revision, err erro
 		}
 		return t, ok
 	}
-	// For If-Match: * nothing has to be looked at. An object that does not exist is not
-	// found, which says more than that it does not match.
+	// If-Match: * needs no check here. For an object that does not exist, 404 says more
+	// than 412 would.
 	if t, given := read("If-Match"); given && !t.any {
-		// Weak tags and foreign ones match nothing, so what is left may be empty,
-		// which is not nil.
+		// Weak tags and tags that are not ours match nothing. The remaining list may be
+		// empty, but is not nil: then no revision matches.
 		match = revisions(t.strong)
 	}
 	if t, given := read("If-None-Match"); given {
 		noneMatch = append(revisions(t.strong), revisions(t.weak)...)
 		if t.any {
-			match = []domain.Revision{} // so that no object will do
+			match = []domain.Revision{} // no object matches
 		}
 	}
 	if len(wrong) > 0 {
@@ -115,8 +117,8 @@ func precondition(r *http.Request) (match, noneMatch []domain.Revision, err erro
 	return match, noneMatch, nil
 }
 
-// revisions are what the tags stand for, without those that are nobody's. It is
-// never nil.
+// revisions returns the revisions that etag made the tags from. It skips tags that etag
+// did not make. The result is never nil.
 func revisions(tags []string) []domain.Revision {
 	all := []domain.Revision{}
 	for _, tag := range tags {
@@ -127,9 +129,9 @@ func revisions(tags []string) []domain.Revision {
 	return all
 }
 
-// unchanged reports whether the client has the object as it is (RFC 9110, section
-// 13.1.2). A header that cannot be read is not heeded: the answer is then merely
-// longer.
+// unchanged reports whether the client already has the version of an object with the
+// given tag (RFC 9110, section 13.1.2). It ignores a malformed If-None-Match header: the
+// client then merely gets the object again.
 func unchanged(r *http.Request, tag string) bool {
 	lines, ok := r.Header["If-None-Match"]
 	if !ok {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestIfMatch(t *testing.T) {
+func TestIfMatch_allowsAWriteToAMatchingRevisionOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const refused, malformed = http.StatusPreconditionFailed, http.StatusBadRequest
@@ -18,7 +18,7 @@ func TestIfMatch(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		values []string
-		status int // of a PUT on an object that last changed at revision 2
+		status int // the answer to a PUT on an object that last changed at revision 2
 	}{
 		"the present one":           {[]string{`"2"`}, http.StatusOK},
 		"any":                       {[]string{`*`}, http.StatusOK},
@@ -76,7 +76,7 @@ func TestIfMatch(t *testing.T) {
 	}
 }
 
-func TestIfNoneMatch(t *testing.T) {
+func TestIfNoneMatch_aReadOfAKnownVersionIsNotModified(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, id := w.create("queues", `{"sequenceId":"s"}`)
@@ -103,8 +103,7 @@ func TestIfNoneMatch(t *testing.T) {
 	w.do(http.MethodGet, path, "", header("If-None-Match", `"0"`)).is(http.StatusOK)
 }
 
-// FuzzTags checks that a header which is well formed can be put together again
-// from what was read of it.
+// FuzzTags checks that a well-formed header can be rebuilt from the tags that were read.
 func FuzzTags(f *testing.F) {
 	for _, seed := range []string{`*`, `"1"`, `"1", W/"2"`, `,,"a"`, `"`, `W/`, `"a""b"`, `"é"`, "\"\x7f\"", `""`, `"1" ,	"2"`} {
 		f.Add(seed)
@@ -136,14 +135,15 @@ func FuzzTags(f *testing.F) {
 	})
 }
 
-// A write that is only for what does not exist yet changes nothing that exists.
-func TestIfNoneMatch_refusesAWrite(t *testing.T) {
+// If-None-Match: * restricts a write to objects that do not exist. It must not change an
+// object that exists.
+func TestIfNoneMatch_refusesAWriteToAMatchingObject(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const refused, malformed = http.StatusPreconditionFailed, http.StatusBadRequest
 	for name, c := range map[string]struct {
 		match, noneMatch []string
-		status           int // of a write to an object that last changed at revision 1
+		status           int // the answer to a write to an object that last changed at revision 1
 	}{
 		"any":                          {nil, []string{`*`}, refused},
 		"any, with blanks":             {nil, []string{" * "}, refused},
@@ -200,13 +200,13 @@ func TestIfNoneMatch_refusesAWrite(t *testing.T) {
 		w.do(http.MethodPut, draw+"/entropy", `{"value":"v"}`, anyOne).refuses(refused, "Precondition failed")
 		w.do(http.MethodPut, organizationAt, `{"name":"b"}`, anyOne).refuses(refused, "Precondition failed")
 		w.do(http.MethodDelete, keyPath, "", anyOne).refuses(refused, "Precondition failed")
-		// What does not exist says more by that.
+		// For an object that does not exist, 404 says more than 412.
 		w.do(http.MethodPut, queues+"/queue_01h455vb4pex5vsknk084sn02q", `{}`, anyOne).refuses(http.StatusNotFound, "Queue not found")
 		w.do(http.MethodDelete, draw, "", anyOne, key(otherKey)).refuses(http.StatusNotFound, "Draw not found")
 		w.do(http.MethodDelete, keysAt+"/key_01h455vb4pex5vsknk084sn02q", "", anyOne).refuses(http.StatusNotFound, "Key not found")
 	})
-	// Keys have no entity tags, so that none is another.
+	// Keys have no entity tags, so no tag matches one.
 	w.do(http.MethodDelete, keyPath, "", header("If-None-Match", `"1"`)).is(http.StatusNoContent)
-	// Whoever makes something makes it anew.
+	// A creation makes a new object, so nothing matches.
 	w.do(http.MethodPost, queues, `{"sequenceId":"s"}`, anyOne).is(http.StatusCreated)
 }

@@ -10,16 +10,19 @@ import (
 )
 
 const (
-	// ownWait is how long a read waits for what this node acknowledged. Then it
-	// is served as it is: an old answer is better than none.
+	// ownWait is how long a read waits until the read models have caught up with the
+	// writes that this node acknowledged. After that the read is served anyway: an old
+	// answer is better than none.
 	ownWait = time.Second
-	// positionWait is how long a read waits for the position that it names. Then
-	// it is refused: who names one does not want an older answer.
+	// positionWait is how long a read waits for the position in its X-Position header.
+	// After that it is refused: a client that sends a position does not want an older
+	// answer.
 	positionWait = 2 * time.Second
 )
 
-// awaitWrites holds a read until it sees what this node has acknowledged to the
-// organization, and what the request's X-Position names.
+// awaitWrites makes a read wait until the read models include every write that this
+// node acknowledged to the organization, and the position in the request's X-Position
+// header.
 func (s *server) awaitWrites(x *exchange, r *http.Request) error {
 	if own := s.acknowledged.latest(x.organization.ID); s.Views.Position().Before(own) {
 		ctx, cancel := context.WithTimeout(r.Context(), ownWait)
@@ -39,8 +42,9 @@ func (s *server) awaitWrites(x *exchange, r *http.Request) error {
 	return s.Views.WaitFor(ctx, p)
 }
 
-// acknowledge notes where the events stand that an answer rests on, and tells the
-// client. What rests on none stands nowhere.
+// acknowledge remembers the log position of the state that an answer was computed from,
+// and sends it to the client in X-Position. It does nothing for the zero position: then
+// no event was read or written for the answer.
 func (s *server) acknowledge(x *exchange, p domain.Position) {
 	if p == (domain.Position{}) {
 		return
@@ -49,20 +53,22 @@ func (s *server) acknowledge(x *exchange, p domain.Position) {
 	x.set("X-Position", s.formatPosition(x.organization.ID, p))
 }
 
-// maxAcknowledged is of how many organizations the latest writes are known
-// apart.
+// maxAcknowledged is the number of organizations whose latest positions are remembered
+// separately.
 const maxAcknowledged = 10_000
 
-// acknowledged is the latest position that was acknowledged to each
-// organization. Its zero value is ready. Safe for concurrent use.
+// acknowledged remembers the latest position that this node acknowledged to each
+// organization. Its zero value is ready to use. Safe for concurrent use.
 type acknowledged struct {
 	mu        sync.RWMutex // guards the fields below
 	positions map[domain.ID]domain.Position
-	// floor stands for the organizations that are not in positions any more. It
-	// makes their reads wait for others' writes, which is slower but never wrong.
+	// floor is the position of every organization that is not in positions. It is at or
+	// after each position that was forgotten. So these organizations' reads may wait
+	// for writes of other organizations, which is slower but never wrong.
 	floor domain.Position
 }
 
+// latest returns the position that the organization's reads have to wait for.
 func (a *acknowledged) latest(organization domain.ID) domain.Position {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -72,6 +78,8 @@ func (a *acknowledged) latest(organization domain.ID) domain.Position {
 	return a.floor
 }
 
+// note remembers p for an organization, unless a later position is known. If the map is
+// full, it first forgets all positions in favour of the floor.
 func (a *acknowledged) note(organization domain.ID, p domain.Position) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

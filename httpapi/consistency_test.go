@@ -11,8 +11,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// A read sees what this node acknowledged, however late the views are.
-func TestReadWaitsForOwnWrites(t *testing.T) {
+// A read includes every write that this node acknowledged, however late the read models are.
+func TestRead_waitsForAcknowledgedWrites(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -30,7 +30,7 @@ func TestReadWaitsForOwnWrites(t *testing.T) {
 	})
 }
 
-func TestReadIsServedAfterASecond(t *testing.T) {
+func TestRead_isServedAfterWaitingASecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -42,7 +42,7 @@ func TestReadIsServedAfterASecond(t *testing.T) {
 		if waited := time.Since(start); waited != time.Second {
 			t.Errorf("waited %s", waited)
 		}
-		// Others do not wait for it.
+		// Another organization's read does not wait.
 		start = time.Now()
 		w.do(http.MethodGet, "/api/v1/queues", "", key(otherKey)).is(http.StatusOK)
 		if waited := time.Since(start); waited != 0 {
@@ -51,14 +51,14 @@ func TestReadIsServedAfterASecond(t *testing.T) {
 	})
 }
 
-// A read that names a position on another node waits for it, and is refused when
-// it does not come.
-func TestReadWaitsForThePositionItNames(t *testing.T) {
+// A read on another node waits for the position in X-Position, and is refused if the node
+// does not reach it in time.
+func TestRead_waitsForThePositionInItsHeader(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		elsewhere := w.api
-		w.api = New(w.config) // has acknowledged nothing
+		w.api = New(w.config) // a node that has acknowledged nothing
 		w.log.hold()
 		here := w.api
 		w.api = elsewhere
@@ -82,7 +82,7 @@ func TestReadWaitsForThePositionItNames(t *testing.T) {
 	})
 }
 
-func TestPositionsThatWereNotGivenOut(t *testing.T) {
+func TestPosition_thatTheEngineDidNotMakeIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	made := w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`).is(http.StatusCreated)
@@ -108,7 +108,7 @@ func TestPositionsThatWereNotGivenOut(t *testing.T) {
 	w.do(http.MethodGet, path, "", header("X-Position", position)).blames("X-Position")
 }
 
-func TestTokensAreForOneUse(t *testing.T) {
+func TestPositionsAndCursors_cannotReplaceEachOther(t *testing.T) {
 	t.Parallel()
 	s := newSealer([]byte("k"))
 	token := s.seal(positionToken, "b", []byte("payload"))
@@ -122,7 +122,7 @@ func TestTokensAreForOneUse(t *testing.T) {
 	}
 }
 
-func TestAcknowledged(t *testing.T) {
+func TestAcknowledged_remembersEveryOrganizationInBoundedMemory(t *testing.T) {
 	t.Parallel()
 	at := func(n int) domain.Position { return domain.Position{Commit: uint64(n), Prepare: uint64(n)} }
 	organization := func(n int) domain.ID { return domain.ID("org_" + strconv.Itoa(n)) }
@@ -135,8 +135,8 @@ func TestAcknowledged(t *testing.T) {
 	if a.latest("org_1") != at(5) || a.latest("org_2") != (domain.Position{}) {
 		t.Errorf("%v, %v", a.latest("org_1"), a.latest("org_2"))
 	}
-	// However many organizations write, nobody's write is forgotten and the memory
-	// is bounded.
+	// However many organizations write, every one of them waits for its own writes, and
+	// the memory is bounded.
 	for i := range 3*maxAcknowledged + 5 {
 		a.note(organization(i), at(10+i))
 		if len(a.positions) > maxAcknowledged {
@@ -148,7 +148,7 @@ func TestAcknowledged(t *testing.T) {
 			t.Fatalf("%d: %v is known of %v", i, a.latest(organization(i)), at(10+i))
 		}
 	}
-	// A late note is no step back behind the floor.
+	// A position before the floor does not make an organization wait for less.
 	a.note("org_late", at(1))
 	if a.latest("org_late").Before(a.floor) {
 		t.Errorf("%v is before %v", a.latest("org_late"), a.floor)

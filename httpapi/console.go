@@ -10,9 +10,9 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// The console is a page and its scripts. It is a client of the API like any
-// other: it has no way in beside the routes that everybody has, and the key that
-// somebody signs in with never reaches the engine but in the Authorization header.
+// consoleAssets holds the console: a web page and its scripts. The console is a client
+// of the API like any other and uses only the documented routes. The key that a user
+// signs in with is sent to the engine in the Authorization header only.
 //
 //go:embed console
 var consoleAssets embed.FS
@@ -20,9 +20,9 @@ var consoleAssets embed.FS
 const (
 	consolePath = "/console"
 	consolePage = "index.html"
-	// consolePolicy lets the page load what is served beside it and talk to this
-	// host, and nothing else. No text can become markup, because no script of
-	// the page may parse any.
+	// consolePolicy lets the page load only the files that are served beside it, and
+	// connect only to this host. Its scripts may not parse markup, so no text can
+	// become markup.
 	consolePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
@@ -34,30 +34,30 @@ var consoleTypes = map[string][]string{
 	".svg":  {"image/svg+xml"},
 }
 
-// consoleFile is one of the console's files, ready to be sent.
+// consoleFile is one of the console's files with its media type.
 type consoleFile struct {
 	mediaType []string
 	content   []byte
 }
 
-// consoleFiles are the console's files by their names.
+// consoleFiles reads the console's files. The map's keys are their names.
 func consoleFiles() map[string]consoleFile {
 	entries, err := consoleAssets.ReadDir("console")
 	if err != nil {
-		panic("what is embedded cannot be read: " + err.Error())
+		panic("the embedded console cannot be read: " + err.Error())
 	}
 	files := map[string]consoleFile{}
 	for _, e := range entries {
 		content, err := consoleAssets.ReadFile("console/" + e.Name())
 		if err != nil {
-			panic("what is embedded cannot be read: " + err.Error())
+			panic("the embedded console cannot be read: " + err.Error())
 		}
 		files[e.Name()] = consoleFile{consoleTypes[path.Ext(e.Name())], content}
 	}
 	return files
 }
 
-// serveConsole answers with the file in the path, or with the page.
+// serveConsole answers with the file that the path names, or with the page if it names none.
 func (s *server) serveConsole(x *exchange, r *http.Request) error {
 	name, ok := mux.Vars(r)["file"]
 	if !ok {

@@ -40,9 +40,9 @@ func TestConsole_isServedWithoutAKeyUnderAStrictPolicy(t *testing.T) {
 	w.do(http.MethodPost, "/console", "").refuses(http.StatusMethodNotAllowed, "Method not allowed")
 }
 
-// What a file names is served beside it; nothing is stored in the browser, and
-// nothing makes markup of text.
-func TestConsole_itsFilesAreWholeAndKeepToTheRules(t *testing.T) {
+// Every file that another one refers to is served. No script stores anything in the browser
+// or turns text into markup.
+func TestConsole_filesAreCompleteAndFollowTheRules(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	named := regexp.MustCompile(`(?:src|href)="(/console/[^"]+)"|from '\./([^']+)'`)

@@ -16,8 +16,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// The tests here go through the tables of the HTTP contract. Each row has a
-// subtest of its name; what has more to it than a line is tested where it is built.
+// The tests in this file follow the tables of the HTTP contract. Each row has a subtest of
+// the same name. A row that needs more than a few lines has a test of its own elsewhere.
 
 func runRows(t *testing.T, rows []contractRow) {
 	t.Helper()
@@ -29,25 +29,25 @@ func runRows(t *testing.T, rows []contractRow) {
 	}
 }
 
-// inBothMedia runs rows about errors once for each media type in which errors are told.
+// inBothMedia runs rows about errors once for each media type of error answers.
 func inBothMedia(t *testing.T, rows []contractRow) {
 	t.Helper()
 	for _, media := range []string{mediaJSON, mediaProblem} {
 		t.Run(media, func(t *testing.T) {
 			t.Parallel()
-			told := make([]contractRow, len(rows))
+			doubled := make([]contractRow, len(rows))
 			for i, r := range rows {
-				told[i] = contractRow{r.name, func(w *world) {
+				doubled[i] = contractRow{r.name, func(w *world) {
 					w.accept = media
 					r.test(w)
 				}}
 			}
-			runRows(t, told)
+			runRows(t, doubled)
 		})
 	}
 }
 
-// contractRow is a row of a table and how it is seen to hold.
+// contractRow is a row of a contract table, with the test that shows that it holds.
 type contractRow struct {
 	name string
 	test func(w *world)
@@ -206,7 +206,7 @@ func TestContract_commonRules(t *testing.T) {
 				}
 				w.do(http.MethodPost, queues, `{"sequenceId":"t"}`, k).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
 			})
-			// The events say which command it was, and of which body.
+			// The events contain the command's id and the hash of its body.
 			for _, r := range w.log.streams[domain.ID(first.id()).Stream()] {
 				command, err := uuid.Parse(r.Metadata.CommandID)
 				if err != nil || command.Version() != 5 || r.Metadata.BodyHash != body(kindCases[0].body).hash() {
@@ -217,7 +217,7 @@ func TestContract_commonRules(t *testing.T) {
 	})
 }
 
-// ofLength is a queue's creation of n bytes.
+// ofLength returns the body of a queue's creation, padded to n bytes.
 func ofLength(n int) string {
 	const start, end = `{"sequenceId":"s"`, `}`
 	return start + strings.Repeat(" ", n-len(start)-len(end)) + end
@@ -229,7 +229,7 @@ func TestContract_credentials(t *testing.T) {
 		{"secret key", func(w *world) {
 			for _, k := range []string{myKey, mySecond} {
 				path, _ := w.create("queues", kindCases[0].body, key(k))
-				// Test and live keys see the same.
+				// Test and live keys see the same distributions.
 				w.do(http.MethodGet, path, "").is(http.StatusOK)
 				w.do(http.MethodGet, path, "", key(otherKey)).refuses(http.StatusNotFound, "Queue not found")
 			}
@@ -245,7 +245,7 @@ func TestContract_credentials(t *testing.T) {
 			guest := w.do(http.MethodPost, "/api/v1/auth/guest", "", publishable(myPublic)).object()
 			for consumer, token := range map[string]string{guest["consumerId"].(string): guest["accessToken"].(string), "c": w.session("c")} {
 				w.do(http.MethodPost, path+"/enter", "", as(token)).is(http.StatusOK).wants(map[string]any{"consumerId": consumer, "status": "QUEUED"})
-				// He is the same whom a secret key acts for.
+				// The token's consumer is the same one that the secret key acts for.
 				w.do(http.MethodGet, path+"/status", "", acting(consumer)).is(http.StatusOK).wants(map[string]any{"status": "QUEUED"})
 				w.do(http.MethodGet, path+"/status", "", key(token)).refuses(http.StatusUnauthorized, "Authentication required")
 				w.do(http.MethodGet, queues, "", as(token)).refuses(http.StatusUnauthorized, "Secret key required")
@@ -257,9 +257,9 @@ func TestContract_credentials(t *testing.T) {
 	})
 }
 
-// Each text is told in both media types. Rows about queues' consumers are in
-// TestContract_queueErrors, those that take time in TestContract_errorsInTime; those about entering draws and bidding are not here,
-// because that is not served yet.
+// Each error is checked in both media types. Rows about the consumers of queues are in
+// TestContract_queueErrors, and rows that take time in TestContract_errorsInTime. Rows about
+// entering draws and about bidding are missing, because the API does not serve these yet.
 func TestContract_errors(t *testing.T) {
 	t.Parallel()
 	made := func(w *world, i int) string {
@@ -401,7 +401,7 @@ func TestContract_errors(t *testing.T) {
 	inBothMedia(t, rows)
 }
 
-// The rows of what takes its time, which passes at once here.
+// The rows about timeouts. Their time passes at once here.
 func TestContract_errorsInTime(t *testing.T) {
 	t.Parallel()
 	for _, media := range []string{mediaJSON, mediaProblem} {
@@ -426,7 +426,7 @@ func TestContract_errorsInTime(t *testing.T) {
 			if waited := time.Since(before); waited != 2*time.Second || a.Header().Get("Retry-After") != "1" {
 				w.tb.Errorf("after %s: %v", waited, a.Header())
 			}
-			// Where it was written, and without the position, an old answer is better.
+			// Without X-Position, the node that wrote serves the read anyway.
 			w.do(http.MethodGet, path, "").is(http.StatusOK).wants(map[string]any{"name": nil})
 			w.log.release()
 			for _, w.api = range []http.Handler{here, elsewhere} {
@@ -443,7 +443,7 @@ func TestContract_errorsInTime(t *testing.T) {
 				w.tb.Errorf("%s %v", a.Body, a.Header())
 			}
 			release()
-			// Repeating is safe: it is made once.
+			// Repeating is safe: the object is created once.
 			id := w.do(http.MethodPost, queues, kindCases[0].body, again).is(http.StatusCreated).id()
 			if all := w.do(http.MethodGet, queues, "").page().ids; len(all) != 1 || all[0] != id {
 				w.tb.Errorf("there are %v, made %s", all, id)
@@ -480,15 +480,15 @@ func TestContract_operations(t *testing.T) {
 	})
 }
 
-// A world's distributions of every kind have the schedule of these times.
+// The schedule of the distributions that the tests create.
 const (
 	opening = "2026-05-01T00:00:00.000Z"
 	closing = "2026-05-01T01:00:00.000Z"
 	ending  = "2026-05-01T02:00:00.000Z"
 )
 
-// scheduleOf is the body of a creation with the whole schedule. Without openAt it
-// stays a draft.
+// scheduleOf returns the body of a creation with the whole schedule. Without openAt the
+// distribution stays a draft.
 func scheduleOf(kind string, more ...string) string {
 	body := `{"sequenceId":"s","closeAt":"` + closing + `"`
 	switch kind {
@@ -500,12 +500,12 @@ func scheduleOf(kind string, more ...string) string {
 	return body + strings.Join(more, "") + "}"
 }
 
-// start is when worlds begin.
+// start is the time at which each world's clock starts.
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 const withOpening = `,"openAt":"` + opening + `"`
 
-// at brings a distribution to a time, as the clock does.
+// at sets the clock to a time and carries out the steps of a distribution that are due.
 func (w *world) at(path, clock string) {
 	w.tb.Helper()
 	t, err := time.Parse(time.RFC3339, clock)
@@ -516,14 +516,14 @@ func (w *world) at(path, clock string) {
 	w.run(domain.ID(path[strings.LastIndex(path, "/")+1:]), domain.Advance{})
 }
 
-// stages are the statuses that a distribution stays in while nobody takes part.
+// stages are the statuses that a distribution can stay in without participants.
 var stages = map[string][]string{
 	"queue":   {"DRAFT", "SCHEDULED", "OPEN", "COMPLETED"},
 	"draw":    {"DRAFT", "SCHEDULED", "OPEN", "CLOSED", "COMPLETED"},
 	"auction": {"DRAFT", "SCHEDULED", "OPEN", "CLOSED", "SETTLED"},
 }
 
-// reach makes a distribution of a kind in one of its stages.
+// reach creates a distribution of a kind and brings it to one of its stages.
 func (w *world) reach(kind, status string) (path string) {
 	w.tb.Helper()
 	body := scheduleOf(kind, withOpening)
@@ -538,7 +538,7 @@ func (w *world) reach(kind, status string) (path string) {
 	return path
 }
 
-// forEveryStatus gives test a distribution in each status of each kind.
+// forEveryStatus runs test with a distribution of each kind in each status.
 func forEveryStatus(t *testing.T, test func(w *world, kind, status, path string)) {
 	t.Helper()
 	for kind, statuses := range stages {
@@ -552,8 +552,7 @@ func forEveryStatus(t *testing.T, test func(w *world, kind, status, path string)
 	}
 }
 
-// recorded are the types of the events in a distribution's stream, and their
-// times.
+// recorded returns the types and times of the events in a distribution's stream.
 func (w *world) recorded(path string) (types []string) {
 	w.tb.Helper()
 	id := domain.ID(path[strings.LastIndex(path, "/")+1:])
@@ -596,8 +595,8 @@ func TestContract_fields(t *testing.T) {
 			if len(object) != len(common)+len(c.own) {
 				t.Errorf("more than expected: %v", object)
 			}
-			// A PUT of all as it is changes nothing; of what is not the client's,
-			// nothing else is taken.
+			// A PUT of the unchanged object changes nothing. A PUT of another value for a
+			// field of the engine is refused.
 			same := asJSON(t, object)
 			w.writes(0, func() {
 				w.do(http.MethodPut, path, same).is(http.StatusOK)
@@ -609,8 +608,8 @@ func TestContract_fields(t *testing.T) {
 	}
 }
 
-// What is frozen once OPEN is refused by name; all else changes, in DRAFT and
-// SCHEDULED everything does.
+// While OPEN, a change of a frozen field is refused with the field's name, and other fields
+// can change. In DRAFT and SCHEDULED every field can change.
 func TestContract_frozenFields(t *testing.T) {
 	t.Parallel()
 	later := func(clock string) string { return `"` + strings.Replace(clock, "2026-05-01", "2026-05-02", 1) + `"` }
@@ -628,7 +627,7 @@ func TestContract_frozenFields(t *testing.T) {
 	forEveryStatus(t, func(w *world, kind, status, path string) {
 		own := maps.Clone(changes[kind])
 		own["name"], own["metadata"], own["timeZone"] = `"new"`, `{"new":1}`, `"Asia/Tokyo"`
-		// Within the schedule as it is, and not in the past.
+		// These times are within the present schedule and not in the past.
 		own["openAt"], own["closeAt"] = `"2026-05-01T00:30:00.000Z"`, `"2026-05-01T01:30:00.000Z"`
 		for _, name := range slices.Sorted(maps.Keys(own)) {
 			a := w.do(http.MethodPut, path, `{"`+name+`":`+own[name]+`}`)
@@ -646,19 +645,21 @@ func TestContract_frozenFields(t *testing.T) {
 				a.refuses(http.StatusConflict, "Cannot update closed distribution")
 			}
 		}
-		if status == "OPEN" {
-			w.writes(0, func() {
-				w.do(http.MethodPut, path, `{"closeAt":null}`).blames("closeAt")
-				for _, moves := range []string{"closeAt", "drawAt", "settleAt"} {
-					if _, ok := own[moves]; ok {
-						a := w.do(http.MethodPut, path, `{"`+moves+`":"2026-04-30T23:59:59.999Z"}`)
-						if a.refuses(http.StatusBadRequest, "Validation failed"); a.failure().Details[0].Field != moves {
-							w.tb.Errorf("%s: %s", a.what, a.Body)
-						}
-					}
-				}
-			})
+		if status != "OPEN" {
+			return
 		}
+		w.writes(0, func() {
+			w.do(http.MethodPut, path, `{"closeAt":null}`).blames("closeAt")
+			for _, name := range []string{"closeAt", "drawAt", "settleAt"} {
+				if _, ok := own[name]; !ok {
+					continue
+				}
+				a := w.do(http.MethodPut, path, `{"`+name+`":"2026-04-30T23:59:59.999Z"}`)
+				if a.refuses(http.StatusBadRequest, "Validation failed"); a.failure().Details[0].Field != name {
+					w.tb.Errorf("%s: %s", a.what, a.Body)
+				}
+			}
+		})
 	})
 	t.Run("OPEN dutch auction", func(t *testing.T) {
 		t.Parallel()
@@ -709,7 +710,7 @@ func TestContract_order(t *testing.T) {
 	})
 }
 
-// Without closeAt a draw closes at drawAt, an auction at settleAt, a queue by hand.
+// Without closeAt, a draw closes at drawAt, an auction at settleAt, and a queue by hand only.
 func TestContract_closesWithoutCloseAt(t *testing.T) {
 	t.Parallel()
 	for _, c := range kindCases {
@@ -739,7 +740,7 @@ func TestContract_delete(t *testing.T) {
 			for _, method := range []string{http.MethodGet, http.MethodDelete} {
 				w.do(method, path, "").refuses(http.StatusNotFound, domain.Kind(kind).Title()+" not found")
 			}
-			// The stream stays.
+			// The stream is kept.
 			if now := w.recorded(path); !slices.Equal(now[:len(now)-1], before) || !strings.HasPrefix(now[len(now)-1], "Deleted ") {
 				w.tb.Errorf("the stream was %q, and is %q", before, now)
 			}
@@ -753,7 +754,7 @@ func TestContract_delete(t *testing.T) {
 
 func TestContract_stepsByHand(t *testing.T) {
 	t.Parallel()
-	steps := map[string]map[string]string{ // what each sets
+	steps := map[string]map[string]string{ // the times that each step sets
 		"queue":   {"open": "openAt", "close": "closeAt"},
 		"draw":    {"open": "openAt", "close": "closeAt", "draw": "drawAt"},
 		"auction": {"open": "openAt", "close": "closeAt", "settle": "settleAt"},
@@ -773,7 +774,7 @@ func TestContract_stepsByHand(t *testing.T) {
 			}
 			want := leadsTo[step]
 			if kind == "queue" && step == "close" {
-				want = "COMPLETED" // nobody is left to finish
+				want = "COMPLETED" // a queue without admitted consumers completes at once
 			}
 			w.do(http.MethodPost, path+"/"+step, "").is(http.StatusOK).wants(map[string]any{
 				"status": want, sets: domain.InstantOf(w.config.Clock()).String(),
@@ -782,8 +783,8 @@ func TestContract_stepsByHand(t *testing.T) {
 	})
 }
 
-// The table of statuses, row by row: where each is entered and left, to the
-// millisecond, and what is told to those who come in it.
+// The contract's table of statuses: when a distribution enters and leaves each status, to
+// the millisecond, and what the calls answer in it.
 func TestContract_lifecycle(t *testing.T) {
 	t.Parallel()
 	const justBeforeOpening, justBeforeClosing, justBeforeEnding = "2026-04-30T23:59:59.999Z", "2026-05-01T00:59:59.999Z", "2026-05-01T01:59:59.999Z"
@@ -794,14 +795,14 @@ func TestContract_lifecycle(t *testing.T) {
 	ends := map[string]string{"queue": "COMPLETED", "draw": "COMPLETED", "auction": "SETTLED"}
 	rows := map[domain.Status]func(w *world, kind, path string){
 		domain.StatusDraft: func(w *world, kind, path string) {
-			w.at(path, "2030-01-01T00:00:00Z") // whatever else is set
+			w.at(path, "2030-01-01T00:00:00Z") // a draft stays a draft, whatever its other times
 			is(w, path, "DRAFT")
 			w.do(http.MethodPut, path, `{"openAt":null}`).is(http.StatusOK).wants(map[string]any{"status": "DRAFT", "openAt": nil})
 		},
 		domain.StatusScheduled: func(w *world, kind, path string) {
 			w.at(path, justBeforeOpening)
 			is(w, path, "SCHEDULED")
-			// The one way back.
+			// The only transition back.
 			w.do(http.MethodPut, path, `{"openAt":null}`).is(http.StatusOK).wants(map[string]any{"status": "DRAFT"})
 			w.do(http.MethodPut, path, `{"openAt":"`+opening+`"}`).is(http.StatusOK).wants(map[string]any{"status": "SCHEDULED"})
 		},
@@ -872,10 +873,10 @@ func TestContract_lifecycle(t *testing.T) {
 			w.enter(path, "a", "b")
 			w.admitOne(path, "a")
 			w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
-			w.writes(2, func() { w.do(http.MethodPost, path+"/complete", naming("a")).is(http.StatusOK) }) // one for all who wait
+			w.writes(2, func() { w.do(http.MethodPost, path+"/complete", naming("a")).is(http.StatusOK) }) // one event denies every waiting consumer
 			is(w, path, "COMPLETED")
 			if got := w.status(path, "b"); got["status"] != "DENIED" || got["denyReason"] != "QUEUE_CLOSED" {
-				w.tb.Errorf("who waited: %v", got)
+				w.tb.Errorf("the waiting consumer: %v", got)
 			}
 		}},
 		{"DRAWN draw: COMPLETED follows at once without entrants", func(w *world) {
@@ -889,7 +890,8 @@ func TestContract_lifecycle(t *testing.T) {
 			for _, c := range kindCases {
 				made := w.do(http.MethodPost, "/api/v1/"+c.collection, scheduleOf(c.kind, withOpening)).is(http.StatusCreated)
 				made.wants(map[string]any{"status": ends[c.kind], "openAt": opening})
-				// Dated when they were due, but never before what precedes them.
+				// The events have the times at which they were due, but never a time before
+				// the preceding event's.
 				for _, e := range w.recorded(made.Header().Get("Location")) {
 					if !strings.HasSuffix(e, " 2026-06-01T00:00:00.000Z") {
 						w.tb.Errorf("%s: %s", c.kind, e)
@@ -912,7 +914,7 @@ func TestContract_lifecycle(t *testing.T) {
 			for _, c := range kindCases {
 				path := w.reach(c.kind, "OPEN")
 				w.now.Store(time.Date(2026, 5, 1, 1, 0, 0, 0, time.UTC).UnixMilli())
-				// No timer has fired.
+				// No timer has fired yet.
 				w.do(http.MethodPut, path, `{"name":"late"}`).refuses(http.StatusConflict, "Cannot update closed distribution")
 				is(w, path, map[string]string{"queue": "COMPLETED", "draw": "CLOSED", "auction": "CLOSED"}[c.kind])
 				w.now.Store(start.UnixMilli())
@@ -926,8 +928,8 @@ func TestContract_lifecycle(t *testing.T) {
 	})
 }
 
-// Rows without the value that a list is sorted by stand last both ways, ties are
-// broken by id, and names are compared by code point.
+// Rows without the sort value come last in both directions. Rows with equal values are
+// sorted by id. Names are compared by code point.
 func TestContract_listOrder(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)

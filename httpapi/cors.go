@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// What web pages of other origins may send and read beside what the Fetch standard
-// allows everywhere. There are no cookies, so any origin will do: who calls is
-// known by the keys that the page itself has.
+// The headers that web pages of other origins may send and read, in addition to those
+// that the Fetch standard always allows. Every origin is allowed: the API uses no cookies,
+// so a page can call it only with a key that the page itself has.
 var (
 	anyOrigin      = []string{"*"}
 	exposedHeaders = []string{"Retry-After, X-Opens-At, X-Position, ETag, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"}
 	allowedHeaders = []string{"Authorization, X-Publishable-Key, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Position, X-Request-Id"}
-	preflightAge   = []string{"7200"} // seconds; browsers remember it no longer
+	preflightAge   = []string{"7200"} // seconds; browsers keep a preflight answer no longer than that
 )
 
-// allowOrigin lets the page that called read the answer.
+// allowOrigin allows the web page that sent the request to read the answer.
 func (x *exchange) allowOrigin(r *http.Request) {
 	if _, ok := r.Header["Origin"]; ok {
 		h := x.Header()
@@ -26,8 +26,8 @@ func (x *exchange) allowOrigin(r *http.Request) {
 	}
 }
 
-// preflight tells browsers that the methods of m may be called. It is asked
-// without credentials.
+// preflight answers a browser's preflight request: web pages may call the methods of m.
+// Browsers send no credentials with it, so it requires none.
 func preflight(m methods) handler {
 	allow := []string{strings.Join(slices.Sorted(maps.Keys(m)), ", ")}
 	return func(x *exchange, r *http.Request) error {

@@ -50,8 +50,9 @@ func TestCORS_anyPageMayMakeThePublicCalls(t *testing.T) {
 	}
 }
 
-// A browser asks first, without credentials, and is let through whatever the limit.
-func TestCORS_preflight(t *testing.T) {
+// A browser sends a preflight request without credentials. It is answered even if the rate
+// limit is used up.
+func TestCORS_aPreflightRequestNeedsNoCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Limits.Public = 1 })
 	path, _ := w.create("draws", kindCases[1].body)
@@ -71,9 +72,9 @@ func TestCORS_preflight(t *testing.T) {
 	}
 }
 
-// Calls that need a secret key are none for web pages, on paths that have others
-// too.
-func TestCORS_noneForSecretKeys(t *testing.T) {
+// Web pages may not make calls that require a secret key, also on paths that have public
+// calls.
+func TestCORS_doesNotAllowCallsThatRequireASecretKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
@@ -89,7 +90,7 @@ func TestCORS_noneForSecretKeys(t *testing.T) {
 			t.Errorf("%s: %q", a.what, got)
 		}
 	}
-	// Every other path refuses to be asked.
+	// Every other path refuses a preflight request.
 	public := 0
 	err := newServer(w.config).router.Walk(func(route *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		template, err := route.GetPathTemplate()

@@ -14,8 +14,8 @@ import (
 
 const brokenText = "Distribution history is inconsistent"
 
-// newWatchedWorld is a world whose commands and read models know of each other, as
-// those of a node do.
+// newWatchedWorld returns a world in which commands and read models report broken histories
+// to each other, as in a node.
 func newWatchedWorld(t *testing.T) *world {
 	w := newWorld(t)
 	w.config.Commands = commands.NewHandler(w.log, w.views, w.config.Clock)
@@ -23,8 +23,8 @@ func newWatchedWorld(t *testing.T) *world {
 	return w
 }
 
-// damage changes a stored event by hand, behind the read models' back. nil takes it
-// away.
+// damage changes a stored event without the read models' knowledge. A nil change removes
+// the event.
 func (l *memoryLog) damage(stream string, at domain.Revision, change func(r *domain.Recorded)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -41,13 +41,14 @@ func (l *memoryLog) damage(stream string, at domain.Revision, change func(r *dom
 
 func rigged(r *domain.Recorded) { r.Data = []byte(strings.Replace(string(r.Data), `"`, `"rigged `, 1)) }
 
-// Whoever reads the events reads the evidence, and finds the damage.
-func TestEvents_findTheDamageAndTellEverybody(t *testing.T) {
+// Reading the events of a damaged stream answers them all, marks the damaged one, and puts
+// the stream into quarantine.
+func TestEvents_markADamagedEventAndQuarantineItsStream(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		query  string
 		lines  bool
-		at     domain.Revision // that is damaged
+		at     domain.Revision // the damaged event
 		change func(r *domain.Recorded)
 		marked int64
 		rule   string
@@ -68,16 +69,14 @@ func TestEvents_findTheDamageAndTellEverybody(t *testing.T) {
 			w.log.damage(domain.ID(id).Stream(), c.at, c.change)
 			w.do(http.MethodGet, path, "").is(http.StatusOK)
 			w.do(http.MethodGet, eventsPath(id)+c.query, "", key(otherKey)).refuses(http.StatusNotFound, "Distribution not found")
-			for range 2 { // before and behind the quarantine
+			// The stream is put into quarantine by the first reading. The second one reads
+			// it in quarantine.
+			for range 2 {
 				got := w.eventPage(id, c.query).Data
 				if c.lines {
 					got = w.eventLines(id, c.query)
 				}
-				for _, e := range got {
-					if (e.Problem != nil) != (e.Revision == c.marked) || e.Problem != nil && e.Problem.Rule != c.rule {
-						t.Errorf("revision %d: problem %+v", e.Revision, e.Problem)
-					}
-				}
+				marksOnly(t, got, c.marked, c.rule)
 			}
 			if q := w.views.Quarantined(); len(q) != 1 || q[0].Stream != domain.ID(id).Stream() || int64(q[0].Revision) != c.marked || q[0].Rule != c.rule {
 				t.Errorf("in quarantine: %v", q)
@@ -90,9 +89,19 @@ func TestEvents_findTheDamageAndTellEverybody(t *testing.T) {
 	}
 }
 
-// An event that is missing is told at the one behind it; where the beginning or the
-// end is missing there is nothing to tell it at.
-func TestEvents_ofAStreamThatWasCutAreRefused(t *testing.T) {
+// marksOnly checks that the event at a revision is marked with a rule, and no other event.
+func marksOnly(t *testing.T, events []auditEvent, revision int64, rule string) {
+	t.Helper()
+	for _, e := range events {
+		if (e.Problem != nil) != (e.Revision == revision) || e.Problem != nil && e.Problem.Rule != rule {
+			t.Errorf("revision %d: problem %+v", e.Revision, e.Problem)
+		}
+	}
+}
+
+// A missing event is reported at the next event. If events are missing at the beginning or
+// the end of a stream, there is no event to mark, so the call is refused.
+func TestEvents_ofATruncatedStreamAreRefused(t *testing.T) {
 	t.Parallel()
 	missing := func(at ...domain.Revision) func(l *memoryLog, stream string) {
 		return func(l *memoryLog, stream string) {
@@ -134,14 +143,14 @@ func TestEvents_ofAStreamThatWasCutAreRefused(t *testing.T) {
 	}
 }
 
-// noAnswer is a log on a store that does not answer.
+// noAnswer is a log whose store does not answer.
 type noAnswer struct{}
 
 func (noAnswer) Read(context.Context, string, domain.Revision) iter.Seq2[*domain.Recorded, error] {
 	return func(yield func(*domain.Recorded, error) bool) { yield(nil, domain.ErrUnavailable) }
 }
 
-// A store that does not answer is no damage.
+// If the store does not answer, the stream is not put into quarantine.
 func TestEvents_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 	t.Parallel()
 	w := newWatchedWorld(t)
@@ -155,15 +164,16 @@ func TestEvents_aFaultOfTheStoreIsNotDamage(t *testing.T) {
 	w.do(http.MethodGet, path, "").is(http.StatusOK)
 }
 
-// Whoever gives up while the store is asked again has found nothing.
-func TestEvents_thatNobodyWaitsForAreNotFoundDamaged(t *testing.T) {
+// A client that gives up while the store is read a second time does not put the stream into
+// quarantine.
+func TestEvents_aClientThatGivesUpQuarantinesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWatchedWorld(t)
 	path, id := aLife(w)
 	w.log.damage(domain.ID(id).Stream(), 6, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	w.undocumented = true // nobody reads the answer
+	w.undocumented = true // the client is gone, so the answer does not matter
 	w.do(http.MethodGet, eventsPath(id), "", func(r *http.Request) { *r = *r.WithContext(ctx) })
 	if q := w.views.Quarantined(); len(q) > 0 {
 		t.Errorf("in quarantine: %v", q)
@@ -171,8 +181,8 @@ func TestEvents_thatNobodyWaitsForAreNotFoundDamaged(t *testing.T) {
 	w.do(http.MethodGet, path, "").is(http.StatusOK)
 }
 
-// What is known of a damaged organization ends its keys, whoever finds it.
-func TestDamage_ofAnOrganizationEndsItsKeys(t *testing.T) {
+// When an organization's own stream is found damaged, its keys are no longer valid.
+func TestDamage_ofAnOrganizationInvalidatesItsKeys(t *testing.T) {
 	t.Parallel()
 	w := newWatchedWorld(t)
 	w.log.damage(w.mine.Stream(), 0, rigged)

@@ -13,11 +13,11 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// commandTimeout is how long a command may take. Then its outcome is unknown.
+// commandTimeout is how long a command may take. After that its outcome is unknown.
 const commandTimeout = 5 * time.Second
 
-// get answers with one distribution of a kind, or of any: as an admin sees it or,
-// with a publishable key, as everybody may.
+// get answers with one distribution of a kind, or of any kind. With a secret key the
+// answer is the admin's view, with a publishable key it is the public view.
 func (s *server) get(k domain.Kind) handler {
 	return func(x *exchange, r *http.Request) error {
 		row, err := s.row(x, r, k)
@@ -26,16 +26,16 @@ func (s *server) get(k domain.Kind) handler {
 		}
 		tag, render := etag(row.Changed), row.JSON
 		if x.level == domain.PublishableKey {
-			// Another body needs another tag.
+			// The public view is a different body, so it needs a different tag.
 			tag = participationETag(row.Head.Revision)
 			render = func() []byte { return row.Distribution.AppendPublicJSON(nil) }
 		}
-		x.version(r, tag, render)
+		x.jsonUnlessUnchanged(r, tag, render)
 		return nil
 	}
 }
 
-// row is the distribution in the path, of a kind or of any.
+// row returns the distribution that the path names, of a kind or of any kind.
 func (s *server) row(x *exchange, r *http.Request, k domain.Kind) (projections.Row, error) {
 	id, err := pathID(r, k)
 	if err != nil {
@@ -51,8 +51,9 @@ func (s *server) row(x *exchange, r *http.Request, k domain.Kind) (projections.R
 	return row, err
 }
 
-// version answers with an object, or that the client has this version of it.
-func (x *exchange) version(r *http.Request, tag string, render func() []byte) {
+// jsonUnlessUnchanged answers with the object that render returns. If the client already
+// has the version with this entity tag, it answers 304 Not Modified without a body.
+func (x *exchange) jsonUnlessUnchanged(r *http.Request, tag string, render func() []byte) {
 	x.set("Etag", tag)
 	if unchanged(r, tag) {
 		x.empty(http.StatusNotModified)
@@ -61,7 +62,7 @@ func (x *exchange) version(r *http.Request, tag string, render func() []byte) {
 	x.json(r, http.StatusOK, typeJSON, render())
 }
 
-// create makes a distribution of a kind.
+// create creates a distribution of a kind.
 func (s *server) create(k domain.Kind) handler {
 	return func(x *exchange, r *http.Request) error {
 		fields, key, err := readRepeatable(x, r)
@@ -78,38 +79,26 @@ func (s *server) create(k domain.Kind) handler {
 				TimeZone:     x.organization.TimeZone,
 				CurrencyCode: x.organization.CurrencyCode,
 			},
-			Caller: x.caller(),
-			Key:    key,
+			Caller:         x.caller(),
+			IdempotencyKey: key,
 		})
 		s.acknowledge(x, result.Position)
 		if err != nil {
 			return err
 		}
-		d, err := made(result)
+		d, err := distributionOf(result)
 		if err != nil {
 			return err
 		}
 		x.set("Location", basePath+collections[k]+"/"+string(d.Shared().ID))
-		return s.written(x, r, http.StatusCreated, result)
+		return s.answerWrite(x, r, http.StatusCreated, result)
 	}
 }
 
-// update changes the fields that the body names.
+// update changes the fields of a distribution that the body names.
 func (s *server) update(k domain.Kind) handler {
 	return func(x *exchange, r *http.Request) error {
-		id, err := pathID(r, k)
-		if err != nil {
-			return err
-		}
-		fields, _, err := readFields(x, r)
-		if err != nil {
-			return err
-		}
-		result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.Update{Fields: fields}})
-		if err != nil {
-			return err
-		}
-		return s.written(x, r, http.StatusOK, result)
+		return s.runFields(x, r, k, func(f domain.Fields) domain.Command { return domain.Update{Fields: f} })
 	}
 }
 
@@ -129,43 +118,58 @@ func (s *server) remove(k domain.Kind) handler {
 	}
 }
 
-// step takes the next step of the lifecycle by hand.
+// step moves a distribution to its next status by hand.
 func (s *server) step(k domain.Kind, to domain.Status) handler {
-	return s.bodiless(k, func(*exchange) domain.Command { return domain.Step{To: to} },
-		func(x *exchange, r *http.Request, result commands.Result) error {
-			return s.written(x, r, http.StatusOK, result)
-		})
+	read := withoutBody(func(*exchange) domain.Command { return domain.Step{To: to} })
+	return s.carryOut(k, read, func(s *server, x *exchange, r *http.Request, result commands.Result) error {
+		return s.answerWrite(x, r, http.StatusOK, result)
+	})
 }
 
-// answering tells what a command has led to.
-type answering func(x *exchange, r *http.Request, result commands.Result) error
+// commandReader reads a command and its idempotency key from a request.
+type commandReader func(x *exchange, r *http.Request) (domain.Command, commands.IdempotencyKey, error)
 
-// bodiless carries out a command for a distribution that needs no body.
-func (s *server) bodiless(k domain.Kind, command func(x *exchange) domain.Command, answer answering) handler {
+// resultWriter answers a request with the result of its command.
+type resultWriter func(s *server, x *exchange, r *http.Request, result commands.Result) error
+
+// carryOut carries out a command on the distribution that the path names.
+func (s *server) carryOut(k domain.Kind, read commandReader, answer resultWriter) handler {
 	return func(x *exchange, r *http.Request) error {
 		id, err := pathID(r, k)
 		if err != nil {
 			return err
 		}
-		key, err := idempotencyKey(x, r)
+		command, key, err := read(x, r)
 		if err != nil {
 			return err
 		}
-		b, err := readNothing(x, r)
+		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command, IdempotencyKey: key})
 		if err != nil {
 			return err
 		}
-		result, err := s.run(x, r, commands.Request{Stream: id.Stream(), Command: command(x), Key: commandKey(key, b)})
-		if err != nil {
-			return err
-		}
-		return answer(x, r, result)
+		return answer(s, x, r, result)
 	}
 }
 
-// supplyEntropy gives a draw what its entropy source published.
-func (s *server) supplyEntropy(x *exchange, r *http.Request) error {
-	id, err := pathID(r, domain.KindDraw)
+// withoutBody reads a request without a body. command makes the command from the caller.
+func withoutBody(command func(x *exchange) domain.Command) commandReader {
+	return func(x *exchange, r *http.Request) (domain.Command, commands.IdempotencyKey, error) {
+		key, err := idempotencyKey(x, r)
+		if err != nil {
+			return nil, commands.IdempotencyKey{}, err
+		}
+		b, err := readEmptyBody(x, r)
+		if err != nil {
+			return nil, commands.IdempotencyKey{}, err
+		}
+		return command(x), commandKey(key, b), nil
+	}
+}
+
+// runFields carries out a command that changes the fields in the body, on the
+// distribution that the path names. It answers with the distribution after the change.
+func (s *server) runFields(x *exchange, r *http.Request, k domain.Kind, command func(domain.Fields) domain.Command) error {
+	id, err := pathID(r, k)
 	if err != nil {
 		return err
 	}
@@ -173,15 +177,15 @@ func (s *server) supplyEntropy(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: domain.SupplyEntropy{Fields: fields}})
+	result, err := s.runIfMatch(x, r, commands.Request{Stream: id.Stream(), Command: command(fields)})
 	if err != nil {
 		return err
 	}
-	return s.written(x, r, http.StatusOK, result)
+	return s.answerWrite(x, r, http.StatusOK, result)
 }
 
-// runIfMatch carries out a command on an object that is as If-Match and If-None-Match
-// say.
+// runIfMatch carries out a command if the object satisfies the request's If-Match and
+// If-None-Match headers.
 func (s *server) runIfMatch(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
 	var err error
 	if c.IfMatch, c.IfNoneMatch, err = precondition(r); err != nil {
@@ -190,18 +194,20 @@ func (s *server) runIfMatch(x *exchange, r *http.Request, c commands.Request) (c
 	return s.run(x, r, c)
 }
 
-// run carries out a command for whoever is authenticated.
+// run carries out a command for the authenticated caller.
 func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands.Result, error) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, errNoAnswer)
 	defer cancel()
 	c.Organization, c.Caller = x.organization.ID, x.caller()
 	result, err := s.Commands.Handle(ctx, c)
-	// A refusal may rest on steps that came due and stand in the log now.
+	// A refusal has a position as well: steps that were due may have been appended
+	// before the command was refused.
 	s.acknowledge(x, result.Position)
 	id, _ := domain.StreamID(c.Stream)
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken && id.Kind().Distribution() {
-		// A history that cannot be read does not say whose it is. The read model
-		// knows, and what is another's must not be told from what is not there.
+		// A history that cannot be read does not say which organization owns it, but the
+		// read model knows. A distribution of another organization must look like one
+		// that does not exist.
 		if _, known := s.Views.Get(c.Organization, id); errors.Is(known, projections.ErrNotFound) {
 			return commands.Result{}, domain.Refuse(domain.NotFound(id.Kind()), "")
 		}
@@ -209,12 +215,12 @@ func (s *server) run(x *exchange, r *http.Request, c commands.Request) (commands
 	return result, err
 }
 
-// written answers a write with the object as it is now or, for a repeated
-// creation, as it was then.
-func (s *server) written(x *exchange, r *http.Request, status int, result commands.Result) error {
+// answerWrite answers a write with the object's state after it. For a repeated creation
+// that is the state right after the first one.
+func (s *server) answerWrite(x *exchange, r *http.Request, status int, result commands.Result) error {
 	object, ok := result.History.Aggregate.(interface{ AppendJSON(dst []byte) []byte })
 	if !ok {
-		return errors.New("a command for an object left none behind")
+		return errors.New("a command on an object returned no object")
 	}
 	if result.Replayed {
 		x.set("Idempotent-Replayed", "true")
@@ -224,15 +230,16 @@ func (s *server) written(x *exchange, r *http.Request, status int, result comman
 	return nil
 }
 
-// made is the distribution that a command left behind.
-func made(result commands.Result) (domain.Distribution, error) {
+// distributionOf returns the distribution that a command changed or created.
+func distributionOf(result commands.Result) (domain.Distribution, error) {
 	d, ok := result.History.Aggregate.(domain.Distribution)
 	if !ok {
-		return nil, errors.New("a command for a distribution left none behind")
+		return nil, errors.New("a command on a distribution returned no distribution")
 	}
 	return d, nil
 }
 
+// caller returns the authenticated caller, as events record it.
 func (x *exchange) caller() commands.Caller {
 	if x.consumer != "" && x.level == domain.PublishableKey {
 		return commands.Caller{Actor: domain.ActorConsumer, RequestID: x.requestID}
@@ -240,8 +247,8 @@ func (x *exchange) caller() commands.Caller {
 	return commands.Caller{Actor: string(x.keyID), OnBehalfOf: x.consumer, RequestID: x.requestID}
 }
 
-// pathID is the id in the path. One that is not of the path's kind cannot be
-// found there, whether or not it exists elsewhere.
+// pathID returns the id in the path. It refuses an id of another kind than the path's as
+// not found, even if a distribution with that id exists.
 func pathID(r *http.Request, k domain.Kind) (domain.ID, error) {
 	s := mux.Vars(r)["id"]
 	kind := k

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// kindCases say for each kind how the least of one is made.
+// kindCases have the smallest creation of each kind.
 var kindCases = []struct{ collection, kind, body string }{
 	{"queues", "queue", `{"sequenceId":"s"}`},
 	{"draws", "draw", `{"sequenceId":"s","drawAt":"2026-06-01T00:00:00Z","winnerCount":3}`},
 	{"auctions", "auction", `{"sequenceId":"s","settleAt":"2026-06-01T00:00:00Z"}`},
 }
 
-func TestLifeOfEachKind(t *testing.T) {
+func TestDistribution_ofEachKindIsCreatedChangedAndDeleted(t *testing.T) {
 	t.Parallel()
 	for _, c := range kindCases {
 		t.Run(c.kind, func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestLifeOfEachKind(t *testing.T) {
 				}
 			}
 			put := w.do(http.MethodPut, path, `{"name":"Ünïcode <&>","openAt":"2026-05-01T00:00:00"}`).is(http.StatusOK)
-			// 00:00 in Berlin is 22:00 in UTC, the day before.
+			// 00:00 in Berlin is 22:00 UTC of the day before.
 			put.wants(map[string]any{"status": "SCHEDULED", "name": "Ünïcode <&>", "openAt": "2026-04-30T22:00:00.000Z"})
 			if got := put.Header().Get("Etag"); got != `"2"` {
 				t.Errorf("ETag after updated and scheduled: %q", got)
@@ -62,7 +62,7 @@ func TestLifeOfEachKind(t *testing.T) {
 	}
 }
 
-func TestDefaultsOfTheOrganization(t *testing.T) {
+func TestCreation_usesTheOrganizationsDefaults(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	body := kindCases[2].body
@@ -70,7 +70,7 @@ func TestDefaultsOfTheOrganization(t *testing.T) {
 	w.do(http.MethodPost, "/api/v1/auctions", body, key(otherKey)).wants(map[string]any{"currencyCode": "USD", "timeZone": "UTC"})
 }
 
-func TestStepsByHand(t *testing.T) {
+func TestStep_byHandChangesTheStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	queue, _ := w.create("queues", kindCases[0].body)
@@ -92,7 +92,7 @@ func TestStepsByHand(t *testing.T) {
 	w.do(http.MethodPost, auction+"/settle", "").is(http.StatusOK).wants(map[string]any{"status": "SETTLED"})
 }
 
-func TestStepTakesNoFields(t *testing.T) {
+func TestStep_refusesFields(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", kindCases[0].body)
@@ -101,7 +101,7 @@ func TestStepTakesNoFields(t *testing.T) {
 	w.do(http.MethodGet, path, "").wants(map[string]any{"status": "DRAFT"})
 }
 
-func TestEntropy(t *testing.T) {
+func TestEntropy_isSuppliedToAClosedDraw(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("draws", `{"sequenceId":"s","drawAt":"2026-06-01T00:00:00Z","winnerCount":3,"entropySource":"drand 1"}`)
@@ -126,7 +126,7 @@ func TestEntropy(t *testing.T) {
 	w.do(http.MethodPut, strings.Replace(queue, "queues", "draws", 1)+"/entropy", `{"value":"v"}`).refuses(http.StatusNotFound, "Draw not found")
 }
 
-func TestPutThatChangesNothing(t *testing.T) {
+func TestPut_withoutAChangeWritesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	made := w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s","name":"n"}`).is(http.StatusCreated)
@@ -136,7 +136,7 @@ func TestPutThatChangesNothing(t *testing.T) {
 	}
 }
 
-func TestRefusalsOfTheRules(t *testing.T) {
+func TestRefusals_ofTheRulesAreAnswered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", kindCases[0].body)
@@ -148,7 +148,7 @@ func TestRefusalsOfTheRules(t *testing.T) {
 	w.do(http.MethodDelete, path, "").is(http.StatusNoContent)
 }
 
-func TestEveryWrongFieldIsNamed(t *testing.T) {
+func TestCreation_aRefusalNamesEveryWrongField(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.do(http.MethodPost, "/api/v1/draws", `{"drawAt":"soon","winnerCount":0,"status":"OPEN","colour":1,"name":7}`).
@@ -157,7 +157,7 @@ func TestEveryWrongFieldIsNamed(t *testing.T) {
 	w.do(http.MethodPut, path, `{"drawAt":null,"colour":1,"timeZone":"Mars/Base"}`).blames("colour", "timeZone", "drawAt")
 }
 
-func TestIDsInThePath(t *testing.T) {
+func TestPathID_thatNamesNoDistributionOfItsKindIsNotFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, queue := w.create("queues", kindCases[0].body)
@@ -186,9 +186,9 @@ func TestIDsInThePath(t *testing.T) {
 	}
 }
 
-// What belongs to another organization answers as if it did not exist, to the
-// byte.
-func TestTenancy(t *testing.T) {
+// A distribution of another organization is answered exactly like one that does not exist,
+// to the byte.
+func TestTenancy_anotherOrganizationsDistributionDoesNotExist(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range kindCases {
@@ -206,10 +206,10 @@ func TestTenancy(t *testing.T) {
 			foreign := w.do(call.method, path+call.suffix, call.body, key(otherKey), id).is(http.StatusNotFound)
 			missing := w.do(call.method, unknown+call.suffix, call.body, key(otherKey), id).is(http.StatusNotFound)
 			if foreign.Body.String() != missing.Body.String() {
-				t.Errorf("%s: %s, but what is not there: %s", foreign.what, foreign.Body, missing.Body)
+				t.Errorf("%s: %s, but a missing one: %s", foreign.what, foreign.Body, missing.Body)
 			}
 			if f, m := asJSON(t, foreign.Header()), asJSON(t, missing.Header()); f != m {
-				t.Errorf("%s: %s, but what is not there: %s", foreign.what, f, m)
+				t.Errorf("%s: %s, but a missing one: %s", foreign.what, f, m)
 			}
 		}
 		for _, p := range []string{"/api/v1/" + c.collection, "/api/v1/distributions"} {
@@ -221,13 +221,13 @@ func TestTenancy(t *testing.T) {
 	}
 }
 
-func TestBrokenHistory(t *testing.T) {
+func TestBrokenHistory_isAnsweredAsAFault(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, id := w.create("queues", kindCases[0].body)
 	sound, _ := w.create("queues", kindCases[0].body)
 	w.log.corrupt(strings.Replace(id, "_", "-", 1))
-	// The writer finds out when it has to read the stream.
+	// The command handler notices the broken history when it has to read the stream.
 	w.handlerRestarts()
 	const text = "Distribution history is inconsistent"
 	a := w.do(http.MethodGet, path, "").refuses(http.StatusInternalServerError, text)
@@ -246,7 +246,7 @@ func TestBrokenHistory(t *testing.T) {
 	}
 	w.do(http.MethodGet, sound, "").is(http.StatusOK)
 	if a := w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK); strings.Contains(a.Body.String(), id) {
-		t.Errorf("a list shows what is broken: %s", a.Body)
+		t.Errorf("a list contains the broken queue: %s", a.Body)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,7 +18,7 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// The refusals that are given here; the others come from package domain.
+// The refusals of this package. All others come from package domain.
 const (
 	invalidJSON            domain.Code = "Invalid JSON"
 	consumerIDRequired     domain.Code = "Consumer ID is required"
@@ -34,19 +35,29 @@ const (
 	readModelBehind        domain.Code = "Read model is behind"
 )
 
-// outcomeUnknown takes the place of the identifier of
-// domain.EventStoreUnavailable when something may have been written.
+// outcomeUnknown is the identifier of an error that takes the place of
+// domain.EventStoreUnavailable's if events may have been written.
 const outcomeUnknown = "OUTCOME_UNKNOWN"
 
-// answer is how a refusal is told: the status, and a header that belongs to it,
-// named in canonical form.
+// answer is how HTTP expresses a refusal: a status and, for some, one header, whose name
+// is in canonical form.
 type answer struct {
 	status        int
 	header, value string
 }
 
-// answers has every refusal there is.
-var answers = map[domain.Code]answer{
+// answers has the answer for every refusal.
+var answers = func() map[domain.Code]answer {
+	all := maps.Clone(commonRefusals)
+	for _, k := range domain.Kinds() {
+		all[domain.NotFound(k)] = answer{status: http.StatusNotFound}
+		maps.Copy(all, kinds[k].refusals)
+	}
+	return all
+}()
+
+// commonRefusals are the answers for refusals that do not depend on a kind of distribution.
+var commonRefusals = map[domain.Code]answer{
 	domain.ValidationFailed: {status: http.StatusBadRequest},
 	invalidJSON:             {status: http.StatusBadRequest},
 	consumerIDRequired:      {status: http.StatusBadRequest},
@@ -54,23 +65,14 @@ var answers = map[domain.Code]answer{
 	authenticationRequired: {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
 	secretKeyRequired:      {http.StatusUnauthorized, "Www-Authenticate", "Bearer"},
 
-	notFound:                            {status: http.StatusNotFound},
-	domain.DistributionNotFound:         {status: http.StatusNotFound},
-	domain.NotFound(domain.KindQueue):   {status: http.StatusNotFound},
-	domain.NotFound(domain.KindDraw):    {status: http.StatusNotFound},
-	domain.NotFound(domain.KindAuction): {status: http.StatusNotFound},
-	domain.OrganizationNotFound:         {status: http.StatusNotFound},
-	domain.KeyNotFound:                  {status: http.StatusNotFound},
+	notFound:                    {status: http.StatusNotFound},
+	domain.DistributionNotFound: {status: http.StatusNotFound},
+	domain.OrganizationNotFound: {status: http.StatusNotFound},
+	domain.KeyNotFound:          {status: http.StatusNotFound},
 
-	domain.ConsumerNotInQueue: {status: http.StatusNotFound},
-
-	domain.TooLate(domain.KindQueue):    {status: http.StatusBadRequest},
-	domain.NotOpenYet(domain.KindQueue): {status: http.StatusLocked},
-	domain.QueueFull:                    {status: http.StatusTooManyRequests},
-
-	methodNotAllowed: {status: http.StatusMethodNotAllowed}, // Allow depends on the path
+	methodNotAllowed: {status: http.StatusMethodNotAllowed}, // with Allow, which depends on the path
 	notAcceptable:    {http.StatusNotAcceptable, "Accept", mediaJSON + ", " + mediaProblem},
-	// What is left of such a body must neither be waited for nor taken for the next
+	// The server must not wait for the rest of such a body, nor read it as the next
 	// request.
 	requestTimeout:       {http.StatusRequestTimeout, "Connection", "close"},
 	contentTooLarge:      {http.StatusRequestEntityTooLarge, "Connection", "close"},
@@ -86,7 +88,7 @@ var answers = map[domain.Code]answer{
 	domain.PreconditionFailed: {status: http.StatusPreconditionFailed},
 	domain.IdempotencyReused:  {status: http.StatusUnprocessableEntity},
 
-	rateLimitExceeded: {status: http.StatusTooManyRequests}, // Retry-After depends on who asks
+	rateLimitExceeded: {status: http.StatusTooManyRequests}, // with Retry-After, which depends on the caller
 
 	internalError:                {status: http.StatusInternalServerError},
 	domain.HistoryInconsistent:   {status: http.StatusInternalServerError},
@@ -99,11 +101,12 @@ func invalid(details ...domain.Detail) error {
 	return &domain.Error{Code: domain.ValidationFailed, Details: details}
 }
 
-// errNoAnswer is why what the store was asked for is not waited for any longer.
+// errNoAnswer is the cause of a context that ends because the store took too long.
 var errNoAnswer = fmt.Errorf("the store did not answer within %s: %w", commandTimeout, context.DeadlineExceeded)
 
-// explain makes of any error what the client is told, and whether we are to
-// blame. A request that reads has no outcome that could be in doubt.
+// explain turns any error into the refusal and the error identifier for the client. fault
+// reports whether the error is the engine's fault and not the client's. A request that only
+// reads writes nothing, so its outcome is never unknown.
 func explain(err error, reads bool) (refusal *domain.Error, identifier string, fault bool) {
 	if refusal, ok := errors.AsType[*domain.Error](err); ok {
 		if _, known := answers[refusal.Code]; known {
@@ -121,7 +124,7 @@ func explain(err error, reads bool) (refusal *domain.Error, identifier string, f
 		if broken.Type != "" {
 			refusal.Message = fmt.Sprintf("revision %d (%s): %s", broken.Revision, broken.Type, broken.Rule)
 		}
-	case !reads && (late && !away || errors.Is(err, domain.ErrOutcomeUnknown)): // the latter also when looking into the doubt failed
+	case !reads && (late && !away || errors.Is(err, domain.ErrOutcomeUnknown)): // ErrOutcomeUnknown may come together with ErrUnavailable
 		refusal.Code = domain.EventStoreUnavailable
 		refusal.Message = "it is not known whether the request was carried out; repeating it with the same Idempotency-Key is safe"
 		return refusal, outcomeUnknown, true
@@ -136,7 +139,7 @@ func explain(err error, reads bool) (refusal *domain.Error, identifier string, f
 	return refusal, refusal.Code.Identifier(), true
 }
 
-// failure is the body of every answer that is not a success.
+// failure is the body of every error answer.
 type failure struct {
 	Error     string          `json:"error"`
 	Message   string          `json:"message,omitempty"`
@@ -155,11 +158,11 @@ type problem struct {
 	failure
 }
 
-// fail answers with an error. What we are to blame for is kept for the log. An
-// answer that has begun cannot become another one; it is cut short.
+// fail answers with an error. It keeps an error that is the engine's fault for the log. If
+// the answer has already begun, fail aborts it, because its status can no longer change.
 func (x *exchange) fail(r *http.Request, err error) {
 	refusal, identifier, fault := explain(err, r.Method == http.MethodGet || r.Method == http.MethodHead)
-	// A client that gave up leaves a cancelled call behind, which is no fault.
+	// If the client gave up, its context is cancelled. That is no fault of ours.
 	if fault && r.Context().Err() == nil {
 		x.fault = err
 	}
@@ -171,7 +174,7 @@ func (x *exchange) fail(r *http.Request, err error) {
 		x.set(a.header, a.value)
 	}
 	if refusal.RetryAfter > 0 {
-		// Whole seconds, rounded up: who comes earlier comes in vain.
+		// Whole seconds, rounded up: a client that repeats earlier is refused again.
 		x.set("Retry-After", strconv.FormatInt(int64((refusal.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	if refusal.OpensAt != 0 {
@@ -193,24 +196,25 @@ func (x *exchange) fail(r *http.Request, err error) {
 	}))
 }
 
-// maxEchoed is how many bytes of a name that the client chose an answer repeats.
+// maxEchoed is how many bytes of a client's own name, such as a field's, an answer repeats.
 const maxEchoed = 128
 
-// bounded is what a refusal says, cut to a size that does not depend on the request's.
+// bounded returns a refusal's message and details, cut to a size that does not grow with
+// the request.
 func bounded(refusal *domain.Error) (message string, details []domain.Detail) {
 	message = refusal.Message
-	told := min(len(refusal.Details), domain.MaxDetails)
-	for _, d := range refusal.Details[:told] {
-		details = append(details, domain.Detail{Field: brief(d.Field), Message: d.Message})
+	listed := min(len(refusal.Details), domain.MaxDetails)
+	for _, d := range refusal.Details[:listed] {
+		details = append(details, domain.Detail{Field: truncate(d.Field), Message: d.Message})
 	}
-	if more := refusal.More + len(refusal.Details) - told; more > 0 {
+	if more := refusal.More + len(refusal.Details) - listed; more > 0 {
 		message = strings.TrimPrefix(fmt.Sprintf("%s; %d more are wrong", message, more), "; ")
 	}
 	return message, details
 }
 
-// brief cuts a name that the client chose where it becomes too long to be repeated.
-func brief(name string) string {
+// truncate cuts a client's own name to maxEchoed bytes, at a whole character.
+func truncate(name string) string {
 	if len(name) <= maxEchoed {
 		return name
 	}
@@ -221,7 +225,7 @@ func brief(name string) string {
 	return name[:end] + "…"
 }
 
-// encode writes v, which always encodes, as JSON.
+// encode returns v as JSON. v must be of a type that always encodes.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

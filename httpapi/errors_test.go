@@ -20,8 +20,8 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// Every code that package domain or this one declares has an answer.
-func TestEveryRefusalHasAnAnswer(t *testing.T) {
+// Every refusal code that package domain or this package declares has an answer.
+func TestRefusals_allHaveAnAnswer(t *testing.T) {
 	t.Parallel()
 	declared := 0
 	for _, pattern := range []string{"../domain/*.go", "*.go"} {
@@ -71,7 +71,7 @@ func isCode(e ast.Expr) bool {
 	return false
 }
 
-// failing answers every command with one error, or panics.
+// failing is a command handler that returns the same error for every command, or panics.
 type failing struct {
 	err   error
 	panic any
@@ -95,7 +95,7 @@ func (f failing) CreateKey(context.Context, commands.KeyCreation) (commands.Issu
 
 func (f failing) Now(context.Context) (time.Time, error) { return time.Time{}, f.err }
 
-func TestFaults(t *testing.T) {
+func TestFaults_areLoggedAndAnsweredWithoutTheirCause(t *testing.T) {
 	t.Parallel()
 	const store = "Event store unavailable"
 	for name, c := range map[string]struct {
@@ -123,7 +123,7 @@ func TestFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(config *Config) { config.Commands = failing{err: c.err} })
-			// No creation is refused for these.
+			// A creation never returns these errors.
 			w.undocumented = c.status == http.StatusNotFound || c.status == http.StatusPreconditionFailed
 			a := w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`).is(c.status)
 			f := a.failure()
@@ -131,7 +131,7 @@ func TestFaults(t *testing.T) {
 				t.Errorf("got %s %v", a.Body, a.Header())
 			}
 			if strings.Contains(a.Body.String(), "hidden") {
-				t.Errorf("the client is told %s", a.Body)
+				t.Errorf("the answer is %s", a.Body)
 			}
 			line := w.logged.String()
 			if fault := strings.Contains(line, `"level":"error"`); fault != (c.status >= 500) || strings.Count(line, "\n") != 1 {
@@ -144,7 +144,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// Whoever finds such a line in the log sees what was waited for, and where.
+// The log line must say which store and which stream the command waited for.
 func TestFaults_anUnknownOutcomeNamesTheStoreAndTheStream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -153,7 +153,7 @@ func TestFaults_anUnknownOutcomeNamesTheStoreAndTheStream(t *testing.T) {
 	defer release()
 	a := w.do(http.MethodPut, path, `{"name":"x"}`).is(http.StatusServiceUnavailable)
 	if a.failure().Code != outcomeUnknown {
-		t.Errorf("told %s", a.Body)
+		t.Errorf("the answer is %s", a.Body)
 	}
 	want := "a command for " + strings.Replace(id, "_", "-", 1) + ": the store did not answer within 5s"
 	if line := w.logged.String(); !strings.Contains(line, want) {
@@ -161,8 +161,8 @@ func TestFaults_anUnknownOutcomeNamesTheStoreAndTheStream(t *testing.T) {
 	}
 }
 
-// A read has no outcome, so that nothing of it is in doubt, however it fails.
-func TestReadThatTimesOutIsNotInDoubt(t *testing.T) {
+// A read writes nothing, so its outcome is never unknown, however it fails.
+func TestFaults_aReadNeverHasAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{
 		context.DeadlineExceeded,
@@ -190,12 +190,12 @@ func TestReadThatTimesOutIsNotInDoubt(t *testing.T) {
 	}
 }
 
-// behind are read models that reach nothing in time.
+// behind are read models that never reach a position in time.
 type behind struct{ *projections.Views }
 
 func (behind) WaitFor(context.Context, domain.Position) error { return projections.ErrBehind }
 
-func TestPanic(t *testing.T) {
+func TestPanic_isAnsweredAsAnInternalError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Commands = failing{panic: "oh"} })
 	w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`).refuses(http.StatusInternalServerError, "Internal error")
@@ -205,14 +205,15 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// A connection is not reused when its answer was cut short.
-func TestPanicInTheMiddleOfAnAnswer(t *testing.T) {
+// If the handler panics in the middle of an answer, the connection is aborted, so that the
+// client does not take the answer for complete.
+func TestPanic_inTheMiddleOfAnAnswerAbortsTheConnection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) {
 		c.Ready = func(context.Context) []Check { panic(http.ErrAbortHandler) }
 	})
 	defer func() {
-		if p := recover(); p != http.ErrAbortHandler { //nolint:errorlint // net/http compares likewise
+		if p := recover(); p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it the same way
 			t.Errorf("panicked with %v", p)
 		}
 		if line := w.logged.String(); strings.Contains(line, `"level":"error"`) {
@@ -222,8 +223,8 @@ func TestPanicInTheMiddleOfAnAnswer(t *testing.T) {
 	w.do(http.MethodGet, "/readyz", "")
 }
 
-// Who gives up leaves no fault behind.
-func TestClientThatWentAway(t *testing.T) {
+// A client that gives up causes no fault in the log.
+func TestFaults_aClientThatGivesUpIsNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Commands = failing{err: context.Canceled} })
 	ctx, cancel := context.WithCancel(t.Context())
@@ -234,7 +235,7 @@ func TestClientThatWentAway(t *testing.T) {
 	}
 }
 
-func TestBodyOfAnError(t *testing.T) {
+func TestError_bodyHasItsFields(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.do(http.MethodPost, "/api/v1/queues", `{"a<b":1}`, header("X-Request-Id", "r-1"))
@@ -248,7 +249,7 @@ func TestBodyOfAnError(t *testing.T) {
 	}
 }
 
-func TestProblemDetails(t *testing.T) {
+func TestProblem_isAnsweredToAClientThatAsksForIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for accept, wanted := range map[string]bool{
@@ -284,7 +285,7 @@ func TestProblemDetails(t *testing.T) {
 	}
 }
 
-func TestAccept(t *testing.T) {
+func TestAccept_mustAllowJSON(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for accept, ok := range map[string]bool{
@@ -294,7 +295,7 @@ func TestAccept(t *testing.T) {
 		"application/json;q=0":               false,
 		"application/json;q=x":               false,
 		"*/*;q=0.1, application/*;q=0":       false,
-		"application/json;q=0, */*":          true, // as a problem
+		"application/json;q=0, */*":          true, // answered as a problem
 		"application/json":                   true,
 		"application/json; charset=utf-8":    true,
 		"text/html, application/json;q=0.01": true,
@@ -314,7 +315,7 @@ func TestAccept(t *testing.T) {
 	w.do(http.MethodGet, path, "").is(http.StatusOK)
 }
 
-func TestMethodsAndPaths(t *testing.T) {
+func TestUnknownMethodsAndPaths_areRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for path, allow := range map[string]string{
@@ -353,7 +354,7 @@ func TestMethodsAndPaths(t *testing.T) {
 	w.do(http.MethodOptions, "*", "").refuses(http.StatusNotFound, "Not found")
 }
 
-func TestHeadersOfEveryAnswer(t *testing.T) {
+func TestAnswer_hasItsHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
@@ -386,7 +387,7 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 	}
 }
 
-func TestRequestID(t *testing.T) {
+func TestRequestID_isTheClientsOrANewOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for id, kept := range map[string]bool{
@@ -412,7 +413,7 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
-func TestQueryParametersThatNobodyKnows(t *testing.T) {
+func TestQuery_unknownParametersAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)

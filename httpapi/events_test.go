@@ -26,7 +26,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// auditEvent is an event as an auditor reads it.
+// auditEvent is an event in the form of the answers.
 type auditEvent struct {
 	ID            string
 	Type          string
@@ -79,7 +79,7 @@ func eventsPath(id string) string { return "/api/v1/distributions/" + id + "/eve
 
 func accepting(accept string) option { return header("Accept", accept) }
 
-// aLife makes a queue with a history of six events.
+// aLife creates a queue with a history of six events.
 func aLife(w *world) (path, id string) {
 	w.tb.Helper()
 	path, id = w.create("queues", `{"sequenceId":"s","name":"<b>","openAt":"2026-03-01T14:00:00Z"}`, header("X-Request-Id", "first"))
@@ -90,7 +90,7 @@ func aLife(w *world) (path, id string) {
 	return path, id
 }
 
-func TestEvents_showEveryEventInOrderWithWhoAndWhy(t *testing.T) {
+func TestEvents_containEveryEventInOrderWithItsMetadata(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := aLife(w)
@@ -176,7 +176,7 @@ func TestEvents_pagesFollowEachOther(t *testing.T) {
 	}
 }
 
-func TestEvents_limits(t *testing.T) {
+func TestEvents_pageSizeHasLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := w.create("queues", kindCases[0].body)
@@ -247,7 +247,7 @@ func TestEvents_deletedDistributionsStayReadable(t *testing.T) {
 	}
 }
 
-func TestEvents_areTheOwnersOnly(t *testing.T) {
+func TestEvents_areForTheOwnerOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := w.create("queues", kindCases[0].body)
@@ -263,7 +263,7 @@ func TestEvents_areTheOwnersOnly(t *testing.T) {
 	w.do(http.MethodGet, eventsPath(id), "", key(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
 }
 
-func TestEvents_aQuarantinedHistoryShowsThePlace(t *testing.T) {
+func TestEvents_ofAQuarantinedStreamMarkTheBrokenEvent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, id := aLife(w)
@@ -288,7 +288,7 @@ func TestEvents_aQuarantinedHistoryShowsThePlace(t *testing.T) {
 	w.do(http.MethodGet, eventsPath(id), "", key(otherKey)).refuses(http.StatusNotFound, "Distribution not found")
 }
 
-// Anybody who reaches the store can append to it.
+// Other programs that can reach the store can append any bytes to it.
 func TestEvents_bytesThatAreNotOneLineOfJSONComeInBase64(t *testing.T) {
 	t.Parallel()
 	for _, stored := range []string{"", "{", "{}\n", "{\n}", "\xff", "\"\xff\"", `{"a":1}{"b":2}`} {
@@ -305,8 +305,8 @@ func TestEvents_bytesThatAreNotOneLineOfJSONComeInBase64(t *testing.T) {
 	}
 }
 
-// recompute is what docs/integrity.md says of checking an answer, written with
-// nothing of ours. It returns the last hash.
+// recompute checks the hashes of an answer as docs/integrity.md describes it, without any
+// code of the engine. It returns the last hash.
 func recompute(t *testing.T, stream, prev string, events []auditEvent) string {
 	t.Helper()
 	for _, e := range events {
@@ -324,14 +324,14 @@ func recompute(t *testing.T, stream, prev string, events []auditEvent) string {
 		}
 		sum := sha256.Sum256(input)
 		if got := base64.RawURLEncoding.EncodeToString(sum[:]); got != tail.Hash {
-			t.Errorf("revision %d: recomputed %s, told %s", e.Revision, got, tail.Hash)
+			t.Errorf("revision %d: recomputed %s, answered %s", e.Revision, got, tail.Hash)
 		}
 		prev = tail.Hash
 	}
 	return prev
 }
 
-// uuidOf reads the base32 form of an event's UUID.
+// uuidOf decodes the base32 form of an event's UUID.
 func uuidOf(t *testing.T, id string) []byte {
 	t.Helper()
 	var n [2]uint64
@@ -361,13 +361,13 @@ func TestEvents_theHashChainIsRecomputedFromTheAnswer(t *testing.T) {
 	}
 }
 
-// longHistory has many events, which it makes when they are asked for, and may
-// fail on the way.
+// longHistory is a log with many events, which it makes when they are read. It may fail
+// after the last one.
 type longHistory struct {
 	stream string
 	events int
 	size   int
-	err    error // instead of an end
+	err    error // what reading ends with, or nil
 	asked  atomic.Int64
 	ended  chan struct{}
 }
@@ -390,8 +390,8 @@ func (h *longHistory) Read(_ context.Context, _ string, after domain.Revision) i
 	}
 }
 
-// overHTTP serves the API on a connection and asks for lines of a history. The
-// body of the answer is closed at the end of the test.
+// overHTTP serves the API on a real connection and requests the lines of a history. The body
+// of the answer is closed at the end of the test.
 func overHTTP(w *world, h *longHistory) io.Reader {
 	w.tb.Helper()
 	_, id := w.create("queues", kindCases[0].body)
@@ -414,10 +414,10 @@ func overHTTP(w *world, h *longHistory) io.Reader {
 	return a.Body
 }
 
-func TestEventLines_aSlowReaderHoldsUpTheReadingAndGetsAll(t *testing.T) {
+func TestEventLines_aSlowClientSlowsTheReadingAndGetsAll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Clock = time.Now })
-	// More than what the buffers of a connection take.
+	// This is more than the buffers of a connection can hold.
 	h := &longHistory{events: 40_000, size: 1 << 10}
 	body := overHTTP(w, h)
 	got := bufio.NewScanner(body)
@@ -434,10 +434,10 @@ func TestEventLines_aSlowReaderHoldsUpTheReadingAndGetsAll(t *testing.T) {
 	}
 }
 
-func TestEventLines_aReaderThatTakesNothingIsLetGo(t *testing.T) {
+func TestEventLines_aClientThatStopsReadingIsDisconnected(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) {
-		c.Clock = func() time.Time { return time.Now().Add(300*time.Millisecond - readerPatience) }
+		c.Clock = func() time.Time { return time.Now().Add(300*time.Millisecond - lineTimeout) }
 	})
 	h := &longHistory{events: 1_000_000, size: 1 << 10, ended: make(chan struct{})}
 	overHTTP(w, h)
@@ -483,7 +483,7 @@ func within(t *testing.T, what string, reached func() bool) {
 	}
 }
 
-// silence is a store that does not answer.
+// silence is a log whose store does not answer.
 type silence struct{}
 
 func (silence) Read(ctx context.Context, stream string, _ domain.Revision) iter.Seq2[*domain.Recorded, error] {
@@ -493,8 +493,8 @@ func (silence) Read(ctx context.Context, stream string, _ domain.Revision) iter.
 	}
 }
 
-// However the history is asked for, a store that says nothing is not waited for.
-func TestEvents_aStoreThatIsSilentIsGivenUp(t *testing.T) {
+// A page and lines both fail when the store does not answer in time.
+func TestEvents_failIfTheStoreDoesNotAnswerInTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := w.create("queues", kindCases[0].body)
@@ -508,7 +508,7 @@ func TestEvents_aStoreThatIsSilentIsGivenUp(t *testing.T) {
 				t.Errorf("%s: it is given up after %s", media, took)
 			}
 			if got := a.failure().Message; got != "" {
-				t.Errorf("%s: it is told %q", media, got)
+				t.Errorf("%s: the answer is %q", media, got)
 			}
 		})
 	}
@@ -517,8 +517,8 @@ func TestEvents_aStoreThatIsSilentIsGivenUp(t *testing.T) {
 	}
 }
 
-// Lines that come slowly are not cut off by that.
-func TestEventLines_goOnForAsLongAsTheyTake(t *testing.T) {
+// A slow store does not end the lines once the first event was read.
+func TestEventLines_mayTakeAnyTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := w.create("queues", kindCases[0].body)
@@ -532,7 +532,7 @@ func TestEventLines_goOnForAsLongAsTheyTake(t *testing.T) {
 	})
 }
 
-// slowly yields an event every four seconds.
+// slowly is a log that yields an event every four seconds.
 type slowly struct{ *longHistory }
 
 func (h slowly) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
@@ -551,7 +551,7 @@ func (h slowly) Read(ctx context.Context, stream string, after domain.Revision) 
 	}
 }
 
-func TestEvents_withoutTheStoreAre503(t *testing.T) {
+func TestEvents_withoutTheStoreAreUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := w.create("queues", kindCases[0].body)

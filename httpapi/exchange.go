@@ -17,32 +17,32 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// exchange is a request on its way: the writer of the answer, and what is known
-// of the request by now. It is passed through the router as the
-// http.ResponseWriter, which spares every request a context of its own. It
-// belongs to the goroutine that serves the request.
+// exchange is one request being served: it writes the answer, and holds what is known
+// about the request so far. The router passes it on as the http.ResponseWriter, so that
+// no request needs a context of its own. It belongs to the goroutine that serves the
+// request.
 type exchange struct {
 	http.ResponseWriter
 	requestID string
-	template  string // of the route, "" when the path is unknown
+	template  string // the route's path template, "" for an unknown path
 	started   time.Time
 
-	// Set by authentication.
+	// The caller, set by authentication.
 	organization *domain.Organization
 	keyID        domain.ID
-	level        domain.KeyLevel // "" for a stranger
-	consumer     string          // who acts, "" where no consumer does
+	level        domain.KeyLevel // "" without a valid key
+	consumer     string          // the consumer who acts, "" if none does
 
-	values [8]string // room for the headers that set sets
-	used   int       // of values
+	values [8]string // storage for the header values of set
+	used   int       // how many of values are in use
 
-	status int // 0 until the answer has begun
-	bytes  int
-	fault  error  // what went wrong with us, for the log
-	stack  []byte // where, when that was a panic
+	status int    // 0 until the answer has begun
+	bytes  int    // the size of the body so far
+	fault  error  // the engine's own error, for the log
+	stack  []byte // the stack of a panic
 }
 
-// ServeHTTP answers one request, logs it and tells the observer.
+// ServeHTTP answers one request, logs it and notifies the observer.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, requestID: requestID(r), started: s.Clock()}
 	x.set("X-Request-Id", x.requestID)
@@ -50,37 +50,38 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r = s.Observer.Received(r)
 	}
 	defer s.finish(x, r)
-	if mayHideItsLength(r) {
+	if hasAmbiguousLength(r) {
 		x.set("Connection", "close")
 	}
-	if !literal(r.URL) {
+	if !isLiteral(r.URL) {
 		s.router.NotFoundHandler.ServeHTTP(x, r)
 		return
 	}
 	s.router.ServeHTTP(x, r)
 }
 
-// mayHideItsLength reports whether a request may have said in two ways how long it is.
-// Package net/http believes one of them and drops the other: a Content-Length beside
-// Transfer-Encoding, and a Transfer-Encoding in HTTP/1.0. A proxy in front may have
-// believed the other one, so that the two do not agree where the next request begins.
-// RFC 9112, section 6.1, therefore has the server close the connection after the
-// answer. What was dropped cannot be seen any more, so all requests are meant that may
-// be of that kind.
-func mayHideItsLength(r *http.Request) bool {
+// hasAmbiguousLength reports whether a request may have stated its length in two ways.
+// Package net/http then believes one header and drops the other: it drops a
+// Content-Length beside Transfer-Encoding, and a Transfer-Encoding in HTTP/1.0. A proxy in
+// front may believe the dropped header, and then disagrees with the server about where the
+// next request begins. For that reason RFC 9112, section 6.1, requires the server to close
+// the connection after the answer. The handler cannot see a dropped header, so this
+// function returns true for every request that may have had one.
+func hasAmbiguousLength(r *http.Request) bool {
 	return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1)
 }
 
-// literal reports whether a path is written as our own are. A path that encodes a
-// letter or a slash names the same place to the router, but not to a proxy that
-// compares paths as they are sent, and may have to keep them from the outside. So does
-// a path behind a scheme without a host.
-func literal(u *url.URL) bool {
-	// RawPath is only there when the path is not encoded as package net/url would.
+// isLiteral reports whether a URL's path is written without unnecessary encoding. If a
+// path encodes a letter or a slash, the router takes it for the plain path. But a proxy
+// that blocks certain paths compares them as they are sent and would let it through. The
+// same is true of a path behind a scheme without a host.
+func isLiteral(u *url.URL) bool {
+	// Package net/url sets RawPath only if it would encode the path differently.
 	return (u.RawPath == "" || !strings.Contains(u.RawPath, "%")) && (u.Scheme == "" || u.Host != "")
 }
 
-// finish answers for a handler that panicked, and tells the log and the observer.
+// finish logs the request and notifies the observer. If the handler panicked before its
+// answer began, finish answers 500.
 func (s *server) finish(x *exchange, r *http.Request) {
 	p := recover()
 	begun := x.status != 0
@@ -98,15 +99,16 @@ func (s *server) finish(x *exchange, r *http.Request) {
 		s.Observer.Finished(r, Answer{x.template, x.status, took, x.requestID})
 	}
 	if p != nil && begun {
-		// The answer is cut short where the client can see it.
+		// This aborts the connection, so the client sees that the answer is incomplete.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// maxRequestID is how long a request id may be.
+// maxRequestID is the largest length of a request id, in bytes.
 const maxRequestID = 128
 
-// requestID is the caller's own or, when that cannot be used, a new one.
+// requestID returns the request id that the client sent, or a new one if the client sent
+// none or one that cannot be used.
 func requestID(r *http.Request) string {
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && domain.VisibleASCII(ids[0], maxRequestID) {
 		return ids[0]
@@ -114,8 +116,8 @@ func requestID(r *http.Request) string {
 	return newRequestID()
 }
 
-// newRequestID is a UUIDv4. It has to be unique but not hard to guess, and this
-// way costs a tenth.
+// newRequestID returns a UUIDv4. It has to be unique, but need not be hard to guess, and
+// math/rand takes a tenth of the time of crypto/rand.
 func newRequestID() string {
 	var id uuid.UUID
 	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
@@ -125,8 +127,8 @@ func newRequestID() string {
 	return id.String()
 }
 
-// set sets a header, whose name is in canonical form, to one value. The first
-// few cost no memory of their own.
+// set sets a header to one value. The name must be in canonical form. The first eight
+// values need no memory allocation.
 func (x *exchange) set(name, value string) {
 	if x.used == len(x.values) {
 		x.Header()[name] = []string{value}
@@ -137,7 +139,7 @@ func (x *exchange) set(name, value string) {
 	x.Header()[name] = x.values[x.used-1 : x.used : x.used]
 }
 
-// WriteHeader begins the answer.
+// WriteHeader begins the answer and keeps its status.
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 {
 		x.status = status
@@ -145,7 +147,7 @@ func (x *exchange) WriteHeader(status int) {
 	x.ResponseWriter.WriteHeader(status)
 }
 
-// Write sends a part of the answer's body.
+// Write sends a part of the answer's body. Without an earlier WriteHeader the status is 200.
 func (x *exchange) Write(b []byte) (int, error) {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
@@ -158,7 +160,7 @@ func (x *exchange) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// Header values that many answers share. Nobody changes them.
+// Header values that many answers share. They must not be changed.
 var (
 	typeJSON    = []string{"application/json; charset=utf-8"}
 	typeProblem = []string{"application/problem+json"}
@@ -167,7 +169,7 @@ var (
 	noStore     = []string{"no-store"}
 )
 
-// prepare sets the headers that every answer has.
+// prepare sets the headers that every answer has, and returns all headers.
 func (x *exchange) prepare() http.Header {
 	h := x.Header()
 	h["X-Content-Type-Options"] = noSniff
@@ -175,19 +177,20 @@ func (x *exchange) prepare() http.Header {
 	return h
 }
 
-// json answers with a JSON text, or what else contentType says that it is.
+// json answers with a body of the given content type, which is JSON for most answers.
 func (x *exchange) json(r *http.Request, status int, contentType []string, body []byte) {
 	x.prepare()
 	x.send(r, status, contentType, body)
 }
 
-// send sends a body, or what HEAD shows of one, when all other headers are set.
+// send sets the headers about the body and sends the answer. The answer to a HEAD request
+// has these headers but no body. All other headers must be set before.
 func (x *exchange) send(r *http.Request, status int, contentType []string, body []byte) {
 	x.Header()["Content-Type"] = contentType
 	x.set("Content-Length", strconv.Itoa(len(body)))
 	x.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = x.Write(body) // whoever asked may have gone
+		_, _ = x.Write(body) // fails only if the client has gone
 	}
 }
 

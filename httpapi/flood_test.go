@@ -13,10 +13,10 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// maxRefusal is more than any refusal has bytes, whatever was refused.
+// maxRefusal is larger than any refusal, in bytes, whatever the request was.
 const maxRefusal = 24 << 10
 
-// manyMembers is a body of n members that nobody knows.
+// manyMembers returns a body of n unknown fields.
 func manyMembers(n int, value string) string {
 	var b strings.Builder
 	for i := range n {
@@ -25,7 +25,7 @@ func manyMembers(n int, value string) string {
 	return "{" + b.String()[1:] + "}"
 }
 
-// The details of a refusal do not grow with the request.
+// The number of details in a refusal does not grow with the request.
 func TestFlood_aRefusalNamesFiftyDetailsAndCountsTheRest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -42,7 +42,7 @@ func TestFlood_aRefusalNamesFiftyDetailsAndCountsTheRest(t *testing.T) {
 		method, path, body string
 		more               int
 	}{
-		"a creation":                {http.MethodPost, queues, manyMembers(1000, "1"), 951}, // sequenceId is missing too
+		"a creation":                {http.MethodPost, queues, manyMembers(1000, "1"), 951}, // one more, because sequenceId is missing
 		"another":                   {http.MethodPost, auctions, manyMembers(1000, "1"), 952},
 		"a change":                  {http.MethodPut, path, manyMembers(1000, "1"), 950},
 		"a key":                     {http.MethodPost, keysAt, manyMembers(1000, "1"), 951},
@@ -79,7 +79,7 @@ func TestFlood_aRefusalNamesFiftyDetailsAndCountsTheRest(t *testing.T) {
 	}
 }
 
-// Nor does what a refusal repeats of it.
+// The texts that a refusal repeats from the request do not grow with it either.
 func TestFlood_aRefusalIsShortWhateverItRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -127,17 +127,17 @@ func TestFlood_aRefusalIsShortWhateverItRefuses(t *testing.T) {
 			}
 		}
 	}
-	const cut = 127 // where the 128th byte is half a letter
+	const cut = 127 // the 128th byte is the first of a letter of two bytes
 	a := w.do(http.MethodPut, path, `{"a`+wide+`":1}`)
 	if got, want := a.failure().Details[0].Field, "a"+strings.Repeat("é", cut/2)+"…"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-// The work that a refusal takes grows with the request, and not with its square.
-func TestFlood_theWorkGrowsWithTheRequest(t *testing.T) {
+// The time that a refusal takes grows in proportion to the request, and not to its square.
+func TestFlood_theTimeIsProportionalToTheRequest(t *testing.T) {
 	w := newWorld(t)
-	w.undocumented = true // to look at every answer takes longer than it takes to give it
+	w.undocumented = true // checking the answers takes longer than making them
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
 	put := func(body string) func() { return func() { w.do(http.MethodPut, path, body) } }
 	with := func(name string, values ...string) func() {
@@ -187,8 +187,8 @@ func TestFlood_theWorkGrowsWithTheRequest(t *testing.T) {
 	}
 }
 
-// A status that is repeated is compared with every row once.
-func TestList_aRepeatedStatusIsOne(t *testing.T) {
+// A repeated status counts once, so it costs one comparison for every row.
+func TestList_aRepeatedStatusCountsOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.create("queues", `{"sequenceId":"s"}`)
@@ -209,8 +209,8 @@ func TestList_aRepeatedStatusIsOne(t *testing.T) {
 	}
 }
 
-// processorTime is how long the process has had a processor. Tests beside this one wait
-// meanwhile, since it is not one of those that run in parallel.
+// processorTime returns the CPU time that the process has used. No other test uses CPU time
+// meanwhile, because parallel tests wait until a sequential test has ended.
 func processorTime(t *testing.T) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

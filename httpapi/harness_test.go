@@ -29,19 +29,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memoryLog is an event log in memory, which gives each event to the views at
-// once, or when it is told to.
+// memoryLog is an event log in memory. It normally passes each event to the views at once.
+// After a call of hold it passes no events until release is called.
 type memoryLog struct {
 	mu      sync.Mutex
-	events  map[string]domain.Event // encoded ones, by their data
+	events  map[string]domain.Event // the encoded events, by their data
 	streams map[string][]*domain.Recorded
 	count   uint64
 	views   *projections.Views
-	held    []*domain.Recorded // what the views do not know yet, while holding
+	held    []*domain.Recorded // the events that the views do not have yet, while holding
 	holding bool
-	failing error         // the answer to every append
-	silence chan struct{} // until it is closed no append is answered; nil for at once
-	// stuck, when it is not nil, keeps every read back until it is closed.
+	failing error         // the result of every append, nil to append
+	silence chan struct{} // if not nil, appends wait until it is closed
+	// stuck, if not nil, makes every read wait until it is closed.
 	stuck chan struct{}
 }
 
@@ -107,11 +107,11 @@ func (l *memoryLog) deliver(r *domain.Recorded) {
 		l.held = append(l.held, r)
 		return
 	}
-	l.show(r)
+	l.follow(r)
 }
 
-// show is how the log is followed when no more is at hand.
-func (l *memoryLog) show(r *domain.Recorded) {
+// follow passes an event to the views, as a caught-up follower of the log does.
+func (l *memoryLog) follow(r *domain.Recorded) {
 	l.views.Follow(r)
 	l.views.Passed(r.Position)
 }
@@ -138,7 +138,7 @@ func (l *memoryLog) Read(ctx context.Context, stream string, after domain.Revisi
 	}
 }
 
-// hold keeps what is appended from now on from the views, until release.
+// hold keeps the events that are appended from now on from the views, until release.
 func (l *memoryLog) hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -150,7 +150,7 @@ func (l *memoryLog) release() {
 	defer l.mu.Unlock()
 	l.holding = false
 	for _, r := range l.held {
-		l.show(r)
+		l.follow(r)
 	}
 	l.held = nil
 }
@@ -161,7 +161,7 @@ func (l *memoryLog) fail(err error) {
 	l.failing = err
 }
 
-// corrupt appends an event that the rules do not allow there.
+// corrupt appends an event that the rules do not allow at this point.
 func (l *memoryLog) corrupt(stream string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -183,7 +183,7 @@ type noOpener struct{}
 
 func (noOpener) Open(_, _, _, sealed string) (string, error) { return sealed, nil }
 
-// lines collects what is logged.
+// lines collects log output.
 type lines struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -201,8 +201,8 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-// world is the API over real commands and real views, with a log in memory. Two
-// organizations have a key each, the first one several.
+// world is the API with real commands and real views, and a log in memory. It has two
+// organizations: the first has several keys, the other one.
 type world struct {
 	tb      testing.TB
 	log     *memoryLog
@@ -213,8 +213,8 @@ type world struct {
 	api     http.Handler
 	now     atomic.Int64 // milliseconds
 
-	undocumented bool   // the API is made to answer what it never does
-	accept       string // what do accepts where its options say nothing, "" for not saying
+	undocumented bool   // answers are not checked against the OpenAPI document
+	accept       string // the default Accept header of do, "" for none
 
 	mine, other domain.ID // organizations
 	myKeyID     domain.ID
@@ -286,7 +286,7 @@ func (w *world) run(stream domain.ID, c domain.Command) {
 	}
 }
 
-// happens puts an event into the log, whatever the rules would have led to.
+// happens appends an event to the log, even if the rules would not allow it.
 func (w *world) happens(stream string, e domain.Event) {
 	w.tb.Helper()
 	p, err := w.log.Encode(stream, e, domain.Metadata{})
@@ -301,7 +301,7 @@ func (w *world) happens(stream string, e domain.Event) {
 	}
 }
 
-// sign changes the keys by which tokens are signed.
+// sign carries out a command on the signing keys.
 func (w *world) sign(c domain.Command) {
 	w.tb.Helper()
 	_, err := w.handler.Handle(w.tb.Context(), commands.Request{
@@ -338,7 +338,8 @@ func header(name string, values ...string) option {
 
 func key(k string) option { return header("Authorization", "Bearer "+k) }
 
-// do sends a request with my key and, when there is a body, as JSON.
+// do sends a request with myKey. A body is sent as JSON. It checks the exchange against the
+// OpenAPI document.
 func (w *world) do(method, path, body string, options ...option) *reply {
 	w.tb.Helper()
 	var r *http.Request
@@ -359,7 +360,7 @@ func (w *world) do(method, path, body string, options ...option) *reply {
 	w.api.ServeHTTP(recorder, r)
 	a := &reply{tb: w.tb, ResponseRecorder: recorder, what: method + " " + path + " " + body}
 	if w.accept != "" && r.Header.Get("Accept") == w.accept && a.Code >= 400 && !strings.HasPrefix(a.Header().Get("Content-Type"), w.accept) {
-		w.tb.Errorf("%s: an error is %s to who accepts %s", a.what, a.Header().Get("Content-Type"), w.accept)
+		w.tb.Errorf("%s: an error is %s for a client that accepts %s", a.what, a.Header().Get("Content-Type"), w.accept)
 	}
 	if !w.undocumented && !ofTheConsole(path) {
 		if err := contract().Check(apitest.Exchange{
@@ -371,14 +372,13 @@ func (w *world) do(method, path, body string, options ...option) *reply {
 	return a
 }
 
-// ofTheConsole reports whether a path belongs to the console. The document leaves
-// these out: they are a page for people, which calls the API like any other client.
+// ofTheConsole reports whether a path belongs to the console. The document leaves these out,
+// because the console is a page for people that calls the API like any other client.
 func ofTheConsole(path string) bool {
 	return path == consolePath || strings.HasPrefix(path, consolePath+"/")
 }
 
-// contract is the API's document, which everything that do sends and receives
-// is held to.
+// contract is the API's OpenAPI document. do checks every exchange against it.
 var contract = sync.OnceValue(func() *apitest.Contract {
 	c, err := apitest.New(openAPIJSON().body)
 	if err != nil {
@@ -387,13 +387,14 @@ var contract = sync.OnceValue(func() *apitest.Contract {
 	return c
 })
 
-// reply is an answer with what a test asks of one.
+// reply is an answer with helpers to check it.
 type reply struct {
 	*httptest.ResponseRecorder
 	tb   testing.TB
-	what string
+	what string // the request, for messages
 }
 
+// is checks the status.
 func (a *reply) is(status int) *reply {
 	a.tb.Helper()
 	if a.Code != status {
@@ -438,7 +439,7 @@ func (a *reply) blames(fields ...string) {
 	var got []string
 	for _, d := range a.failure().Details {
 		if d.Message == "" {
-			a.tb.Fatalf("%s: nothing is said about %s", a.what, d.Field)
+			a.tb.Fatalf("%s: there is no message about %s", a.what, d.Field)
 		}
 		got = append(got, d.Field)
 	}
@@ -465,7 +466,7 @@ func (a *reply) id() string {
 	return s
 }
 
-// wants checks some fields of the answered object.
+// wants checks some fields of the object in the answer.
 func (a *reply) wants(fields map[string]any) {
 	a.tb.Helper()
 	o := a.object()
@@ -476,14 +477,14 @@ func (a *reply) wants(fields map[string]any) {
 	}
 }
 
-// create makes a distribution and returns its path and id.
+// create creates a distribution and returns its path and id.
 func (w *world) create(collection, body string, options ...option) (path, id string) {
 	w.tb.Helper()
 	a := w.do(http.MethodPost, "/api/v1/"+collection, body, options...).is(http.StatusCreated)
 	return a.Header().Get("Location"), a.id()
 }
 
-// handlerRestarts makes the API use a command handler that remembers nothing.
+// handlerRestarts makes the API use a new command handler, which remembers nothing.
 func (w *world) handlerRestarts() {
 	w.config.Commands = commands.NewHandler(w.log, nil, w.config.Clock)
 	w.api = New(w.config)

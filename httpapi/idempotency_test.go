@@ -15,7 +15,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestCreationIsRepeatable(t *testing.T) {
+func TestIdempotencyKey_aCreationIsRepeatable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range kindCases {
@@ -46,9 +46,9 @@ func TestCreationIsRepeatable(t *testing.T) {
 	}
 }
 
-// An idempotency key is the organization's, for one path; what it is used for elsewhere
-// is another command.
-func TestScopeOfAKey(t *testing.T) {
+// The scope of an idempotency key is an organization and a path. The same key in another
+// scope is another command.
+func TestIdempotencyKey_ofAnotherScopeIsAnotherCommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	repeat := header("Idempotency-Key", "key-1")
@@ -71,8 +71,8 @@ func TestScopeOfAKey(t *testing.T) {
 	}
 }
 
-// A client that repeats a request may have another secret key by then, because the
-// first one was renewed. The request is carried out once all the same.
+// A client may repeat a request with another secret key, because it renewed the first one.
+// The request is carried out once all the same.
 func TestIdempotencyKey_aRequestRepeatedWithARenewedKeyIsCarriedOutOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -105,8 +105,9 @@ func TestIdempotencyKey_aRequestRepeatedWithARenewedKeyIsCarriedOutOnce(t *testi
 	}
 }
 
-// A consumer's request is the same request with a token, with a renewed token, and by
-// either secret key that acts for the consumer. For nobody else is it the same.
+// A repeat of a consumer's request is recognised whether it comes with the same token, with
+// a renewed token, or with either secret key that acts for the consumer. Another consumer's
+// request with the same key is another command.
 func TestIdempotencyKey_aConsumersRequestIsOneWhoeverSendsIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -119,7 +120,8 @@ func TestIdempotencyKey_aConsumersRequestIsOneWhoeverSendsIt(t *testing.T) {
 	w.writes(1, func() { enter(token) })
 	w.writes(1, func() { w.do(http.MethodPost, path+"/leave", "", token, repeat).is(http.StatusOK) })
 	w.advance(time.Minute)
-	// Without the key it would be an entry at the back, because the consumer has left.
+	// Without the idempotency key this would be a new entry at the end, because the consumer
+	// has left.
 	for name, o := range map[string][]option{
 		"the token": {token}, "a renewed token": {as(w.session("c"))}, "a secret key": {acting("c")}, "another secret key": {acting("c"), key(mySecond)},
 	} {
@@ -132,7 +134,7 @@ func TestIdempotencyKey_aConsumersRequestIsOneWhoeverSendsIt(t *testing.T) {
 	w.writes(1, func() { enter(acting("d")) })
 }
 
-func TestStepIsRepeatable(t *testing.T) {
+func TestIdempotencyKey_aStepIsRepeatable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s","maxCapacity":1}`)
@@ -145,11 +147,11 @@ func TestStepIsRepeatable(t *testing.T) {
 		t.Errorf("repeated: %v", again.Header())
 	}
 	w.do(http.MethodPost, path+"/open", "{}", repeat).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
-	// The same key closes, because that is another path.
+	// The same key can close the queue, because that is another path.
 	w.do(http.MethodPost, path+"/close", "", repeat).is(http.StatusOK).wants(map[string]any{"status": "COMPLETED"})
 }
 
-func TestRefusalIsNotRemembered(t *testing.T) {
+func TestIdempotencyKey_aRefusalIsNotRemembered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	repeat := header("Idempotency-Key", "key-1")
@@ -165,7 +167,7 @@ func TestRefusalIsNotRemembered(t *testing.T) {
 	}
 }
 
-func TestIdempotencyKeysThatCannotBeUsed(t *testing.T) {
+func TestIdempotencyKey_aMalformedKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
@@ -176,8 +178,8 @@ func TestIdempotencyKeysThatCannotBeUsed(t *testing.T) {
 	w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`, header("Idempotency-Key", strings.Repeat("k", 255))).is(http.StatusCreated)
 }
 
-// Two nodes that get one creation make one distribution.
-func TestCreationOnTwoNodes(t *testing.T) {
+// Two nodes that receive the same creation create one distribution.
+func TestIdempotencyKey_aCreationOnTwoNodesCreatesOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	second := w.config
@@ -190,8 +192,8 @@ func TestCreationOnTwoNodes(t *testing.T) {
 	}
 }
 
-// Repeats that come at once are one command, whatever they meet on their way.
-func TestRepeatsAtOnce(t *testing.T) {
+// Concurrent repeats are one command, whatever they find on the way.
+func TestIdempotencyKey_concurrentRepeatsAreOneCommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
@@ -212,9 +214,8 @@ func TestRepeatsAtOnce(t *testing.T) {
 	}
 }
 
-// Where one part of the scope ends and the next begins is beyond doubt, whatever stands
-// in them.
-func TestIdempotencyKey_twoScopesDoNotReadTheSame(t *testing.T) {
+// Two different scopes never give the same command id, whatever texts their parts have.
+func TestIdempotencyKey_differentScopesHaveDifferentIDs(t *testing.T) {
 	t.Parallel()
 	seen := map[uuid.UUID]string{}
 	for _, c := range []struct{ organization, consumer, method, path string }{
@@ -241,8 +242,8 @@ func TestIdempotencyKey_twoScopesDoNotReadTheSame(t *testing.T) {
 	}
 }
 
-// FuzzIdempotencyKey checks that a key is taken or refused as the contract says,
-// and that two requests are one command only when path and key are the same.
+// FuzzIdempotencyKey checks that a key is accepted or refused as the contract says, and that
+// two requests are one command only if their paths and keys are equal.
 func FuzzIdempotencyKey(f *testing.F) {
 	f.Add("/api/v1/queues", "a", "/api/v1/queues", "b")
 	f.Add("/a", "b c", "/a", "")

@@ -16,7 +16,7 @@ import (
 
 const keysPath = basePath + "/keys"
 
-// createKey makes a key and shows it, this once.
+// createKey creates an API key. Its answer is the only one that ever includes the key's text.
 func (s *server) createKey(x *exchange, r *http.Request) error {
 	fields, key, err := readRepeatable(x, r)
 	if err != nil {
@@ -25,32 +25,32 @@ func (s *server) createKey(x *exchange, r *http.Request) error {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), commandTimeout, errNoAnswer)
 	defer cancel()
 	issued, err := s.Commands.CreateKey(ctx, commands.KeyCreation{
-		Organization: x.organization.ID, Fields: fields, Caller: x.caller(), Key: key,
+		Organization: x.organization.ID, Fields: fields, Caller: x.caller(), IdempotencyKey: key,
 	})
 	s.acknowledge(x, issued.Position)
 	if err != nil {
 		return err
 	}
 	if issued.Made.ID == "" {
-		return errors.New("a command for a key left none behind")
+		return errors.New("a command that creates a key returned none")
 	}
 	s.awaitEffect(r, issued.Position)
-	// Only a hash is kept of it, so a repeat cannot show it.
-	shown := []byte("null")
+	// Only the key's hash is stored, so a repeated request cannot get the key's text.
+	text := []byte("null")
 	if issued.Replayed {
 		x.set("Idempotent-Replayed", "true")
 	} else {
-		shown = encode(issued.Text)
+		text = encode(issued.Text)
 	}
 	answer := issued.Made.AppendJSON(nil)
 	answer = append(answer[:len(answer)-1], `,"key":`...)
-	answer = append(append(answer, shown...), '}')
+	answer = append(append(answer, text...), '}')
 	x.set("Location", keysPath+"/"+string(issued.Made.ID))
 	x.json(r, http.StatusCreated, typeJSON, answer)
 	return nil
 }
 
-// getKey answers with one key, without what it is.
+// getKey answers with one key, without the key's text.
 func (s *server) getKey(x *exchange, r *http.Request) error {
 	k, err := s.key(x, r)
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *server) getKey(x *exchange, r *http.Request) error {
 	return nil
 }
 
-// revokeKey ends a key.
+// revokeKey revokes a key.
 func (s *server) revokeKey(x *exchange, r *http.Request) error {
 	match, _, err := precondition(r)
 	if err != nil {
@@ -83,7 +83,7 @@ func (s *server) revokeKey(x *exchange, r *http.Request) error {
 	return nil
 }
 
-// key is the key that the path names.
+// key returns the key that the path names.
 func (s *server) key(x *exchange, r *http.Request) (domain.Key, error) {
 	account, err := s.account(x, r)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *server) listKeys(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// No distribution is of this kind, so no cursor of theirs is taken here.
+	// "key" is no kind of distribution. It makes cursors of other lists invalid here.
 	q, err := s.readList(x.organization.ID, []domain.Kind{"key"}, pageParameters, given)
 	if err != nil {
 		return err
@@ -128,8 +128,8 @@ func (s *server) listKeys(x *exchange, r *http.Request) error {
 	return nil
 }
 
-// pageOf finds where the page begins and ends that q asks for, among keys of which
-// the newest is the first.
+// pageOf returns the indexes at which the page that q asks for begins and ends. The keys
+// must be sorted from newest to oldest.
 func pageOf(keys []domain.Key, q projections.ListQuery) (from, to int) {
 	to = len(keys)
 	if q.From != nil {

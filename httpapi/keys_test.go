@@ -13,14 +13,14 @@ import (
 
 const keysAt = "/api/v1/keys"
 
-// newKey makes a key over HTTP.
+// newKey creates a key over HTTP.
 func (w *world) newKey(body string, options ...option) (path, id, text string) {
 	w.tb.Helper()
 	a := w.do(http.MethodPost, keysAt, body, options...).is(http.StatusCreated)
 	return a.Header().Get("Location"), a.id(), a.object()["key"].(string)
 }
 
-func TestKeyIsShownOnce(t *testing.T) {
+func TestKey_itsTextIsAnsweredOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.do(http.MethodPost, keysAt, `{"level":"secret","mode":"test","name":"<ci>","expiresAt":"2026-03-02T00:00:00"}`).is(http.StatusCreated)
@@ -28,7 +28,7 @@ func TestKeyIsShownOnce(t *testing.T) {
 	if !strings.HasPrefix(text, "sk_test_") || len(text) != len("sk_test_")+26 {
 		t.Errorf("made %q", text)
 	}
-	// The zone is the organization's.
+	// A time without an offset is in the organization's time zone.
 	shown := `{"id":"` + id + `","level":"secret","mode":"test","name":"<ci>","hint":"` + text[:12] +
 		`","createdAt":"2026-03-01T12:00:00.000Z","expiresAt":"2026-03-01T23:00:00.000Z","revokedAt":null`
 	if got := a.Body.String(); got != shown+`,"key":"`+text+`"}` {
@@ -50,7 +50,7 @@ func TestKeyIsShownOnce(t *testing.T) {
 	}
 }
 
-func TestKeysOfEachLevel(t *testing.T) {
+func TestKey_ofEachLevelCanBeCreated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range []struct{ body, prefix, level, mode string }{
@@ -70,7 +70,7 @@ func TestKeysOfEachLevel(t *testing.T) {
 	}
 }
 
-func TestKeyThatCannotBeMade(t *testing.T) {
+func TestKey_aBadCreationIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	before := len(w.log.streams[w.mine.Stream()])
@@ -99,9 +99,9 @@ func TestKeyThatCannotBeMade(t *testing.T) {
 	}
 }
 
-// A repeat makes nothing and cannot show the key again, whatever has become of it
-// and of the time.
-func TestKeyIsMadeOnce(t *testing.T) {
+// A repeated creation creates no second key and does not answer the key's text, whatever
+// happened to the key in the meantime.
+func TestKey_aRepeatedCreationCreatesNoSecondKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const body = `{"level":"secret","expiresAt":"2026-03-01T13:00:00Z"}`
@@ -122,19 +122,19 @@ func TestKeyIsMadeOnce(t *testing.T) {
 		}
 	}
 	w.do(http.MethodPost, keysAt, body+" ", repeat).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
-	// The idempotency key is the organization's own.
+	// Another organization's idempotency key is another key.
 	if _, id, other := w.newKey(`{"level":"secret"}`, repeat, key(otherKey)); other == text || keysAt+"/"+id == path {
 		t.Error("another organization got the same key")
 	}
 }
 
-func TestRevokedKeyGivesNoAccess(t *testing.T) {
+func TestKey_aRevokedOneGivesNoAccess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _, text := w.newKey(`{"level":"secret"}`)
 	w.do(http.MethodGet, keysAt, "", key(text)).is(http.StatusOK)
 	w.advance(time.Minute)
-	// A key may end itself.
+	// A key may revoke itself.
 	a := w.do(http.MethodDelete, path, "", key(text)).is(http.StatusNoContent)
 	if a.Body.Len() != 0 || a.Header().Get("X-Position") == "" {
 		t.Errorf("answers %s %v", a.Body, a.Header())
@@ -148,8 +148,8 @@ func TestRevokedKeyGivesNoAccess(t *testing.T) {
 	}
 }
 
-// Nobody locks himself out over HTTP.
-func TestLastSecretKeyStays(t *testing.T) {
+// An organization cannot revoke its last secret key over HTTP, which would lock it out.
+func TestKey_theLastSecretKeyCannotBeRevoked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var last string
@@ -164,8 +164,8 @@ func TestLastSecretKeyStays(t *testing.T) {
 	w.do(http.MethodGet, keysAt, "", key(otherKey)).is(http.StatusUnauthorized)
 }
 
-// What ends a key is its time, not the timer that records it.
-func TestExpiredKeyGivesNoAccessBeforeThatIsRecorded(t *testing.T) {
+// A key expires at its time, even if the timer that records the expiry is late.
+func TestKey_anExpiredOneGivesNoAccessBeforeTheExpiryIsRecorded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, id, text := w.newKey(`{"level":"secret","expiresAt":"2026-03-01T13:00:00Z"}`)
@@ -177,8 +177,8 @@ func TestExpiredKeyGivesNoAccessBeforeThatIsRecorded(t *testing.T) {
 	if len(w.log.streams[w.mine.Stream()]) != written {
 		t.Fatal("it is recorded already")
 	}
-	// It is recorded with what comes next, dated when it was due, and stands even
-	// where a clock is behind.
+	// The next command records the expiry, with the time at which it was due. After that the
+	// expiry holds even on a node whose clock is behind.
 	w.advance(time.Hour)
 	w.do(http.MethodDelete, path, "").refuses(http.StatusNotFound, "Key not found")
 	events := w.log.streams[w.mine.Stream()][written:]
@@ -190,7 +190,7 @@ func TestExpiredKeyGivesNoAccessBeforeThatIsRecorded(t *testing.T) {
 	w.do(http.MethodGet, path, "").is(http.StatusOK).wants(map[string]any{"expiresAt": "2026-03-01T13:00:00.000Z", "revokedAt": nil})
 }
 
-func TestKeysOfAnotherOrganizationAreNotThere(t *testing.T) {
+func TestKey_ofAnotherOrganizationDoesNotExist(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, id, text := w.newKey(`{"level":"secret"}`)
@@ -208,8 +208,8 @@ func TestKeysOfAnotherOrganizationAreNotThere(t *testing.T) {
 	}
 }
 
-// Keys have no entity tags, so only "*" matches one.
-func TestIfMatchOnAKey(t *testing.T) {
+// Keys have no entity tags, so only "*" matches a key.
+func TestIfMatch_onAKeyOnlyTheStarMatches(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _, text := w.newKey(`{"level":"secret"}`)
@@ -219,7 +219,7 @@ func TestIfMatchOnAKey(t *testing.T) {
 	w.do(http.MethodDelete, path, "", header("If-Match", "*")).is(http.StatusNoContent)
 }
 
-func TestPagesOfKeys(t *testing.T) {
+func TestKeys_areListedInPages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var all []string
@@ -267,7 +267,7 @@ func TestPagesOfKeys(t *testing.T) {
 	}
 	p, _ := get("?first=2")
 	cursor := *p.PageInfo.EndCursor
-	// A cursor is for one list of one organization.
+	// A cursor is valid for one list of one organization only.
 	w.do(http.MethodGet, keysAt+"?after="+cursor, "", key(otherKey)).blames("after")
 	w.do(http.MethodGet, "/api/v1/distributions?after="+cursor, "").blames("after")
 	w.do(http.MethodGet, keysAt+"?after="+cursor[1:], "").blames("after")

@@ -25,7 +25,7 @@ func limits(secret, public int, proxies ...string) func(*Config) {
 
 func from(address string) option { return func(r *http.Request) { r.RemoteAddr = address } }
 
-// left is what the answer says of a limit of 3.
+// left checks what an answer says is left of a limit of 3.
 func (a *reply) left(remaining int, reset time.Time) {
 	a.tb.Helper()
 	got := [3]string{}
@@ -37,7 +37,7 @@ func (a *reply) left(remaining int, reset time.Time) {
 	}
 }
 
-func TestLimit_isTold(t *testing.T) {
+func TestLimit_isInTheAnswersHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limits(3, 0))
 	start := w.config.Clock()
@@ -51,7 +51,7 @@ func TestLimit_isTold(t *testing.T) {
 		t.Errorf("Retry-After %q", got)
 	}
 	w.advance(19500 * time.Millisecond)
-	// Half of the second that Retry-After was rounded up by was there already.
+	// The wait was 19.5 seconds. Retry-After had rounded it up to 20.
 	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK).left(0, start.Add(80*time.Second))
 	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusTooManyRequests)
 	w.advance(time.Hour)
@@ -61,8 +61,8 @@ func TestLimit_isTold(t *testing.T) {
 	}
 }
 
-// One too many does nothing.
-func TestLimit_whatIsRefusedIsNotDone(t *testing.T) {
+// A request over the limit is refused and not carried out.
+func TestLimit_aRefusedRequestIsNotCarriedOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limits(1, 0))
 	before := w.log.count
@@ -74,7 +74,7 @@ func TestLimit_whatIsRefusedIsNotDone(t *testing.T) {
 	}
 }
 
-func TestLimit_levels(t *testing.T) {
+func TestLimit_eachLevelHasItsOwn(t *testing.T) {
 	t.Parallel()
 	const here, there = "203.0.113.7:1", "203.0.113.8:1"
 	const limited = http.StatusTooManyRequests
@@ -102,17 +102,17 @@ func TestLimit_levels(t *testing.T) {
 			{limited, []option{publishable(myPublic), from(here)}},
 			{200, []option{key(myKey), from(here)}},
 		},
-		"who tries keys is limited by address": {
+		"a client that tries keys is limited by its address": {
 			{401, []option{key(unknownKey), from(here)}},
 			{limited, []option{key(unknownKey + "1"), from(here)}},
 			{limited, []option{publishable("pk_live_nobody"), from(here)}},
 			{401, []option{key(unknownKey), from(there)}},
 		},
-		"so is who brings none": {
+		"a client without a key is limited by its address": {
 			{401, []option{publishable(""), from(here)}},
 			{limited, []option{publishable(""), from(here)}},
 		},
-		"a right key is let through beside somebody who tries": {
+		"a valid key is accepted from the address of a client that tries keys": {
 			{401, []option{key(unknownKey), from(here)}},
 			{limited, []option{key(unknownKey), from(here)}},
 			{200, []option{key(myKey), from(here)}},
@@ -127,7 +127,7 @@ func TestLimit_levels(t *testing.T) {
 			w.api = New(w.config)
 			for i, c := range calls {
 				a := w.do(http.MethodGet, path, "", c.options...)
-				// The other organization does not have it.
+				// The other organization does not use up this limit.
 				if a.Code == http.StatusNotFound {
 					a.Code = http.StatusOK
 				}
@@ -139,7 +139,7 @@ func TestLimit_levels(t *testing.T) {
 	}
 }
 
-func TestLimit_offIsOff(t *testing.T) {
+func TestLimit_zeroMeansNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", kindCases[0].body)
@@ -152,7 +152,7 @@ func TestLimit_offIsOff(t *testing.T) {
 	}
 }
 
-func TestClientAddress(t *testing.T) {
+func TestClientAddress_isTheNearestUntrustedOne(t *testing.T) {
 	t.Parallel()
 	s := newServer(Config{Limits: Limits{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}}})
 	for _, c := range []struct {
@@ -161,12 +161,12 @@ func TestClientAddress(t *testing.T) {
 		want      string
 	}{
 		{"203.0.113.7:1", nil, "203.0.113.7"},
-		{"203.0.113.7:1", []string{"198.51.100.1"}, "203.0.113.7"}, // anybody can say so
+		{"203.0.113.7:1", []string{"198.51.100.1"}, "203.0.113.7"}, // any client can send that header
 		{"10.0.0.1:1", nil, "10.0.0.1"},
 		{"10.0.0.1:1", []string{""}, "10.0.0.1"},
 		{"10.0.0.1:1", []string{"198.51.100.1"}, "198.51.100.1"},
 		{"[::ffff:10.0.0.1]:1", []string{"198.51.100.1"}, "198.51.100.1"},
-		{"10.0.0.1:1", []string{"192.0.2.9, 198.51.100.1"}, "198.51.100.1"}, // the client made up the first
+		{"10.0.0.1:1", []string{"192.0.2.9, 198.51.100.1"}, "198.51.100.1"}, // the client wrote the first one
 		{"10.0.0.1:1", []string{"192.0.2.9", "198.51.100.1"}, "198.51.100.1"},
 		{"10.0.0.1:1", []string{"198.51.100.1 ,10.0.0.2,\t10.0.0.3"}, "198.51.100.1"},
 		{"10.0.0.1:1", []string{"198.51.100.1, nonsense"}, "10.0.0.1"},
@@ -187,7 +187,7 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
-func TestLimit_believesTheProxyOnly(t *testing.T) {
+func TestLimit_trustsTheProxyOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", kindCases[0].body)
@@ -204,7 +204,7 @@ func TestLimit_believesTheProxyOnly(t *testing.T) {
 	}
 }
 
-// Whoever changes the address within his network stays who he is.
+// A client that changes its address within its IPv6 network has the same limit.
 func TestLimit_countsANetworkOfIPv6AsOneAddress(t *testing.T) {
 	t.Parallel()
 	caller := func(s string) string { return addressCaller(netip.MustParseAddr(s)) }
@@ -224,8 +224,8 @@ func TestLimit_countsANetworkOfIPv6AsOneAddress(t *testing.T) {
 	}
 }
 
-// However many come, no more memory is used, and who has spent all is not
-// forgotten for those who have spent little.
+// The memory does not grow with the number of callers. A caller who has used up the
+// allowance is not evicted in favour of callers who have used little.
 func TestLimiter_isBounded(t *testing.T) {
 	t.Parallel()
 	if size := unsafe.Sizeof(limiter{}); size > 2<<20 {
@@ -244,35 +244,37 @@ func TestLimiter_isBounded(t *testing.T) {
 	}
 }
 
-// The limit holds over any time, and to the last request, whoever calls at once.
-func TestLimiter_law(t *testing.T) {
+// The limiter allows exactly as many requests as its limit, also with concurrent calls, and
+// one more after each interval.
+func TestLimiter_allowsExactlyItsLimit(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{1, 7, 60, 100_000} {
 		l := newLimiter(limit)
 		start := time.Unix(1_800_000_000, 0)
 		var allowed atomic.Int64
 		var all sync.WaitGroup
-		for range 4 {
-			all.Go(func() {
-				for range limit {
-					if l.spend("a", start).allowed {
-						allowed.Add(1)
-					}
+		spendAll := func() {
+			for range limit {
+				if l.spend("a", start).allowed {
+					allowed.Add(1)
 				}
-			})
+			}
+		}
+		for range 4 {
+			all.Go(spendAll)
 		}
 		all.Wait()
 		if int(allowed.Load()) != limit {
 			t.Errorf("%d of %d at once", allowed.Load(), limit)
 		}
 		s := l.spend("a", start)
-		if s.allowed || s.left != 0 || s.wait != l.every {
+		if s.allowed || s.left != 0 || s.wait != l.interval {
 			t.Errorf("then %+v", s)
 		}
-		if s := l.spend("a", start.Add(l.every-1)); s.allowed || s.wait != 1 {
+		if s := l.spend("a", start.Add(l.interval-1)); s.allowed || s.wait != 1 {
 			t.Errorf("a moment too early: %+v", s)
 		}
-		if s := l.spend("a", start.Add(l.every)); !s.allowed {
+		if s := l.spend("a", start.Add(l.interval)); !s.allowed {
 			t.Errorf("in time: %+v", s)
 		}
 		if s := l.spend("a", start.Add(2*time.Minute)); !s.allowed || s.left != int64(limit-1) {
@@ -281,8 +283,8 @@ func TestLimiter_law(t *testing.T) {
 	}
 }
 
-// Machines set their clocks. Nobody is refused for that.
-func TestLimiter_aClockThatIsPutBackRefusesNobody(t *testing.T) {
+// A machine may set its clock back. No request is refused for that.
+func TestLimiter_aClockThatIsSetBackRefusesNobody(t *testing.T) {
 	t.Parallel()
 	l := newLimiter(60)
 	now := time.Unix(1_800_000_000, 0)
@@ -299,9 +301,8 @@ func TestLimiter_aClockThatIsPutBackRefusesNobody(t *testing.T) {
 	}
 }
 
-// FuzzForwarded checks that what stands beyond the nearest untrusted address in
-// X-Forwarded-For does not matter, and that no proxy is taken for a client unless
-// nothing else is said.
+// FuzzForwarded checks that addresses beyond the nearest untrusted one in X-Forwarded-For do
+// not matter, and that a proxy's address is used only if the header names no other.
 func FuzzForwarded(f *testing.F) {
 	s := newServer(Config{Limits: Limits{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
 	f.Add("192.0.2.1", "198.51.100.1, 10.0.0.2")

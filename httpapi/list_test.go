@@ -13,7 +13,7 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// page is a list's answer.
+// page is the answer of a list.
 type page struct {
 	ids         []string
 	start, end  string
@@ -37,8 +37,8 @@ func (a *reply) page() page {
 	return p
 }
 
-// populate makes queues named q00, q01, … one second apart, the odd ones with an
-// opening time, and returns their ids.
+// populate creates queues named q00, q01, … one second apart and returns their ids. The
+// queues with odd numbers have an opening time.
 func (w *world) populate(n int) []string {
 	w.tb.Helper()
 	ids := make([]string, n)
@@ -53,7 +53,7 @@ func (w *world) populate(n int) []string {
 	return ids
 }
 
-func TestPaging(t *testing.T) {
+func TestList_pagesHaveEveryRowOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ids := w.populate(45)
@@ -133,8 +133,8 @@ func TestPaging(t *testing.T) {
 	}
 }
 
-// The rows of a list are the objects, to the byte.
-func TestListOfAllKinds(t *testing.T) {
+// The rows of a list are the same bytes as the answers for single objects.
+func TestList_ofAllKindsHasTheObjectsThemselves(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	objects := map[string]string{}
@@ -165,7 +165,7 @@ func TestListOfAllKinds(t *testing.T) {
 	}
 }
 
-func TestListParametersThatAreWrong(t *testing.T) {
+func TestList_wrongParametersAreAllNamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cursor := w.cursor("/api/v1/queues")
@@ -194,7 +194,7 @@ func TestListParametersThatAreWrong(t *testing.T) {
 		"search=%ff%ff":                        {"search"},
 		"openAfter=2026-05-01":                 {"openAfter"},
 		"openAfter=2026-05-01T00:00:00":        {"openAfter"},
-		"openBefore=2026-05-01T00:00:00+02:00": {"openBefore"}, // the plus is a blank
+		"openBefore=2026-05-01T00:00:00+02:00": {"openBefore"}, // an unencoded + means a blank
 		"colour=red":                           {"colour"},
 		"First=1":                              {"First"},
 		"zebra=1&first=0&search=q&apple=2&openBefore=soon&status=NO&after=x": {"first", "status", "search", "openBefore", "apple", "zebra"},
@@ -210,7 +210,7 @@ func TestListParametersThatAreWrong(t *testing.T) {
 	}
 }
 
-// cursor makes two queues and returns the cursor between them.
+// cursor creates two queues and returns the cursor between them.
 func (w *world) cursor(path string) string {
 	w.tb.Helper()
 	w.create("queues", `{"sequenceId":"s","name":"first"}`)
@@ -219,8 +219,8 @@ func (w *world) cursor(path string) string {
 	return w.do(http.MethodGet, path+"?first=1", "").page().end
 }
 
-// A cursor is good for the list that it came from, and for no other.
-func TestCursorsAreBound(t *testing.T) {
+// A cursor is valid only for the list that it came from.
+func TestCursor_isValidForItsOwnListOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cursor := w.cursor("/api/v1/queues")
@@ -260,9 +260,9 @@ func TestCursorsAreBound(t *testing.T) {
 	w.do(http.MethodGet, "/api/v1/queues?"+after, "").blames("after")
 }
 
-// Rows that come and go between two pages make none of the others appear twice
-// or not at all.
-func TestPagingWhileRowsComeAndGo(t *testing.T) {
+// If rows are added or removed between two pages, every other row still appears exactly
+// once.
+func TestList_pagingSkipsAndRepeatsNoRowWhileOthersChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ids := w.populate(12)

@@ -8,9 +8,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// logRequest writes the one line that a request leaves in the log: at info, or
-// at error with the error when we are to blame. It holds neither headers nor
-// query nor body, because these carry keys and tokens.
+// logRequest writes one line about a request to the log. Its level is error if the engine
+// is at fault, and info otherwise. It leaves out headers, query and body, because these
+// contain keys and tokens.
 func (s *server) logRequest(x *exchange, r *http.Request, took time.Duration) {
 	level := zerolog.InfoLevel
 	if x.fault != nil {
@@ -22,7 +22,7 @@ func (s *server) logRequest(x *exchange, r *http.Request, took time.Duration) {
 	}
 	method, path := r.Method, r.URL.Path
 	if x.status >= http.StatusBadRequest {
-		// Only then may they be of the client's making.
+		// Only a refused request can have a method or path of the client's own making.
 		method, path = loggable(method), loggable(path)
 	}
 	e = e.Str("method", method).
@@ -44,14 +44,14 @@ func (s *server) logRequest(x *exchange, r *http.Request, took time.Duration) {
 	e.Msg("request")
 }
 
-// maxLogged is how much of what a client calls something is logged.
+// maxLogged is how many bytes of a client's own text are logged.
 const maxLogged = 200
 
-// credentials are how keys and tokens begin.
+// credentials are the prefixes of keys and tokens.
 var credentials = []string{"sk_live_", "sk_test_", "pk_live_", "pk_test_", "eyJ"}
 
-// loggable cuts what a client made up where it becomes too long, or where a
-// credential begins that was put into the wrong place.
+// loggable cuts a client's own text to maxLogged bytes. It also cuts the text where a
+// credential begins, which a client may have put in the wrong place.
 func loggable(s string) string {
 	end := min(len(s), maxLogged)
 	for _, c := range credentials {

@@ -13,7 +13,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// logLines are the lines that were logged, read as JSON.
+// logLines decodes the lines that were logged.
 func (w *world) logLines() []map[string]any {
 	w.tb.Helper()
 	var all []map[string]any
@@ -27,9 +27,9 @@ func (w *world) logLines() []map[string]any {
 	return all
 }
 
-func TestLogLine(t *testing.T) {
+func TestLog_hasOneLineForEachRequest(t *testing.T) {
 	t.Parallel()
-	// Each look at the clock is 1.5 ms after the one before.
+	// Each reading of the clock is 1.5 ms after the one before.
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	w := newWorld(t, func(c *Config) {
 		c.Clock = func() time.Time { now = now.Add(1500 * time.Microsecond); return now }
@@ -57,9 +57,9 @@ func TestLogLine(t *testing.T) {
 	}
 }
 
-// What a request carries of keys, tokens and content stays out of the log, also
-// when it is put into the wrong place.
-func TestNothingSecretIsLogged(t *testing.T) {
+// Keys, tokens and content of a request are not logged, even if the client puts them in the
+// wrong place.
+func TestLog_containsNothingSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const token = "eyJhbGciOiJFZERTQSJ9.e30.c2lnbmF0dXJl"
@@ -86,7 +86,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	}
 }
 
-func TestLongPathsAreCut(t *testing.T) {
+func TestLog_cutsLongPaths(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.do(http.MethodGet, "/"+strings.Repeat("x", 5000), "").is(http.StatusNotFound)
@@ -95,7 +95,7 @@ func TestLongPathsAreCut(t *testing.T) {
 	}
 }
 
-func TestFaultsAreLoggedOnce(t *testing.T) {
+func TestLog_hasEachFaultOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Commands = failing{err: errors.New("this is why")} })
 	w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`, header("X-Request-Id", "r-1")).is(http.StatusInternalServerError)

@@ -13,7 +13,7 @@ import (
 	"github.com/lotline/lotline/commands"
 )
 
-// witness writes down what it is told. A request is served with a mark in its context.
+// witness is an observer that records its calls. It marks the context of each request.
 type witness struct {
 	mu   sync.Mutex // guards seen
 	seen []string
@@ -31,7 +31,7 @@ func (w *witness) Finished(r *http.Request, a Answer) {
 	w.seen = append(w.seen, fmt.Sprint(r.Context().Value(markKey{}), " ", a.Route, " ", a.Status, " ", a.Took, " ", a.RequestID))
 }
 
-// marked fails a command that does not come with the context of its request.
+// marked is a command handler that fails a command without the mark in its context.
 type marked struct {
 	tb testing.TB
 	Commands
@@ -44,10 +44,10 @@ func (m marked) Create(ctx context.Context, c commands.Creation) (commands.Resul
 	return m.Commands.Create(ctx, c)
 }
 
-func TestObserver_isToldOfEveryRequest(t *testing.T) {
+func TestObserver_isNotifiedOfEveryRequest(t *testing.T) {
 	t.Parallel()
 	seen := &witness{}
-	// Each look at the clock is 1.5 ms after the one before.
+	// Each reading of the clock is 1.5 ms after the one before.
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	w := newWorld(t, func(c *Config) {
 		c.Observer, c.Commands = seen, marked{t, c.Commands}
@@ -68,11 +68,11 @@ func TestObserver_isToldOfEveryRequest(t *testing.T) {
 		"GET /api/v1/queues/{id} 500 1.5ms r-5",
 	}
 	if !slices.Equal(seen.seen, want) {
-		t.Errorf("told of\n%q\nwant\n%q", seen.seen, want)
+		t.Errorf("notified of\n%q\nwant\n%q", seen.seen, want)
 	}
 }
 
-func TestMetrics_areServedWhereTheyAreGiven(t *testing.T) {
+func TestMetrics_areServedIfConfigured(t *testing.T) {
 	t.Parallel()
 	newWorld(t).do(http.MethodGet, "/metrics", "", header("Authorization")).is(http.StatusNotFound)
 	w := newWorld(t, func(c *Config) {

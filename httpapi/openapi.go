@@ -4,59 +4,58 @@ import (
 	"crypto/sha256"
 	_ "embed" // for the document
 	"encoding/base64"
-	"fmt"
 	"net/http"
 	"sync"
 
 	"go.yaml.in/yaml/v4"
 )
 
-// openAPISource describes every route of this package, as OpenAPI 3.1. It is
-// written by hand and comes before the code: the tests check every request and
-// every answer against it.
+// openAPISource is the OpenAPI 3.1 document of every route of this package. It is written
+// by hand, before the code. The tests check every request and every answer against it.
 //
 //go:embed openapi.yaml
 var openAPISource []byte
 
-// asyncAPISource describes what is published on a message bus, as AsyncAPI 3.0. The
-// tests check every stored event and what a broker gets against it.
+// asyncAPISource is the AsyncAPI 3.0 document of the messages on a message bus. The tests
+// check every stored event, and the messages that a broker receives, against it.
 //
 //go:embed asyncapi.yaml
 var asyncAPISource []byte
 
-// served is a text that only a new version of the program changes.
-type served struct {
+// staticDocument is a document that changes only with a new version of the program.
+type staticDocument struct {
 	contentType []string
 	etag        string
 	body        []byte
 	policy      string // Content-Security-Policy, or ""
 }
 
-func newServed(contentType string, body []byte) served {
+func newStaticDocument(contentType string, body []byte) staticDocument {
 	sum := sha256.Sum256(body)
-	return served{
+	return staticDocument{
 		contentType: []string{contentType},
 		etag:        `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`,
 		body:        body,
 	}
 }
 
-// The OpenAPI document in its three forms, and the AsyncAPI document. Their source is the program's own, so that one
-// which cannot be read is a mistake in the program.
+// The OpenAPI document in its three forms, and the AsyncAPI document. Their sources are
+// part of the program, so a source that cannot be read is a mistake in the program and
+// panics.
 var (
-	openAPIYAML = sync.OnceValue(func() served { return newServed("application/yaml", openAPISource) })
-	openAPIJSON = sync.OnceValue(func() served {
-		return newServed("application/json; charset=utf-8", appendNode(nil, openAPIRoot()))
+	openAPIYAML = sync.OnceValue(func() staticDocument { return newStaticDocument("application/yaml", openAPISource) })
+	openAPIJSON = sync.OnceValue(func() staticDocument {
+		return newStaticDocument("application/json; charset=utf-8", appendNode(nil, openAPIRoot()))
 	})
-	openAPIPage = sync.OnceValue(func() served {
+	openAPIPage = sync.OnceValue(func() staticDocument {
 		body, policy := renderPage(openAPIRoot())
-		page := newServed("text/html; charset=utf-8", body)
+		page := newStaticDocument("text/html; charset=utf-8", body)
 		page.policy = policy
 		return page
 	})
 
-	asyncAPIYAML = sync.OnceValue(func() served {
-		return newServed("application/vnd.aai.asyncapi+yaml;version=3.0.0", asyncAPISource)
+	asyncAPIYAML = sync.OnceValue(func() staticDocument {
+		return newStaticDocument("application/vnd.aai.asyncapi+yaml;version=3.0.0", asyncAPISource)
 	})
 
 	openAPIRoot = sync.OnceValue(func() *yaml.Node {
@@ -68,11 +67,12 @@ var (
 	})
 )
 
+// revalidate lets clients store a document, but makes them ask each time if it changed.
 var revalidate = []string{"no-cache"}
 
-// document answers with a document in one form. It may be kept, and asked for
-// again with If-None-Match.
-func document(form func() served) handler {
+// serveDocument answers with a document. A client that stored the document can ask with
+// If-None-Match whether it changed.
+func serveDocument(form func() staticDocument) handler {
 	return func(x *exchange, r *http.Request) error {
 		d := form()
 		h := x.prepare()
@@ -88,38 +88,4 @@ func document(form func() served) handler {
 		x.send(r, http.StatusOK, d.contentType, d.body)
 		return nil
 	}
-}
-
-// appendNode writes YAML, of which JSON can say as much, as JSON in the same
-// order.
-func appendNode(dst []byte, n *yaml.Node) []byte {
-	switch n.Kind {
-	case yaml.MappingNode:
-		dst = append(dst, '{')
-		for i := 0; i < len(n.Content); i += 2 {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = append(dst, encode(n.Content[i].Value)...)
-			dst = append(dst, ':')
-			dst = appendNode(dst, n.Content[i+1])
-		}
-		return append(dst, '}')
-	case yaml.SequenceNode:
-		dst = append(dst, '[')
-		for i, item := range n.Content {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendNode(dst, item)
-		}
-		return append(dst, ']')
-	case yaml.ScalarNode:
-		var v any
-		if err := n.Decode(&v); err != nil {
-			panic(fmt.Sprintf("line %d of the OpenAPI document: %v", n.Line, err))
-		}
-		return append(dst, encode(v)...)
-	}
-	panic(fmt.Sprintf("line %d of the OpenAPI document has an alias, or what JSON cannot say", n.Line))
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/lotline/lotline/httpapi/apitest"
 )
 
-// theDocument is the document as the validator reads it.
+// theDocument returns the OpenAPI document in the form of the validator.
 func theDocument(tb testing.TB) map[string]any {
 	tb.Helper()
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPIJSON().body))
@@ -31,8 +31,8 @@ func theDocument(tb testing.TB) map[string]any {
 	return v.(map[string]any)
 }
 
-// testdata has the schema that the OpenAPI Initiative publishes for 3.1. It leaves
-// the schemas in a document alone; those are compiled.
+// testdata has the schema that the OpenAPI Initiative publishes for 3.1. It does not check
+// the schemas within a document, so the test compiles those.
 func TestDocument_isOpenAPI31(t *testing.T) {
 	t.Parallel()
 	file, err := os.Open("testdata/openapi-3.1.schema.json")
@@ -68,9 +68,8 @@ func TestDocument_isOpenAPI31(t *testing.T) {
 	}
 }
 
-// References lead somewhere, names are unique, and nothing is described that
-// nothing leads to.
-func TestDocument_holdsTogether(t *testing.T) {
+// Every reference has a target, names are unique, and every component is referred to.
+func TestDocument_isConsistent(t *testing.T) {
 	t.Parallel()
 	document := theDocument(t)
 	used := map[string]bool{}
@@ -103,10 +102,6 @@ func TestDocument_holdsTogether(t *testing.T) {
 			t.Errorf("%s says too little", at)
 		}
 	})
-	// What is true of many paths stands in no operation.
-	for _, response := range []string{"NotFound", "MethodNotAllowed", "Preflight"} {
-		used["#/components/responses/"+response] = true
-	}
 	for section, members := range document["components"].(map[string]any) {
 		for name := range members.(map[string]any) {
 			if ref := "#/components/" + section + "/" + name; !used[ref] && section != "securitySchemes" {
@@ -116,7 +111,7 @@ func TestDocument_holdsTogether(t *testing.T) {
 	}
 }
 
-// eachNode visits every object of a document but examples.
+// eachNode visits every object of a document, except those in examples.
 func eachNode(node any, at string, visit func(at string, node map[string]any)) {
 	switch node := node.(type) {
 	case map[string]any:
@@ -158,7 +153,7 @@ func TestDocument_hasEveryRouteAndNoOther(t *testing.T) {
 		for _, operation := range item.(map[string]any) {
 			o, _ := operation.(map[string]any)
 			if strings.Contains(asJSON(t, o["security"]), "publishableKey") {
-				methods = append(methods, http.MethodOptions) // for web pages, which ask before they call
+				methods = append(methods, http.MethodOptions) // for preflight requests of web pages
 			}
 		}
 		for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch} {
@@ -177,12 +172,11 @@ func TestDocument_hasEveryRouteAndNoOther(t *testing.T) {
 	}
 }
 
-// Every refusal is in the document with its text, its code and its status, and
-// every text of the document is a refusal's.
+// The document has every refusal with its text, its code and its status, and no other.
 func TestDocument_hasEveryRefusalAndNoOther(t *testing.T) {
 	t.Parallel()
 	document := theDocument(t)
-	refusals := map[string]string{} // references, and the texts that they lead to
+	refusals := map[string]string{} // text of each refusal, by its reference
 	texts := map[domain.Code]bool{}
 	for name, schema := range document["components"].(map[string]any)["schemas"].(map[string]any) {
 		properties, _ := schema.(map[string]any)["properties"].(map[string]any)
@@ -206,13 +200,13 @@ func TestDocument_hasEveryRefusalAndNoOther(t *testing.T) {
 			t.Errorf("%q is not in the document", code)
 		}
 	}
-	// Where a refusal may be answered, it is with its status.
-	told := map[string]bool{}
+	// Every response lists a refusal only under the refusal's own status.
+	seen := map[string]bool{}
 	check := func(at, status string, response any) {
 		eachNode(response, at, func(at string, node map[string]any) {
 			ref, _ := node["$ref"].(string)
 			if text, ok := refusals[ref]; ok {
-				told[text] = true
+				seen[text] = true
 				if want := fmt.Sprint(answers[domain.Code(text)].status); status != want {
 					t.Errorf("%s: %q with %s, not with %s", at, text, status, want)
 				}
@@ -228,17 +222,17 @@ func TestDocument_hasEveryRefusalAndNoOther(t *testing.T) {
 			check(at, status, response)
 		}
 	})
-	for name, status := range map[string]string{"NotFound": "404", "MethodNotAllowed": "405"} {
+	for name, status := range map[string]string{"NotFoundAnswer": "404", "MethodNotAllowedAnswer": "405"} {
 		check(name, status, contract().Look("/components/responses/"+name))
 	}
 	for _, text := range refusals {
-		if !told[text] {
+		if !seen[text] {
 			t.Errorf("no operation answers %q", text)
 		}
 	}
 }
 
-func TestDocument_examplesAreWhatItDescribes(t *testing.T) {
+func TestDocument_examplesMatchTheirSchemas(t *testing.T) {
 	t.Parallel()
 	seen := 0
 	check := func(at string, example any) {
@@ -265,7 +259,7 @@ func TestDocument_examplesAreWhatItDescribes(t *testing.T) {
 	if seen < 60 {
 		t.Errorf("%d examples only", seen)
 	}
-	// The page makes examples where there are none.
+	// For schemas without an example the page generates one.
 	page := &pageWriter{node{openAPIRoot()}}
 	made := 0
 	eachNode(theDocument(t), "", func(at string, node map[string]any) {
@@ -295,8 +289,8 @@ func TestDocument_examplesAreWhatItDescribes(t *testing.T) {
 	}
 }
 
-// The document lets an object pass as it is, and no other: each field that is
-// taken away or added is a difference, in answers and in requests.
+// The document matches an object exactly: a field that is removed or added is a difference,
+// in answers and in requests.
 func TestContract_aMissingFieldIsCaught(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -343,7 +337,7 @@ func TestContract_aMissingFieldIsCaught(t *testing.T) {
 			fields(p, publishable(myPublic))
 		}
 
-		// A request without a required field, if it were taken.
+		// A request without a required field must be a difference if it was accepted.
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/"+c.collection, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
@@ -370,7 +364,7 @@ func TestContract_aMissingFieldIsCaught(t *testing.T) {
 	}
 }
 
-// What else an exchange may differ in.
+// Other differences between an exchange and the document.
 func TestContract_catches(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -429,8 +423,8 @@ func TestContract_catches(t *testing.T) {
 	}
 }
 
-// A refusal has exactly the words that the document has for it.
-func TestContract_catchesOtherWords(t *testing.T) {
+// A refusal must have exactly the text that the document has for it.
+func TestContract_catchesOtherTexts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, accept := range []string{"application/json", "application/problem+json"} {
@@ -454,7 +448,7 @@ func TestContract_catchesOtherWords(t *testing.T) {
 
 func TestOpenAPI_isServedToAnybody(t *testing.T) {
 	t.Parallel()
-	// Also before the node knows anything.
+	// The documents are served even before the node has a log.
 	w := newWorld(t, func(c *Config) { c.CaughtUp = func() bool { return false } })
 	without := header("Authorization")
 	for path, contentType := range map[string]string{
@@ -480,7 +474,7 @@ func TestOpenAPI_isServedToAnybody(t *testing.T) {
 	}
 }
 
-// JSON and YAML say the same, in the same order.
+// The JSON and the YAML document have the same content in the same order.
 func TestOpenAPI_jsonIsTheYAML(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -518,8 +512,8 @@ func mismatch(a, b string) int {
 	return min(len(a), len(b))
 }
 
-// The page runs nothing and loads nothing, and its links lead to places in it.
-func TestDocs_needNothingElse(t *testing.T) {
+// The page has no scripts and loads nothing, and its links have targets in it.
+func TestDocs_areSelfContained(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.do(http.MethodGet, "/docs", "", header("Authorization"))
@@ -555,9 +549,8 @@ func TestDocs_needNothingElse(t *testing.T) {
 	}
 }
 
-// Every operation, parameter, field, status and refusal of the document is on
-// the page.
-func TestDocs_tellEverything(t *testing.T) {
+// The page has every operation, parameter, field, status and refusal of the document.
+func TestDocs_containTheWholeDocument(t *testing.T) {
 	t.Parallel()
 	page := newWorld(t).do(http.MethodGet, "/docs", "").Body.String()
 	tells := func(what string) {
@@ -583,14 +576,14 @@ func TestDocs_tellEverything(t *testing.T) {
 	})
 	for code := range answers {
 		if code == methodNotAllowed {
-			continue // of no operation
+			continue // no operation gives this refusal
 		}
 		tells("<td>" + string(code) + "</td><td><code>" + code.Identifier())
 	}
 }
 
-// What the engine refuses for its form alone, the document refuses too; what it
-// takes, the document lets through (which do sees to).
+// A request that the engine refuses for its form alone is refused by the document too. A
+// request that the engine accepts is allowed by the document, which do checks.
 func TestDocument_refusesWhatTheEngineRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -660,7 +653,7 @@ func TestDocument_refusesWhatTheEngineRefuses(t *testing.T) {
 			fields = slices.DeleteFunc(fields, func(f field) bool { return f.name != "name" && f.name != "colour" })
 		}
 		for _, f := range append(fields, c.own...) {
-			// Of two values of one field, the body has the one under test.
+			// The body has the value under test in place of the default one.
 			rest := regexp.MustCompile(`"`+f.name+`":("[^"]*"|\d+),?`).ReplaceAllString(c.rest, "")
 			send := func(value string, status int) {
 				t.Helper()

@@ -13,7 +13,7 @@ import (
 
 const organizationAt = "/api/v1/organization"
 
-func TestOrganizationIsShown(t *testing.T) {
+func TestOrganization_isAnswered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.do(http.MethodGet, organizationAt, "").is(http.StatusOK)
@@ -27,9 +27,9 @@ func TestOrganizationIsShown(t *testing.T) {
 	w.do(http.MethodGet, organizationAt, "", key(myPublic)).refuses(http.StatusUnauthorized, "Secret key required")
 }
 
-// A new default holds for what is made from then on, at once, and what was made
-// stays as it is.
-func TestOrganizationsDefaultsAreForWhatIsMadeAfterwards(t *testing.T) {
+// A new default applies at once to distributions that are created afterwards. Existing
+// distributions do not change.
+func TestOrganization_newDefaultsApplyToLaterCreations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const auction = `{"sequenceId":"s","settleAt":"2026-06-01T12:00:00"}`
@@ -46,16 +46,16 @@ func TestOrganizationsDefaultsAreForWhatIsMadeAfterwards(t *testing.T) {
 	w.do(http.MethodGet, organizationAt, "", key(otherKey)).wants(map[string]any{"timeZone": "UTC", "currencyCode": "USD"})
 }
 
-func TestOrganizationThatDoesNotChangeWritesNoEvent(t *testing.T) {
+func TestOrganization_aPutWithoutAChangeWritesNoEvent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	count := func() int { return len(w.log.streams[w.mine.Stream()]) }
 	before := count()
 	w.advance(time.Minute)
-	shown := w.do(http.MethodGet, organizationAt, "")
-	for _, body := range []string{`{}`, `{"name":"\u004dine"}`, shown.Body.String()} {
+	read := w.do(http.MethodGet, organizationAt, "")
+	for _, body := range []string{`{}`, `{"name":"\u004dine"}`, read.Body.String()} {
 		a := w.do(http.MethodPut, organizationAt, body).is(http.StatusOK)
-		if a.Body.String() != shown.Body.String() || a.Header().Get("Etag") != shown.Header().Get("Etag") {
+		if a.Body.String() != read.Body.String() || a.Header().Get("Etag") != read.Header().Get("Etag") {
 			t.Errorf("%s: answers %s %v", body, a.Body, a.Header())
 		}
 	}
@@ -68,7 +68,7 @@ func TestOrganizationThatDoesNotChangeWritesNoEvent(t *testing.T) {
 	}
 }
 
-func TestOrganizationThatCannotBeChangedSo(t *testing.T) {
+func TestOrganization_aBadChangeIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	before := len(w.log.streams[w.mine.Stream()])
@@ -89,13 +89,13 @@ func TestOrganizationThatCannotBeChangedSo(t *testing.T) {
 	}
 }
 
-func TestIfMatchOnTheOrganization(t *testing.T) {
+func TestIfMatch_onTheOrganization(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.newKey(`{"level":"secret"}`) // does not count
+	w.newKey(`{"level":"secret"}`) // a key does not change the organization's entity tag
 	tag := w.do(http.MethodPut, organizationAt, `{"name":"A"}`, header("If-Match", `"0"`)).is(http.StatusOK).Header().Get("Etag")
-	if shown := w.do(http.MethodGet, organizationAt, "").Header().Get("Etag"); shown != tag || tag == `"0"` {
-		t.Errorf("written as %s, shown as %s", tag, shown)
+	if read := w.do(http.MethodGet, organizationAt, "").Header().Get("Etag"); read != tag || tag == `"0"` {
+		t.Errorf("the write has tag %s, the read %s", tag, read)
 	}
 	w.newKey(`{"level":"secret"}`)
 	w.do(http.MethodPut, organizationAt, `{"name":"B"}`, header("If-Match", `"0"`)).refuses(http.StatusPreconditionFailed, "Precondition failed")
@@ -104,8 +104,8 @@ func TestIfMatchOnTheOrganization(t *testing.T) {
 	w.do(http.MethodPut, organizationAt, `{"name":"B"}`, header("If-Match", tag)).is(http.StatusOK).wants(map[string]any{"name": "B"})
 }
 
-// Whoever was told that a key or a default is another finds it so on this node.
-func TestAnswerWaitsForItsEffect(t *testing.T) {
+// After the answer to a change of a key or a default, this node applies the change.
+func TestOrganization_anAnswerWaitsUntilTheChangeApplies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -127,7 +127,7 @@ func TestAnswerWaitsForItsEffect(t *testing.T) {
 		late(func() { w.do(http.MethodPut, organizationAt, `{"timeZone":"Asia/Tokyo"}`).is(http.StatusOK) })
 		w.do(http.MethodPost, "/api/v1/queues", `{"sequenceId":"s"}`).is(http.StatusCreated).wants(map[string]any{"timeZone": "Asia/Tokyo"})
 
-		// It is true when that takes too long, too.
+		// If that takes too long, the answer is sent anyway.
 		w.log.hold()
 		start := time.Now()
 		w.newKey(`{"level":"secret"}`)
@@ -138,16 +138,16 @@ func TestAnswerWaitsForItsEffect(t *testing.T) {
 	})
 }
 
-// An organization whose own history is inconsistent is there all the same: whoever
-// was let in is told what is wrong. Afterwards nobody is let in, because it may be
-// the end of a key that was lost.
-func TestOrganizationWithAnInconsistentHistoryIsNotAnsweredAsMissing(t *testing.T) {
+// An organization whose own history is inconsistent is not answered as missing: a request
+// that was already authenticated gets the error. Later requests are not authenticated,
+// because the lost event may be the revocation of their key.
+func TestOrganization_withAnInconsistentHistoryIsNotAnsweredAsMissing(t *testing.T) {
 	t.Parallel()
 	const text = "Distribution history is inconsistent"
 	w := newWorld(t)
 	w.log.hold()
 	w.log.corrupt(w.mine.Stream())
-	// The writer finds out when it has to read the stream, before the read models do.
+	// The command handler notices it before the read models do, when it reads the stream.
 	w.handlerRestarts()
 	for _, call := range []struct{ method, path, body string }{
 		{http.MethodPut, organizationAt, `{"name":"x"}`},
@@ -168,8 +168,8 @@ func TestOrganizationWithAnInconsistentHistoryIsNotAnsweredAsMissing(t *testing.
 	}
 }
 
-// lateNews are read models that hear of something between the look at a key and at
-// what is asked for.
+// lateNews are read models that learn of something after they looked up a key and before
+// they answer the query.
 type lateNews struct {
 	*projections.Views
 	hear func()

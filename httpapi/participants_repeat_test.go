@@ -15,14 +15,14 @@ import (
 	"github.com/lotline/lotline/httpapi/tokens"
 )
 
-// A repeat with the same key has the same status and ids, and the state as it is by
-// then; it writes nothing. Another body is refused.
+// A repeat with the same idempotency key answers the same HTTP status and ids, with the
+// consumer's present state. It writes nothing. Another body with the same key is refused.
 func TestParticipationIsRepeatable(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		from, body, other string
-		later             func(w *world, path string) // what happens in between
-		status            string                      // at the repeat
+		later             func(w *world, path string) // is called before the repeat
+		status            string                      // the consumer's status at the repeat
 	}{
 		"enter":    {"nobody", "", "{}", func(w *world, path string) { w.admitOne(path, "c") }, "ADMITTED"},
 		"leave":    {"QUEUED", "", "{}", func(w *world, path string) { w.enter(path, "c") }, "QUEUED"},
@@ -34,7 +34,7 @@ func TestParticipationIsRepeatable(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			path := w.openQueue()
-			standings[c.from](w, path, "c")
+			bringTo[c.from](w, path, "c")
 			k := header("Idempotency-Key", "k")
 			send := func(body string) *reply {
 				var o []option
@@ -43,41 +43,32 @@ func TestParticipationIsRepeatable(t *testing.T) {
 				}
 				return w.do(http.MethodPost, path+"/"+name, body, append(o, k)...)
 			}
-			state := func(a *reply) map[string]any {
-				got := a.is(http.StatusOK).object()
-				if all, ok := got["data"].([]any); ok {
-					got = all[0].(map[string]any)
-				}
-				return got
-			}
 			w.writes(1, func() {
 				first := send(c.body)
-				if state(first); first.Header().Get("Idempotent-Replayed") != "" || first.Header().Get("X-Position") == "" {
+				if first.participation(); first.Header().Get("Idempotent-Replayed") != "" || first.Header().Get("X-Position") == "" {
 					t.Errorf("the first answer has %v", first.Header())
 				}
 			})
 			c.later(w, path)
-			for _, restart := range []bool{false, true} {
-				if restart {
-					w.handlerRestarts() // or another node gets it
+			repeat := func() {
+				again := send(c.body)
+				if got := again.participation(); got["status"] != c.status || got["consumerId"] != "c" {
+					t.Errorf("repeated: %v", got)
 				}
-				w.writes(0, func() {
-					again := send(c.body)
-					if got := state(again); got["status"] != c.status || got["consumerId"] != "c" {
-						t.Errorf("repeated: %v", got)
-					}
-					if again.Header().Get("Idempotent-Replayed") != "true" {
-						t.Errorf("the repeat has %v", again.Header())
-					}
-					send(c.other).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
-				})
+				if again.Header().Get("Idempotent-Replayed") != "true" {
+					t.Errorf("the repeat has %v", again.Header())
+				}
+				send(c.other).refuses(http.StatusUnprocessableEntity, "Idempotency key reused")
 			}
+			w.writes(0, repeat)
+			w.handlerRestarts() // a request to another node finds the same
+			w.writes(0, repeat)
 		})
 	}
 }
 
-// The same consumers are named, as they stand by then, and nobody else is admitted:
-// at once, later, after a restart and on another node.
+// A repeat answers the same consumers with their present state, and admits nobody else: at
+// once, later, after a restart and on another node.
 func TestParticipation_admittingByCountIsRepeatable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -108,15 +99,15 @@ func TestParticipation_admittingByCountIsRepeatable(t *testing.T) {
 			t.Errorf("repeated later: %v", all)
 		}
 	})
-	// A consumer's key is another one.
+	// The same idempotency key of a consumer is another key.
 	w.writes(1, func() {
 		w.do(http.MethodPost, path+"/enter", "", k, acting("e")).is(http.StatusOK)
 	})
 }
 
-// One key of several consumers is as many keys: none of them is answered with another
-// one's place.
-func TestParticipation_keysAreEachConsumersOwn(t *testing.T) {
+// Two consumers may use the same idempotency key without effect on each other: no consumer
+// gets an answer with another consumer's place.
+func TestParticipation_idempotencyKeysAreEachConsumersOwn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path := w.openQueue()
@@ -128,7 +119,7 @@ func TestParticipation_keysAreEachConsumersOwn(t *testing.T) {
 	}
 }
 
-// The events say who acted, and for whom.
+// The events record who acted, and for which consumer.
 func TestParticipation_eventsSayWhoActed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -160,8 +151,8 @@ func TestParticipation_eventsSayWhoActed(t *testing.T) {
 	}
 }
 
-// A consumer of another organization is another consumer, whatever his name.
-func TestParticipation_consumersAreTheirOrganizations(t *testing.T) {
+// A consumer of another organization is another consumer, even with the same id.
+func TestParticipation_consumersOfTwoOrganizationsAreDifferent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.key(w.other, domain.PublishableKey, otherPublic)
@@ -176,9 +167,9 @@ func TestParticipation_consumersAreTheirOrganizations(t *testing.T) {
 	})
 }
 
-// Another organization's queue is as if it were not, to the byte, whatever is done to
-// it and whatever is due in it.
-func TestParticipation_anotherOrganizationsQueueIsAsIfItWereNot(t *testing.T) {
+// Every call about another organization's queue is answered exactly as if the queue did not
+// exist, also if a step is due in it.
+func TestParticipation_anotherOrganizationsQueueDoesNotExist(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, id := w.create("queues", `{"sequenceId":"s","openAt":"2026-03-01T12:00:00Z","closeAt":"2026-03-01T13:00:00Z","admissionRate":60}`)
@@ -200,14 +191,14 @@ func TestParticipation_anotherOrganizationsQueueIsAsIfItWereNot(t *testing.T) {
 					return w.do(method, path+call, body, key(otherKey), acting("c"), header("X-Request-Id", "r"), o).refuses(http.StatusNotFound, "Queue not found")
 				}
 				if foreign, unknown := ask(path), ask(missing); foreign.Body.String() != unknown.Body.String() || asJSON(t, foreign.Header()) != asJSON(t, unknown.Header()) {
-					t.Errorf("%s:\n%v %s\nbut what is not there:\n%v %s", foreign.what, foreign.Header(), foreign.Body, unknown.Header(), unknown.Body)
+					t.Errorf("%s:\n%v %s\nbut a missing one:\n%v %s", foreign.what, foreign.Header(), foreign.Body, unknown.Header(), unknown.Body)
 				}
 			}
 		}
 	}
 }
 
-// badTokens are tokens by which nobody may act as c.
+// badTokens are tokens that do not allow acting as c.
 func (w *world) badTokens(path string) map[string]string {
 	w.tb.Helper()
 	signer := w.signingKey()
@@ -254,8 +245,8 @@ func TestParticipation_badTokensAreRefused(t *testing.T) {
 	})
 }
 
-// verdict asks whether a token shows that a consumer is admitted: "" when it does,
-// else why not.
+// verdict validates an admission token. It returns "" if the token proves that the consumer
+// is admitted, and otherwise the reason in the answer.
 func (w *world) verdict(path, consumer, token string) string {
 	w.tb.Helper()
 	a := w.do(http.MethodPost, path+"/validate", `{"consumerId":"`+consumer+`","token":"`+token+`"}`).is(http.StatusOK)
@@ -266,7 +257,7 @@ func (w *world) verdict(path, consumer, token string) string {
 	return reason
 }
 
-// Each verdict on an admission token.
+// The validation of admission tokens, with each reason in the contract.
 func TestContract_validate(t *testing.T) {
 	t.Parallel()
 	const session = `,"sessionDurationSeconds":60`
@@ -288,27 +279,27 @@ func TestContract_validate(t *testing.T) {
 		"not after it is recorded either": {session, func(w *world, path string) { w.advance(time.Minute); w.at(path, "2026-03-01T12:01:00Z") }, tokenExpired},
 		"a day without a limit":           {"", func(w *world, _ string) { w.advance(24*time.Hour - time.Millisecond) }, ""},
 		"no more than a day":              {"", func(w *world, _ string) { w.advance(24 * time.Hour) }, tokenExpired},
-		"not once completed":              {session, func(w *world, path string) { w.do(http.MethodPost, path+"/complete", naming("c")).is(http.StatusOK) }, tokenNotLive},
-		"not once he left":                {session, func(w *world, path string) { w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK) }, tokenNotLive},
-		"not once denied":                 {session, func(w *world, path string) { w.do(http.MethodPost, path+"/deny", denying("c")).is(http.StatusOK) }, tokenNotLive},
+		"not once completed":              {session, func(w *world, path string) { w.do(http.MethodPost, path+"/complete", naming("c")).is(http.StatusOK) }, "The consumer is not admitted any more"},
+		"not once he left":                {session, func(w *world, path string) { w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK) }, "The consumer is not admitted any more"},
+		"not once denied":                 {session, func(w *world, path string) { w.do(http.MethodPost, path+"/deny", denying("c")).is(http.StatusOK) }, "The consumer is not admitted any more"},
 		"not while he waits again": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK)
 			w.enter(path, "c")
-		}, tokenNotLive},
+		}, "The consumer is not admitted any more"},
 		"not of an earlier session": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/leave", "", acting("c")).is(http.StatusOK)
 			w.enter(path, "c")
 			if again := w.admitOne(path, "c"); w.verdict(path, "c", again) != "" {
 				w.tb.Error("the new session's token is not valid")
 			}
-		}, tokenNotLive},
+		}, "The consumer is not admitted any more"},
 		"while the queue is closed": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/close", "").is(http.StatusOK).wants(map[string]any{"status": "CLOSED"})
 		}, ""},
 		"not in a queue that is over": {session, func(w *world, path string) {
 			w.do(http.MethodPost, path+"/deny", denying("c")).is(http.StatusOK)
-			furtherOn["COMPLETED"](w, path)
-		}, tokenNotLive},
+			moveQueueTo["COMPLETED"](w, path)
+		}, "The consumer is not admitted any more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -321,7 +312,7 @@ func TestContract_validate(t *testing.T) {
 			})
 		})
 	}
-	t.Run("what is shown", func(t *testing.T) {
+	t.Run("tokens in answers", func(t *testing.T) {
 		t.Parallel()
 		w, path, token := fresh(t)
 		other := w.openQueue()
@@ -329,7 +320,9 @@ func TestContract_validate(t *testing.T) {
 		w.admitOne(other, "c")
 		signed := func(use tokens.Use, organization domain.ID) string {
 			at := domain.InstantOf(w.config.Clock())
-			made, err := tokens.New(w.views).Sign(tokens.NewGrant(use, "evt_1", organization, domain.ID(path[len(queues)+1:]), "c", at, 0))
+			made, err := tokens.New(w.views).Sign(tokens.NewGrant(organization, domain.Grant{
+				Use: domain.GrantUse(use), Consumer: "c", Distribution: domain.ID(path[len(queues)+1:]), From: at,
+			}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -338,13 +331,13 @@ func TestContract_validate(t *testing.T) {
 		bad := w.badTokens(path)
 		dot := strings.LastIndexByte(token, '.')
 		for name, c := range map[string]struct{ path, consumer, token, want string }{
-			"at another queue":             {other, "c", token, tokenOtherQueue},
+			"at another queue":             {other, "c", token, tokenElsewhere(domain.KindQueue)},
 			"by another consumer":          {path, "d", token, tokenOtherOwner},
-			"by who never entered":         {path, "nobody", token, tokenOtherOwner},
+			"by one who never entered":     {path, "nobody", token, tokenOtherOwner},
 			"an access token":              {path, "c", w.session("c"), tokenOtherUse},
 			"a payment token":              {path, "c", signed(tokens.Payment, w.mine), tokenOtherUse},
 			"another organization's":       {path, "c", signed(tokens.Admission, w.other), tokenInvalid},
-			"of an event that was not":     {path, "c", signed(tokens.Admission, w.mine), tokenNotLive},
+			"of an event that was not":     {path, "c", signed(tokens.Admission, w.mine), "The consumer is not admitted any more"},
 			"nothing":                      {path, "c", "", tokenInvalid},
 			"something":                    {path, "c", "a.b.c", tokenInvalid},
 			"without a signature":          {path, "c", token[:dot+1], tokenInvalid},
@@ -356,7 +349,7 @@ func TestContract_validate(t *testing.T) {
 				t.Errorf("%s: %q, want %q", name, got, c.want)
 			}
 		}
-		// The keys that sign may change meanwhile; one that is revoked counts no more.
+		// A token stays valid when the signing keys change, unless its key is revoked.
 		if w.status(path, "c")["admissionToken"] != token {
 			t.Error("another token each time")
 		}
@@ -370,7 +363,7 @@ func TestContract_validate(t *testing.T) {
 	})
 }
 
-// A token never outlives the session, by not even a part of a second.
+// A token never outlives the session, not even by a part of a second.
 func TestParticipation_aTokenNeverOutlivesTheSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -389,14 +382,14 @@ func TestParticipation_aTokenNeverOutlivesTheSession(t *testing.T) {
 	}
 }
 
-// Who asks changes nothing.
+// A GET request writes nothing.
 func TestParticipation_aGETChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s","openAt":"2026-03-01T12:00:00Z","closeAt":"2026-03-01T13:00:00Z","admissionRate":60,"sessionDurationSeconds":60}`)
 	w.enter(path, "a", "b")
 	token := w.admitOne(path, "a")
-	// However much is due: admissions, an expiry, the close.
+	// That is true even while steps are due: admissions, an expiry, the close.
 	for range 3 {
 		w.advance(time.Hour)
 		w.writes(0, func() {
@@ -414,8 +407,9 @@ func TestParticipation_aGETChangesNothing(t *testing.T) {
 	}
 }
 
-// Taking part is no change of the queue; what everybody sees of it is.
-func TestParticipation_doesNotCountForTheETag(t *testing.T) {
+// A consumer's call does not change the queue's own entity tag, but it changes the public
+// view's.
+func TestParticipation_doesNotChangeTheQueuesETag(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path := w.openQueue()
@@ -430,7 +424,7 @@ func TestParticipation_doesNotCountForTheETag(t *testing.T) {
 	}
 	now := get(publishable(myPublic))
 	if now.wants(map[string]any{"consumerCount": 2.0, "status": "OPEN"}); now.Header().Get("Etag") == seen.Header().Get("Etag") {
-		t.Error("who waits does not show in the public view's tag")
+		t.Error("the public view's tag does not change with the waiting consumers")
 	}
 	w.do(http.MethodPut, path, `{"name":"n"}`, header("If-Match", before.Header().Get("Etag"))).is(http.StatusOK)
 	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
@@ -439,8 +433,8 @@ func TestParticipation_doesNotCountForTheETag(t *testing.T) {
 	get(publishable(myPublic)).wants(map[string]any{"consumerCount": 0.0, "status": "CLOSED"})
 }
 
-// A status shows what the same node has acknowledged, and on another node what
-// X-Position names.
+// A status includes what the same node has acknowledged. On another node it includes what
+// X-Position asks for.
 func TestParticipation_readsAfterWrites(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -449,7 +443,7 @@ func TestParticipation_readsAfterWrites(t *testing.T) {
 		here, there := w.api, New(w.config)
 		w.log.hold()
 		position := header("X-Position", w.do(http.MethodPost, path+"/enter", "", acting("c")).is(http.StatusOK).Header().Get("X-Position"))
-		w.api = there // which has acknowledged nothing
+		w.api = there // a node that has acknowledged nothing
 		w.do(http.MethodGet, path+"/status", "", acting("c")).refuses(http.StatusNotFound, "Consumer not in queue")
 		started := time.Now()
 		w.do(http.MethodGet, path+"/status", "", acting("c"), position).refuses(http.StatusServiceUnavailable, "Read model is behind")
@@ -465,18 +459,18 @@ func TestParticipation_readsAfterWrites(t *testing.T) {
 	})
 }
 
-// Who took part in a queue that is over is read from the log. While that takes its
-// time the answer is 503, after two seconds and not later; what is behind it is done
-// once, and then there.
-func TestParticipation_inAQueueThatIsOver(t *testing.T) {
+// The participants of a completed queue are read from the log. If that takes longer than two
+// seconds, the answer is 503. The reading is done once and continues, so a later request
+// finds the result.
+func TestParticipation_ofACompletedQueueIsReadFromTheLogOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		path := w.openQueue()
 		for standing, c := range map[string]string{"COMPLETED": "a", "DENIED": "b", "LEFT": "c", "QUEUED": "d"} {
-			standings[standing](w, path, c)
+			bringTo[standing](w, path, c)
 		}
-		furtherOn["COMPLETED"](w, path)
+		moveQueueTo["COMPLETED"](w, path)
 		stuck := make(chan struct{})
 		w.log.mu.Lock()
 		w.log.stuck = stuck
@@ -487,7 +481,7 @@ func TestParticipation_inAQueueThatIsOver(t *testing.T) {
 			t.Errorf("waited %s: %v", waited, a.Header())
 		}
 		w.do(http.MethodPost, path+"/validate", `{"consumerId":"a","token":"x"}`).refuses(http.StatusServiceUnavailable, "Read model is behind")
-		// Other queues are served meanwhile.
+		// Other queues are served in the meantime.
 		w.do(http.MethodGet, path, "", publishable(myPublic)).is(http.StatusOK).wants(map[string]any{"consumerCount": 0.0})
 		close(stuck)
 		for c, want := range map[string]string{"a": "COMPLETED", "b": "DENIED", "c": "LEFT", "d": "DENIED"} {
@@ -496,7 +490,7 @@ func TestParticipation_inAQueueThatIsOver(t *testing.T) {
 			}
 		}
 		if got := w.status(path, "d"); got["denyReason"] != "QUEUE_CLOSED" || got["pollAfterMs"] != nil {
-			t.Errorf("who waited to the end: %v", got)
+			t.Errorf("the consumer who waited to the end: %v", got)
 		}
 		w.do(http.MethodGet, path+"/status", "", acting("nobody")).refuses(http.StatusNotFound, "Consumer not in queue")
 		w.do(http.MethodDelete, path, "").is(http.StatusNoContent)
@@ -504,9 +498,9 @@ func TestParticipation_inAQueueThatIsOver(t *testing.T) {
 	})
 }
 
-// Leaving and being admitted at once: one of them is first, and both are answered by
-// what stands in the log.
-func TestParticipation_leavingWhileBeingAdmitted(t *testing.T) {
+// If a consumer leaves and is admitted at the same time, one of the commands is first, and
+// both answers agree with the log.
+func TestParticipation_leavingDuringAdmissionAgreesWithTheLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path := w.openQueue()
@@ -542,8 +536,8 @@ func TestParticipation_leavingWhileBeingAdmitted(t *testing.T) {
 	}
 }
 
-// A restart in the middle admits nobody twice and nobody out of turn.
-func TestParticipation_aRestartInTheMiddleOfAdmission(t *testing.T) {
+// After a restart during admission, nobody is admitted twice or out of turn.
+func TestParticipation_aRestartDuringAdmissionKeepsTheOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path := w.openQueue(`,"admissionRate":60`)
@@ -551,7 +545,7 @@ func TestParticipation_aRestartInTheMiddleOfAdmission(t *testing.T) {
 	w.enter(path, consumers...)
 	for i, c := range consumers {
 		w.advance(time.Second)
-		next := commands.NewHandler(w.log, nil, w.config.Clock) // one that remembers nothing
+		next := commands.NewHandler(w.log, nil, w.config.Clock) // a handler that remembers nothing
 		for range 2 {
 			if _, err := next.Handle(t.Context(), commands.Request{
 				Stream: domain.ID(path[len(queues)+1:]).Stream(), Command: domain.Advance{}, Caller: commands.Caller{Actor: domain.ActorClock},
@@ -574,9 +568,9 @@ func TestParticipation_aRestartInTheMiddleOfAdmission(t *testing.T) {
 	}
 }
 
-// What is changed while thousands wait counts from then on, removes nobody and moves
-// nobody.
-func TestParticipation_changesWhileThousandsWait(t *testing.T) {
+// A change of the queue's settings while thousands of consumers wait applies from then on. It
+// removes no consumer and moves none.
+func TestParticipation_settingsCanChangeWhileThousandsWait(t *testing.T) {
 	t.Parallel()
 	const thousands = 2000
 	name := func(i int) string { return fmt.Sprintf("c-%04d", i) }
@@ -589,7 +583,7 @@ func TestParticipation_changesWhileThousandsWait(t *testing.T) {
 		}
 		return w, path
 	}
-	// waiting holds when n wait, and these are the last of those who entered, in order.
+	// waiting checks that exactly the last n consumers who entered are waiting, in order.
 	waiting := func(w *world, path string, n int) {
 		w.tb.Helper()
 		w.do(http.MethodGet, path, "", publishable(myPublic)).is(http.StatusOK).wants(map[string]any{"consumerCount": float64(n)})
@@ -612,7 +606,7 @@ func TestParticipation_changesWhileThousandsWait(t *testing.T) {
 		tick(w, path, time.Second)
 		waiting(w, path, 1999)
 		w.do(http.MethodPut, path, `{"admissionRate":600}`).is(http.StatusOK)
-		tick(w, path, time.Second/2) // so that what is saved up hides nothing
+		tick(w, path, time.Second/2) // uses up the saved admissions
 		waiting(w, path, 1994)
 		tick(w, path, time.Second/2)
 		waiting(w, path, 1989)
@@ -620,7 +614,7 @@ func TestParticipation_changesWhileThousandsWait(t *testing.T) {
 		tick(w, path, time.Hour)
 		waiting(w, path, 1989)
 		w.do(http.MethodPut, path, `{"admissionRate":60000}`).is(http.StatusOK)
-		tick(w, path, time.Minute) // nothing of which is caught up but a second's worth
+		tick(w, path, time.Minute) // only the admissions of one second are caught up
 		waiting(w, path, 989)
 	})
 	t.Run("the capacity", func(t *testing.T) {

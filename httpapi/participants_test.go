@@ -11,7 +11,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// acting is a secret key that acts for a consumer.
+// acting makes the request's secret key act for a consumer.
 func acting(consumer string) option { return header("X-Consumer-Id", consumer) }
 
 func naming(consumer string) string { return `{"consumerId":"` + consumer + `"}` }
@@ -20,7 +20,7 @@ func denying(consumer string) string {
 	return `{"consumerId":"` + consumer + `","reason":"FRAUD_DETECTED"}`
 }
 
-// openQueue makes a queue that is open.
+// openQueue creates a queue and opens it.
 func (w *world) openQueue(more ...string) (path string) {
 	w.tb.Helper()
 	path, _ = w.create("queues", `{"sequenceId":"s"`+strings.Join(more, "")+"}")
@@ -35,22 +35,32 @@ func (w *world) enter(path string, consumers ...string) {
 	}
 }
 
-// admitOne admits a consumer out of turn, and returns the token that shows it.
+// admitOne admits a consumer out of turn, and returns the admission token.
 func (w *world) admitOne(path, consumer string) (token string) {
 	w.tb.Helper()
 	w.do(http.MethodPost, path+"/admit", naming(consumer)).is(http.StatusOK)
 	return w.status(path, consumer)["admissionToken"].(string)
 }
 
-// status is where a consumer stands.
+// status returns a consumer's participation.
 func (w *world) status(path, consumer string) map[string]any {
 	w.tb.Helper()
 	return w.do(http.MethodGet, path+"/status", "", acting(consumer)).is(http.StatusOK).object()
 }
 
-// standings bring a consumer where he is to stand, in an open queue whose sessions
-// last a minute.
-var standings = map[string]func(w *world, path, c string){
+// participation returns the participation in an answer: the answer itself, or the first
+// element of its list.
+func (a *reply) participation() map[string]any {
+	a.tb.Helper()
+	o := a.is(http.StatusOK).object()
+	if all, ok := o["data"].([]any); ok {
+		return all[0].(map[string]any)
+	}
+	return o
+}
+
+// bringTo brings a consumer to a status, in an open queue whose sessions last a minute.
+var bringTo = map[string]func(w *world, path, c string){
 	"nobody": func(*world, string, string) {},
 	"QUEUED": func(w *world, path, c string) { w.enter(path, c) },
 	"ADMITTED": func(w *world, path, c string) {
@@ -78,9 +88,9 @@ var standings = map[string]func(w *world, path, c string){
 	},
 }
 
-// furtherOn brings an open queue further. Somebody else is admitted, so that it is not
-// over when it closes.
-var furtherOn = map[string]func(w *world, path string){
+// moveQueueTo brings an open queue to a status. For CLOSED it admits another consumer first,
+// because a queue without admitted consumers completes when it closes.
+var moveQueueTo = map[string]func(w *world, path string){
 	"OPEN": func(*world, string) {},
 	"CLOSED": func(w *world, path string) {
 		w.enter(path, "another")
@@ -92,25 +102,25 @@ var furtherOn = map[string]func(w *world, path string){
 	},
 }
 
-// The table of a queue's calls: each from every standing, in every status in which
-// somebody can stand there.
+// The contract's table of a queue's calls: each call in every status of the queue, from
+// every status that a consumer can have then.
 func TestContract_queueCalls(t *testing.T) {
 	t.Parallel()
 	const (
-		is      = iota // as it is, and nothing is written
-		becomes        // another, by one event
+		is      = iota // the consumer keeps the status, and nothing is written
+		becomes        // the consumer gets another status, by one event
 		missing        // 404 Consumer not in queue
 		refused        // 409 Not possible in this state
 		tooLate        // 400 Queue is closed
 	)
 	type outcome struct {
 		what   int
-		status string // afterwards
+		status string // the consumer's status after the call
 	}
 	as := func(s string) outcome { return outcome{is, s} }
 	to := func(s string) outcome { return outcome{becomes, s} }
 	no, gone, late := outcome{what: refused}, outcome{what: missing}, outcome{what: tooLate}
-	type row map[string]outcome // by standing
+	type row map[string]outcome // by the consumer's status before the call
 	calls := map[string]struct {
 		do                      func(w *world, path string) *reply
 		open, closed, completed row
@@ -158,53 +168,53 @@ func TestContract_queueCalls(t *testing.T) {
 			row{"nobody": gone, "QUEUED": as("DENIED"), "COMPLETED": no, "DENIED": as("DENIED"), "EXPIRED": no, "LEFT": no},
 		},
 	}
+	check := func(a *reply, from string, want outcome) {
+		a.tb.Helper()
+		switch want.what {
+		case missing:
+			a.refuses(http.StatusNotFound, "Consumer not in queue")
+		case refused:
+			a.refuses(http.StatusConflict, "Not possible in this state")
+		case tooLate:
+			a.refuses(http.StatusBadRequest, "Queue is closed")
+		default:
+			if got := a.participation(); got["status"] != want.status || got["consumerId"] != "c" {
+				a.tb.Errorf("%s from %s: %v", a.what, from, got)
+			}
+		}
+	}
+	callThrice := func(w *world, status, from string, call func(w *world, path string) *reply, want outcome) {
+		w.tb.Helper()
+		path := w.openQueue(`,"sessionDurationSeconds":60`)
+		bringTo[from](w, path, "c")
+		moveQueueTo[status](w, path)
+		events := 0
+		if want.what == becomes {
+			events = 1
+		}
+		// The second and the third call change nothing more.
+		for _, events := range []int{events, 0, 0} {
+			w.writes(events, func() { check(call(w, path), from, want) })
+		}
+	}
 	for name, call := range calls {
 		for status, outcomes := range map[string]row{"OPEN": call.open, "CLOSED": call.closed, "COMPLETED": call.completed} {
 			t.Run(name+" while "+status, func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
 				for from, want := range outcomes {
-					path := w.openQueue(`,"sessionDurationSeconds":60`)
-					standings[from](w, path, "c")
-					furtherOn[status](w, path)
-					events := 0
-					if want.what == becomes {
-						events = 1
-					}
-					// Once, and then twice more, which does nothing.
-					for i := range 3 {
-						w.writes(events, func() {
-							w.tb.Helper()
-							switch a := call.do(w, path); want.what {
-							case missing:
-								a.refuses(http.StatusNotFound, "Consumer not in queue")
-							case refused:
-								a.refuses(http.StatusConflict, "Not possible in this state")
-							case tooLate:
-								a.refuses(http.StatusBadRequest, "Queue is closed")
-							default:
-								got := a.is(http.StatusOK).object()
-								if all, ok := got["data"].([]any); ok {
-									got = all[0].(map[string]any)
-								}
-								if got["status"] != want.status || got["consumerId"] != "c" {
-									t.Errorf("from %s, time %d: %v", from, i, got)
-								}
-							}
-						})
-						events = 0
-					}
+					callThrice(w, status, from, call.do, want)
 				}
 			})
 		}
 	}
 }
 
-// What the state says in each standing, field by field.
+// The fields of a participation in each status.
 func TestContract_queueState(t *testing.T) {
 	t.Parallel()
 	const entered = "2026-03-01T12:00:00.000Z"
-	for standing, want := range map[string]map[string]any{
+	for status, want := range map[string]map[string]any{
 		"QUEUED":    {"position": 1.0, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": 1020.0, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": nil},
 		"ADMITTED":  {"position": 0.0, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": 5000.0, "admittedAt": entered, "expiresAt": "2026-03-01T12:01:00.000Z", "completedAt": nil, "denyReason": nil},
 		"COMPLETED": {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": entered, "expiresAt": "2026-03-01T12:01:00.000Z", "completedAt": entered, "denyReason": nil},
@@ -212,19 +222,19 @@ func TestContract_queueState(t *testing.T) {
 		"DENIED":    {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": "FRAUD_DETECTED"},
 		"LEFT":      {"position": nil, "estimatedWaitTimeInSeconds": nil, "pollAfterMs": nil, "admittedAt": nil, "expiresAt": nil, "completedAt": nil, "denyReason": nil},
 	} {
-		t.Run(standing, func(t *testing.T) {
+		t.Run(status, func(t *testing.T) {
 			t.Parallel()
 			w := newWire(t)
 			path := w.openQueue(`,"sessionDurationSeconds":60`)
-			standings[standing](w, path, "c")
+			bringTo[status](w, path, "c")
 			a := w.do(http.MethodGet, path+"/status", "", acting("c")).is(http.StatusOK)
-			want["queueId"], want["consumerId"], want["status"], want["enteredAt"] = path[strings.LastIndex(path, "/")+1:], "c", standing, entered
+			want["queueId"], want["consumerId"], want["status"], want["enteredAt"] = path[strings.LastIndex(path, "/")+1:], "c", status, entered
 			a.wants(want)
 			state := a.object()
-			if _, ok := state["admissionToken"].(string); ok != (standing == "ADMITTED") {
-				t.Errorf("the token of who is %s: %v", standing, state["admissionToken"])
+			if _, ok := state["admissionToken"].(string); ok != (status == "ADMITTED") {
+				t.Errorf("the token of a consumer with status %s: %v", status, state["admissionToken"])
 			}
-			// Whoever has the seed turns the ticket back.
+			// With the seed, the ticket can be decoded.
 			seed := w.do(http.MethodGet, path, "").object()["encryptionSeed"].(string)
 			if n, ok := domain.EntryOfTicket(state["ticket"].(string), seed, domain.ID(state["queueId"].(string))); n != 1 || !ok {
 				t.Errorf("the ticket %v is of entry %d", state["ticket"], n)
@@ -236,7 +246,8 @@ func TestContract_queueState(t *testing.T) {
 	}
 }
 
-// Position, estimate and pause follow who waits and how fast.
+// The position, the estimated wait and the polling interval follow from the number of
+// waiting consumers and the admission rate.
 func TestContract_queuePosition(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -258,15 +269,14 @@ func TestContract_queuePosition(t *testing.T) {
 	expect(map[string][3]any{"a": {1.0, 60.0, 6000.0}, "d": {3.0, 180.0, 18000.0}})
 	w.do(http.MethodPut, path, `{"admissionRate":null}`).is(http.StatusOK)
 	expect(map[string][3]any{"a": {1.0, nil, 1020.0}, "d": {3.0, nil, 1060.0}})
-	// Who comes back is at the end, with another ticket.
+	// A consumer who enters again is at the end, with another ticket.
 	ticket := w.status(path, "b")["ticket"]
 	w.enter(path, "b")
 	expect(map[string][3]any{"b": {4.0, nil, 1080.0}})
 	if again := w.status(path, "b")["ticket"]; again == ticket {
 		t.Errorf("the ticket stays %v", ticket)
 	}
-	// Who is admitted has nothing to wait for; in a queue that is closed nobody knows
-	// how long it takes.
+	// An admitted consumer has no wait. In a closed queue the wait cannot be estimated.
 	w.do(http.MethodPut, path, `{"admissionRate":60}`).is(http.StatusOK)
 	w.admitOne(path, "c")
 	expect(map[string][3]any{"a": {1.0, 1.0, 1000.0}, "c": {0.0, 0.0, 5000.0}, "b": {3.0, 3.0, 1000.0}})
@@ -274,7 +284,7 @@ func TestContract_queuePosition(t *testing.T) {
 	expect(map[string][3]any{"a": {1.0, nil, 1020.0}, "c": {0.0, 0.0, 5000.0}, "b": {3.0, nil, 1060.0}})
 }
 
-// Who is denied is told the first reason that was given, for good.
+// A denied consumer keeps the first reason for good.
 func TestContract_denyReasons(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
@@ -291,7 +301,7 @@ func TestContract_denyReasons(t *testing.T) {
 	}
 }
 
-// Everybody who ever entered is counted where he stands, after each thing that happens.
+// After each event, every consumer who ever entered is counted under the present status.
 func TestContract_queueStats(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
@@ -330,13 +340,13 @@ func TestContract_queueStats(t *testing.T) {
 	w.admitOne(path, "g")
 	w.do(http.MethodPost, path+"/close", "").is(http.StatusOK)
 	expect("CLOSED", 1.0, 2, 1, 1, 1, 2, 1)
-	// Who waits at the end is denied thereby.
+	// When the queue completes, the waiting consumers are denied.
 	w.do(http.MethodPost, path+"/complete", naming("g")).is(http.StatusOK)
 	expect("COMPLETED", 1.0, 0, 0, 2, 1, 4, 1)
 	w.do(http.MethodGet, path+"/stats?first=1", "").blames("first")
 }
 
-// The tag is another after everything that happens, and no other time.
+// The entity tag changes with every event, and only then.
 func TestContract_queueStatsETag(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -360,12 +370,12 @@ func TestContract_queueStatsETag(t *testing.T) {
 			tag = next
 		}
 	}
-	// It is not the queue's, and changes nothing of that.
+	// It differs from the queue's own entity tag, and does not change that one.
 	w.do(http.MethodPut, path, `{"name":"x"}`, header("If-Match", tag)).refuses(http.StatusPreconditionFailed, "Precondition failed")
 }
 
-// What is told to who comes before the opening, after the close, to a full queue, or
-// to one that is not there.
+// The errors of calls before the opening, after the close, to a full queue, and to a queue
+// that does not exist.
 func TestContract_queueErrors(t *testing.T) {
 	t.Parallel()
 	enter := func(w *world, path, c string) *reply {
@@ -405,7 +415,7 @@ func TestContract_queueErrors(t *testing.T) {
 					is(w, enter(w, path, "c").refuses(http.StatusTooManyRequests, "Queue is full"), map[string]string{"Retry-After": retry})
 					enter(w, path, "a").is(http.StatusOK)
 				})
-				// Who leaves makes room at once, and so does who is admitted.
+				// A consumer who leaves or is admitted makes room at once.
 				w.do(http.MethodPost, path+"/leave", "", acting("a")).is(http.StatusOK)
 				w.enter(path, "c")
 				w.admitOne(path, "b")
@@ -427,7 +437,7 @@ func TestContract_queueErrors(t *testing.T) {
 		}},
 		{"400 Queue is closed", func(w *world) {
 			path := w.openQueue()
-			furtherOn["CLOSED"](w, path)
+			moveQueueTo["CLOSED"](w, path)
 			w.writes(0, func() { enter(w, path, "c").refuses(http.StatusBadRequest, "Queue is closed") })
 		}},
 		{"400 Queue is closed, at the very millisecond of the close", func(w *world) {
@@ -435,10 +445,10 @@ func TestContract_queueErrors(t *testing.T) {
 			w.advance(999 * time.Millisecond)
 			w.enter(path, "a")
 			w.advance(time.Millisecond) // no timer fires
-			// What is due stands in the log, though the command is refused.
+			// The steps that were due are in the log, although the command was refused.
 			w.writes(2, func() { enter(w, path, "b").refuses(http.StatusBadRequest, "Queue is closed") })
 			if got := w.status(path, "a"); got["status"] != "DENIED" || got["denyReason"] != "QUEUE_CLOSED" {
-				w.tb.Errorf("who waits at the end: %v", got)
+				w.tb.Errorf("a consumer waiting at the end: %v", got)
 			}
 		}},
 		{"400 Consumer ID is required", func(w *world) {
@@ -537,19 +547,19 @@ func TestContract_queueErrors(t *testing.T) {
 	})
 }
 
-// Admission by the clock: evenly, from the opening to the close, with at most one
-// second's worth saved up, and whatever is done by hand meanwhile.
+// The clock admits consumers evenly, from the opening to the close. Unused admissions of at
+// most one second are saved up. Admissions by hand do not change that.
 func TestContract_queueAdmission(t *testing.T) {
 	t.Parallel()
 	all := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
 	type tick struct {
 		after time.Duration
-		do    func(w *world, path string) // before the time passes
-		want  int                         // how many are admitted by the clock by then
+		do    func(w *world, path string) // is called before the time passes
+		want  int                         // how many consumers the clock has admitted by then
 	}
 	nothing := func(*world, string) {}
 	enter := func(w *world, path string) {
-		for _, consumer := range all { // of whom the first may be admitted at once
+		for _, consumer := range all { // the first of them may be admitted at once
 			w.do(http.MethodPost, path+"/enter", "", acting(consumer)).is(http.StatusOK)
 		}
 	}
@@ -592,18 +602,19 @@ func TestContract_queueAdmission(t *testing.T) {
 				tick.do(w, path)
 				w.advance(tick.after)
 				w.at(path, domain.InstantOf(w.config.Clock()).String())
-				for n, consumer := range all[:7] { // by hand are others
-					admitted := w.do(http.MethodGet, path+"/status", "", acting(consumer)).object()["status"] == "ADMITTED"
-					if admitted != (n < tick.want) {
-						t.Errorf("tick %d: %s is admitted: %t, want the first %d", i, consumer, admitted, tick.want)
-					}
+				// The consumers after the first seven are those that are admitted by hand.
+				admitted := slices.DeleteFunc(slices.Clone(all[:7]), func(consumer string) bool {
+					return w.do(http.MethodGet, path+"/status", "", acting(consumer)).object()["status"] != "ADMITTED"
+				})
+				if !slices.Equal(admitted, all[:min(7, tick.want)]) {
+					t.Errorf("tick %d: %q are admitted, want the first %d", i, admitted, tick.want)
 				}
 			}
 		})
 	}
 }
 
-// A queue that is closed goes on until the last session has ended by itself.
+// A closed queue completes when its last session has ended.
 func TestContract_queueEndsWithTheLastSession(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
@@ -627,11 +638,11 @@ func TestContract_queueEndsWithTheLastSession(t *testing.T) {
 	}
 }
 
-// At the very millisecond at which something is due it comes first, though no timer
-// has fired, and what is asked for counts behind it.
+// If a step is due at the same millisecond as a request, the step comes first, even if no
+// timer has fired. The request applies to the state after it.
 func TestContract_queueAtTheVeryMillisecond(t *testing.T) {
 	t.Parallel()
-	const due = "2026-03-01T12:00:01.000Z" // an admission, or the end of a session
+	const due = "2026-03-01T12:00:01.000Z" // when an admission, or the end of a session, is due
 	waits := func(w *world) string {
 		path := w.openQueue(`,"admissionRate":60`)
 		w.enter(path, "a", "b")
@@ -653,20 +664,20 @@ func TestContract_queueAtTheVeryMillisecond(t *testing.T) {
 	for name, c := range map[string]struct {
 		given func(w *world) string
 		do    func(w *world, path string) *reply
-		want  string   // "" for 409
-		then  []string // what is recorded
+		want  string   // the status in the answer, "" for a 409
+		then  []string // the events that are recorded
 	}{
-		"who leaves was admitted":                          {waits, leave, "LEFT", []string{"ConsumerAdmitted", "ConsumerLeft"}},
-		"who completes was admitted":                       {waits, complete, "COMPLETED", []string{"ConsumerAdmitted", "ConsumerCompleted"}},
-		"who is denied was admitted":                       {waits, deny, "DENIED", []string{"ConsumerAdmitted", "ConsumerDenied"}},
-		"who enters again was admitted":                    {waits, enter, "ADMITTED", []string{"ConsumerAdmitted"}},
-		"who is admitted by hand was admitted in turn":     {waits, admit(naming("a")), "ADMITTED", []string{"ConsumerAdmitted"}},
-		"who is next by hand is the one behind":            {waits, admit(`{"count":1}`), "b", []string{"ConsumerAdmitted", "ConsumerAdmitted"}},
-		"who completes has no session any more":            {inside, complete, "", []string{"ConsumerExpired"}},
-		"who leaves has no session any more":               {inside, leave, "", []string{"ConsumerExpired"}},
-		"who is denied has no session any more":            {inside, deny, "", []string{"ConsumerExpired"}},
-		"who is admitted by hand has none either":          {inside, admit(naming("a")), "", []string{"ConsumerExpired"}},
-		"who enters has a new entry behind all the others": {inside, enter, "QUEUED", []string{"ConsumerExpired", "ConsumerEntered"}},
+		"leaving when the admission is due":                    {waits, leave, "LEFT", []string{"ConsumerAdmitted", "ConsumerLeft"}},
+		"completing when the admission is due":                 {waits, complete, "COMPLETED", []string{"ConsumerAdmitted", "ConsumerCompleted"}},
+		"denying when the admission is due":                    {waits, deny, "DENIED", []string{"ConsumerAdmitted", "ConsumerDenied"}},
+		"entering again when the admission is due":             {waits, enter, "ADMITTED", []string{"ConsumerAdmitted"}},
+		"admitting by hand when the admission is due":          {waits, admit(naming("a")), "ADMITTED", []string{"ConsumerAdmitted"}},
+		"admitting the next by hand when the admission is due": {waits, admit(`{"count":1}`), "b", []string{"ConsumerAdmitted", "ConsumerAdmitted"}},
+		"completing when the session ends":                     {inside, complete, "", []string{"ConsumerExpired"}},
+		"leaving when the session ends":                        {inside, leave, "", []string{"ConsumerExpired"}},
+		"denying when the session ends":                        {inside, deny, "", []string{"ConsumerExpired"}},
+		"admitting by hand when the session ends":              {inside, admit(naming("a")), "", []string{"ConsumerExpired"}},
+		"entering again when the session ends":                 {inside, enter, "QUEUED", []string{"ConsumerExpired", "ConsumerEntered"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -700,7 +711,7 @@ func TestContract_queueAtTheVeryMillisecond(t *testing.T) {
 	}
 }
 
-// By hand: the next ones in turn, while OPEN and CLOSED.
+// Admitting a number of consumers by hand takes the next ones in turn, while OPEN and CLOSED.
 func TestContract_admitByCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -725,7 +736,7 @@ func TestContract_admitByCount(t *testing.T) {
 	})
 	draft, _ := w.create("queues", `{"sequenceId":"s"}`)
 	over := w.openQueue()
-	furtherOn["COMPLETED"](w, over)
+	moveQueueTo["COMPLETED"](w, over)
 	w.writes(0, func() {
 		for _, p := range []string{draft, over} {
 			w.do(http.MethodPost, p+"/admit", `{"count":1}`).refuses(http.StatusConflict, "Not possible in this state")
@@ -733,7 +744,7 @@ func TestContract_admitByCount(t *testing.T) {
 	})
 }
 
-// admitted are the consumers in a list of participations, all of whom are ADMITTED.
+// admitted returns the consumers in a list of participations, all of which must be ADMITTED.
 func admitted(a *reply) []string {
 	a.tb.Helper()
 	all := []string{}

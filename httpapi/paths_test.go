@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A proxy that keeps a path from the outside compares it as it is sent. So it is served
-// under that spelling and no other.
+// A proxy that blocks a path compares the path as it is sent. So a path is served under one
+// spelling only.
 func TestPaths_areServedUnderOneSpelling(t *testing.T) {
 	t.Parallel()
 	s := newRawServer(t)
@@ -41,7 +41,7 @@ func TestPaths_areServedUnderOneSpelling(t *testing.T) {
 			t.Errorf("%s: %d %.100s", target, a.StatusCode, a.text)
 		}
 	}
-	// Nothing is done either.
+	// A refused request is not carried out.
 	s.writes(0, func() {
 		for _, step := range []string{"%2Fopen", "%2fopen", "/%6Fpen", "/ope%6e", "/open%2F", "//open", "/./open", "/open/", "/Open", "/x/../open", "/open;x", "/open%3Fx"} {
 			c := s.dial()
@@ -53,7 +53,7 @@ func TestPaths_areServedUnderOneSpelling(t *testing.T) {
 	})
 }
 
-// An encoded path is nobody's, also in the log and for the limits.
+// An encoded path is unknown, also for the log and for the rate limits.
 func TestPaths_anEncodedOneIsUnknown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -69,17 +69,17 @@ func TestPaths_anEncodedOneIsUnknown(t *testing.T) {
 	if strings.Contains(w.logged.String(), `"route":"/api/v1/queues/{id}/open"`) {
 		t.Errorf("logged %s", w.logged)
 	}
-	// While a node starts as well.
+	// The same holds while a node starts.
 	w.config.Views = nil
 	w.api, w.undocumented = Starting(w.config), true
 	w.do(http.MethodGet, "/%6Civez", "").refuses(http.StatusServiceUnavailable, "Read model is behind")
 }
 
-// A path without % costs nothing to be looked at.
-func TestPaths_aPlainOneCostsNothing(t *testing.T) {
+// The check of a path without % allocates no memory.
+func TestPaths_checkingAPlainOneAllocatesNothing(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, queues+"/queue_01h455vb4pex5vsknk084sn02q", http.NoBody)
 	if got := testing.AllocsPerRun(100, func() {
-		if !literal(r.URL) || mayHideItsLength(r) {
+		if !isLiteral(r.URL) || hasAmbiguousLength(r) {
 			t.Error("it is refused")
 		}
 	}); got != 0 {

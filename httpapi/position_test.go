@@ -18,13 +18,13 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// farAlong is where the log of a world ends in which others have written much. The
-// beginning of the number is found in nothing else.
+// farAlong is the position of the log's end in a world with many events of other
+// organizations. No other number in the answers begins with the same digits.
 const farAlong = 0x1234_5678_9abc_0000
 
-// tellers are the ways in which an answer could tell a position behind farAlong.
+// tellers are the forms in which an answer could reveal a position after farAlong.
 var tellers = func() map[string][]byte {
-	const known = 5 // bytes that do not change while a test goes on
+	const known = 5 // the number of bytes that do not change during a test
 	big, little := binary.BigEndian.AppendUint64(nil, farAlong)[:known], binary.LittleEndian.AppendUint64(nil, farAlong)[8-known:]
 	return map[string][]byte{
 		"in decimal":             []byte(strconv.FormatUint(farAlong, 10)[:10]),
@@ -36,8 +36,8 @@ var tellers = func() map[string][]byte {
 
 var wordOfBase64 = regexp.MustCompile(`[A-Za-z0-9_+/-]{11,}`)
 
-// tells reports how a text tells a position behind farAlong, and "" when it does not.
-// It looks into what is encoded in base64 too.
+// tells returns the form in which a text reveals a position after farAlong, or "" if it does
+// not. It also decodes base64.
 func tells(text string) string {
 	texts := [][]byte{[]byte(strings.ToLower(text))}
 	for _, word := range wordOfBase64.FindAllString(text, -1) {
@@ -59,8 +59,8 @@ func tells(text string) string {
 	return ""
 }
 
-// Positions count the events of all organizations. No answer tells one, to a secret
-// key, a publishable key, a consumer or a stranger.
+// Positions count the events of all organizations. No answer reveals one: not to a secret
+// key, a publishable key, a consumer, or a client without a key.
 func TestPosition_noAnswerTellsWhereTheLogEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -121,8 +121,8 @@ func TestPosition_noAnswerTellsWhereTheLogEnds(t *testing.T) {
 	}
 }
 
-// Two organizations cannot compare their positions: the same one reads differently, and
-// neither is taken from the other.
+// Two organizations cannot compare their positions: each gets another token for the same
+// position, and neither may use the other's token.
 func TestPosition_isItsOrganizationsOwn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -142,7 +142,7 @@ func TestPosition_isItsOrganizationsOwn(t *testing.T) {
 	}
 }
 
-// How long a position is tells nothing either, and neighbours have nothing in common.
+// All tokens have the same length, and the tokens of neighbouring positions are not alike.
 func TestPosition_neighboursLookUnlike(t *testing.T) {
 	t.Parallel()
 	s := newServer(newWorld(t).config)
@@ -169,9 +169,9 @@ func TestPosition_neighboursLookUnlike(t *testing.T) {
 	}
 }
 
-// Engines of several versions have one log while an installation is upgraded, and each
-// takes what another gave out.
-func TestPosition_readsTheSameInEveryVersion(t *testing.T) {
+// During an upgrade, engines of several versions share one log. Each accepts the positions of
+// the others.
+func TestPosition_isAcceptedByEveryVersion(t *testing.T) {
 	t.Parallel()
 	s := newServer(Config{TokenKey: make([]byte, 32)})
 	const want = "iYBpEEtLjCuMyW7qOWIUWxu0EslXK5zZ1vp1jWQ5Sl4"

@@ -11,7 +11,7 @@ import (
 
 const otherPublic = "pk_live_other111111111111111111111111"
 
-// publishable sends a publishable key instead of a secret one.
+// publishable makes a request send a publishable key instead of a secret one.
 func publishable(key string) option {
 	return func(r *http.Request) {
 		r.Header.Del("Authorization")
@@ -19,7 +19,7 @@ func publishable(key string) option {
 	}
 }
 
-func TestPublicView(t *testing.T) {
+func TestPublicView_hasThePublicFieldsOnly(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ collection, body, secrets, want string }{
 		{
@@ -59,8 +59,9 @@ func TestPublicView(t *testing.T) {
 	}
 }
 
-// To another organization's publishable key it does not exist, to the byte.
-func TestPublicViewTenancy(t *testing.T) {
+// With another organization's publishable key, a distribution is answered exactly like one
+// that does not exist.
+func TestPublicView_doesNotExistForAnotherOrganization(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.key(w.other, domain.PublishableKey, otherPublic)
@@ -72,15 +73,15 @@ func TestPublicViewTenancy(t *testing.T) {
 			foreign := w.do(http.MethodGet, p[0], "", publishable(otherPublic), same).is(http.StatusNotFound)
 			unknown := w.do(http.MethodGet, p[1], "", publishable(otherPublic), same).is(http.StatusNotFound)
 			if foreign.Body.String() != unknown.Body.String() || asJSON(t, foreign.Header()) != asJSON(t, unknown.Header()) {
-				t.Errorf("%s: %s, but what is not there: %s", foreign.what, foreign.Body, unknown.Body)
+				t.Errorf("%s: %s, but a missing one: %s", foreign.what, foreign.Body, unknown.Body)
 			}
 		}
 	}
 }
 
-// The tag of what everybody sees is not that of the admin object: one body is
-// never taken for the other.
-func TestPublicViewETag(t *testing.T) {
+// The public view and the admin's view have different entity tags, so that no client takes
+// one body for the other.
+func TestPublicView_hasItsOwnETag(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
@@ -96,8 +97,8 @@ func TestPublicViewETag(t *testing.T) {
 	}
 }
 
-// Reads with a publishable key see what the organization wrote, like all others.
-func TestPublicViewAfterWrites(t *testing.T) {
+// A read with a publishable key includes the organization's earlier writes.
+func TestPublicView_includesEarlierWrites(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s","name":"old"}`)
@@ -110,7 +111,7 @@ func TestPublicViewAfterWrites(t *testing.T) {
 	w.do(http.MethodGet, path, "", publishable(myPublic), header("X-Position", "x")).blames("X-Position")
 }
 
-func TestPublicCredentials(t *testing.T) {
+func TestPublicView_needsAValidKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)

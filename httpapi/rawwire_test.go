@@ -15,21 +15,20 @@ import (
 	"time"
 )
 
-// rawServer is a world whose API is served on a port, to clients that write what they
-// like.
+// rawServer is a world whose API is served on a port, for clients that write any bytes.
 type rawServer struct {
 	*world
 	address string
 }
 
-// bodyPatience is how long the server of newRawServer waits for the whole of a request.
-const bodyPatience = 2 * time.Second
+// bodyTimeout is how long the server of newRawServer waits for a whole request.
+const bodyTimeout = 2 * time.Second
 
 func newRawServer(tb testing.TB) *rawServer {
 	tb.Helper()
 	w := newWorld(tb)
 	server := httptest.NewUnstartedServer(w.api)
-	server.Config.ReadTimeout = bodyPatience
+	server.Config.ReadTimeout = bodyTimeout
 	server.Start()
 	tb.Cleanup(server.Close)
 	return &rawServer{w, server.Listener.Addr().String()}
@@ -49,7 +48,7 @@ func (s *rawServer) dial() *rawConn {
 		s.tb.Fatal(err)
 	}
 	s.tb.Cleanup(func() { _ = conn.Close() })
-	// A server that says nothing is a failure, and not the end of the tests.
+	// If the server sends nothing, the test fails but does not hang.
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		s.tb.Fatal(err)
 	}
@@ -59,13 +58,13 @@ func (s *rawServer) dial() *rawConn {
 // send writes a request. The server may have closed the connection by then.
 func (c *rawConn) send(format string, args ...any) { _, _ = fmt.Fprintf(c.conn, format, args...) }
 
-// rawAnswer is an answer as it came over the connection.
+// rawAnswer is an answer that was read from the connection.
 type rawAnswer struct {
 	*http.Response
 	text string
 }
 
-// answer reads one answer to a request with a method.
+// answer reads the answer to one request. method is the method of the request.
 func (c *rawConn) answer(method string) rawAnswer {
 	c.tb.Helper()
 	a, err := http.ReadResponse(c.answers, &http.Request{Method: method})
@@ -82,7 +81,7 @@ func (c *rawConn) answer(method string) rawAnswer {
 	return rawAnswer{a, string(text)}
 }
 
-// closed checks that the server has nothing more to say.
+// closed checks that the server sends no more and closes the connection.
 func (c *rawConn) closed() {
 	c.tb.Helper()
 	rest, err := io.ReadAll(c.answers)
@@ -109,12 +108,12 @@ const (
 	asPublic = "Host: x\r\nX-Publishable-Key: " + myPublic + "\r\nContent-Type: application/json\r\n"
 )
 
-// A client that sends its body too slowly has not sent bad JSON.
+// A body that comes too slowly is refused with 408, and not as bad JSON.
 func TestWire_aBodyThatComesTooSlowlyIsARequestTimeout(t *testing.T) {
 	t.Parallel()
 	s := newRawServer(t)
 	path, _ := s.create("queues", `{"sequenceId":"s"}`)
-	sent := map[string]*rawConn{} // all are waited for at once
+	sent := map[string]*rawConn{} // all time out at the same time
 	for name, request := range map[string]string{
 		"of a length":              "POST " + queues + " HTTP/1.1\r\n" + asMe + "Content-Length: 1000\r\n\r\n{\"sequenceId\":",
 		"in pieces":                "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"seq\r\n",
@@ -143,20 +142,21 @@ func TestWire_aBodyThatComesTooSlowlyIsARequestTimeout(t *testing.T) {
 	}
 }
 
-// What follows a request that says in two ways how long it is may be part of it.
+// After a request that states its length in two ways, the server must not read another one:
+// the next bytes may be part of the first request.
 func TestWire_nothingIsReadAfterARequestOfTwoLengths(t *testing.T) {
 	t.Parallel()
 	s := newRawServer(t)
 	const next = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 	for name, request := range map[string]string{
-		"a length and pieces":                      "POST " + queues + " HTTP/1.1\r\n" + asMe + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-		"pieces and a length":                      "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-		"no pieces and a length":                   "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"beside a GET":                             "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"to nothing":                               "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"pieces in HTTP/1.0, which has none":       "GET /livez HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"both in HTTP/1.0":                         "POST " + queues + " HTTP/1.0\r\n" + asMe + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"pieces alone, which cannot be told apart": "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"a length and chunks":                         "POST " + queues + " HTTP/1.1\r\n" + asMe + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"chunks and a length":                         "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"no chunks and a length":                      "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"beside a GET":                                "GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"to nothing":                                  "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"chunks in HTTP/1.0, which has none":          "GET /livez HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"both in HTTP/1.0":                            "POST " + queues + " HTTP/1.0\r\n" + asMe + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"chunks alone, which cannot be distinguished": "POST " + queues + " HTTP/1.1\r\n" + asMe + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 	} {
 		c := s.dial()
 		c.send("%s", request+next)
@@ -165,7 +165,7 @@ func TestWire_nothingIsReadAfterARequestOfTwoLengths(t *testing.T) {
 		}
 		c.closed()
 	}
-	// Lengths that contradict each other never become a request.
+	// Two different Content-Length headers are refused before a handler is called.
 	c := s.dial()
 	c.send("POST %s HTTP/1.1\r\n%sContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}%s", queues, asMe, next)
 	if a := c.answer(http.MethodPost); a.StatusCode != http.StatusBadRequest || !a.Close {
@@ -174,8 +174,8 @@ func TestWire_nothingIsReadAfterARequestOfTwoLengths(t *testing.T) {
 	c.closed()
 }
 
-// A call without a body refuses a large one by its length alone, or when its pieces
-// have become too many, whoever calls.
+// A call without a body refuses a large body by its Content-Length alone, or when its chunks
+// exceed the limit, also from a client without a key.
 func TestWire_aCallWithoutABodyReadsNoLargeOne(t *testing.T) {
 	t.Parallel()
 	s := newRawServer(t)
@@ -199,11 +199,11 @@ func TestWire_aCallWithoutABodyReadsNoLargeOne(t *testing.T) {
 		"GET /readyz":              "Host: x\r\n",
 		"GET /openapi.json":        "Host: x\r\n",
 		"GET /console":             "Host: x\r\n",
-		"GET /api/v1/organization": "Host: x\r\n", // by a stranger
+		"GET /api/v1/organization": "Host: x\r\n", // without a key
 	} {
 		method, _, _ := strings.Cut(target, " ")
 		for name, request := range map[string]string{
-			"by its length":     "Content-Length: 4097\r\n\r\n", // of which nothing is ever sent
+			"by its length":     "Content-Length: 4097\r\n\r\n", // the body itself is never sent
 			"when asked for it": "Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n",
 			"in pieces":         "Transfer-Encoding: chunked\r\n\r\n" + pieces,
 		} {
@@ -227,7 +227,7 @@ func TestWire_aCallWithoutABodyReadsNoLargeOne(t *testing.T) {
 			r.conn.closed()
 		}
 	})
-	// 4 KiB are read.
+	// A body of 4 KiB is read.
 	c := s.dial()
 	c.send("POST %s/open HTTP/1.1\r\n%sContent-Length: 4096\r\n\r\n{%s}", path, asMe, strings.Repeat(" ", 4094))
 	if a := c.answer(http.MethodPost); a.StatusCode != http.StatusOK || a.Close {
@@ -239,7 +239,7 @@ func TestWire_aCallWithoutABodyReadsNoLargeOne(t *testing.T) {
 	}
 }
 
-// Whatever a body is refused for, the bytes of it are never taken for a request.
+// The bytes of a refused body are never read as the next request, whatever the refusal.
 func TestWire_theBodyOfARefusedRequestIsNotTheNextRequest(t *testing.T) {
 	t.Parallel()
 	s := newRawServer(t)
@@ -277,8 +277,8 @@ func TestWire_theBodyOfARefusedRequestIsNotTheNextRequest(t *testing.T) {
 	}
 }
 
-// A client that waits for leave to send its body is told of a refusal first.
-func TestWire_noLeaveToSendABodyThatIsRefused(t *testing.T) {
+// A client that waits for 100 Continue gets the refusal instead.
+func TestWire_aRefusedBodyGetsNo100Continue(t *testing.T) {
 	t.Parallel()
 	s := newRawServer(t)
 	for name, c := range map[string]struct {

@@ -9,84 +9,85 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Check is what was found out about one part of the node. Everybody sees the name and
-// the reason, secret keys see the error as well, and operators see all of it.
+// Check is the result of checking one part of the node. /readyz shows Name and Reason to
+// everybody. Callers with a secret key see Err as well, and operators see Err and Detail.
 type Check struct {
 	Name string
-	// Err is nil when the part is as it should be.
+	// Err is nil if the part works.
 	Err error
-	// Reason says in general words why the part is not as it should be: without ids,
-	// addresses, and texts of other programs. "" stands for someReason.
+	// Reason says in general words why the part does not work. It must not contain ids,
+	// addresses, or error texts of other programs. "" means defaultReason.
 	Reason string
-	// Detail is more about the part, to be encoded as JSON; may be nil. It is about all
-	// organizations together.
+	// Detail is more information about the part, to be encoded as JSON, or nil. It is about
+	// all organizations together, so only operators may see it.
 	Detail any
-	// Advisory says that Err does not make the node not ready.
+	// Advisory means that the node is ready in spite of Err.
 	Advisory bool
 }
 
-// someReason is told of a part that gives no reason of its own.
-const someReason = "it is not as it should be"
+// defaultReason is the reason for a part that gives none of its own.
+const defaultReason = "it is not as it should be"
 
-// readyTimeout is how long the parts may take to say how they are.
+// readyTimeout is how long the checks of all parts may take.
 const readyTimeout = 2 * time.Second
 
-// live answers as long as the process can answer at all.
+// live answers 200 as long as the process can answer at all.
 func (s *server) live(x *exchange, r *http.Request) error {
 	x.json(r, http.StatusOK, typeJSON, []byte(`{"status":"live"}`))
 	return nil
 }
 
-// metrics shows the node's figures to whoever collects them.
+// metrics answers with the node's metrics.
 func (s *server) metrics(x *exchange, r *http.Request) error {
 	s.Metrics.ServeHTTP(x, r)
 	return nil
 }
 
-// reader says how much of what is found out a reader of /readyz may see. Its zero
-// value may see what everybody may.
-type reader struct {
+// viewer is the client that asks for /readyz. It decides how much the answer contains. The
+// zero value gets only the parts that everybody may see.
+type viewer struct {
 	operator     bool
-	organization domain.ID // whose secret key was shown, or ""
+	organization domain.ID // the organization that owns the secret key, or ""
 }
 
-// ready says whether the node should be sent requests, and how each part is.
+// ready answers whether the node should get requests, and the state of each part.
 func (s *server) ready(x *exchange, r *http.Request) error {
-	return s.showReadiness(x, r, s.reader(x, r))
+	return s.answerReadiness(x, r, s.viewer(x, r))
 }
 
-// readyForOperators says the same where only operators can ask.
+// readyForOperators is ready for a listener that only operators can reach.
 func (s *server) readyForOperators(x *exchange, r *http.Request) error {
-	return s.showReadiness(x, r, reader{operator: true})
+	return s.answerReadiness(x, r, viewer{operator: true})
 }
 
-// reader finds out who asks for /readyz. A key that does not hold, or has spent its
-// limit, makes no health check fail: its bearer sees what everybody may. It is counted
-// all the same, so that nobody can try more keys here than elsewhere.
-func (s *server) reader(x *exchange, r *http.Request) reader {
+// viewer identifies the client that requests /readyz. A health check must not fail because
+// of its key. So a caller whose key is invalid or over its limit gets the public part of the
+// answer. A request with a key still counts against the rate limit, so that nobody can try
+// more keys here than at other paths.
+func (s *server) viewer(x *exchange, r *http.Request) viewer {
 	if len(r.Header["Authorization"]) == 0 || s.CaughtUp == nil || !s.CaughtUp() {
-		return reader{} // or it is not known yet which keys hold
+		return viewer{} // before the node has caught up it does not know which keys are valid
 	}
-	err := s.admitSecret(x, r)
+	err := s.authenticateSecretKey(x, r)
 	if over := s.count(x, r); err != nil || over != nil {
-		return reader{}
+		return viewer{}
 	}
-	return reader{organization: x.organization.ID}
+	return viewer{organization: x.organization.ID}
 }
 
-// showReadiness answers with how each part is, as far as the reader may see it.
+// answerReadiness answers with the state of each part, as far as the viewer may see it.
 //
-// Histories in quarantine do not make the node not ready. Whoever asks wants to know
-// where to send requests, and no other node serves these streams either, since all
-// read the same log: one broken stream of one organization would take every node out
-// of service, for everybody.
-func (s *server) showReadiness(x *exchange, r *http.Request, to reader) error {
+// A node with histories in quarantine is still ready. A load balancer asks for /readyz to
+// decide which nodes get requests, and all nodes read the same log, so no other node could
+// serve these streams either. If they counted, one broken stream of one organization would
+// take every node out of service for all organizations.
+func (s *server) answerReadiness(x *exchange, r *http.Request, to viewer) error {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	a := readiness{Status: "ready", Checks: map[string]checkState{}}
 	status := http.StatusOK
 	for _, c := range s.Ready(ctx) {
-		a.Checks[c.Name] = c.shownTo(to)
+		a.Checks[c.Name] = c.visibleTo(to)
 		if c.Err != nil && !c.Advisory {
 			a.Status, status = "not ready", http.StatusServiceUnavailable
 		}
@@ -96,10 +97,11 @@ func (s *server) showReadiness(x *exchange, r *http.Request, to reader) error {
 	return nil
 }
 
-func (c Check) shownTo(to reader) checkState {
+// visibleTo returns what a viewer may see of a check.
+func (c Check) visibleTo(to viewer) checkState {
 	state := checkState{OK: c.Err == nil}
 	if c.Err != nil {
-		state.Reason = cmp.Or(c.Reason, someReason)
+		state.Reason = cmp.Or(c.Reason, defaultReason)
 	}
 	if c.Err != nil && (to.operator || to.organization != "") {
 		state.Error = c.Err.Error()
@@ -110,12 +112,13 @@ func (c Check) shownTo(to reader) checkState {
 	return state
 }
 
-// maxNamed is how many streams in quarantine are named.
+// maxNamed is how many streams in quarantine an answer lists.
 const maxNamed = 100
 
-// histories is how the streams are. Each is named to operators and to its own
-// organization. Other organizations' are counted.
-func (s *server) histories(to reader) checkState {
+// histories returns the state of the streams' histories. Operators see every stream in
+// quarantine, up to maxNamed. An organization sees the names of its own streams, and the
+// number of all.
+func (s *server) histories(to viewer) checkState {
 	if s.Views == nil { // the node is starting
 		return checkState{Reason: "nothing is known of them yet"}
 	}
@@ -124,7 +127,7 @@ func (s *server) histories(to reader) checkState {
 		return checkState{OK: true}
 	}
 	state := checkState{Reason: "streams are in quarantine"}
-	if to == (reader{}) {
+	if to == (viewer{}) {
 		return state
 	}
 	state.Count = len(broken)
@@ -136,10 +139,11 @@ func (s *server) histories(to reader) checkState {
 	return state
 }
 
+// owns reports whether a stream belongs to an organization.
 func (s *server) owns(organization domain.ID, stream string) bool {
 	id, err := domain.StreamID(stream)
 	if err != nil {
-		return false // the engine's own
+		return false // a stream of the engine itself
 	}
 	_, owned := s.Views.Owned(organization, id)
 	return owned
@@ -156,10 +160,10 @@ type checkState struct {
 	Error       string       `json:"error,omitempty"`
 	Detail      any          `json:"detail,omitempty"`
 	Quarantined []quarantine `json:"quarantined,omitempty"`
-	Count       int          `json:"count,omitempty"` // of quarantined streams, named or not
+	Count       int          `json:"count,omitempty"` // of all quarantined streams, listed or not
 }
 
-// quarantine is a stream that nothing is served from.
+// quarantine describes a stream that the API does not serve because its history is broken.
 type quarantine struct {
 	Stream   string          `json:"stream"`
 	Revision domain.Revision `json:"revision"`

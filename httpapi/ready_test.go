@@ -12,7 +12,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-func TestLive(t *testing.T) {
+func TestLive_answersAlways(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	without := header("Authorization")
@@ -22,7 +22,7 @@ func TestLive(t *testing.T) {
 	w.do(http.MethodHead, "/livez", "", without, header("Accept", "text/plain")).is(http.StatusOK)
 }
 
-func TestReady(t *testing.T) {
+func TestReady_tellsEachCallerItsDetails(t *testing.T) {
 	t.Parallel()
 	var checks []Check
 	w := newWorld(t, func(c *Config) {
@@ -54,7 +54,7 @@ func TestReady(t *testing.T) {
 			`{"status":"not ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"projections":{"ok":false,"reason":"behind","error":"behind 10.0.0.7"}}}`,
 			`{"status":"not ready","checks":{"eventStore":{"ok":true},"histories":{"ok":true},"projections":{"ok":false,"reason":"behind","error":"behind 10.0.0.7","detail":{"events":7}}}}`,
 		},
-		{ // A part that gives no reason gives nothing away.
+		{ // A part without a reason of its own gets the default reason.
 			[]Check{{Name: "bus", Err: errors.New("away"), Advisory: true}, {Name: "eventStore"}},
 			http.StatusOK,
 			`{"status":"ready","checks":{"bus":{"ok":false,"reason":"it is not as it should be"},"eventStore":{"ok":true},"histories":{"ok":true}}}`,
@@ -82,7 +82,8 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// ask sends a request without a key to a handler that the document does not describe.
+// ask sends a request without a key to a handler, and does not check the answer against the
+// document.
 func ask(t *testing.T, h http.Handler, method, path string) (status int, text string) {
 	t.Helper()
 	answer := httptest.NewRecorder()
@@ -90,9 +91,9 @@ func ask(t *testing.T, h http.Handler, method, path string) (status int, text st
 	return answer.Code, answer.Body.String()
 }
 
-// A stream in quarantine does not take the node out of service. Its name is for its
-// own organization and for operators.
-func TestReady_namesAStreamInQuarantineToWhomItConcerns(t *testing.T) {
+// A node with a stream in quarantine is still ready. Only the stream's own organization and
+// operators see its name.
+func TestReady_namesAStreamInQuarantineToItsOwnerAndOperatorsOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, id := w.create("queues", `{"sequenceId":"s"}`)
@@ -129,7 +130,7 @@ func TestReady_namesAStreamInQuarantineToWhomItConcerns(t *testing.T) {
 	if status, text := ask(t, Operations(w.config), http.MethodGet, "/readyz"); status != http.StatusOK || text != named {
 		t.Errorf("operators got %d %s", status, text)
 	}
-	// As long as the node catches up it does not know which keys hold.
+	// While the node catches up, it does not know which keys are valid.
 	w.config.CaughtUp = func() bool { return false }
 	w.api = New(w.config)
 	if a := w.do(http.MethodGet, "/readyz", "").is(http.StatusOK); a.Body.String() != starts+ends {
@@ -137,7 +138,7 @@ func TestReady_namesAStreamInQuarantineToWhomItConcerns(t *testing.T) {
 	}
 }
 
-func TestReady_namesABoundedNumber(t *testing.T) {
+func TestReady_listsABoundedNumberOfStreams(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for range 120 {
@@ -166,8 +167,8 @@ func TestReady_namesABoundedNumber(t *testing.T) {
 	}
 }
 
-// Asking for the state of a node is no way to try more keys than elsewhere, and no
-// health check fails for a key.
+// /readyz does not allow trying more keys than other calls, and it answers even for a key
+// that is invalid or over its limit.
 func TestReady_keysAreCountedAndNeverRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limits(2, 2))
@@ -194,13 +195,13 @@ func TestReady_keysAreCountedAndNeverRefused(t *testing.T) {
 			t.Errorf("a probe without a key is counted: %q", left)
 		}
 	}
-	// They were spent.
+	// The requests with an invalid key were counted.
 	w.do(http.MethodGet, queues, "", key(unknownKey), from("203.0.113.7:1")).is(http.StatusTooManyRequests)
 	w.do(http.MethodGet, queues, "").is(http.StatusTooManyRequests)
 }
 
-// The operators' listener serves nothing else.
-func TestOperations_servesTheFiguresAndReadiness(t *testing.T) {
+// The operators' listener serves metrics and readiness, and nothing else.
+func TestOperations_servesMetricsAndReadiness(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.config.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("figures 1\n")) })
@@ -218,7 +219,7 @@ func TestOperations_servesTheFiguresAndReadiness(t *testing.T) {
 	}
 }
 
-// What the read models do not know yet is not told as not existing.
+// A distribution that the read models do not have yet must not be answered as missing.
 func TestNothingIsServedBeforeTheNodeHasCaughtUp(t *testing.T) {
 	t.Parallel()
 	caughtUp := false
@@ -231,7 +232,8 @@ func TestNothingIsServedBeforeTheNodeHasCaughtUp(t *testing.T) {
 	w.do(http.MethodGet, "/api/v1/queues", "").is(http.StatusOK)
 }
 
-// A node that has no log yet answers what needs none, and says so of all else.
+// A node without a log answers the calls that need none, and refuses all others because the
+// read models are behind.
 func TestStarting_answersTheProbesAndNothingElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -247,7 +249,7 @@ func TestStarting_answersTheProbesAndNothingElse(t *testing.T) {
 	for _, path := range []string{"/livez", "/metrics", "/openapi.yaml", "/docs", "/console"} {
 		w.do(http.MethodGet, path, "", header("Authorization")).is(http.StatusOK)
 	}
-	// With or without a key, of which nobody knows yet whether it holds.
+	// The answer is the same with and without a key, because keys cannot be checked yet.
 	w.do(http.MethodGet, "/readyz", "").is(http.StatusServiceUnavailable)
 	a := w.do(http.MethodGet, "/readyz", "", header("Authorization")).is(http.StatusServiceUnavailable)
 	want := `{"status":"not ready","checks":{"eventStore":{"ok":false,"reason":"it has not answered yet"},` +

@@ -18,23 +18,24 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// Commands carries commands out. *commands.Handler does.
+// Commands carries out commands. *commands.Handler implements it.
 type Commands interface {
 	Handle(ctx context.Context, r commands.Request) (commands.Result, error)
 	Create(ctx context.Context, c commands.Creation) (commands.Result, error)
 	CreateKey(ctx context.Context, c commands.KeyCreation) (commands.IssuedKey, error)
-	// Now is the time to decide at, or why nothing may be decided now.
+	// Now returns the time at which a command would be decided now. An error means that
+	// this node may not decide commands now.
 	Now(ctx context.Context) (time.Time, error)
 }
 
-// Views answers queries. *projections.Views does.
+// Views answers queries. *projections.Views implements it.
 type Views interface {
 	Credential(hash string) (projections.Credential, bool)
 	Organization(id domain.ID) (*domain.Organization, bool)
 	Account(id domain.ID) (projections.Account, bool)
 	SigningKeys() (*domain.SigningKeys, error)
 	Get(organization, id domain.ID) (projections.Row, error)
-	Queue(ctx context.Context, organization, id domain.ID) (*domain.Queue, error)
+	Participants(ctx context.Context, organization, id domain.ID) (domain.Distribution, error)
 	Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool)
 	Known(stream string) (domain.Revision, *domain.HistoryError)
 	Quarantine(broken *domain.HistoryError)
@@ -44,50 +45,53 @@ type Views interface {
 	Quarantined() []domain.HistoryError
 }
 
-// Observer is told of requests. Several goroutines call it at once, and requests
-// wait for it.
+// Observer is notified of requests. Several goroutines call it at once, and each request
+// waits until the call returns.
 type Observer interface {
-	// Received is told of a request that comes in, and returns what is served in its
-	// place: r, or r with another context.
+	// Received is called when a request arrives. The API serves the request that it
+	// returns: r itself, or r with another context.
 	Received(r *http.Request) *http.Request
-	// Finished is told how a request ended, with what Received returned.
+	// Finished is called when a request has ended. r is the request that Received
+	// returned.
 	Finished(r *http.Request, a Answer)
 }
 
-// Answer is how a request ended.
+// Answer describes how a request was answered.
 type Answer struct {
-	Route     string // the template of the path, "" for a path that is unknown
-	Status    int    // 0 when the answer never began
+	Route     string // the path template of the route, "" for an unknown path
+	Status    int    // 0 if the answer never began
 	Took      time.Duration
 	RequestID string
 }
 
-// Histories reads what the log holds of a stream. *eventstore.Log does.
+// Histories reads the events of a stream from the log. *eventstore.Log implements it.
 type Histories interface {
 	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
 }
 
-// Config is what the API is made of. All of it is needed but Limits, Observer and Metrics.
+// Config is what the API needs. Every field is required except Limits, Observer and
+// Metrics.
 type Config struct {
 	Commands  Commands
 	Views     Views
 	Histories Histories
-	// CaughtUp reports whether the read models have reached the end that the log
-	// had when the node started. Until then nothing is served of what
-	// they hold: what they do not know yet would be told as not existing.
+	// CaughtUp reports whether the read models have caught up with the end that the log
+	// had when the node started. Before that, calls that need the read models are
+	// refused: a distribution that the read models do not include yet would be answered
+	// as one that does not exist.
 	CaughtUp func() bool
-	// Ready looks at the parts that the node cannot serve without. It is called
-	// for every /readyz, with a context that ends after two seconds.
+	// Ready checks the parts that the node depends on. It is called for every request to
+	// /readyz, with a context that ends after two seconds.
 	Ready func(ctx context.Context) []Check
-	// TokenKey encrypts and authenticates cursors and positions. All nodes have the
-	// same, or one node refuses what another gave out.
+	// TokenKey encrypts and authenticates cursors and positions. All nodes must have the
+	// same key, or one node refuses the cursors and positions of another.
 	TokenKey []byte
 	Limits   Limits
 	Clock    func() time.Time
 	Log      zerolog.Logger
-	// Observer is told of every request.
+	// Observer is notified of every request. Nil means no observer.
 	Observer Observer
-	// Metrics answers /metrics, which needs no key.
+	// Metrics answers /metrics, which requires no key. Nil means no such path.
 	Metrics http.Handler
 }
 
@@ -109,16 +113,17 @@ type server struct {
 
 const basePath = "/api/v1"
 
-// collections are the path segments under which the kinds are found; all three
-// together are found under the empty kind's.
-var collections = map[domain.Kind]string{
-	domain.KindQueue:   "/queues",
-	domain.KindDraw:    "/draws",
-	domain.KindAuction: "/auctions",
-	anyKind:            "/distributions",
-}
+// collections has the path segment of each kind. The segment of anyKind is for all kinds
+// together.
+var collections = func() map[domain.Kind]string {
+	all := map[domain.Kind]string{anyKind: "/distributions"}
+	for _, k := range domain.Kinds() {
+		all[k] = "/" + string(k) + "s"
+	}
+	return all
+}()
 
-// anyKind stands for all kinds of distributions.
+// anyKind means any kind of distribution.
 const anyKind domain.Kind = ""
 
 func newServer(c Config) *server {
@@ -126,11 +131,11 @@ func newServer(c Config) *server {
 		Config: c, router: mux.NewRouter(), console: consoleFiles(), sealer: newSealer(c.TokenKey), tokens: tokens.New(c.Views),
 		bySecret: newLimiter(c.Limits.Secret), byConsumer: newLimiter(c.Limits.Consumer), byAddress: newLimiter(c.Limits.Public),
 	}
-	// Paths are taken literally: a redirect to a cleaner one would turn a POST
-	// into a GET. ServeHTTP refuses those that are encoded without need.
+	// The router must not clean paths: its redirect to a clean path would turn a POST
+	// into a GET. ServeHTTP refuses paths with unnecessary encoding.
 	s.router.SkipClean(true)
-	// The router looks at one route after the other, so those that are called
-	// most come first.
+	// The router tries one route after the other, so the routes that are called most
+	// often come first.
 	for _, k := range append(domain.Kinds(), anyKind) {
 		one := s.public(methods{http.MethodGet: noQuery(s.get(k))})
 		if k != anyKind {
@@ -139,7 +144,9 @@ func newServer(c Config) *server {
 		}
 		s.handle(basePath+collections[k]+"/{id}", one)
 	}
-	s.handleQueues()
+	for _, k := range domain.Kinds() {
+		s.handleParticipants(k)
+	}
 	for _, k := range append(domain.Kinds(), anyKind) {
 		all := methods{http.MethodGet: s.secret(s.list(k))}
 		if k != anyKind {
@@ -148,14 +155,8 @@ func newServer(c Config) *server {
 		s.handle(basePath+collections[k], all)
 	}
 	for _, k := range domain.Kinds() {
-		s.handleStep(k, "open", domain.StatusOpen)
-		s.handleStep(k, "close", domain.StatusClosed)
+		s.handleSteps(k)
 	}
-	s.handleStep(domain.KindDraw, "draw", domain.StatusDrawn)
-	s.handleStep(domain.KindAuction, "settle", domain.StatusSettled)
-	s.handle(basePath+collections[domain.KindDraw]+"/{id}/entropy", methods{
-		http.MethodPut: s.secret(noQuery(s.supplyEntropy)),
-	})
 	s.handle(basePath+collections[anyKind]+"/{id}/events", methods{http.MethodGet: s.secret(s.events, mediaLines)})
 	s.handle(keysPath, methods{
 		http.MethodGet:  s.secret(s.listKeys),
@@ -172,72 +173,66 @@ func newServer(c Config) *server {
 	s.handle(basePath+"/auth/guest", s.public(methods{http.MethodPost: noQuery(s.openGuestSession)}))
 	s.handle(basePath+"/auth/consumer", methods{http.MethodPost: s.secret(noQuery(s.openConsumerSession))})
 	s.handle("/.well-known/jwks.json", methods{http.MethodGet: s.keySet})
-	s.handleOwn()
-	s.handleRest()
+	s.handleNodePaths()
+	s.handleUnknownPaths()
 	return s
 }
 
-// handleRest handles the paths that nothing is at.
-func (s *server) handleRest() {
+// handleUnknownPaths answers 404 for every path without a route.
+func (s *server) handleUnknownPaths() {
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error {
 		return domain.Refuse(notFound, "there is nothing at this path")
 	})
 }
 
-// Starting returns the handler of a node that has no log yet. It answers what needs
-// none; for all else the read models are behind. Of c it needs Ready, Clock, Log
-// and what may be left out.
+// Starting returns the handler of a node that is not connected to a log yet. It answers
+// the calls that need no log, and refuses all others because the read models are behind.
+// It needs only Ready, Clock and Log of c, and uses the optional fields.
 func Starting(c Config) http.Handler {
 	s := &server{Config: c, router: mux.NewRouter(), console: consoleFiles()}
 	s.router.SkipClean(true)
-	s.handleOwn()
+	s.handleNodePaths()
 	s.router.NotFoundHandler = s.endpoint("", func(*exchange, *http.Request) error { return projections.ErrBehind })
 	return s
 }
 
-// Operations returns the handler of a listener that only operators reach: the figures,
-// and /readyz with all that there is to say. Of c it needs Ready, Clock, Log and
-// Metrics, and Views once the node has a log. It asks for no key.
+// Operations returns the handler of a listener that only operators can reach. It serves
+// /metrics, and /readyz with all details. It requires no key. It needs Ready, Clock, Log
+// and Metrics of c, and Views once the node has a log.
 func Operations(c Config) http.Handler {
 	s := &server{Config: c, router: mux.NewRouter()}
 	s.router.SkipClean(true)
 	s.handle("/metrics", methods{http.MethodGet: s.metrics})
 	s.handle("/readyz", methods{http.MethodGet: s.readyForOperators})
-	s.handleRest()
+	s.handleUnknownPaths()
 	return s
 }
 
-// handleOwn handles the paths that are about the node and its API, and need no log.
-func (s *server) handleOwn() {
+// handleNodePaths serves the paths about the node and its API. They need no log.
+func (s *server) handleNodePaths() {
 	s.handle("/livez", methods{http.MethodGet: s.live})
 	s.handle("/readyz", methods{http.MethodGet: s.ready})
 	if s.Metrics != nil {
 		s.handle("/metrics", methods{http.MethodGet: s.metrics})
 	}
-	s.handle("/openapi.yaml", methods{http.MethodGet: document(openAPIYAML)})
-	s.handle("/openapi.json", methods{http.MethodGet: document(openAPIJSON)})
-	s.handle("/asyncapi.yaml", methods{http.MethodGet: document(asyncAPIYAML)})
-	s.handle("/docs", methods{http.MethodGet: document(openAPIPage)})
+	s.handle("/openapi.yaml", methods{http.MethodGet: serveDocument(openAPIYAML)})
+	s.handle("/openapi.json", methods{http.MethodGet: serveDocument(openAPIJSON)})
+	s.handle("/asyncapi.yaml", methods{http.MethodGet: serveDocument(asyncAPIYAML)})
+	s.handle("/docs", methods{http.MethodGet: serveDocument(openAPIPage)})
 	for _, template := range []string{consolePath, consolePath + "/", consolePath + "/{file}"} {
 		s.handle(template, methods{http.MethodGet: s.serveConsole})
 	}
 }
 
-func (s *server) handleStep(k domain.Kind, name string, to domain.Status) {
-	s.handle(basePath+collections[k]+"/{id}/"+name, methods{
-		http.MethodPost: s.secret(noQuery(s.step(k, to))),
-	})
-}
-
-// handler answers a request, or returns why it cannot: a refusal or a fault,
-// which is then answered and logged in one place.
+// handler answers a request, or returns an error: a refusal, or a fault of the engine. One
+// place, fail, answers and logs all errors.
 type handler func(x *exchange, r *http.Request) error
 
-// methods are what a path answers to. HEAD is answered wherever GET is.
+// methods has the handler of each HTTP method of a path. A path with GET also answers HEAD.
 type methods map[string]handler
 
-// handle puts all methods of a path under one route: the router is then walked
-// by path alone, and what to put into Allow is known.
+// handle serves all methods of a path with one route. So the router compares paths only,
+// and a refusal of a method can list the others in Allow.
 func (s *server) handle(template string, m methods) {
 	if get, ok := m[http.MethodGet]; ok {
 		m[http.MethodHead] = get
@@ -258,31 +253,14 @@ func (s *server) handle(template string, m methods) {
 	}))
 }
 
+// endpoint makes an http.Handler of h, which answers with the error that h returns.
 func (s *server) endpoint(template string, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The router hands on the writer that ServeHTTP gave it.
+		// The router passes on the writer that ServeHTTP gave it.
 		x := w.(*exchange)
 		x.template = template
 		if err := h(x, r); err != nil {
 			x.fail(r, err)
 		}
 	})
-}
-
-// noQuery refuses query parameters where none are known. One that was ignored
-// would have asked for something else than what is answered.
-func noQuery(h handler) handler {
-	return func(x *exchange, r *http.Request) error {
-		if r.URL.RawQuery == "" {
-			return h(x, r)
-		}
-		given, err := parseQuery(r)
-		if err != nil {
-			return err
-		}
-		if wrong := unknownParameters(given, nil); len(wrong) > 0 {
-			return invalid(wrong...)
-		}
-		return h(x, r)
-	}
 }

@@ -10,40 +10,38 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// maxConsumerID is how long a consumer's id may be.
-const maxConsumerID = 128
-
-// openGuestSession makes a consumer of whom nothing is known, and lets him act.
+// openGuestSession creates a new, unknown consumer and answers with an access token.
 func (s *server) openGuestSession(x *exchange, r *http.Request) error {
-	if _, err := readNothing(x, r); err != nil {
+	if _, err := readEmptyBody(x, r); err != nil {
 		return err
 	}
 	return s.openSession(x, r, string(domain.NewID("guest", uuid.New())))
 }
 
-// openConsumerSession lets a consumer act whom the caller has authenticated.
+// openConsumerSession answers with an access token for a consumer that the caller has
+// authenticated.
 func (s *server) openConsumerSession(x *exchange, r *http.Request) error {
 	fields, _, err := readFields(x, r)
 	if err != nil {
 		return err
 	}
-	p := &params{fields: fields}
-	id := p.consumer()
-	if err := p.refusal("consumerId"); err != nil {
+	id, err := domain.ReadConsumer(fields)
+	if err != nil {
 		return err
 	}
 	return s.openSession(x, r, id)
 }
 
-// session is what a consumer needs to act.
+// session is the answer that gives a consumer an access token.
 type session struct {
 	ConsumerID  string         `json:"consumerId"`
 	AccessToken string         `json:"accessToken"`
 	ExpiresAt   domain.Instant `json:"expiresAt"`
 }
 
+// openSession answers with an access token for a consumer.
 func (s *server) openSession(x *exchange, r *http.Request, consumer string) error {
-	// Other nodes take a token for what it says.
+	// Other nodes trust the times in the token, so this node's clock must be right.
 	now, err := s.Commands.Now(r.Context())
 	if err != nil {
 		return err
@@ -57,11 +55,12 @@ func (s *server) openSession(x *exchange, r *http.Request, consumer string) erro
 	return nil
 }
 
-// cacheable is how long the key set may be kept. The next key is in it ahead of time.
-// Only a key that takes the place of a revoked one is not.
+// cacheable allows clients to store the key set for five minutes. The set already includes
+// the next signing key of a planned rotation. It cannot include in advance a key that
+// replaces a revoked one.
 var cacheable = []string{"public, max-age=300"}
 
-// keySet answers with the public keys that verify tokens.
+// keySet answers with the public keys that verify consumers' tokens.
 func (s *server) keySet(x *exchange, r *http.Request) error {
 	if !s.CaughtUp() {
 		return projections.ErrBehind

@@ -15,39 +15,40 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// ivSize is how much of an HMAC-SHA256 a token carries.
+// ivSize is how many bytes of an HMAC-SHA256 a token contains.
 const ivSize = aes.BlockSize
 
-// tokenEncoding refuses the several spellings that the last character of plain
-// base64 may have.
+// tokenEncoding is strict base64: it accepts only one spelling of the last character,
+// where plain base64 accepts several.
 var tokenEncoding = base64.RawURLEncoding.Strict()
 
-// What tokens are for. It is part of what is authenticated, so that a token for one use
-// is not accepted for the other.
+// The uses of tokens. The use is part of the authenticated text, so a token for one use is
+// not accepted for the other.
 const (
 	positionToken = "lotline-position-v2"
 	cursorToken   = "lotline-cursor-v2"
 )
 
-// sealer makes opaque tokens: nobody else can read, make or change one. Every node with
-// the same key opens them. Safe for concurrent use.
+// sealer makes opaque tokens that only nodes with the same key can read, make or change.
+// Safe for concurrent use.
 //
 // It is a deterministic authenticated encryption of the SIV kind (Rogaway and Shrimpton,
 // 2006): an HMAC-SHA256 of the use, the binding and the payload, cut to 16 bytes, is the
-// initialization vector under which AES-256 in counter mode encrypts the payload, and is
-// what authenticates it. There is no nonce that could repeat. Equal payloads of one use
-// and binding make equal tokens, and that is all that a token tells beside its length.
-// The bound is on the number of different tokens under one key: of 2^48 (90 years of
-// 100,000 a second), two have the same vector with a probability of 2^-33.
+// initialization vector under which AES-256 in counter mode encrypts the payload. The same
+// vector authenticates the payload. There is no nonce that could repeat. Equal payloads of
+// one use and binding make equal tokens. A token reveals only that and its length.
+// Security limits the number of different tokens under one key: among 2^48 tokens (90
+// years of 100,000 a second), two have the same vector with a probability of 2^-33.
 type sealer struct {
 	block cipher.Block // encrypts payloads
-	macs  sync.Pool    // of hash.Hash, each an HMAC under a key of its own
+	macs  sync.Pool    // of hash.Hash; each is an HMAC, under a different key than block
 }
 
+// newSealer returns the sealer for a key of any length.
 func newSealer(key []byte) *sealer {
 	block, err := aes.NewCipher(deriveKey(key, "lotline token encryption v2"))
 	if err != nil {
-		panic("a key of AES-256 has 32 bytes: " + err.Error())
+		panic("AES-256 refuses a key of 32 bytes: " + err.Error())
 	}
 	s := &sealer{block: block}
 	macKey := deriveKey(key, "lotline token authentication v2")
@@ -55,16 +56,16 @@ func newSealer(key []byte) *sealer {
 	return s
 }
 
-// deriveKey is the 32-byte key for a purpose (RFC 5869).
+// deriveKey derives the 32-byte key for a purpose from key (RFC 5869).
 func deriveKey(key []byte, purpose string) []byte {
 	derived, err := hkdf.Key(sha256.New, key, nil, purpose, 32)
 	if err != nil {
-		panic("HKDF has 32 bytes to give: " + err.Error())
+		panic("HKDF cannot derive 32 bytes: " + err.Error())
 	}
 	return derived
 }
 
-// seal makes a token of payload. It opens with the same use and binding only.
+// seal makes a token from payload. Only open with the same use and binding accepts it.
 func (s *sealer) seal(use, binding string, payload []byte) string {
 	token := make([]byte, ivSize+len(payload))
 	iv, sealed := token[:ivSize], token[ivSize:]
@@ -73,11 +74,11 @@ func (s *sealer) seal(use, binding string, payload []byte) string {
 	return tokenEncoding.EncodeToString(token)
 }
 
-// open returns the payload that seal was given, or false for anything that seal did not
-// make.
+// open returns the payload that seal made the token from. It returns false for a token that
+// seal did not make for this use and binding.
 func (s *sealer) open(use, binding, token string) ([]byte, bool) {
 	b, err := tokenEncoding.DecodeString(token)
-	// The decoder skips line breaks, however strict it is.
+	// Even the strict decoder ignores line breaks.
 	if err != nil || len(b) < ivSize || strings.ContainsAny(token, "\r\n") {
 		return nil, false
 	}
@@ -88,8 +89,9 @@ func (s *sealer) open(use, binding, token string) ([]byte, bool) {
 	return payload, hmac.Equal(iv, want[:])
 }
 
-// authenticate writes into iv what only payload has for this use and binding. Each part
-// of the HMAC's text but the last has its length in front.
+// authenticate writes the authentication code of use, binding and payload into iv. In the
+// authenticated text, use and binding each follow their length, so that no two
+// combinations give the same text.
 func (s *sealer) authenticate(iv []byte, use, binding string, payload []byte) {
 	text := make([]byte, 0, 128)
 	for _, part := range [...]string{use, binding} {
@@ -104,9 +106,9 @@ func (s *sealer) authenticate(iv []byte, use, binding string, payload []byte) {
 	copy(iv, mac.Sum(text[:0]))
 }
 
-// formatPosition is a position as an organization's clients get it. Positions count the
-// events of all organizations, so it tells no number, and other organizations cannot
-// compare it with theirs.
+// formatPosition returns a position as an opaque token for an organization's clients. A
+// plain position would reveal how many events all organizations together have written.
+// The token reveals no number, and organizations cannot compare their tokens.
 func (s *server) formatPosition(organization domain.ID, p domain.Position) string {
 	b := make([]byte, 0, 16)
 	b = binary.BigEndian.AppendUint64(b, p.Commit)
@@ -114,7 +116,8 @@ func (s *server) formatPosition(organization domain.ID, p domain.Position) strin
 	return s.sealer.seal(positionToken, string(organization), b)
 }
 
-// parsePosition undoes formatPosition.
+// parsePosition reads a token of formatPosition. It returns false for any other text, and
+// for a token of another organization.
 func (s *server) parsePosition(organization domain.ID, token string) (domain.Position, bool) {
 	b, ok := s.sealer.open(positionToken, string(organization), token)
 	if !ok || len(b) != 16 {

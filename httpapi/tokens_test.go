@@ -20,11 +20,11 @@ const (
 	guestAt    = "/api/v1/auth/guest"
 	consumerAt = "/api/v1/auth/consumer"
 	keySetAt   = "/.well-known/jwks.json"
-	actAt      = "/api/v1/act" // where a consumer acts, in these tests only
+	actAt      = "/api/v1/act" // a path where a consumer acts, for these tests only
 )
 
-// newActors is a world with a call in which a consumer acts. It answers who that is,
-// and what events would say of him.
+// newActors returns a world with an additional call that requires a consumer. It answers the
+// consumer, and the caller that events would record.
 func newActors(t *testing.T, change ...func(*Config)) *world {
 	t.Helper()
 	w := newWorld(t, change...)
@@ -48,14 +48,14 @@ func (w *world) letConsumersAct() {
 	w.api, w.undocumented = s, true
 }
 
-// session opens a consumer's session and returns its token.
+// session opens a session for a consumer and returns the access token.
 func (w *world) session(consumer string, options ...option) string {
 	w.tb.Helper()
 	a := w.do(http.MethodPost, consumerAt, `{"consumerId":"`+consumer+`"}`, options...).is(http.StatusCreated)
 	return a.object()["accessToken"].(string)
 }
 
-// as shows a consumer's token, and the publishable key that belongs to it.
+// as makes a request send a consumer's token with the organization's publishable key.
 func as(token string) option {
 	return func(r *http.Request) {
 		publishable(myPublic)(r)
@@ -73,7 +73,7 @@ func (w *world) signingKey() domain.SigningKey {
 	return k
 }
 
-// forge makes a token of any header and claims, signed by sign.
+// forge makes a token from any header and claims, signed by sign.
 func forge(headers, claims map[string]any, sign func(text string) []byte) string {
 	text := base64.RawURLEncoding.EncodeToString(encode(headers)) + "." + base64.RawURLEncoding.EncodeToString(encode(claims))
 	return text + "." + base64.RawURLEncoding.EncodeToString(sign(text))
@@ -99,7 +99,7 @@ func TestSession_aGuestActs(t *testing.T) {
 	w.do(http.MethodPost, actAt, "", as(token)).is(http.StatusOK).wants(map[string]any{"consumer": guest, "organization": string(w.mine)})
 }
 
-func TestSession_aConsumerWhomTheServerKnowsActs(t *testing.T) {
+func TestSession_anAuthenticatedConsumerActs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	token := w.session("customer-4711")
@@ -111,10 +111,10 @@ func TestSession_aConsumerWhomTheServerKnowsActs(t *testing.T) {
 	}
 }
 
-func TestSession_badRequests(t *testing.T) {
+func TestSession_aBadRequestIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	long := strings.Repeat("x", maxConsumerID+1)
+	long := strings.Repeat("x", domain.MaxConsumerID+1)
 	for _, body := range []string{`{}`, `{"consumerId":""}`, `{"consumerId":null}`, `{"consumerId":7}`, `{"consumerId":"a b"}`, `{"consumerId":"ü"}`, `{"consumerId":"` + long + `"}`} {
 		w.do(http.MethodPost, consumerAt, body).blames("consumerId")
 	}
@@ -125,11 +125,11 @@ func TestSession_badRequests(t *testing.T) {
 	w.do(http.MethodPost, guestAt, `{"colour":1}`, publishable(myPublic)).blames("colour")
 	w.do(http.MethodPost, guestAt, ``, publishable("pk_live_nobody")).refuses(http.StatusUnauthorized, "Authentication required")
 	w.do(http.MethodPost, guestAt+"?x=1", ``).blames("x")
-	w.do(http.MethodPost, guestAt, ``).is(http.StatusCreated) // a secret key may do what a publishable one may
+	w.do(http.MethodPost, guestAt, ``).is(http.StatusCreated) // a secret key is accepted where a publishable one is
 	w.session(long[1:])
 }
 
-// Idempotency-Key means nothing here: a session is no event.
+// Opening a session ignores Idempotency-Key, because it writes no event.
 func TestSession_isNotRepeated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -159,14 +159,14 @@ func TestConsumer_aSecretKeyActsForOne(t *testing.T) {
 	w.do(http.MethodPost, actAt, "", actsFor("")).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", actsFor("a b")).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", actsFor("a", "b")).blames("X-Consumer-Id")
-	w.do(http.MethodPost, actAt, "", actsFor(strings.Repeat("x", maxConsumerID+1))).blames("X-Consumer-Id")
+	w.do(http.MethodPost, actAt, "", actsFor(strings.Repeat("x", domain.MaxConsumerID+1))).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", as(w.session("c-1")), actsFor("c-1")).blames("X-Consumer-Id")
 	w.do(http.MethodPost, actAt, "", key(unknownKey), actsFor("c-1")).refuses(http.StatusUnauthorized, "Authentication required")
 }
 
-// One Idempotency-Key of two consumers is two keys. Whether a consumer sends it or a
-// secret key that acts for him makes no difference.
-func TestConsumer_hasIdempotencyKeysOfHisOwn(t *testing.T) {
+// The same Idempotency-Key from two consumers is two keys. It makes no difference whether the
+// consumer sends it or a secret key that acts for the consumer.
+func TestConsumer_hasItsOwnIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	w := newActors(t)
 	commands := map[any]bool{}
@@ -208,7 +208,9 @@ func TestConsumer_credentials(t *testing.T) {
 	}
 	grant := func(use tokens.Use) string {
 		at := domain.InstantOf(now)
-		token, err := tokens.New(w.views).Sign(tokens.NewGrant(use, "evt_1", w.mine, "queue_1", "c", at, at.Add(time.Hour)))
+		token, err := tokens.New(w.views).Sign(tokens.NewGrant(w.mine, domain.Grant{
+			Use: domain.GrantUse(use), Consumer: "c", Distribution: "queue_1", From: at, Until: at.Add(time.Hour),
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +220,7 @@ func TestConsumer_credentials(t *testing.T) {
 	const required = "Authentication required"
 	for name, c := range map[string]struct {
 		options []option
-		text    string // "" when let through
+		text    string // "" if the credentials are accepted
 	}{
 		"his own":                           {[]option{as(mine)}, ""},
 		"with another key of the same":      {[]option{as(mine), header("X-Publishable-Key", "pk_test_mine4444444444444444444444444")}, ""},
@@ -287,7 +289,7 @@ func TestConsumer_credentials(t *testing.T) {
 	w.do(http.MethodGet, "/api/v1/queues", "", as(mine)).refuses(http.StatusUnauthorized, "Secret key required")
 }
 
-// with is m with some members changed, or taken away by nil.
+// with returns m with some members changed. nil removes a member.
 func with(m map[string]any, changes ...any) map[string]any {
 	for i := 0; i < len(changes); i += 2 {
 		m[changes[i].(string)] = changes[i+1]
@@ -306,8 +308,8 @@ func signatureOf(token string) []byte {
 	return signature
 }
 
-// A token was good a moment ago, and is remembered. What has ended since counts all
-// the same.
+// A token that was verified before is remembered. It is refused all the same once it, its
+// signing key or its publishable key is no longer valid.
 func TestConsumer_whatEndsCountsForTokensThatAreRemembered(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(w *world, publishable domain.ID){
@@ -331,9 +333,8 @@ func TestConsumer_whatEndsCountsForTokensThatAreRemembered(t *testing.T) {
 	}
 }
 
-// Whoever reads what everybody may with a token beside the key is told when it does
-// not hold.
-func TestConsumer_mayReadWhatEverybodyMay(t *testing.T) {
+// A public read with a token beside the publishable key is refused if the token is invalid.
+func TestConsumer_mayReadThePublicView(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	path, _ := w.create("queues", `{"sequenceId":"s"}`)
@@ -384,7 +385,7 @@ func TestKeySet_verifiesWhatIsGivenOut(t *testing.T) {
 	second := w.session("c")
 	after := get()
 	if !verified(before, first) || !verified(before, second) {
-		t.Error("whoever kept the set does not know the next key")
+		t.Error("a stored key set does not have the next key")
 	}
 	if !verified(after, first) || !verified(after, second) || len(after) != 3 {
 		t.Errorf("the set: %v", after)
@@ -396,7 +397,7 @@ func TestKeySet_verifiesWhatIsGivenOut(t *testing.T) {
 	}
 }
 
-// keyless has no signing keys, for a reason.
+// keyless are views that have no signing keys, and return an error instead.
 type keyless struct {
 	Views
 	err error
@@ -427,26 +428,26 @@ func TestSession_withoutSigningKeys(t *testing.T) {
 	w.do(http.MethodGet, keySetAt, "").refuses(http.StatusServiceUnavailable, "Read model is behind")
 }
 
-func TestConsumer_isLimitedByHimself(t *testing.T) {
+func TestConsumer_hasItsOwnRateLimit(t *testing.T) {
 	t.Parallel()
 	w := newActors(t, func(c *Config) { c.Limits = Limits{Consumer: 1, Public: 1, Secret: 10} })
 	a, b, theirs := w.session("a"), w.session("b"), w.session("a", key(otherKey))
 	act := func(o ...option) *reply { return w.do(http.MethodPost, actAt, "", append(o, from("203.0.113.7:1"))...) }
 	act(as(a)).is(http.StatusOK)
 	act(as(a)).refuses(http.StatusTooManyRequests, "Rate limit exceeded")
-	act(as(w.session("a"))).refuses(http.StatusTooManyRequests, "Rate limit exceeded") // another token of his
+	act(as(w.session("a"))).refuses(http.StatusTooManyRequests, "Rate limit exceeded") // another token of the same consumer
 	act(as(b)).is(http.StatusOK)
-	act(as(theirs), header("X-Publishable-Key", otherPublic)).is(http.StatusOK) // another organization's, of the same name
-	act(header("X-Consumer-Id", "a")).is(http.StatusOK)                         // the organization's limit
+	act(as(theirs), header("X-Publishable-Key", otherPublic)).is(http.StatusOK) // another organization's consumer with the same id
+	act(header("X-Consumer-Id", "a")).is(http.StatusOK)                         // counts against the organization's limit
 	act(as("eyJ.eyJ.x")).is(http.StatusUnauthorized)
-	act(as("eyJ.eyJ.x")).is(http.StatusTooManyRequests) // by address
+	act(as("eyJ.eyJ.x")).is(http.StatusTooManyRequests) // counts against the address
 	if got := act(as(a)).Header().Get("X-RateLimit-Limit"); got != "1" {
 		t.Errorf("X-RateLimit-Limit %q", got)
 	}
 }
 
-// Web pages of any origin may act for their consumers.
-func TestCORS_consumersAct(t *testing.T) {
+// Web pages of any origin may make consumers' calls.
+func TestCORS_anyPageMayActForItsConsumer(t *testing.T) {
 	t.Parallel()
 	w := newActors(t)
 	token := w.session("c")

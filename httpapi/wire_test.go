@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// newWire is a world whose requests go over a connection, to a server in front of
-// the API.
+// newWire returns a world whose requests go over a real connection to an HTTP server.
 func newWire(tb testing.TB) *world {
 	tb.Helper()
 	w := newWorld(tb)
@@ -36,7 +35,7 @@ func newWire(tb testing.TB) *world {
 	return w
 }
 
-// writes checks how many events f writes.
+// writes checks that f writes n events.
 func (w *world) writes(events int, f func()) {
 	w.tb.Helper()
 	before := w.log.written()

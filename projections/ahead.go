@@ -14,17 +14,17 @@ type StreamTime struct {
 	Latest domain.Instant `json:"latest"`
 }
 
-// LaterThan returns the streams that hold a time later than now, the latest first.
-// While there are none, as usual, it takes no time.
+// LaterThan returns the streams that have a time later than now, the latest first. It is
+// quick when there are none, which is the usual case.
 func (v *Views) LaterThan(now domain.Instant) []StreamTime {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if v.models.latest <= now {
+	if v.indexes.latest <= now {
 		return nil
 	}
 	var later []StreamTime
-	for stream, e := range v.models.streams {
-		if at := e.current.latest(); at > now {
+	for stream, slot := range v.indexes.streams {
+		if at := slot.current.latest(); at > now {
 			later = append(later, StreamTime{stream, at})
 		}
 	}

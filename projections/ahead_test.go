@@ -9,8 +9,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// The streams that hold a time later than another are found, whether the views were
-// followed or loaded from their file.
+// LaterThan finds the streams with later times, whether the views have followed the log or
+// were loaded from their file.
 func TestLaterThan(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -34,7 +34,7 @@ func TestLaterThan(t *testing.T) {
 			-time.Millisecond: {{latest.Stream(), began.Add(2 * time.Hour)}, {late.Stream(), began.Add(time.Hour)}, {early.Stream(), began}},
 		} {
 			got := v.LaterThan(began.Add(after))
-			if after < 0 { // and the organization, perhaps
+			if after < 0 { // the organization may be among them
 				got = slices.DeleteFunc(got, func(s StreamTime) bool { return s.Stream == org.Stream() })
 			}
 			if !slices.Equal(got, want) {

@@ -17,7 +17,7 @@ import (
 
 var rows = flag.Int("rows", 100_000, "how many distributions the benchmarks of loading and reading have")
 
-// benchSeals seals as expensively as a keyring does.
+// benchSeals takes as long to seal and open as a keyring does.
 type benchSeals struct{ aead cipher.AEAD }
 
 func newBenchSeals(b *testing.B) benchSeals {
@@ -47,8 +47,8 @@ func (s benchSeals) Open(stream, eventType, field, sealed string) (string, error
 	return string(plain), err
 }
 
-// many makes the states of n distributions of one organization.
-func many(b *testing.B, seals benchSeals, n int) (domain.ID, map[*entry]*state) {
+// many returns the states of n distributions of one organization.
+func many(b *testing.B, seals benchSeals, n int) (domain.ID, map[*streamSlot]*state) {
 	b.Helper()
 	l := newLog()
 	org := l.id("org")
@@ -57,7 +57,7 @@ func many(b *testing.B, seals benchSeals, n int) (domain.ID, map[*entry]*state) 
 		id := l.create(b, org, k, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`, "metadata": `{"shop":"north","tags":["a","b"]}`})
 		patterns = append(patterns, l.state[id.Stream()])
 	}
-	changed := make(map[*entry]*state, n)
+	changed := make(map[*streamSlot]*state, n)
 	for i := range n {
 		h := patterns[i%3].Fork()
 		d := h.Aggregate.(domain.Distribution)
@@ -74,7 +74,7 @@ func many(b *testing.B, seals benchSeals, n int) (domain.ID, map[*entry]*state) 
 			secret.Value.Sealed = seals.seal(h.Stream, string(d.Kind())+".created", secret.Name, secret.Value.Plain)
 		}
 		state := newState(h)
-		changed[&entry{id: s.ID, current: state}] = state
+		changed[&streamSlot{id: s.ID, current: state}] = state
 	}
 	return org, changed
 }
@@ -177,7 +177,7 @@ func BenchmarkRead(b *testing.B) {
 	for _, s := range changed {
 		states = append(states, s)
 	}
-	v := newViews(nil, loaded{models: build(states)}, zerolog.Nop())
+	v := newViews(nil, loaded{indexes: build(states)}, zerolog.Nop())
 	b.Run("get", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {

@@ -10,13 +10,13 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// Digest is a hash over all models, in an order that does not depend on how they
-// came to be: views that handled the same events have the same. Meanwhile nothing
-// is followed.
+// Digest returns a hash of all read models. Views that have handled the same events have the
+// same digest, even if one of them was loaded from its file. No event is followed while the
+// digest is computed.
 func (v *Views) Digest() string {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	m := &v.models
+	m := &v.indexes
 	h := sha256.New()
 	line := func(what string, facts ...any) { h.Write(fmt.Appendf(nil, "%s %q\n", what, facts)) }
 
@@ -24,11 +24,11 @@ func (v *Views) Digest() string {
 		s := m.streams[stream].current
 		line("stream", stream, s.owner, s.id)
 		if s.history != nil {
-			// A state that cannot be written has a digest as well.
+			// A state that cannot be encoded has a digest as well.
 			encoded, err := encode(s.history)
 			line("history", s.history.Head.Revision, s.history.Head.Hash, s.history.Changed, encoded, err != nil)
 		}
-		if d := s.live(); d != nil {
+		if d := s.visible(); d != nil {
 			line("row", s.json())
 			for _, secret := range d.Secrets() {
 				line("secret", secret.Name, secret.Value.Plain)
@@ -37,15 +37,15 @@ func (v *Views) Digest() string {
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.tenants)) {
 		t := m.tenants[id]
-		if len(t.entries) == 0 {
+		if len(t.distributions) == 0 {
 			continue
 		}
-		line("tenant", id, slices.Sorted(maps.Keys(t.entries)))
+		line("tenant", id, slices.Sorted(maps.Keys(t.distributions)))
 		for _, kind := range slices.Sorted(maps.Keys(t.lists)) {
 			for i, list := range t.lists[kind] {
 				for _, part := range []*btree.BTreeG[item]{list.values, list.nulls} {
 					part.Scan(func(at item) bool {
-						line("item", kind, sorts[i], at.at, at.name, at.entry.id)
+						line("item", kind, sorts[i], at.at, at.name, at.slot.id)
 						return true
 					})
 				}

@@ -1,21 +1,15 @@
 package projections
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
@@ -23,13 +17,14 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// format is raised when a file that this program writes differs from that of the
-// one before it: in its tables or in what the JSON of a state holds.
+// format is the number of the file's format. It must be raised when the tables change, or the
+// JSON of a state.
 const format = 4
 
-// schema is for people as well: the sqlite3 tool reads the file while it is in
-// use.
+// schema has comments for people who read the file with the sqlite3 tool, which they may do
+// while it is in use.
 const schema = `
+
 CREATE TABLE position (
 	id      INTEGER PRIMARY KEY CHECK (id = 1),
 	committed INTEGER NOT NULL, -- the last event of the log that is in this file
@@ -82,7 +77,7 @@ const (
 	dropState     = `DELETE FROM %s WHERE stream = ?`
 )
 
-// file is views.db. It is for one goroutine, but for its marks.
+// file is views.db. Only one goroutine may use it at a time, except for its marks.
 type file struct {
 	conn    *sqlite3.Conn
 	marks   *marks
@@ -92,13 +87,7 @@ type file struct {
 	drop    map[string]*sqlite3.Stmt // by table
 }
 
-// loaded is what a file holds.
-type loaded struct {
-	models   models
-	position domain.Position
-}
-
-// table is where the state of a stream is kept that is not in quarantine.
+// table returns the table for the state of a stream that is not in quarantine.
 func table(stream string) string {
 	switch {
 	case domain.StreamKind(stream) == domain.KindOrganization:
@@ -109,7 +98,7 @@ func table(stream string) string {
 	return "distributions"
 }
 
-// program says which build this is.
+// program returns the version of this build, or "".
 func program() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return info.Main.Version
@@ -136,8 +125,8 @@ func openFile(path string, origin Origin, seals Opener, program string, log zero
 	return f, l, nil
 }
 
-// environmental reports whether an error says that a file cannot be reached,
-// rather than that it is of no use.
+// environmental reports whether an error says that the file cannot be used now, for example
+// because the disk is full. Other errors say that the file's content is useless.
 func environmental(err error) bool {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return true
@@ -153,7 +142,7 @@ func environmental(err error) bool {
 	return false
 }
 
-// putAside renames the file rather than remove it: nobody knows what it is.
+// putAside renames the file. It does not remove it, because it may be somebody's file.
 func putAside(path string) error {
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		err := os.Rename(path+suffix, path+".unusable"+suffix)
@@ -165,7 +154,7 @@ func putAside(path string) error {
 }
 
 func tryFile(path string, origin Origin, seals Opener, program string) (_ *file, _ loaded, err error) {
-	// SQLite would let everybody read the file.
+	// SQLite would create a file that every user can read.
 	made, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, loaded{}, err
@@ -193,17 +182,18 @@ func tryFile(path string, origin Origin, seals Opener, program string) (_ *file,
 	return f, l, err
 }
 
-// fileURI names the file at an absolute path for SQLite. The files that SQLite puts
-// beside it get its mode.
+// fileURI returns the URI by which SQLite opens the file at an absolute path. The files that
+// SQLite creates beside it get the same mode.
 func fileURI(path string) string {
-	// In a query of SQLite's URIs a plus sign is no space.
+	// In the query of SQLite's URIs a plus sign does not stand for a space.
 	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
 	uri := url.URL{Scheme: "file", Path: path, RawQuery: "modeof=" + mode}
 	return uri.String()
 }
 
+// prepare creates the tables in a new file, checks the format and prepares the statements.
 func (f *file) prepare() error {
-	// Losing the last second in a power failure costs reading it again.
+	// A power failure may lose the last second. Its events are read from the log again.
 	err := f.conn.Exec(`PRAGMA busy_timeout = 1000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
 		PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF`)
 	if err != nil {
@@ -270,7 +260,8 @@ func each(conn *sqlite3.Conn, query string, row func(*sqlite3.Stmt) error) (err 
 	return errors.Join(err, s.Close())
 }
 
-// close finishes the write-ahead log as well, so that the file stands alone.
+// close closes the file. SQLite moves the write-ahead log into it, so that all data is in
+// one file.
 func (f *file) close() error {
 	var errs []error
 	for _, statements := range []map[string]*sqlite3.Stmt{f.put, f.drop} {
@@ -282,200 +273,6 @@ func (f *file) close() error {
 		errs = append(errs, f.marks.close())
 	}
 	return errors.Join(append(errs, f.conn.Close())...)
-}
-
-// load reads all rows. What takes the time is decoding them, which all cores do.
-func (f *file) load(seals Opener) (loaded, error) {
-	var position domain.Position
-	of, writer := f.origin.ID, f.program
-	err := f.each(`SELECT committed, prepared, log, program FROM position`, func(s *sqlite3.Stmt) {
-		position = domain.Position{Commit: uint64(s.ColumnInt64(0)), Prepare: uint64(s.ColumnInt64(1))}
-		of, writer = s.ColumnText(2), s.ColumnText(3)
-	})
-	if err != nil {
-		return loaded{}, err
-	}
-	if of != f.origin.ID {
-		return loaded{}, errors.New("they are of another log")
-	}
-	if f.origin.Head.Before(position) {
-		return loaded{}, errors.New("the log ends before them: it has lost events, or is a copy made earlier")
-	}
-	var states []*state
-	err = f.each(`SELECT stream, owner, id, revision, type, rule, detail FROM quarantine`, func(s *sqlite3.Stmt) {
-		states = append(states, &state{
-			owner: domain.ID(s.ColumnText(1)),
-			id:    domain.ID(s.ColumnText(2)),
-			broken: &domain.HistoryError{
-				Stream: s.ColumnText(0), Revision: domain.Revision(s.ColumnInt64(3)), Type: s.ColumnText(4),
-				Rule: s.ColumnText(5), Detail: s.ColumnText(6),
-			},
-		})
-	})
-	if err != nil {
-		return loaded{}, err
-	}
-	if len(states) > 0 && writer != f.program {
-		return loaded{}, errors.New("streams are in quarantine that another program could not read")
-	}
-	decoded, err := f.loadStates(seals)
-	if err != nil {
-		return loaded{}, err
-	}
-	return loaded{build(append(states, decoded...)), position}, nil
-}
-
-// batch is how many rows are handed to a decoder at once.
-const batch = 256
-
-func (f *file) loadStates(seals Opener) ([]*state, error) {
-	workers := make([]struct {
-		states []*state
-		err    error
-	}, runtime.GOMAXPROCS(0))
-	batches := make(chan []stored, len(workers))
-	var wg sync.WaitGroup
-	for i := range workers {
-		w := &workers[i]
-		wg.Go(func() {
-			for rows := range batches {
-				for _, r := range rows {
-					if w.err != nil {
-						break
-					}
-					var s *state
-					if s, w.err = r.decode(seals); w.err == nil {
-						w.states = append(w.states, s)
-					}
-				}
-			}
-		})
-	}
-
-	next := make([]stored, 0, batch)
-	err := f.each(`SELECT stream, revision, hash, changed, state FROM distributions
-		UNION ALL SELECT stream, revision, hash, changed, state FROM organizations
-		UNION ALL SELECT stream, revision, hash, changed, state FROM signing`, func(s *sqlite3.Stmt) {
-		next = append(next, stored{
-			stream:   s.ColumnText(0),
-			revision: domain.Revision(s.ColumnInt64(1)),
-			hash:     s.ColumnText(2),
-			changed:  domain.Revision(s.ColumnInt64(3)),
-			state:    s.ColumnBlob(4, nil),
-		})
-		if len(next) == batch {
-			batches <- next
-			next = make([]stored, 0, batch)
-		}
-	})
-	batches <- next
-	close(batches)
-	wg.Wait()
-	var all []*state
-	for _, w := range workers {
-		all = append(all, w.states...)
-		err = errors.Join(err, w.err)
-	}
-	return all, err
-}
-
-// Run writes what has changed to the file, about once a second and when much has,
-// until ctx ends, and then a last time. What cannot be written is logged and
-// tried again; the error that Run returns is that of the last time.
-func (v *Views) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	crowded := v.crowded
-	changed := map[*entry]*state{}
-	for {
-		last := false
-		select {
-		case <-tick.C:
-		case <-crowded:
-		case <-ctx.Done():
-			last = true
-		}
-		err := v.write(changed)
-		if err != nil {
-			v.writeFailures.Add(1)
-		}
-		if last {
-			v.snapshotAll()
-			return err
-		}
-		if err == nil {
-			crowded = v.crowded
-			continue
-		}
-		// What failed once is not tried again with every crowd.
-		crowded = nil
-		v.log.Error().Err(err).Int("rows", len(changed)).Msg("views were not written")
-	}
-}
-
-// WriteFailures is how often Run could not write.
-func (v *Views) WriteFailures() int64 { return v.writeFailures.Load() }
-
-// write adds to changed what has changed since the last time and writes all of it,
-// with the position that it belongs to. It empties changed when it succeeds.
-func (v *Views) write(changed map[*entry]*state) error {
-	v.mu.Lock()
-	fresh, position := v.dirty, v.position
-	v.dirty = map[*entry]*state{}
-	v.mu.Unlock()
-	maps.Copy(changed, fresh)
-	// The mark goes first, so that the file never holds an event that the mark does
-	// not cover.
-	if err := v.saveSeen(); err != nil {
-		return err
-	}
-	if err := v.file.write(changed, position); err != nil {
-		return fmt.Errorf("write views: %w", err)
-	}
-	v.snapshot(slices.Collect(maps.Values(changed)), snapshotEvery)
-	clear(changed)
-	return nil
-}
-
-// write makes the changes and the position one transaction.
-func (f *file) write(changed map[*entry]*state, position domain.Position) error {
-	tx, err := f.conn.BeginImmediate()
-	if err != nil {
-		return err
-	}
-	if err = f.writeAll(changed, position); err == nil {
-		err = tx.Commit()
-	}
-	// Some errors have ended the transaction already.
-	if err != nil && !f.conn.GetAutocommit() {
-		err = errors.Join(err, tx.Rollback())
-	}
-	return err
-}
-
-func (f *file) writeAll(changed map[*entry]*state, position domain.Position) error {
-	for _, s := range changed {
-		if err := f.writeState(s); err != nil {
-			return fmt.Errorf("%s: %w", s.stream(), err)
-		}
-	}
-	return exec(f.put["position"], int64(position.Commit), int64(position.Prepare), f.origin.ID, f.program)
-}
-
-func (f *file) writeState(s *state) error {
-	t := table(s.stream())
-	if b := s.broken; b != nil {
-		if err := exec(f.drop[t], b.Stream); err != nil {
-			return err
-		}
-		return exec(f.put["quarantine"], b.Stream, string(s.owner), string(s.id), int64(b.Revision), b.Type, b.Rule, b.Detail)
-	}
-	h := s.history
-	encoded, err := encode(h)
-	if err != nil {
-		return err
-	}
-	return exec(f.put[t], h.Stream, int64(h.Head.Revision), h.Head.Hash, int64(h.Changed), string(encoded))
 }
 
 // exec runs a statement. Parameters are strings and int64s.

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
@@ -21,7 +18,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// full is a history of a kind in which every field has a value.
+// full returns a history of a kind in which every field has a value.
 func full(tb testing.TB, k domain.Kind) *domain.History {
 	tb.Helper()
 	h := domain.NewHistory(string(k) + "-00000000000000000000000001")
@@ -108,7 +105,7 @@ func TestStored_isExact(t *testing.T) {
 	}
 }
 
-// shape is what the fields of a type are called and hold.
+// shape returns the JSON names and the types of a type's fields.
 func shape(t reflect.Type) string {
 	var b strings.Builder
 	for _, f := range reflect.VisibleFields(t) {
@@ -119,8 +116,8 @@ func shape(t reflect.Type) string {
 	return b.String()
 }
 
-// A file that an older program wrote lacks what the aggregates have got since.
-// When this fails, raise format and write the new shape down.
+// A file that an older program wrote lacks the new fields of the aggregates. When this
+// fails, raise format and run the test again: it writes the new shape into testdata.
 func TestFormat_isRaisedWithTheAggregates(t *testing.T) {
 	t.Parallel()
 	const written = 4
@@ -147,7 +144,7 @@ func TestFormat_isRaisedWithTheAggregates(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(want, out) || format != written {
-		t.Errorf("format %d was of another shape; now it is\n%s", format, out)
+		t.Errorf("format %d had another shape; now it is\n%s", format, out)
 	}
 }
 
@@ -158,13 +155,13 @@ func TestStored_neverUnsealed(t *testing.T) {
 	made := l.events[0].Event.(*domain.DrawCreated)
 	made.EncryptionSeed.Sealed = ""
 	v, path := testViews(t, l)
-	if err := v.write(map[*entry]*state{}); err == nil || !strings.Contains(err.Error(), "unsealed") || !strings.Contains(err.Error(), id.Stream()) {
+	if err := v.write(map[*streamSlot]*state{}); err == nil || !strings.Contains(err.Error(), "unsealed") || !strings.Contains(err.Error(), id.Stream()) {
 		t.Fatalf("got %v", err)
 	}
 	wantNoSecret(t, path, made.EncryptionSeed.Plain)
 }
 
-// The file and what lies beside it hold secrets only sealed.
+// The file and the files beside it contain secrets only in sealed form.
 func TestFile_secrets(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -188,7 +185,7 @@ func TestFile_secrets(t *testing.T) {
 	}
 	wantNoSecret(t, path, secrets...)
 	if !strings.Contains(wholeFile(t, path), "in the clear") {
-		t.Fatal("the test does not look where the rows are")
+		t.Fatal("the test does not read the rows")
 	}
 	restarted := openViews(t, path)
 	defer restarted.Close()
@@ -197,7 +194,7 @@ func TestFile_secrets(t *testing.T) {
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("others may read it: %v %v", info.Mode(), err)
+		t.Errorf("other users may read it: %v %v", info.Mode(), err)
 	}
 }
 
@@ -234,7 +231,7 @@ func (noKey) Open(string, string, string, string) (string, error) {
 	return "", errors.New("another master key")
 }
 
-// A file that is of no use is put aside, and all is built again from the log.
+// Open puts an unusable file aside, and the views are built from the log.
 func TestOpen_unusable(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -305,6 +302,7 @@ func TestOpen_unusable(t *testing.T) {
 	}
 }
 
+// run returns a function that runs an SQL script on the file.
 func run(script string) func(*testing.T, string) {
 	return func(t *testing.T, path string) {
 		t.Helper()
@@ -319,13 +317,13 @@ func run(script string) func(*testing.T, string) {
 	}
 }
 
-// What keeps a file from being reached says nothing about the file.
+// A file that cannot be opened now is not put aside.
 func TestOpen_unreachable(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "missing", "views.db")
 	if v, err := Open(path, testOrigin, testSeals{}, zerolog.Nop()); err == nil {
 		closeViews(t, v)
-		t.Fatal("opened in a directory that there is not")
+		t.Fatal("opened in a directory that does not exist")
 	}
 	path = filepath.Join(t.TempDir(), "views.db")
 	closeViews(t, openViews(t, path))
@@ -339,14 +337,14 @@ func TestOpen_unreachable(t *testing.T) {
 	}
 	if v, err := Open(path, testOrigin, testSeals{}, zerolog.Nop()); err == nil {
 		closeViews(t, v)
-		t.Fatal("opened what somebody else has locked")
+		t.Fatal("opened a file that another process has locked")
 	}
 	if _, err := os.Stat(path + ".unusable"); err == nil {
-		t.Fatal("put aside what somebody else has locked")
+		t.Fatal("put aside a file that another process has locked")
 	}
 }
 
-// A stream that the last program could not read is read again by the next one.
+// A stream that one version of the program could not read is read again by the next version.
 func TestOpen_quarantineOfAnotherProgram(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -373,7 +371,7 @@ func TestOpen_quarantineOfAnotherProgram(t *testing.T) {
 	}
 }
 
-// reload is what the file says at this moment.
+// reload returns the digest of the file's present content.
 func reload(tb helper, path string) string {
 	tb.Helper()
 	v := openViews(tb, path)
@@ -381,106 +379,7 @@ func reload(tb helper, path string) string {
 	return v.Digest()
 }
 
-func TestRun(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "views.db")
-	synctest.Test(t, func(t *testing.T) {
-		l := newLog()
-		org := l.organization(t)
-		v := openViews(t, path)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- v.Run(ctx) }()
-
-		l.create(t, org, domain.KindQueue, nil)
-		follow(v, l)
-		second()
-		if reload(t, path) != v.Digest() {
-			t.Error("nothing was written after a second")
-		}
-		l.create(t, org, domain.KindAuction, nil)
-		follow(v, l)
-		if reload(t, path) == v.Digest() {
-			t.Error("written at once")
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if reload(t, path) != v.Digest() {
-			t.Error("not written at the end")
-		}
-		closeViews(t, v)
-	})
-}
-
-// second lets a little more than a second pass.
-func second() {
-	time.Sleep(1100 * time.Millisecond) //nolint:forbidigo // synctest
-	synctest.Wait()
-}
-
-// While the file cannot be written, nothing is lost and reading goes on.
-func TestRun_failingWrites(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "views.db")
-	synctest.Test(t, func(t *testing.T) {
-		l := newLog()
-		org := l.organization(t)
-		logged := make(chan string, 10)
-		v, err := Open(path, testOrigin, testSeals{}, zerolog.New(lines(logged)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		run("CREATE TRIGGER refuse BEFORE INSERT ON position BEGIN SELECT raise(ABORT, 'refused'); END")(t, path)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- v.Run(ctx) }()
-
-		var ids []domain.ID
-		for range 50 {
-			ids = append(ids, l.create(t, org, domain.KindQueue, nil))
-		}
-		follow(v, l)
-		second()
-		l.must(t, ids[0], fields("name", `"newer than what failed"`))
-		follow(v, l)
-		second()
-		if n := len(logged); n != 2 || !strings.Contains(<-logged, "refused") || v.WriteFailures() != 2 {
-			t.Errorf("%d failures, of which it counted %d", n, v.WriteFailures())
-		}
-		if page, err := v.List(ListQuery{Organization: org, SortBy: SortCreatedAt, Limit: 100}); err != nil || len(page.Rows) != 50 {
-			t.Error(len(page.Rows), err)
-		}
-		if reload(t, path) == v.Digest() {
-			t.Error("the file was written all the same")
-		}
-		run("DROP TRIGGER refuse")(t, path)
-		second()
-		if reload(t, path) != v.Digest() {
-			t.Error("what failed was not written later")
-		}
-		run("CREATE TRIGGER refuse BEFORE INSERT ON position BEGIN SELECT raise(ABORT, 'refused'); END")(t, path)
-		cancel()
-		if err := <-done; err == nil {
-			t.Error("the last write failed without an error")
-		}
-		if v.WriteFailures() != 3 {
-			t.Errorf("it counted %d failures", v.WriteFailures())
-		}
-		closeViews(t, v)
-	})
-}
-
-// lines are what a logger writes.
-type lines chan string
-
-func (l lines) Write(line []byte) (int, error) {
-	l <- string(line)
-	return len(line), nil
-}
-
-// A full disk ends the transaction and nothing else.
+// A full disk fails the transaction. Later the same states can be written.
 func TestFile_full(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -492,7 +391,7 @@ func TestFile_full(t *testing.T) {
 	if err := v.file.conn.Exec("PRAGMA max_page_count = 1"); err != nil {
 		t.Fatal(err)
 	}
-	changed := map[*entry]*state{}
+	changed := map[*streamSlot]*state{}
 	for range 2 {
 		if err := v.write(changed); !errors.Is(err, sqlite3.FULL) {
 			t.Fatalf("got %v", err)
@@ -509,23 +408,7 @@ func TestFile_full(t *testing.T) {
 	}
 }
 
-// Much that changes is written before the second is over.
-func TestRun_crowd(t *testing.T) {
-	t.Parallel()
-	v := emptyViews()
-	for range crowd - 1 {
-		v.dirty[&entry{}] = nil
-	}
-	l := newLog()
-	l.create(t, l.id("org"), domain.KindQueue, nil)
-	l.create(t, l.id("org"), domain.KindQueue, nil)
-	follow(v, l)
-	if len(v.crowded) != 1 {
-		t.Fatal("nobody is told")
-	}
-}
-
-// The rows can be read by whoever has the sqlite3 tool.
+// The rows can be read with the sqlite3 tool.
 func TestFile_readable(t *testing.T) {
 	t.Parallel()
 	l := newLog()

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -14,67 +13,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// ErrNotFound says that an organization has no such distribution: there never
-// was one, it is deleted, or it is another organization's.
-var ErrNotFound = errors.New("no such distribution")
-
-// Row is a distribution as it was when it was asked for.
-type Row struct {
-	// Distribution is only to be read: others hold the same.
-	Distribution domain.Distribution
-	// Head is the end of its stream.
-	Head domain.Head
-	// Changed is the revision of the last event that changed the admin object.
-	Changed domain.Revision
-
-	state *state // nil for a row that was not read from views
-}
-
-func (s *state) row() Row {
-	return Row{Distribution: s.live(), Head: s.history.Head, Changed: s.history.Changed, state: s}
-}
-
-// JSON is the distribution as an admin sees it. It is rendered once a change and
-// only to be read: others hold the same bytes.
-func (r Row) JSON() []byte {
-	if r.state == nil {
-		return r.Distribution.AppendJSON(nil)
-	}
-	return r.state.json()
-}
-
-// Get finds a distribution of an organization, or gives ErrNotFound. When its
-// stream is in quarantine, it gives the *domain.HistoryError.
-func (v *Views) Get(organization, id domain.ID) (Row, error) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	t, ok := v.models.tenants[organization]
-	if !ok {
-		return Row{}, ErrNotFound
-	}
-	e, ok := t.entries[id]
-	if !ok {
-		return Row{}, ErrNotFound
-	}
-	if e.current.broken != nil {
-		return Row{}, e.current.broken
-	}
-	return e.current.row(), nil
-}
-
-// Owned reports whether a distribution is an organization's, or was until it was
-// deleted, or is the organization itself, and why its stream is in quarantine if it is.
-func (v *Views) Owned(organization, id domain.ID) (quarantine *domain.HistoryError, ok bool) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	e, ok := v.models.streams[id.Stream()]
-	if !ok || e.current.owner != organization {
-		return nil, false
-	}
-	return e.current.broken, true
-}
-
-// Sort is what a list is sorted by, as the API names it.
+// Sort is the field that a list is sorted by, as the API calls it.
 type Sort string
 
 // The orders of lists.
@@ -86,49 +25,49 @@ const (
 
 var sorts = [...]Sort{SortCreatedAt, SortName, SortOpenAt}
 
-// Cursor is a place in a list of one order: a sort value and, among equal ones, an
-// id. It means the same when its row has gone.
+// Cursor is a place in a sorted list: a sort value and, among equal ones, an id. It stays
+// valid when its row is gone.
 type Cursor struct {
-	Null bool           // there is no sort value
-	At   domain.Instant // the sort value, when that is a time
-	Name string         // the sort value, when that is the name
+	Null bool           // the row has no sort value
+	At   domain.Instant // the sort value, if it is a time
+	Name string         // the sort value, if it is the name
 	ID   domain.ID
 }
 
-// ListQuery asks for a page of an organization's distributions. Filters that are
-// left out let everything through.
+// ListQuery asks for a page of an organization's distributions. The zero value of a filter
+// filters nothing.
 type ListQuery struct {
 	Organization domain.ID
 	Kinds        []domain.Kind // of distributions
 	Status       []domain.Status
 	SequenceID   string
-	Search       string         // is in the name, in upper or lower case
+	Search       string         // a part of the name; upper and lower case are the same
 	OpenAfter    domain.Instant // openAt is this or later
 	OpenBefore   domain.Instant // openAt is earlier than this
 
 	SortBy Sort
-	// Descending turns sort values around, and the ids of equal ones. Rows without
-	// a sort value stay last.
+	// Descending reverses the order of the sort values, and of the ids among equal ones.
+	// Rows without a sort value are last in either order.
 	Descending bool
 
 	Limit    int
-	Backward bool    // seeks from the end of the list towards its beginning
-	From     *Cursor // the page lies behind this place, or before it when sought backward
+	Backward bool    // the page ends before From, or at the end of the list
+	From     *Cursor // the page begins after this place; nil for the beginning of the list
 }
 
-// Page is what a ListQuery finds. Its rows stand in the order that was asked for,
-// also when it was sought backward.
+// Page is the result of a ListQuery. Its rows are in the order of the list, also when the
+// query is backward.
 type Page struct {
 	Rows        []Row
-	Start, End  Cursor // the places of the first and the last row, if there are any
+	Start, End  Cursor // the places of the first and the last row; zero when there are no rows
 	HasPrevious bool   // the list has rows before the page
-	HasNext     bool   // the list has rows behind the page
+	HasNext     bool   // the list has rows after the page
 }
 
-// List finds a page. Where a page begins is looked up, not counted, so rows that
-// come and go between two pages make none of the others appear twice or not at
-// all. Distributions in quarantine are left out. The error says that the query
-// asks for what there is not.
+// List returns a page. A page begins at a place, not at a number of rows. So when rows come
+// and go between two queries, the other rows are neither repeated nor left out.
+// Distributions in quarantine are left out. The error says that SortBy or Limit is
+// invalid.
 func (v *Views) List(q ListQuery) (Page, error) {
 	if !slices.Contains(sorts[:], q.SortBy) {
 		return Page{}, fmt.Errorf("lists are not sorted by %q", q.SortBy)
@@ -136,9 +75,9 @@ func (v *Views) List(q ListQuery) (Page, error) {
 	if q.Limit < 1 {
 		return Page{}, fmt.Errorf("a page does not have %d rows", q.Limit)
 	}
-	q.Search = fold(q.Search)
+	q.Search = ignoreCase(q.Search)
 
-	// One row more than the page has says whether the list goes on.
+	// One row more than the page may have says whether the list goes on.
 	found := make([]found, 0, q.Limit+1)
 	for f := range v.walk(&q, q.Backward, false, q.Limit+1) {
 		if found = append(found, f); len(found) > q.Limit {
@@ -169,10 +108,9 @@ func (v *Views) List(q ListQuery) (Page, error) {
 	return page, nil
 }
 
-// fold makes strings equal that differ in upper and lower case only. Both ways
-// are gone because some letters have several lower-case forms, none of them in
-// ASCII.
-func fold(s string) string {
+// ignoreCase makes strings equal that differ only in upper and lower case. It converts to
+// upper case first, because some letters outside of ASCII have several lower-case forms.
+func ignoreCase(s string) string {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return strings.ToLower(strings.ToUpper(s))
@@ -181,7 +119,7 @@ func fold(s string) string {
 	return strings.ToLower(s)
 }
 
-// accepts reports whether the filters let d through.
+// accepts reports whether d passes the filters.
 func (q *ListQuery) accepts(d *domain.Lifecycle) bool {
 	switch {
 	case len(q.Status) > 0 && !slices.Contains(q.Status, d.Status),
@@ -193,15 +131,15 @@ func (q *ListQuery) accepts(d *domain.Lifecycle) bool {
 	case q.Search == "":
 		return true
 	}
-	return d.Name != nil && strings.Contains(fold(*d.Name), q.Search)
+	return d.Name != nil && strings.Contains(ignoreCase(*d.Name), q.Search)
 }
 
-// item is a distribution in a sorted list. Of the two sort values, the one by
-// which the list is not sorted is zero.
+// item is a distribution in a sorted list. Only the sort value of that list is set, the
+// other one is zero.
 type item struct {
-	at    domain.Instant
-	name  string
-	entry *entry
+	at   domain.Instant
+	name string
+	slot *streamSlot
 }
 
 func compareItems(a, b item) int {
@@ -211,11 +149,11 @@ func compareItems(a, b item) int {
 	if c := strings.Compare(a.name, b.name); c != 0 {
 		return c
 	}
-	return strings.Compare(string(a.entry.id), string(b.entry.id))
+	return strings.Compare(string(a.slot.id), string(b.slot.id))
 }
 
-// sortedList holds distributions in one order. Those without a sort value stand
-// apart, because they come last in both directions.
+// sortedList holds distributions in one order. Those without a sort value are in a tree of
+// their own, because they come last in either direction.
 type sortedList struct {
 	values, nulls *btree.BTreeG[item]
 }
@@ -227,11 +165,11 @@ func (l *sortedList) part(nulls bool) *btree.BTreeG[item] {
 	return l.values
 }
 
-// load fills the list, which is empty.
-func (l *sortedList) load(entries []*entry, by Sort) {
-	places := make([]place, 0, len(entries))
-	for _, e := range entries {
-		places = append(places, placeOf(e, e.current.live().Shared(), by))
+// load fills an empty list.
+func (l *sortedList) load(slots []*streamSlot, by Sort) {
+	places := make([]place, 0, len(slots))
+	for _, slot := range slots {
+		places = append(places, placeOf(slot, slot.current.visible().Shared(), by))
 	}
 	slices.SortFunc(places, func(a, b place) int { return compareItems(a.item, b.item) })
 	for _, p := range places {
@@ -239,14 +177,14 @@ func (l *sortedList) load(entries []*entry, by Sort) {
 	}
 }
 
-// place is where a distribution stands in a sorted list.
+// place is the place of a distribution in a sorted list.
 type place struct {
 	item
 	null bool
 }
 
-func placeOf(e *entry, d *domain.Lifecycle, by Sort) place {
-	p := place{item: item{entry: e}}
+func placeOf(slot *streamSlot, d *domain.Lifecycle, by Sort) place {
+	p := place{item: item{slot: slot}}
 	switch by {
 	case SortCreatedAt:
 		p.at = d.CreatedAt
@@ -260,7 +198,7 @@ func placeOf(e *entry, d *domain.Lifecycle, by Sort) place {
 	return p
 }
 
-// lists are the sorted lists of one organization and kind, one for each of sorts.
+// lists are the sorted lists of one organization and kind, one for each order in sorts.
 type lists [len(sorts)]sortedList
 
 func newLists() *lists {
@@ -271,16 +209,16 @@ func newLists() *lists {
 	return &l
 }
 
-// move puts a distribution where it belongs now. Either may be nil: it comes or
-// goes then.
-func (l *lists) move(e *entry, was, now domain.Distribution) {
+// move moves a distribution to the places of its new state. was is nil for a new
+// distribution, now is nil for one that is removed.
+func (l *lists) move(slot *streamSlot, was, now domain.Distribution) {
 	for i, by := range sorts {
 		var from, to place
 		if was != nil {
-			from = placeOf(e, was.Shared(), by)
+			from = placeOf(slot, was.Shared(), by)
 		}
 		if now != nil {
-			to = placeOf(e, now.Shared(), by)
+			to = placeOf(slot, now.Shared(), by)
 		}
 		if from == to {
 			continue
@@ -304,15 +242,15 @@ func (f found) cursor() Cursor {
 	return Cursor{Null: f.null, At: f.at, Name: f.name, ID: f.state.id}
 }
 
-// stride is how many rows are looked at before others get to the models. A search
-// through a long list takes many strides.
+// stride is how many rows a walk checks before it releases the lock for a moment. A search
+// in a long list takes many strides.
 const stride = 512
 
-// walk yields the rows that q accepts, in its order or backward, behind q.From or,
-// when including, from there on. At most want rows are fetched ahead.
+// walk yields the rows that q accepts, after q.From, in the order of q or backward. With
+// including, it begins with the row at q.From itself. It fetches at most want rows ahead.
 func (v *Views) walk(q *ListQuery, backward, including bool, want int) iter.Seq[found] {
 	return func(yield func(found) bool) {
-		parts := []bool{false, true} // without and with null as their sort value
+		parts := []bool{false, true} // without and with null as the sort value
 		if backward {
 			slices.Reverse(parts)
 		}
@@ -322,7 +260,7 @@ func (v *Views) walk(q *ListQuery, backward, including bool, want int) iter.Seq[
 		for _, nulls := range parts {
 			s := step{q: q, nulls: nulls, up: q.Descending == backward, including: including, want: want}
 			if q.From != nil && q.From.Null == nulls {
-				s.from = item{at: q.From.At, name: q.From.Name, entry: &entry{id: q.From.ID}}
+				s.from = item{at: q.From.At, name: q.From.Name, slot: &streamSlot{id: q.From.ID}}
 			}
 			for more := true; more; {
 				var rows []found
@@ -337,22 +275,22 @@ func (v *Views) walk(q *ListQuery, backward, including bool, want int) iter.Seq[
 	}
 }
 
-// step is where a walk stands.
+// step is how far a walk has come.
 type step struct {
 	q         *ListQuery
 	nulls     bool // which part of the lists
 	up        bool
-	from      item // without an entry: all of the part lies ahead
-	including bool // from itself lies ahead as well
+	from      item // the last item; without a slot the walk has not begun
+	including bool // from itself is yielded as well
 	want      int
 }
 
-// take looks at the next rows and moves the step behind them. It reports whether
-// there may be more.
+// take checks the next rows, returns those that the query accepts and moves the step after
+// them. It reports whether there may be more.
 func (v *Views) take(s *step) (rows []found, more bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	t, ok := v.models.tenants[s.q.Organization]
+	t, ok := v.indexes.tenants[s.q.Organization]
 	if !ok {
 		return nil, false
 	}
@@ -373,8 +311,8 @@ func (v *Views) take(s *step) (rows []found, more bool) {
 			return rows, false
 		}
 		s.from, s.including = trees[next].Item(), false
-		current := s.from.entry.current
-		if s.q.accepts(current.live().Shared()) {
+		current := s.from.slot.current
+		if s.q.accepts(current.visible().Shared()) {
 			rows = append(rows, found{place{s.from, s.nulls}, current})
 		}
 		if !s.advance(&trees[next]) {
@@ -387,12 +325,12 @@ func (v *Views) take(s *step) (rows []found, more bool) {
 	return rows, true
 }
 
-// begin moves to the first item ahead and reports whether there is one.
+// begin moves tree to the next item of the walk and reports whether there is one.
 func (s *step) begin(tree *btree.IterG[item]) bool {
 	switch {
-	case s.from.entry == nil && s.up:
+	case s.from.slot == nil && s.up:
 		return tree.First()
-	case s.from.entry == nil:
+	case s.from.slot == nil:
 		return tree.Last()
 	case !tree.Seek(s.from): // to it, or to what follows it
 		return !s.up && tree.Last()
@@ -411,7 +349,7 @@ func (s *step) advance(tree *btree.IterG[item]) bool {
 	return tree.Prev()
 }
 
-// nearest is the tree whose item comes next, or -1 when all are done.
+// nearest returns the index of the tree whose item comes next, or -1 when there is none.
 func (s *step) nearest(trees []btree.IterG[item]) int {
 	best := -1
 	for i := range trees {

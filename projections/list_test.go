@@ -13,7 +13,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// naive answers a query from all distributions, without any index.
+// naive runs a query over all distributions, without any index.
 func naive(all []domain.Distribution, q ListQuery) (rows []domain.Distribution) {
 	for _, d := range all {
 		s := d.Shared()
@@ -87,7 +87,7 @@ func drawQuery(t *rapid.T, l *testLog, org domain.ID) ListQuery {
 	return q
 }
 
-// distributions are the aggregates that the log's writer holds.
+// distributions returns the distributions of the log, also the deleted ones.
 func (l *testLog) distributions() (all []domain.Distribution) {
 	for _, h := range l.state {
 		if d, ok := h.Aggregate.(domain.Distribution); ok && h.Head.Revision >= 0 {
@@ -113,7 +113,7 @@ func rowIDs(rows []Row) []domain.ID {
 	return out
 }
 
-func lifeWithoutBreaks(t *rapid.T, l *testLog, orgs []domain.ID) {
+func drawStep(t *rapid.T, l *testLog, orgs []domain.ID) {
 	all := l.distributions()
 	slices.SortFunc(all, func(a, b domain.Distribution) int { return cmp.Compare(a.Shared().ID, b.Shared().ID) })
 	if len(all) == 0 || rapid.IntRange(0, 3).Draw(t, "come") > 0 {
@@ -131,14 +131,14 @@ func lifeWithoutBreaks(t *rapid.T, l *testLog, orgs []domain.ID) {
 	}
 }
 
-// Every page is the one that sorting, filtering and cutting everything gives.
-func TestList_naive(t *testing.T) {
+// Every page has the rows that a search without indexes finds.
+func TestList_agreesWithASearchWithoutIndexes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		l, v := newLog(), emptyViews()
 		orgs := []domain.ID{l.id("org"), l.id("org")}
 		for range rapid.IntRange(0, 30).Draw(t, "events") {
-			lifeWithoutBreaks(t, l, orgs)
+			drawStep(t, l, orgs)
 		}
 		follow(v, l)
 		for range 20 {
@@ -189,8 +189,7 @@ func TestList_naive(t *testing.T) {
 	})
 }
 
-// split cuts sorted rows at q's cursor. Its own row is on the side that the page
-// is not.
+// split cuts sorted rows at q's cursor. The row at the cursor is not on the side of the page.
 func split(q ListQuery, rows []domain.Distribution) (before, behind []domain.Distribution) {
 	if q.From == nil && q.Backward {
 		return rows, nil
@@ -209,15 +208,14 @@ func split(q ListQuery, rows []domain.Distribution) (before, behind []domain.Dis
 	return before, behind
 }
 
-// Whoever turns the pages while rows come and go sees each row that stays as it
-// is exactly once.
+// A client that turns the pages while rows come and go gets each unchanged row exactly once.
 func TestList_turningPages(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		l, v := newLog(), emptyViews()
 		orgs := []domain.ID{l.id("org")}
 		for range 15 {
-			lifeWithoutBreaks(t, l, orgs)
+			drawStep(t, l, orgs)
 		}
 		follow(v, l)
 		q := drawQuery(t, l, orgs[0])
@@ -240,7 +238,7 @@ func TestList_turningPages(t *testing.T) {
 			}
 			q.From = &at
 			if turns < 10 {
-				lifeWithoutBreaks(t, l, orgs)
+				drawStep(t, l, orgs)
 				follow(v, l)
 			}
 		}
@@ -254,7 +252,7 @@ func TestList_turningPages(t *testing.T) {
 	})
 }
 
-// Long lists are looked through in several strides.
+// A long list is walked in several strides.
 func TestList_strides(t *testing.T) {
 	t.Parallel()
 	l, v := newLog(), emptyViews()
@@ -286,7 +284,7 @@ func TestList_strides(t *testing.T) {
 	}
 }
 
-func TestList_queriesThatAreNone(t *testing.T) {
+func TestList_refusesInvalidQueries(t *testing.T) {
 	t.Parallel()
 	v := emptyViews()
 	for _, q := range []ListQuery{{SortBy: "status", Limit: 1}, {SortBy: SortName}} {
@@ -296,20 +294,20 @@ func TestList_queriesThatAreNone(t *testing.T) {
 	}
 }
 
-// What is another organization's looks as if it did not exist.
+// For an organization, the distributions of other organizations do not exist.
 func TestViews_tenancy(t *testing.T) {
 	t.Parallel()
 	l, v := newLog(), emptyViews()
-	mine, other := l.id("org"), l.id("org")
-	id := l.create(t, mine, domain.KindQueue, nil)
-	broken := l.create(t, mine, domain.KindQueue, nil)
+	own, other := l.id("org"), l.id("org")
+	id := l.create(t, own, domain.KindQueue, nil)
+	broken := l.create(t, own, domain.KindQueue, nil)
 	l.record(broken.Stream(), domain.Opened{})
 	follow(v, l)
 
-	if row, err := v.Get(mine, id); err != nil || row.Distribution.Shared().ID != id {
+	if row, err := v.Get(own, id); err != nil || row.Distribution.Shared().ID != id {
 		t.Fatal(row, err)
 	}
-	if _, err := v.Get(mine, broken); !errors.As(err, new(*domain.HistoryError)) {
+	if _, err := v.Get(own, broken); !errors.As(err, new(*domain.HistoryError)) {
 		t.Fatal(err)
 	}
 	for _, id := range []domain.ID{id, broken} {

@@ -18,10 +18,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// testOrigin is a log that goes on for ever.
+// testOrigin is a log whose end is after every event of the tests.
 var testOrigin = Origin{ID: "log-1", Head: domain.Position{Commit: 1 << 60}}
 
-// testSeals binds what it seals to its place and hides it, no more.
+// testSeals encodes a secret together with its place, without encryption.
 type testSeals struct{}
 
 func (testSeals) seal(stream, eventType, field, plain string) string {
@@ -56,7 +56,7 @@ func newLog() *testLog {
 	}
 }
 
-// id makes an id that sorts by creation.
+// id returns a new id. Ids sort by creation.
 func (l *testLog) id(prefix string) domain.ID {
 	l.serial++
 	var uuid [16]byte
@@ -74,7 +74,7 @@ func (l *testLog) history(stream string) *domain.History {
 	return h
 }
 
-// send decides a command after what is due, and records both.
+// send records the events that are due, and those of the command.
 func (l *testLog) send(stream string, cmd domain.Command) error {
 	h := l.history(stream)
 	now := h.At(l.now)
@@ -108,7 +108,7 @@ func (l *testLog) append(stream string, events ...domain.Event) {
 	}
 }
 
-// record appends an event, whatever the rules say of it.
+// record appends an event, even if the rules do not allow it.
 func (l *testLog) record(stream string, e domain.Event) *domain.Recorded {
 	r := &domain.Recorded{
 		Type:     eventType(stream, e),
@@ -150,7 +150,7 @@ func eventType(stream string, e domain.Event) string {
 	return fmt.Sprintf("%s.%T", kind, e)
 }
 
-// organization makes an organization.
+// organization creates an organization.
 func (l *testLog) organization(tb testing.TB) domain.ID {
 	tb.Helper()
 	id := l.id("org")
@@ -158,16 +158,16 @@ func (l *testLog) organization(tb testing.TB) domain.ID {
 	return id
 }
 
-// key gives an organization a secret key, which ends at expires unless that is 0,
-// and returns its hash.
-func (l *testLog) key(tb testing.TB, org, id domain.ID, random string, expires domain.Instant) string {
+// apiKey creates a secret API key of an organization and returns its hash. The key expires at
+// expires, unless that is 0.
+func (l *testLog) apiKey(tb testing.TB, org, id domain.ID, random string, expires domain.Instant) string {
 	tb.Helper()
 	f := fields("level", `"secret"`, "expiresAt", instant(expires)).Fields
 	l.must(tb, org, domain.CreateKey{KeyID: id, Fields: f, Random: random})
 	return domain.KeyHash(domain.KeyText(domain.SecretKey, domain.LiveKey, random))
 }
 
-// create makes a distribution. Fields are given as JSON and complete what its
+// create creates a distribution. The fields are JSON values, in addition to those that its
 // kind requires.
 func (l *testLog) create(tb testing.TB, org domain.ID, k domain.Kind, fields map[string]string) domain.ID {
 	tb.Helper()
@@ -193,7 +193,7 @@ func (l *testLog) create(tb testing.TB, org domain.ID, k domain.Kind, fields map
 	return id
 }
 
-// fields makes the fields of an update from names and JSON values.
+// fields returns an update of the fields that are given as names and JSON values.
 func fields(pairs ...string) domain.Update {
 	f := domain.Fields{}
 	for i := 0; i < len(pairs); i += 2 {
@@ -210,7 +210,7 @@ func instant(i domain.Instant) string {
 	return string(raw)
 }
 
-// helper is what tests and properties have in common.
+// helper is the common part of *testing.T and *rapid.T.
 type helper interface {
 	Helper()
 	Fatal(args ...any)
@@ -226,8 +226,8 @@ func openViews(tb helper, path string) *Views {
 	return v
 }
 
-// emptyViews are views without a file.
-func emptyViews() *Views { return newViews(nil, loaded{models: newModels(0)}, zerolog.Nop()) }
+// emptyViews returns views without a file.
+func emptyViews() *Views { return newViews(nil, loaded{indexes: newIndexes(0)}, zerolog.Nop()) }
 
 func closeViews(tb helper, v *Views) {
 	tb.Helper()
@@ -236,15 +236,15 @@ func closeViews(tb helper, v *Views) {
 	}
 }
 
-// save writes all that changed.
+// save writes all changed states to the file.
 func save(tb helper, v *Views) {
 	tb.Helper()
-	if err := v.write(map[*entry]*state{}); err != nil {
+	if err := v.write(map[*streamSlot]*state{}); err != nil {
 		tb.Fatal(err)
 	}
 }
 
-// testViews opens views in a directory of the test and follows the log.
+// testViews opens views in a temporary directory and follows the log.
 func testViews(t *testing.T, l *testLog) (v *Views, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "views.db")
@@ -254,7 +254,7 @@ func testViews(t *testing.T, l *testLog) (v *Views, path string) {
 	return v, path
 }
 
-// follow gives the views all that they have not had.
+// follow gives the views the events that they have not handled.
 func follow(v *Views, l *testLog) {
 	for _, e := range l.events {
 		if v.Position().Before(e.Position) {

@@ -3,9 +3,6 @@ package projections
 import (
 	"context"
 	"errors"
-	"fmt"
-	"iter"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -13,52 +10,44 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Histories reads what the log holds of a stream, from the revision behind after on.
-type Histories interface {
-	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
-}
-
 const (
-	// foldsAtOnce bounds the histories that are folded at the same time.
+	// foldsAtOnce is how many histories are folded at the same time.
 	foldsAtOnce = 2
-	// foldWait is how long a read waits for one. Then it is refused, and the folding
-	// goes on for whoever asks again.
+	// foldWait is how long a read waits for a fold. Then it gets ErrBehind, and the fold
+	// continues for later reads.
 	foldWait = 2 * time.Second
-	// maxFolded is how many entries the folded queues may have together, beside the
-	// last one.
+	// maxFolded is how many entries the folded distributions in memory may have together.
+	// The last one is kept even if it alone has more.
 	maxFolded = 1_000_000
-	// foldTimeout bounds one of them.
+	// foldTimeout bounds one fold.
 	foldTimeout = 10 * time.Minute
 )
 
-// queueOf is the queue that a state is about, or nil.
-func (s *state) queueOf() *domain.Queue {
+// distribution returns the distribution of a state, also a deleted one, or nil when there is
+// none.
+func (s *state) distribution() domain.Distribution {
 	if s == nil || s.history == nil {
 		return nil
 	}
-	q, _ := s.history.Aggregate.(*domain.Queue)
-	return q
+	d, _ := s.history.Aggregate.(domain.Distribution)
+	return d
 }
 
-// Queue is a queue that knows its participants. While it lives they are at hand;
-// those of one that is over are folded from the log when somebody asks, and dropped
-// when others are asked for. It gives ErrNotFound, the *domain.HistoryError of a
-// stream in quarantine, and ErrBehind when folding takes longer than a read waits.
-// The queue is only to be read.
-func (v *Views) Queue(ctx context.Context, organization, id domain.ID) (*domain.Queue, error) {
+// Participants returns a distribution that knows its participants. While something can still
+// happen to the participants, they are in memory. After that, a call folds them from the log,
+// and the distributions that were used last stay in memory. Errors: ErrNotFound, the
+// *domain.HistoryError of a stream in quarantine, and ErrBehind when the fold takes longer
+// than 2 seconds. The caller must not change the distribution.
+func (v *Views) Participants(ctx context.Context, organization, id domain.ID) (domain.Distribution, error) {
 	row, err := v.Get(organization, id)
 	if err != nil {
 		return nil, err
 	}
-	q, ok := row.Distribution.(*domain.Queue)
-	if !ok {
-		return nil, ErrNotFound
-	}
-	if q.KnowsParticipants() {
-		return q, nil
+	if row.Distribution.KnowsParticipants() {
+		return row.Distribution, nil
 	}
 	return v.folds.get(ctx, func(ctx context.Context) (*domain.History, error) {
-		h, err := v.fold(ctx, row.state, all, ReadAgain(ctx))
+		h, err := v.fold(ctx, row.state, wholeStream, ReadAgain(ctx))
 		if broken, ok := errors.AsType[*domain.HistoryError](err); ok {
 			v.Quarantine(broken)
 		}
@@ -66,41 +55,38 @@ func (v *Views) Queue(ctx context.Context, organization, id domain.ID) (*domain.
 	}, id.Stream())
 }
 
-// folds are the queues that were folded on demand. They are over, so that they do
-// not change any more.
+// folds are the distributions that Participants has folded. Nothing more happens to their
+// participants, so they do not change any more.
 type folds struct {
-	ctx     context.Context // ended by close
+	ctx     context.Context // close cancels it
 	cancel  context.CancelFunc
 	working sync.WaitGroup
-	slots   chan struct{} // one for each that is under way
-	max     int64         // maxFolded, but for tests
+	limit   chan struct{} // holds one value for each fold in progress
+	max     int64         // maxFolded; tests change it
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
-	known  map[string]*foldedQueue
-	order  []string // the least recently asked for first
+	known  map[string]*foldedDistribution
+	order  []string // the streams of known, the least recently used first
 }
-
-// all is the revision up to which a whole stream is folded.
-const all domain.Revision = math.MaxInt64
 
 // folding folds a whole stream.
 type folding func(ctx context.Context) (*domain.History, error)
 
-// foldedQueue is one queue, or one on its way.
-type foldedQueue struct {
-	done  chan struct{} // closed when the fields below are set
-	queue *domain.Queue
-	err   error
+// foldedDistribution is a fold, done or in progress.
+type foldedDistribution struct {
+	done         chan struct{} // closed when the fields below are set
+	distribution domain.Distribution
+	err          error
 }
 
 func newFolds() *folds {
-	f := &folds{slots: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedQueue{}}
+	f := &folds{limit: make(chan struct{}, foldsAtOnce), max: maxFolded, known: map[string]*foldedDistribution{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
 
-// close ends what is under way.
+// close cancels the folds in progress and waits for them to end.
 func (f *folds) close() {
 	f.cancel()
 	f.mu.Lock()
@@ -109,13 +95,14 @@ func (f *folds) close() {
 	f.working.Wait()
 }
 
-func (f *folds) get(ctx context.Context, by folding, stream string) (*domain.Queue, error) {
+// get returns the folded distribution of a stream. It waits for foldWait at most.
+func (f *folds) get(ctx context.Context, by folding, stream string) (domain.Distribution, error) {
 	d := f.ask(by, stream)
 	wait := time.NewTimer(foldWait)
 	defer wait.Stop()
 	select {
 	case <-d.done:
-		return d.queue, d.err
+		return d.distribution, d.err
 	case <-wait.C:
 		return nil, ErrBehind
 	case <-ctx.Done():
@@ -123,18 +110,18 @@ func (f *folds) get(ctx context.Context, by folding, stream string) (*domain.Que
 	}
 }
 
-// ask returns the fold of a stream, which it starts when there is none.
-func (f *folds) ask(by folding, stream string) *foldedQueue {
+// ask returns the fold of a stream. It starts one when there is none.
+func (f *folds) ask(by folding, stream string) *foldedDistribution {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, ok := f.known[stream]
 	if !ok && f.closed {
-		d = &foldedQueue{done: make(chan struct{}), err: context.Canceled}
+		d = &foldedDistribution{done: make(chan struct{}), err: context.Canceled}
 		close(d.done)
 		return d
 	}
 	if !ok {
-		d = &foldedQueue{done: make(chan struct{})}
+		d = &foldedDistribution{done: make(chan struct{})}
 		f.known[stream] = d
 		f.working.Go(func() { f.make(by, stream, d) })
 	}
@@ -142,7 +129,7 @@ func (f *folds) ask(by folding, stream string) *foldedQueue {
 	return d
 }
 
-// touch makes stream the one that was asked for last.
+// touch makes stream the most recently used one.
 func (f *folds) touch(stream string) {
 	f.order = append(without(f.order, stream), stream)
 }
@@ -151,10 +138,10 @@ func without(order []string, stream string) []string {
 	return slices.DeleteFunc(order, func(s string) bool { return s == stream })
 }
 
-// make folds a stream. It ends by itself: whoever waits for it may not.
-func (f *folds) make(by folding, stream string, d *foldedQueue) {
-	f.slots <- struct{}{}
-	defer func() { <-f.slots }()
+// make folds a stream. It continues when the reads that wait for it give up.
+func (f *folds) make(by folding, stream string, d *foldedDistribution) {
+	f.limit <- struct{}{}
+	defer func() { <-f.limit }()
 	ctx, cancel := context.WithTimeout(f.ctx, foldTimeout)
 	defer cancel()
 	h, err := by(ctx)
@@ -162,25 +149,26 @@ func (f *folds) make(by folding, stream string, d *foldedQueue) {
 	defer f.mu.Unlock()
 	defer close(d.done)
 	if d.err = err; err != nil {
-		// It may be the store; whoever asks again finds out.
+		// The store may have failed, so the next read tries again.
 		f.drop(stream)
 		return
 	}
-	d.queue = h.Aggregate.(*domain.Queue)
+	d.distribution = h.Aggregate.(domain.Distribution)
 	f.shrink()
 }
 
-// shrink drops the queues that were not asked for the longest.
+// shrink drops the least recently used distributions until the others have at most max
+// entries.
 func (f *folds) shrink() {
 	var entries int64
 	latest := slices.Clone(f.order)
 	slices.Reverse(latest)
 	for i, stream := range latest {
 		d := f.known[stream]
-		if d.queue == nil {
-			continue // on its way
+		if d.distribution == nil {
+			continue // in progress
 		}
-		if entries += d.queue.Tally.Entries(); entries > f.max && i > 0 {
+		if entries += d.distribution.Entries(); entries > f.max && i > 0 {
 			f.drop(stream)
 		}
 	}
@@ -190,144 +178,3 @@ func (f *folds) drop(stream string) {
 	delete(f.known, stream)
 	f.order = without(f.order, stream)
 }
-
-// ReadAgain is what domain.ReadWhole asks before it reads on: it waits for a
-// server that seems to lag behind, one second at most.
-func ReadAgain(ctx context.Context) domain.Again {
-	const attempts, pause = 20, 50 * time.Millisecond
-	return func(attempt int) (bool, error) {
-		wait := time.NewTimer(pause)
-		defer wait.Stop()
-		select {
-		case <-wait.C:
-			return attempt < attempts, nil
-		case <-ctx.Done():
-			return false, context.Cause(ctx)
-		}
-	}
-}
-
-// fold folds the stream of a state up to a revision, on from a snapshot if there is
-// one. What the state holds has to be in it; again is that of domain.ReadWhole.
-func (v *Views) fold(ctx context.Context, known *state, last domain.Revision, again domain.Again) (*domain.History, error) {
-	stream := known.stream()
-	h := v.snapshots.load(stream)
-	usable := h != nil && h.Head.Revision <= last
-	if usable && last == all {
-		var err error
-		if usable, err = v.inLog(ctx, h); err != nil {
-			return nil, err
-		}
-	}
-	if !usable {
-		h = domain.NewHistory(stream)
-	}
-	from := h.Head.Revision
-	err := v.foldOn(ctx, h, known, last, again)
-	if _, broken := errors.AsType[*domain.HistoryError](err); broken && from != domain.NoStream {
-		// It may be the snapshot that the history does not continue.
-		h = domain.NewHistory(stream)
-		err = v.foldOn(ctx, h, known, last, again)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if h.Head.Revision-from > longFold {
-		v.keep(h)
-	}
-	return h, nil
-}
-
-// inLog reports whether the log holds the last event of a snapshot. A stream that is
-// read to its end, and is shorter than the snapshot, has no event that contradicts
-// the snapshot.
-func (v *Views) inLog(ctx context.Context, h *domain.History) (bool, error) {
-	for r, err := range v.histories.Read(ctx, h.Stream, h.Head.Revision-1) {
-		if _, cut := errors.AsType[*domain.HistoryError](err); cut {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		_, hash, ok := domain.SplitHash(r.RawMetadata)
-		return ok && r.Revision == h.Head.Revision && hash == h.Head.Hash, nil
-	}
-	return false, nil
-}
-
-func (v *Views) foldOn(ctx context.Context, h *domain.History, known *state, last domain.Revision, again domain.Again) error {
-	if h.Head.Revision == last {
-		return known.keptBy(h)
-	}
-	read := func(after domain.Revision) iter.Seq2[*domain.Recorded, error] {
-		return v.histories.Read(ctx, h.Stream, after)
-	}
-	for r, err := range domain.ReadWhole(h.Stream, h.Head.Revision, known.history.Head.Revision, read, again) {
-		if err == nil {
-			err = h.Apply(r)
-		}
-		if err != nil {
-			return err
-		}
-		if r.Revision == last {
-			break
-		}
-	}
-	return known.keptBy(h)
-}
-
-// Restore folds the queues anew that are under way: the file does not hold who is in
-// them. It comes before the first Follow, and goes on where it stopped when it is
-// called again after an error.
-func (v *Views) Restore(ctx context.Context) error {
-	v.mu.RLock()
-	var left []*entry
-	for _, e := range v.models.streams {
-		if q := e.current.queueOf(); q != nil && e.current.broken == nil && !over(q) && !q.KnowsParticipants() {
-			left = append(left, e)
-		}
-	}
-	v.mu.RUnlock()
-	slots := make(chan struct{}, foldsAtOnce)
-	var working sync.WaitGroup
-	var mu sync.Mutex // guards failed
-	var failed []error
-	for _, e := range left {
-		slots <- struct{}{}
-		working.Go(func() {
-			defer func() { <-slots }()
-			if err := v.restore(ctx, e); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failed = append(failed, err)
-			}
-		})
-	}
-	working.Wait()
-	return errors.Join(failed...)
-}
-
-func (v *Views) restore(ctx context.Context, e *entry) error {
-	was := e.current
-	last := was.history.Head.Revision
-	// The server has just said that the log holds all that the views do.
-	h, err := v.fold(ctx, was, last, domain.Once)
-	var next *state
-	broken, isBroken := errors.AsType[*domain.HistoryError](err)
-	switch {
-	case isBroken:
-		next = was.quarantined(broken)
-	case err != nil:
-		return fmt.Errorf("restore %s: %w", was.stream(), err)
-	default:
-		next = newState(h)
-		next.folded = true
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.publish(e, next)
-	return nil
-}
-
-// over reports whether nothing more happens to a queue's participants.
-func over(q *domain.Queue) bool { return q.Deleted || q.Status == domain.StatusCompleted }

@@ -8,49 +8,47 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Quarantine puts a stream into quarantine: from now on nothing is served from it,
-// and this node decides nothing on it. Every part of the node that reads a history
-// and finds it inconsistent reports it here. The first report of a stream counts, and
-// is logged.
+// Quarantine puts a stream into quarantine: from now on nothing is served from it, and this
+// node decides nothing on it. Every part of the node that finds a history inconsistent calls
+// Quarantine. The first call for a stream counts and is logged, later ones do nothing.
 func (v *Views) Quarantine(broken *domain.HistoryError) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e := v.models.find(broken.Stream)
-	if e.current.broken == nil {
-		v.publish(e, e.current.quarantined(broken))
+	slot := v.indexes.slotOf(broken.Stream)
+	if slot.current.broken == nil {
+		v.publish(slot, slot.current.quarantined(broken))
 	}
 }
 
-// Known is what the read models know of a stream: a revision at which it held an
-// event, or domain.NoStream, and why it is in quarantine, or nil.
+// Known returns a revision at which the stream held an event, or domain.NoStream. The error
+// says why the stream is in quarantine; it is nil when it is not.
 func (v *Views) Known(stream string) (domain.Revision, *domain.HistoryError) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	e, ok := v.models.streams[stream]
+	slot, ok := v.indexes.streams[stream]
 	switch {
 	case !ok:
 		return domain.NoStream, nil
-	case e.current.broken != nil:
-		return e.current.broken.Revision, e.current.broken
+	case slot.current.broken != nil:
+		return slot.current.broken.Revision, slot.current.broken
 	}
-	return e.current.history.Head.Revision, nil
+	return slot.current.history.Head.Revision, nil
 }
 
-// Believes reports whether an event may be taken for a fact, as far as the read models
-// have followed its stream. Of a stream in quarantine only what stands before the
-// damage may.
+// Believes reports whether an event may be trusted, as far as the read models have followed
+// its stream. In a stream in quarantine, only the events before the damage may.
 func (v *Views) Believes(r *domain.Recorded) bool {
 	revision, broken := v.Known(r.Stream)
 	return broken == nil || r.Revision < revision
 }
 
-// Quarantined says which streams are in quarantine and why, by name.
+// Quarantined returns why streams are in quarantine, sorted by the names of the streams.
 func (v *Views) Quarantined() []domain.HistoryError {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	all := make([]domain.HistoryError, 0, len(v.models.quarantine))
-	for _, stream := range slices.Sorted(maps.Keys(v.models.quarantine)) {
-		all = append(all, *v.models.quarantine[stream])
+	all := make([]domain.HistoryError, 0, len(v.indexes.quarantine))
+	for _, stream := range slices.Sorted(maps.Keys(v.indexes.quarantine)) {
+		all = append(all, *v.indexes.quarantine[stream])
 	}
 	return all
 }
@@ -60,8 +58,8 @@ func (v *Views) logQuarantine(b *domain.HistoryError) {
 		Str("rule", b.Rule).Str("detail", b.Detail).Msg("stream quarantined")
 }
 
-// quarantined is the state in quarantine that follows s. The stream's name says what
-// the stream is about; whose it is remains known if it was.
+// quarantined returns the state in quarantine after s. It keeps the owner of s, and takes the
+// id from the stream's name.
 func (s *state) quarantined(broken *domain.HistoryError) *state {
 	next := &state{owner: s.owner, broken: broken}
 	if id, err := domain.StreamID(broken.Stream); err == nil {
@@ -73,18 +71,18 @@ func (s *state) quarantined(broken *domain.HistoryError) *state {
 	return next
 }
 
-// ownedBy is s, a state in quarantine, with the owner of its stream, if it was not
-// known. It is s itself when there is nothing to add.
-func (s *state) ownedBy(owner domain.ID) *state {
+// withOwner returns a state in quarantine with the owner of its stream. It returns s itself
+// when s has an owner already or owner is "".
+func (s *state) withOwner(owner domain.ID) *state {
 	if s.owner != "" || owner == "" {
 		return s
 	}
 	return &state{owner: owner, id: s.id, broken: s.broken}
 }
 
-// ownerHint is the organization that the first event of a distribution names, although
-// nothing about the event can be believed, or "". It decides who is told that the
-// distribution is in quarantine and may read its events, and nothing else.
+// ownerHint returns the organization that the first event of a distribution names, or "". The
+// event is not trusted. The hint only decides which organization learns that the
+// distribution is in quarantine and may read its events.
 func ownerHint(r *domain.Recorded) domain.ID {
 	if r.Revision != 0 || !domain.StreamKind(r.Stream).Distribution() {
 		return ""
@@ -99,9 +97,9 @@ func ownerHint(r *domain.Recorded) domain.ID {
 	return id
 }
 
-// keptBy is nil when h, which was read from the log later than s, may be what followed
-// s.
-func (s *state) keptBy(h *domain.History) error {
+// contradictedBy compares s with h, which was read from the log later. It returns an error
+// when both end at the same revision, but with different events.
+func (s *state) contradictedBy(h *domain.History) error {
 	if last := s.history.Head; h.Head.Revision == last.Revision && h.Head.Hash != last.Hash {
 		return &domain.HistoryError{
 			Stream: s.stream(), Revision: last.Revision, Rule: "what was recorded stays",

@@ -19,13 +19,13 @@ func damaged(stream string, at domain.Revision) *domain.HistoryError {
 	return &domain.HistoryError{Stream: stream, Revision: at, Type: "t", Rule: "r", Detail: "d"}
 }
 
-// What another part of the node has found counts from then on, and after a restart,
-// and is told once each time.
-func TestQuarantine_ofWhatAnotherPartHasFound(t *testing.T) {
+// Damage that another part of the node has found counts from then on, also after a restart.
+// It is logged once in each process.
+func TestQuarantine_ofDamageThatAnotherPartHasFound(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	org, theirs := l.organization(t), l.organization(t)
-	hash := l.key(t, theirs, "key_1", "first", 0)
+	hash := l.apiKey(t, theirs, "key_1", "first", 0)
 	var ids []domain.ID
 	for _, k := range domain.Kinds() {
 		ids = append(ids, l.create(t, org, k, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`}))
@@ -110,8 +110,8 @@ func row(t *testing.T, v *Views, org, id domain.ID) Row {
 	return r
 }
 
-// A writer may read a stream before its creation is followed. Whose it is becomes
-// known then.
+// A writer may find damage before the stream's creation is followed. The owner of the stream
+// becomes known when it is followed.
 func TestQuarantine_ofAStreamThatIsNotFollowedYet(t *testing.T) {
 	t.Parallel()
 	for name, report := range map[string]func(v *Views, l *testLog, id domain.ID){
@@ -128,7 +128,7 @@ func TestQuarantine_ofAStreamThatIsNotFollowedYet(t *testing.T) {
 			}
 			v.CaughtUp()
 		},
-		"behind": func(v *Views, l *testLog, id domain.ID) {
+		"after": func(v *Views, l *testLog, id domain.ID) {
 			follow(v, l)
 			v.Quarantine(damaged(id.Stream(), 0))
 		},
@@ -153,17 +153,17 @@ func TestQuarantine_ofAStreamThatIsNotFollowedYet(t *testing.T) {
 	}
 }
 
-// What cannot be believed of a first event says at most who is told of the damage.
-func TestQuarantine_ofTheFirstEventIsToldToWhomItNames(t *testing.T) {
+// An untrusted first event only decides which organization sees the damage.
+func TestQuarantine_ofTheFirstEventIsVisibleToTheOrganizationInIt(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		spoil func(r *domain.Recorded)
 		known bool
 	}{
 		"a changed byte":             {func(r *domain.Recorded) { r.Data = append(slices.Clone(r.Data), ' ') }, true},
-		"a type that nobody knows":   {func(r *domain.Recorded) { r.Type, r.Event, r.Undecoded = "x", nil, errors.New("unknown") }, true},
-		"data that is no JSON":       {func(r *domain.Recorded) { r.Data, r.Event, r.Undecoded = []byte("{"), nil, errors.New("cut") }, false},
-		"an organization of no form": {func(r *domain.Recorded) { r.Data = []byte(`{"organizationId":"nobody"}`) }, false},
+		"an unknown type":            {func(r *domain.Recorded) { r.Type, r.Event, r.Undecoded = "x", nil, errors.New("unknown") }, true},
+		"data that is not JSON":      {func(r *domain.Recorded) { r.Data, r.Event, r.Undecoded = []byte("{"), nil, errors.New("cut") }, false},
+		"an invalid organization id": {func(r *domain.Recorded) { r.Data = []byte(`{"organizationId":"nobody"}`) }, false},
 		"the first event is missing": {func(r *domain.Recorded) { r.Revision = 1 }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestQuarantine_ofTheFirstEventIsToldToWhomItNames(t *testing.T) {
 	}
 }
 
-// Of a damaged stream what stands before the damage was a fact.
+// The events of a damaged stream before the damage are believed.
 func TestBelieves_nothingFromTheDamageOn(t *testing.T) {
 	t.Parallel()
 	l, v := newLog(), emptyViews()
@@ -217,14 +217,14 @@ func TestBelieves_nothingFromTheDamageOn(t *testing.T) {
 	}
 }
 
-// Reports come from many goroutines while the log is followed.
+// Many goroutines may report damage while the log is followed.
 func TestQuarantine_whileTheLogIsFollowed(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	org := l.organization(t)
 	var ids []domain.ID
 	for range 50 {
-		id := l.open(t, org, nil)
+		id := l.openQueue(t, org, nil)
 		l.enter(t, id, "a", "b")
 		ids = append(ids, id)
 	}
@@ -252,19 +252,19 @@ func TestQuarantine_whileTheLogIsFollowed(t *testing.T) {
 	}
 }
 
-// Who was in a queue that is over is read from the log when somebody asks. What is
-// wrong with it is told then; a store that does not answer, or lags behind, is not
-// what is wrong with it.
+// The participants of a queue that is over are read from the log by a query. When the history
+// is damaged, the query finds it and the stream is put into quarantine. A store that fails or
+// lags behind does not count as damage.
 func TestQueue_aDamagedHistoryOfAQueueThatIsOverIsQuarantined(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		log    func(l *testLog, stream string) *testLog // as it is by then
+		log    func(l *testLog, stream string) *testLog // the log at the time of the query
 		fault  error
-		late   bool // the second read finds all
+		late   bool // the second read finds all events
 		broken bool
 	}{
 		"an event changed": {log: func(l *testLog, stream string) *testLog {
-			return l.but(stream, func(r domain.Recorded) *domain.Recorded {
+			return l.changed(stream, func(r domain.Recorded) *domain.Recorded {
 				if r.Revision == 1 {
 					r.Data = append(slices.Clone(r.Data), ' ')
 				}
@@ -272,7 +272,7 @@ func TestQueue_aDamagedHistoryOfAQueueThatIsOverIsQuarantined(t *testing.T) {
 			})
 		}, broken: true},
 		"an event missing": {log: func(l *testLog, stream string) *testLog {
-			return l.but(stream, func(r domain.Recorded) *domain.Recorded {
+			return l.changed(stream, func(r domain.Recorded) *domain.Recorded {
 				if r.Revision == 2 {
 					return nil
 				}
@@ -280,7 +280,7 @@ func TestQueue_aDamagedHistoryOfAQueueThatIsOverIsQuarantined(t *testing.T) {
 			})
 		}, broken: true},
 		"the end missing": {log: func(l *testLog, stream string) *testLog {
-			return l.but(stream, func(r domain.Recorded) *domain.Recorded {
+			return l.changed(stream, func(r domain.Recorded) *domain.Recorded {
 				if r.Revision == l.ends[stream]-1 {
 					return nil
 				}
@@ -288,10 +288,10 @@ func TestQueue_aDamagedHistoryOfAQueueThatIsOverIsQuarantined(t *testing.T) {
 			})
 		}, broken: true},
 		"all missing": {log: func(l *testLog, stream string) *testLog {
-			return l.but(stream, func(domain.Recorded) *domain.Recorded { return nil })
+			return l.changed(stream, func(domain.Recorded) *domain.Recorded { return nil })
 		}, broken: true},
 		"a server that lags behind": {log: func(l *testLog, stream string) *testLog {
-			return l.but(stream, func(domain.Recorded) *domain.Recorded { return nil })
+			return l.changed(stream, func(domain.Recorded) *domain.Recorded { return nil })
 		}, late: true},
 		"no answer": {log: func(l *testLog, _ string) *testLog { return l }, fault: domain.ErrUnavailable},
 	} {
@@ -299,7 +299,7 @@ func TestQueue_aDamagedHistoryOfAQueueThatIsOverIsQuarantined(t *testing.T) {
 			t.Parallel()
 			l := newLog()
 			org := l.organization(t)
-			id := l.past(t, org, 3)
+			id := l.closedQueue(t, org, 3)
 			from := newReadable(l)
 			v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), from)
 			defer closeViews(t, v)
@@ -311,7 +311,7 @@ func TestQueue_aDamagedHistoryOfAQueueThatIsOverIsQuarantined(t *testing.T) {
 				}
 				return c.fault
 			}
-			_, err := v.Queue(t.Context(), org, id)
+			_, err := v.Participants(t.Context(), org, id)
 			if broken := errors.As(err, new(*domain.HistoryError)); broken != c.broken || (err == nil) != c.late {
 				t.Errorf("got %v", err)
 			}
@@ -325,9 +325,9 @@ func TestQueue_aDamagedHistoryOfAQueueThatIsOverIsQuarantined(t *testing.T) {
 	}
 }
 
-// but is the log as it is after somebody changed the events of a stream, or took them
-// away.
-func (l *testLog) but(stream string, change func(domain.Recorded) *domain.Recorded) *testLog {
+// changed returns the log with the events of a stream changed, or removed where change returns
+// nil.
+func (l *testLog) changed(stream string, change func(domain.Recorded) *domain.Recorded) *testLog {
 	other := newLog()
 	for _, r := range l.events {
 		if r.Stream == stream {
@@ -340,13 +340,14 @@ func (l *testLog) but(stream string, change func(domain.Recorded) *domain.Record
 	return other
 }
 
-// Whoever writes all hashes anew has not changed what the views have followed.
+// A history that was written anew with correct hashes still contradicts the events that the
+// views have followed.
 func TestQueue_aHistoryThatWasWrittenAnewIsQuarantined(t *testing.T) {
 	t.Parallel()
 	written := func(consumer string) (l *testLog, org, id domain.ID) {
 		l = newLog()
 		org = l.organization(t)
-		id = l.open(t, org, nil)
+		id = l.openQueue(t, org, nil)
 		l.enter(t, id, consumer)
 		l.must(t, id, domain.Step{To: domain.StatusClosed})
 		return l, org, id
@@ -356,10 +357,120 @@ func TestQueue_aHistoryThatWasWrittenAnewIsQuarantined(t *testing.T) {
 	v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), from)
 	defer closeViews(t, v)
 	from.log, _, _ = written("b")
-	if _, err := v.Queue(t.Context(), org, id); !errors.As(err, new(*domain.HistoryError)) {
+	if _, err := v.Participants(t.Context(), org, id); !errors.As(err, new(*domain.HistoryError)) {
 		t.Errorf("got %v", err)
 	}
 	if q := v.Quarantined(); len(q) != 1 || q[0].Rule != "what was recorded stays" {
 		t.Errorf("in quarantine: %v", q)
+	}
+}
+
+func TestViews_quarantine(t *testing.T) {
+	t.Parallel()
+	at := func(l *testLog) domain.Stamp { return domain.Stamp{At: l.now} }
+	for name, c := range map[string]struct {
+		spoil func(l *testLog, stream string)
+		rule  string
+	}{
+		"an impossible event": {
+			func(l *testLog, stream string) { l.record(stream, domain.Settled{Stamp: at(l)}) },
+			"an event belongs to its kind",
+		},
+		"a changed byte": {
+			func(l *testLog, stream string) {
+				r := l.record(stream, domain.Deleted{Stamp: at(l)})
+				r.Data = append(slices.Clone(r.Data), ' ')
+			},
+			"each event's hash covers it and the event before",
+		},
+		"an event that cannot be read": {
+			func(l *testLog, stream string) {
+				r := l.record(stream, domain.Deleted{Stamp: at(l)})
+				r.Event, r.Undecoded = nil, errors.New("unknown type")
+			},
+			"every event can be read",
+		},
+		"a gap": {
+			func(l *testLog, stream string) { l.record(stream, domain.Deleted{Stamp: at(l)}).Revision++ },
+			"revisions have no gaps",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLog()
+			org := l.organization(t)
+			hash := l.apiKey(t, org, "key_1", "first", 0)
+			id := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:00Z"`})
+			other := l.create(t, org, domain.KindAuction, nil)
+			c.spoil(l, id.Stream())
+			c.spoil(l, org.Stream())
+			l.record(id.Stream(), domain.Deleted{Stamp: at(l)}) // comes after the damage, so it is ignored
+			l.must(t, other, fields("name", `"goes on"`))
+			v, path := testViews(t, l)
+			save(t, v)
+			restarted := openViews(t, path)
+			defer restarted.Close()
+
+			for _, v := range []*Views{v, restarted} {
+				if v.Position() != l.events[len(l.events)-1].Position {
+					t.Errorf("stopped at %v", v.Position())
+				}
+				broken := v.Quarantined()
+				if len(broken) != 2 || broken[0].Stream != org.Stream() || broken[1].Stream != id.Stream() || broken[1].Rule != c.rule {
+					t.Errorf("in quarantine: %v", broken)
+				}
+				var bad *domain.HistoryError
+				if _, err := v.Get(org, id); !errors.As(err, &bad) || *bad != broken[1] {
+					t.Errorf("got %v", err)
+				}
+				page, err := v.List(ListQuery{Organization: org, SortBy: SortCreatedAt, Limit: 9})
+				if err != nil || len(page.Rows) != 1 || !strings.Contains(string(page.Rows[0].JSON()), "goes on") {
+					t.Errorf("listed %v, %v", rowIDs(page.Rows), err)
+				}
+				if v.wake(id.Stream()).At != 0 {
+					t.Error("a stream in quarantine has a wake")
+				}
+				if _, ok := v.Organization(org); ok || len(v.Organizations()) != 0 {
+					t.Error("an organization in quarantine is served")
+				}
+				if _, ok := v.Account(org); ok {
+					t.Error("an organization in quarantine is served")
+				}
+				if _, ok := v.Credential(hash); ok {
+					t.Error("an API key of an organization in quarantine gives access")
+				}
+			}
+		})
+	}
+}
+
+// A stream whose first event has the id of another stream's object is put into quarantine, and
+// the other stream is served as before.
+func TestViews_aStreamWithTheIDOfAnotherIsQuarantined(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindQueue, map[string]string{"name": `"true"`})
+	liar := l.id("queue")
+	l.record(liar.Stream(), l.events[0].Event)
+	follow(v, l)
+	if row, err := v.Get(org, id); err != nil || !strings.Contains(string(row.JSON()), `"true"`) {
+		t.Fatal(row, err)
+	}
+	if q := v.Quarantined(); len(q) != 1 || q[0].Stream != liar.Stream() {
+		t.Fatalf("in quarantine: %v", q)
+	}
+}
+
+func TestViews_quarantineIsLogged(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	l.record("queue-x", domain.Opened{})
+	l.record("queue-x", domain.Opened{})
+	var out bytes.Buffer
+	v := newViews(nil, loaded{indexes: newIndexes(0)}, zerolog.New(&out))
+	follow(v, l)
+	if s := out.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, "queue-x") || !strings.Contains(s, "creation") {
+		t.Fatalf("logged %s", s)
 	}
 }

@@ -16,25 +16,24 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Mark names the newest event that a node has seen in its log: the node followed
-// it, or the log acknowledged it to the node. views.db keeps the mark, so that the
-// next start can find out whether the log still holds that event. A position alone
-// would not do: a log that was cut and has grown since passes the same positions
-// with other events.
+// Mark names the newest event that a node knows to be in its log: the node followed the
+// event, or the log acknowledged it to the node. views.db keeps the mark, so that the next
+// start can check whether the log still holds that event. The position alone would not be
+// enough: a log that was cut and has grown again has other events at the same positions.
 type Mark struct {
-	Log      string          // the id of the log; "" when nothing was seen
-	Position domain.Position // of the event; zero for the one that began the log
+	Log      string          // the id of the log; "" when no event was seen
+	Position domain.Position // of the event; zero for the first event of the log
 	Stream   string          // "" when only the position is known
 	Revision domain.Revision
 	ID       [16]byte
 	At       time.Time // when the event was recorded or acknowledged; may be zero
 }
 
-// ErrMarkUnreadable says that views.db is too damaged for its mark to be read.
-var ErrMarkUnreadable = errors.New("what this node has seen cannot be read")
+// ErrMarkUnreadable says that the mark cannot be read because views.db is damaged.
+var ErrMarkUnreadable = errors.New("the mark of the newest event that was seen cannot be read")
 
-// createSeen does not belong to the schema: a file of any format may have the
-// table, and the mark outlives a file that is put aside because of its format.
+// createSeen is not a part of the schema: files of all formats have the same table, so that
+// the mark can be read from a file whose format is not supported.
 const createSeen = `CREATE TABLE IF NOT EXISTS seen ( -- the newest event that this node knows to be in the log
 	id        INTEGER PRIMARY KEY CHECK (id = 1),
 	log       TEXT NOT NULL,    -- which log that is
@@ -53,9 +52,9 @@ const (
 	selectPosition = `SELECT log, committed, prepared, '', 0, '00000000-0000-0000-0000-000000000000', '0001-01-01T00:00:00Z' FROM position`
 )
 
-// ReadMark returns the mark in the file at path, or the zero Mark when there is
-// none. It must come before Open, which writes a new one. Error: ErrMarkUnreadable
-// for a file that is damaged; after any other the file could not be reached.
+// ReadMark returns the mark in the file at path, or the zero Mark when there is none. It must
+// be called before Open, which writes a new mark. The error is ErrMarkUnreadable when the
+// file is damaged. Any other error means that the file could not be read now.
 func ReadMark(path string) (m Mark, err error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return Mark{}, nil
@@ -99,7 +98,7 @@ func readMark(conn *sqlite3.Conn) (m Mark, err error) {
 	return m, err
 }
 
-// SaveMark writes a mark into the file at path, if there is one.
+// SaveMark writes a mark into the file at path. It does nothing when there is no file.
 func SaveMark(path string, m Mark) error {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -111,7 +110,7 @@ func SaveMark(path string, m Mark) error {
 	return errors.Join(marks.save(m), marks.close())
 }
 
-// PutAside renames the file at path, so that Open begins a new one, and removes the
+// PutAside renames the file at path, so that Open creates a new one, and removes the
 // snapshots of participants. It is for a node whose log was replaced.
 func PutAside(path string) error {
 	if err := putAside(path); err != nil {
@@ -120,14 +119,13 @@ func PutAside(path string) error {
 	return os.RemoveAll(path + participantsSuffix)
 }
 
-// marks is where views.db keeps the mark. It has a connection of its own: the mark
-// is synced to the disk with every write, and does not wait until many rows are
-// written.
+// marks writes the mark into views.db. It has a connection of its own, because every write of
+// the mark is synced to the disk, and must not wait until many rows are written.
 type marks struct {
 	conn *sqlite3.Conn
 	put  *sqlite3.Stmt
 	path string
-	file fs.FileInfo // what is at path
+	file fs.FileInfo // the file that was at path when it was opened
 
 	mu    sync.Mutex // guards the connection and the field below
 	saved Mark
@@ -142,7 +140,7 @@ func openMarks(path string) (*sqlite3.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not all builds of SQLite sync the write-ahead log without being told so.
+	// Some builds of SQLite do not sync the write-ahead log by default.
 	if err := conn.Exec(`PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF`); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -169,7 +167,8 @@ func newMarks(path string) (*marks, error) {
 
 func (s *marks) close() error { return errors.Join(s.put.Close(), s.conn.Close()) }
 
-// save returns once the mark is on disk, in the file that the next start opens.
+// save writes the mark and returns when it is on disk. It fails when the file at path is not
+// the open one any more, because the next start would not find the mark.
 func (s *marks) save(m Mark) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,20 +181,20 @@ func (s *marks) save(m Mark) error {
 	err := exec(s.put, m.Log, int64(m.Position.Commit), int64(m.Position.Prepare), m.Stream, int64(m.Revision),
 		uuid.UUID(m.ID).String(), m.At.UTC().Format(time.RFC3339Nano))
 	if err != nil {
-		return fmt.Errorf("write what was seen: %w", err)
+		return fmt.Errorf("write the mark: %w", err)
 	}
 	s.saved = m
 	return nil
 }
 
-// newest is the newest event that was seen.
+// newest holds the mark of the newest event that was seen.
 type newest struct {
 	mu   sync.Mutex // guards the field below
 	mark Mark
 }
 
-// Saw notes that an event is in the log. Events may come in any order; the one with
-// the highest position counts.
+// Saw says that an event is in the log. It may be called with events in any order: the one
+// with the highest position becomes the mark.
 func (v *Views) Saw(stream string, revision domain.Revision, id [16]byte, p domain.Position, at time.Time) {
 	v.seen.mu.Lock()
 	defer v.seen.mu.Unlock()
@@ -204,15 +203,15 @@ func (v *Views) Saw(stream string, revision domain.Revision, id [16]byte, p doma
 	}
 }
 
-// Seen is the newest event that was seen.
+// Seen returns the mark of the newest event that was seen.
 func (v *Views) Seen() Mark {
 	v.seen.mu.Lock()
 	defer v.seen.mu.Unlock()
 	return v.seen.mark
 }
 
-// KeepSeen writes the newest event that was seen to the file once a second, until
-// ctx ends, and then a last time. What it has written survives a power failure.
+// KeepSeen writes the mark to the file once a second until ctx ends, and then a last time. A
+// mark that it has written survives a power failure.
 func (v *Views) KeepSeen(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

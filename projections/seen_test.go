@@ -26,7 +26,7 @@ func mark(tb helper, path string) Mark {
 	return m
 }
 
-// markOf is the mark of an event.
+// markOf returns the mark of an event.
 func markOf(r *domain.Recorded) Mark {
 	return Mark{testOrigin.ID, r.Position, r.Stream, r.Revision, r.ID, r.RecordedAt}
 }
@@ -55,7 +55,7 @@ func TestKeepSeen_writesWithinASecondWhatWasFollowedOrAcknowledged(t *testing.T)
 		follow(v, l)
 		followed := l.events[len(l.events)-1]
 		within(markOf(followed))
-		// An append is acknowledged before the event is followed; others may come late.
+		// The store acknowledges an append before the event is followed.
 		acknowledged := *followed
 		acknowledged.Position.Commit += 10
 		acknowledged.ID[5]++
@@ -76,7 +76,7 @@ func TestKeepSeen_writesWithinASecondWhatWasFollowedOrAcknowledged(t *testing.T)
 	})
 }
 
-// The build of SQLite in use does not sync the write-ahead log unless it is told to.
+// This build of SQLite does not sync the write-ahead log by default.
 func TestMarks_areSynced(t *testing.T) {
 	t.Parallel()
 	v, _ := testViews(t, newLog())
@@ -89,7 +89,7 @@ func TestMarks_areSynced(t *testing.T) {
 	}
 }
 
-// What is in the file is never ahead of the mark.
+// The rows in the file are never ahead of the mark.
 func TestViews_writeTheMarkBeforeTheRows(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -101,8 +101,8 @@ func TestViews_writeTheMarkBeforeTheRows(t *testing.T) {
 	}
 }
 
-// What is written to a file that nobody finds again is not kept.
-func TestViews_sayThatTheirFileWasTakenAway(t *testing.T) {
+// A write to a file that the next start would not find fails.
+func TestViews_reportThatTheirFileWasRemoved(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	org := l.organization(t)
@@ -113,12 +113,12 @@ func TestViews_sayThatTheirFileWasTakenAway(t *testing.T) {
 	}
 	l.create(t, org, domain.KindDraw, nil)
 	follow(v, l)
-	if err := v.write(map[*entry]*state{}); err == nil || !strings.Contains(err.Error(), path+" was removed, renamed or replaced") {
+	if err := v.write(map[*streamSlot]*state{}); err == nil || !strings.Contains(err.Error(), path+" was removed, renamed or replaced") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// A file that is made anew begins with what is known to be in the log.
+// A new file begins with the mark of the file that was put aside.
 func TestOpen_keepsTheMarkOfAFileThatIsPutAside(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -249,32 +249,4 @@ func copyOf(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return copied
-}
-
-// A snapshot of more than the log holds is as good as none.
-func TestFold_aSnapshotIsNotAheadOfTheLog(t *testing.T) {
-	t.Parallel()
-	l := newLog()
-	org := l.organization(t)
-	id := l.open(t, org, nil)
-	l.enter(t, id, "a", "b")
-	from := newReadable(l)
-	v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), from)
-	defer closeViews(t, v)
-	whole := folded(t, l, id)
-	if err := v.snapshots.save(whole); err != nil {
-		t.Fatal(err)
-	}
-	// The read models know nothing of the stream, so that only the snapshot does.
-	unknown := &state{history: domain.NewHistory(id.Stream())}
-	h, err := v.fold(t.Context(), unknown, all, ReadAgain(t.Context()))
-	if err != nil || h.Head != whole.Head {
-		t.Fatalf("got %+v, %v", h, err)
-	}
-	shorter := newLog()
-	shorter.events = l.events[:len(l.events)-1]
-	from.log = shorter
-	if h, err = v.fold(t.Context(), unknown, all, ReadAgain(t.Context())); err != nil || h.Head.Revision != whole.Head.Revision-1 {
-		t.Errorf("got %+v, %v", h, err)
-	}
 }

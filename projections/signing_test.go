@@ -8,7 +8,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// makeSigningKey makes a key that signs tokens, and returns what it is made from.
+// makeSigningKey creates a signing key and returns its secret.
 func (l *testLog) makeSigningKey(tb testing.TB, n byte) (secret string) {
 	tb.Helper()
 	if err := l.send(domain.SigningStream, domain.MakeSigningKey{Secret: [32]byte{n}}); err != nil {
@@ -52,7 +52,7 @@ func TestSigningKeys_surviveARestart(t *testing.T) {
 	if v.Digest() != restarted.Digest() {
 		t.Error("the digests differ")
 	}
-	// Another stream of the kind is nobody's.
+	// Another stream of this kind is ignored.
 	l.record("signing-x", &domain.SigningKeyCreated{})
 	follow(v, l)
 	if q := v.Quarantined(); len(q) > 0 {
@@ -60,7 +60,7 @@ func TestSigningKeys_surviveARestart(t *testing.T) {
 	}
 }
 
-func TestSigningKeys_inQuarantineAreNone(t *testing.T) {
+func TestSigningKeys_inQuarantineAreNotServed(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	l.makeSigningKey(t, 1)
@@ -75,7 +75,7 @@ func TestSigningKeys_inQuarantineAreNone(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if v.wake(domain.SigningStream).At != 0 {
-			t.Error("what is in quarantine is woken")
+			t.Error("a stream in quarantine has a wake")
 		}
 	}
 }

@@ -17,53 +17,54 @@ import (
 )
 
 const (
-	// longFold is how many events have to be folded for the outcome to be kept.
+	// longFold is the number of events above which the result of a fold is saved as a
+	// snapshot.
 	longFold = 100_000
-	// snapshotEvery is after how many events the snapshot of a queue under way is
-	// made anew.
+	// snapshotEvery is the number of new events after which a running distribution is saved
+	// again.
 	snapshotEvery = 250_000
-	// snapshotLast is of how many events one is worth while at the end of the process.
+	// snapshotLast is the same number at the end of the process.
 	snapshotLast = 20_000
-	// maxSnapshots is how many bytes snapshots may have together.
+	// maxSnapshots is how many bytes all snapshots together may have.
 	maxSnapshots = 1 << 30
 )
 
-// snapshots are queues with everybody in them, in files of their own beside the
-// views, so that a long history is not folded again from its beginning. They may be
-// thrown away at any time. A file that is damaged, or of another log or format, is
-// as good as none.
+// snapshots are distributions with all their participants, each in a file in a directory
+// beside views.db. With a snapshot, a long history need not be folded from its beginning.
+// Snapshots may be deleted at any time. A file that is damaged, or of another log or format,
+// is ignored.
 type snapshots struct {
 	dir   string
-	log   string // the id of the log that they are of
+	log   string // the id of the log
 	seals Opener
 
 	mu   sync.Mutex                 // guards the field below
-	kept map[string]domain.Revision // of the files by stream, as far as known
+	kept map[string]domain.Revision // by stream, of the files that this process saved or loaded
 }
 
-// participantsSuffix is what the name of their directory has behind that of the
-// views.
+// participantsSuffix follows the name of views.db in the name of the snapshots' directory.
 const participantsSuffix = ".participants"
 
 func newSnapshots(viewsPath, log string, seals Opener) *snapshots {
 	return &snapshots{dir: viewsPath + participantsSuffix, log: log, seals: seals, kept: map[string]domain.Revision{}}
 }
 
+// note remembers the revision of a snapshot.
 func (s *snapshots) note(h *domain.History) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kept[h.Stream] = h.Head.Revision
 }
 
-// behind is how many events of a stream its snapshot lacks.
+// behind returns how many events of a stream its snapshot lacks.
 func (s *snapshots) behind(h *domain.History) domain.Revision {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return h.Head.Revision - s.kept[h.Stream]
 }
 
-// snapshotHead is the first line of a file; the participants follow, and then the
-// SHA-256 of all before.
+// snapshotHead is the first line of a snapshot's file. After it come the participants, and
+// the SHA-256 of the whole file before it.
 type snapshotHead struct {
 	Format   int             `json:"format"`
 	Log      string          `json:"log"`
@@ -76,7 +77,7 @@ type snapshotHead struct {
 
 func (s *snapshots) path(stream string) string { return filepath.Join(s.dir, stream+".snapshot") }
 
-// save keeps a queue as it is. h is only read.
+// save writes a snapshot of h. It does not change h.
 func (s *snapshots) save(h *domain.History) error {
 	encoded, err := encode(h)
 	if err != nil {
@@ -86,7 +87,7 @@ func (s *snapshots) save(h *domain.History) error {
 	if err != nil {
 		return err
 	}
-	b := h.Aggregate.(*domain.Queue).AppendParticipants(append(head, '\n'))
+	b := h.Aggregate.(domain.Distribution).AppendParticipants(append(head, '\n'))
 	sum := sha256.Sum256(b)
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
@@ -94,7 +95,7 @@ func (s *snapshots) save(h *domain.History) error {
 	if err := s.shrink(int64(len(b))); err != nil {
 		return err
 	}
-	// One that is cut short by a crash has no right sum.
+	// When a crash cuts the file short, its checksum is wrong.
 	if err := os.WriteFile(s.path(h.Stream), append(b, sum[:]...), 0o600); err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (s *snapshots) save(h *domain.History) error {
 	return nil
 }
 
-// load returns what was saved of a stream, or nil.
+// load returns the snapshot of a stream, or nil when there is no usable one.
 func (s *snapshots) load(stream string) *domain.History {
 	b, err := os.ReadFile(s.path(stream))
 	if err != nil || len(b) < sha256.Size {
@@ -112,7 +113,7 @@ func (s *snapshots) load(stream string) *domain.History {
 	if sum := sha256.Sum256(b); !bytes.Equal(sum[:], given) {
 		return nil
 	}
-	line, who, _ := bytes.Cut(b, []byte("\n"))
+	line, participants, _ := bytes.Cut(b, []byte("\n"))
 	var head snapshotHead
 	if json.Unmarshal(line, &head) != nil || head.Format != format || head.Log != s.log || head.Stream != stream {
 		return nil
@@ -121,15 +122,15 @@ func (s *snapshots) load(stream string) *domain.History {
 	if err != nil {
 		return nil
 	}
-	q, ok := h.Aggregate.(*domain.Queue)
-	if !ok || q.RestoreParticipants(who) != nil {
+	d, ok := h.Aggregate.(domain.Distribution)
+	if !ok || d.RestoreParticipants(participants) != nil {
 		return nil
 	}
 	s.note(h)
 	return h
 }
 
-// shrink makes room for more bytes, at the cost of the oldest.
+// shrink makes room for more bytes by removing the oldest files.
 func (s *snapshots) shrink(more int64) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -155,29 +156,30 @@ func (s *snapshots) shrink(more int64) error {
 	return nil
 }
 
-// snapshot keeps those of some queues that went on for long since they were kept.
+// snapshot saves the running distributions among states that have at least enough new events
+// since their last snapshot.
 func (v *Views) snapshot(states []*state, enough domain.Revision) {
 	for _, s := range states {
-		q := s.queueOf()
-		if q != nil && !over(q) && q.KnowsParticipants() && v.snapshots.behind(s.history) >= enough {
+		d := s.distribution()
+		if d != nil && !d.ParticipantsDone() && d.KnowsParticipants() && v.snapshots.behind(s.history) >= enough {
 			v.keep(s.history)
 		}
 	}
 }
 
-// snapshotAll does so at the end of the process.
+// snapshotAll saves snapshots at the end of the process.
 func (v *Views) snapshotAll() {
 	v.mu.RLock()
-	states := make([]*state, 0, len(v.models.streams))
-	for _, e := range v.models.streams {
-		states = append(states, e.current)
+	states := make([]*state, 0, len(v.indexes.streams))
+	for _, slot := range v.indexes.streams {
+		states = append(states, slot.current)
 	}
 	v.mu.RUnlock()
 	v.snapshot(states, snapshotLast)
 }
 
-// keep saves a snapshot. That it cannot costs time after the next start, and nothing
-// else.
+// keep saves a snapshot. It only logs a failure: without the snapshot, the next start takes
+// longer.
 func (v *Views) keep(h *domain.History) {
 	if err := v.snapshots.save(h); err != nil {
 		v.log.Warn().Err(err).Str("stream", h.Stream).Msg("a snapshot was not written")

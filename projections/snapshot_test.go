@@ -11,13 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// Read yields what the log has of a stream.
+// Read implements Histories.
 func (l *testLog) Read(_ context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
 	return func(yield func(*domain.Recorded, error) bool) {
 		for _, r := range l.events {
@@ -28,19 +26,8 @@ func (l *testLog) Read(_ context.Context, stream string, after domain.Revision) 
 	}
 }
 
-// watched is a log that notes how it is read.
-type watched struct {
-	*testLog
-	from []domain.Revision
-}
-
-func (w *watched) Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
-	w.from = append(w.from, after)
-	return w.testLog.Read(ctx, stream, after)
-}
-
-// busy makes an open queue in which everything has happened that can happen.
-func (l *testLog) busy(tb testing.TB, org domain.ID) domain.ID {
+// busyQueue creates an open queue with events of every type.
+func (l *testLog) busyQueue(tb testing.TB, org domain.ID) domain.ID {
 	tb.Helper()
 	id := l.create(tb, org, domain.KindQueue, map[string]string{"sessionDurationSeconds": "60", "admissionRate": "60"})
 	l.must(tb, id, domain.Step{To: domain.StatusOpen})
@@ -64,10 +51,10 @@ func testSnapshots(tb testing.TB) *snapshots {
 	return newSnapshots(filepath.Join(tb.TempDir(), "views.db"), testOrigin.ID, testSeals{})
 }
 
-func TestSnapshots_areTheSameAndGoOn(t *testing.T) {
+func TestSnapshots_keepTheStateAndCanBeContinued(t *testing.T) {
 	t.Parallel()
 	l := newLog()
-	id := l.busy(t, l.id("org"))
+	id := l.busyQueue(t, l.id("org"))
 	h := folded(t, l, id)
 	s := testSnapshots(t)
 	if s.load(id.Stream()) != nil {
@@ -80,7 +67,7 @@ func TestSnapshots_areTheSameAndGoOn(t *testing.T) {
 	if got == nil || !domaintest.SameState(got, h) || got.Aggregate.Wake() != h.Aggregate.Wake() {
 		t.Fatalf("got %+v, want %+v", got, h)
 	}
-	// What it knows is enough to judge what follows.
+	// The later events can be applied to it.
 	before := len(l.events)
 	l.must(t, id, domain.Leave{ConsumerID: "c-201"})
 	l.now = l.now.Add(2 * time.Minute)
@@ -91,14 +78,14 @@ func TestSnapshots_areTheSameAndGoOn(t *testing.T) {
 		}
 	}
 	if len(l.events)-before < 10 || !domaintest.SameState(got, h) {
-		t.Errorf("behind %d events\n got %+v\nwant %+v", len(l.events)-before, got.Aggregate, h.Aggregate)
+		t.Errorf("after %d events\n got %+v\nwant %+v", len(l.events)-before, got.Aggregate, h.Aggregate)
 	}
 }
 
-func TestSnapshots_whatIsDamagedOrForeignIsNone(t *testing.T) {
+func TestSnapshots_aDamagedOrForeignOneIsIgnored(t *testing.T) {
 	t.Parallel()
 	l := newLog()
-	id := l.busy(t, l.id("org"))
+	id := l.busyQueue(t, l.id("org"))
 	h := folded(t, l, id)
 	s := testSnapshots(t)
 	save := func() []byte {
@@ -124,27 +111,27 @@ func TestSnapshots_whatIsDamagedOrForeignIsNone(t *testing.T) {
 		b[i] ^= 1
 		put(b)
 		if s.load(id.Stream()) != nil {
-			t.Fatalf("byte %d is another, and it is taken", i)
+			t.Fatalf("byte %d is changed, and the snapshot is used", i)
 		}
 	}
 	for _, n := range []int{0, 1, 31, 32, len(whole) / 2, len(whole) - 1} {
 		put(whole[:n])
 		if s.load(id.Stream()) != nil {
-			t.Fatalf("of %d bytes there are %d, and they are taken", len(whole), n)
+			t.Fatalf("of %d bytes there are %d, and the snapshot is used", len(whole), n)
 		}
 	}
 	save()
 	another := *newSnapshots("", "another log", testSeals{})
 	another.dir = s.dir
 	if another.load(id.Stream()) != nil {
-		t.Error("one of another log is taken")
+		t.Error("a snapshot of another log is used")
 	}
-	other := l.busy(t, l.id("org"))
+	other := l.busyQueue(t, l.id("org"))
 	if err := os.Rename(s.path(id.Stream()), s.path(other.Stream())); err != nil {
 		t.Fatal(err)
 	}
 	if s.load(other.Stream()) != nil {
-		t.Error("one of another stream is taken")
+		t.Error("a snapshot of another stream is used")
 	}
 }
 
@@ -175,109 +162,20 @@ func TestSnapshots_theOldestMakeRoom(t *testing.T) {
 	}
 }
 
-// A restart finds everybody again: from the log alone, or on from a snapshot.
-func TestRestore_findsEverybodyAgain(t *testing.T) {
+// A snapshot is made of a running queue when the last one lacks enough events, and of no
+// other queue.
+func TestSnapshots_areMadeOfQueuesWithNewEvents(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	org := l.organization(t)
-	id, quiet := l.busy(t, org), l.create(t, org, domain.KindQueue, nil)
-	path := filepath.Join(t.TempDir(), "views.db")
-	w := &watched{testLog: l}
-	open := func() *Views {
-		t.Helper()
-		w.from = nil
-		v, err := Open(path, Origin{ID: testOrigin.ID, Head: testOrigin.Head, Log: w}, testSeals{}, zerolog.Nop())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := v.Restore(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	check := func(v *Views) {
-		t.Helper()
-		q, err := v.Queue(t.Context(), org, id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := folded(t, l, id)
-		h, _ := v.State(id.Stream())
-		if h == nil || !domaintest.SameState(h, want) || v.wake(id.Stream()).At != want.Aggregate.Wake() {
-			t.Fatalf("got %+v, want %+v", h, want.Aggregate)
-		}
-		if p, _ := q.Participation("c-150"); p.Position == 0 {
-			t.Errorf("got %+v", p)
-		}
-	}
-	v := open()
-	follow(v, l)
-	check(v)
-	save(t, v)
-	closeViews(t, v)
-	l.must(t, id, domain.Enter{ConsumerID: "meanwhile"})
-
-	v = open()
-	if !slices.Equal(w.from, []domain.Revision{domain.NoStream}) {
-		t.Errorf("read from %d", w.from)
-	}
-	follow(v, l)
-	check(v)
-	if h, _ := v.State(quiet.Stream()); h != nil {
-		t.Error("what came from the file alone is decided on")
-	}
-	v.keep(v.models.streams[id.Stream()].current.history)
-	kept := v.models.streams[id.Stream()].current.history.Head.Revision
-	l.must(t, id, domain.Enter{ConsumerID: "late"})
-	follow(v, l)
-	save(t, v)
-	closeViews(t, v)
-
-	v = open()
-	if !slices.Equal(w.from, []domain.Revision{kept}) {
-		t.Errorf("read from %d, and the snapshot is of %d", w.from, kept)
-	}
-	check(v)
-	v.keep(v.models.streams[id.Stream()].current.history)
-	closeViews(t, v)
-	l.must(t, id, domain.Enter{ConsumerID: "later"})
-
-	v = open()
-	if len(w.from) > 0 {
-		t.Errorf("read from %d, and the snapshot is as new as the file", w.from)
-	}
-	follow(v, l)
-	check(v)
-	closeViews(t, v)
-
-	// A snapshot that the log does not continue is as good as none.
-	strange := folded(t, l, id)
-	strange.Head = domain.Head{Revision: 5, Hash: "another"}
-	if err := newSnapshots(path, testOrigin.ID, testSeals{}).save(strange); err != nil {
-		t.Fatal(err)
-	}
-	v = open()
-	if !slices.Equal(w.from, []domain.Revision{5, domain.NoStream}) {
-		t.Errorf("read from %d", w.from)
-	}
-	follow(v, l)
-	check(v)
-	closeViews(t, v)
-}
-
-// A snapshot is made of a queue under way when it lacks enough, and of no other.
-func TestSnapshots_areMadeOfQueuesThatWentOn(t *testing.T) {
-	t.Parallel()
-	l := newLog()
-	org := l.organization(t)
-	busy, over, quiet := l.busy(t, org), l.past(t, org, 30), l.open(t, org, nil)
+	busy, over, quiet := l.busyQueue(t, org), l.closedQueue(t, org, 30), l.openQueue(t, org, nil)
 	v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), newReadable(l))
 	defer closeViews(t, v)
 	current := func() (all []*state) {
 		for _, id := range []domain.ID{busy, over, quiet} {
-			all = append(all, v.models.find(id.Stream()).current)
+			all = append(all, v.indexes.slotOf(id.Stream()).current)
 		}
-		return append(all, v.models.find(org.Stream()).current)
+		return append(all, v.indexes.slotOf(org.Stream()).current)
 	}
 	kept := func() (of domain.Revision) {
 		t.Helper()
@@ -297,11 +195,39 @@ func TestSnapshots_areMadeOfQueuesThatWentOn(t *testing.T) {
 		}
 		v.snapshot(current(), 20)
 		if kept() != first {
-			t.Fatalf("it is made anew after %d events", kept()-first)
+			t.Fatalf("there is a new one after %d events", kept()-first)
 		}
 	}
 	v.snapshot(current(), 20)
 	if kept() < first+20 {
-		t.Errorf("it is as old as before, by %d events", current()[0].history.Head.Revision-kept())
+		t.Errorf("it still lacks %d events", current()[0].history.Head.Revision-kept())
+	}
+}
+
+// A snapshot that has more events than the log is ignored.
+func TestFold_aSnapshotIsNotAheadOfTheLog(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	id := l.openQueue(t, org, nil)
+	l.enter(t, id, "a", "b")
+	from := newReadable(l)
+	v := openParticipants(t, filepath.Join(t.TempDir(), "views.db"), from)
+	defer closeViews(t, v)
+	whole := folded(t, l, id)
+	if err := v.snapshots.save(whole); err != nil {
+		t.Fatal(err)
+	}
+	// The read models do not know the stream, only the snapshot does.
+	unknown := &state{history: domain.NewHistory(id.Stream())}
+	h, err := v.fold(t.Context(), unknown, wholeStream, ReadAgain(t.Context()))
+	if err != nil || h.Head != whole.Head {
+		t.Fatalf("got %+v, %v", h, err)
+	}
+	shorter := newLog()
+	shorter.events = l.events[:len(l.events)-1]
+	from.log = shorter
+	if h, err = v.fold(t.Context(), unknown, wholeStream, ReadAgain(t.Context())); err != nil || h.Head.Revision != whole.Head.Revision-1 {
+		t.Errorf("got %+v, %v", h, err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// stored is a history as the file holds it.
+// stored is a history as it is in the file.
 type stored struct {
 	stream            string
 	revision, changed domain.Revision
@@ -17,14 +17,14 @@ type stored struct {
 	state             []byte
 }
 
-// encode writes what a history's aggregate knows. A secret that is not sealed is
-// an error. The names of a distribution's metadata are kept as they are: what
-// follows in the log is compared with their bytes.
+// encode encodes the aggregate of a history. It fails for a secret that is not sealed. It
+// does not escape the metadata of a distribution, because later events of the log are
+// compared with its bytes.
 func encode(h *domain.History) ([]byte, error) {
 	return json.MarshalWithOption(h.Aggregate, json.DisableHTMLEscape())
 }
 
-// decode restores the state that encode was given.
+// decode returns the state of the history that was stored.
 func (s stored) decode(seals Opener) (*state, error) {
 	h, err := s.history(seals)
 	if err != nil {
@@ -33,7 +33,7 @@ func (s stored) decode(seals Opener) (*state, error) {
 	return newState(h), nil
 }
 
-// history restores the history that encode was given.
+// history returns the history that was stored, with its secrets opened.
 func (s stored) history(seals Opener) (*domain.History, error) {
 	h := domain.NewHistory(s.stream)
 	h.Head = domain.Head{Revision: s.revision, Hash: s.hash}
@@ -51,7 +51,7 @@ func (s stored) history(seals Opener) (*domain.History, error) {
 			d.Shared().Metadata = nil // as it was
 		}
 		if d.Shared().Deleted {
-			return h, nil // there are none any more
+			return h, nil // a deleted distribution has no secrets any more
 		}
 		sealedIn = string(d.Kind()) + ".created"
 	}

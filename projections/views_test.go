@@ -2,11 +2,13 @@ package projections
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -15,8 +17,8 @@ import (
 	"github.com/lotline/lotline/domain/domaintest"
 )
 
-// world draws a log in which everything happens, the impossible included.
-func world(t *rapid.T, l *testLog) {
+// drawLog draws a log with events of every kind, also ones that the rules do not allow.
+func drawLog(t *rapid.T, l *testLog) {
 	pick := func(label string, n int) int { return rapid.IntRange(0, n-1).Draw(t, label) }
 	var orgs, keys, ids []domain.ID
 	for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -102,7 +104,7 @@ func drawUpdate(t *rapid.T, l *testLog, id domain.ID) {
 	l.try(id.Stream(), fields("metadata", rapid.SampledFrom([]string{"null", `{"x":"<>"}`}).Draw(t, "metadata")))
 }
 
-// breakStream appends what no correct engine writes.
+// breakStream appends an event that no correct engine writes.
 func breakStream(t *rapid.T, l *testLog, stream string) {
 	switch rapid.IntRange(0, 3).Draw(t, "how") {
 	case 0:
@@ -119,13 +121,14 @@ func breakStream(t *rapid.T, l *testLog, stream string) {
 	}
 }
 
-// Whatever way leads to the same events leads to the same models.
+// Views that have handled the same events are equal, whatever saves, restarts and repeated
+// events there were.
 func TestViews_laws(t *testing.T) {
 	t.Parallel()
 	directory := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLog()
-		world(t, l)
+		drawLog(t, l)
 		at := filepath.Join(directory, "live")
 		if err := os.RemoveAll(at); err != nil {
 			t.Fatal(err)
@@ -148,12 +151,12 @@ func TestViews_laws(t *testing.T) {
 				closeViews(t, live)
 				live = openViews(t, at)
 				if live.Digest() != before || live.Position() != position {
-					t.Fatal("the file has something else than the models that it was written from")
+					t.Fatal("the file differs from the views that wrote it")
 				}
 				for _, e := range l.events[:i+1] {
-					live.Follow(e) // of which one may have waited for what follows
+					live.Follow(e) // the last one may have been held back
 				}
-			case 3: // killed: what was not saved is followed again
+			case 3: // killed: the states that were not saved are followed again
 				closeViews(t, live)
 				live = openViews(t, at)
 				for _, e := range l.events[:i+1] {
@@ -171,13 +174,13 @@ func TestViews_laws(t *testing.T) {
 			t.Fatalf("at %v, rebuilt at %v", live.Position(), rebuilt.Position())
 		}
 		if live.Digest() != rebuilt.Digest() {
-			t.Fatal("a rebuild differs from the live models")
+			t.Fatal("a rebuild differs from the live views")
 		}
 	})
 }
 
-// A queue that is made with an opening time is scheduled in the same append, so
-// nobody sees it as a draft.
+// A queue that is created with an opening time is scheduled in the same append, so it is never
+// visible as a draft.
 func TestViews_showTogetherWhatWasAppendedTogether(t *testing.T) {
 	t.Parallel()
 	l := newLog()
@@ -190,12 +193,12 @@ func TestViews_showTogetherWhatWasAppendedTogether(t *testing.T) {
 	for range 2 { // it may come again
 		v.Follow(appended[0])
 		if _, err := v.Get(org, id); !errors.Is(err, ErrNotFound) || v.Position() != before {
-			t.Fatalf("the first of two events is shown: %v", err)
+			t.Fatalf("the first of two events is visible: %v", err)
 		}
 	}
 	v.Passed(appended[0].Position)
 	if _, err := v.Get(org, id); !errors.Is(err, ErrNotFound) || v.reached(appended[0].Position) {
-		t.Fatalf("the first of two events is shown, or nobody waits for it: %v", err)
+		t.Fatalf("the first of two events is visible, or its position is reached: %v", err)
 	}
 	v.Follow(appended[1])
 	row, err := v.Get(org, id)
@@ -204,13 +207,13 @@ func TestViews_showTogetherWhatWasAppendedTogether(t *testing.T) {
 	}
 }
 
-// Another program may append less than the engine does. It is shown when it is
-// known that no more comes.
-func TestViews_showWhatWasAppendedInPart(t *testing.T) {
+// Another program, or a crash, may leave an append incomplete. It becomes visible when it is
+// known that no more of its events come.
+func TestViews_anIncompleteAppendBecomesVisible(t *testing.T) {
 	t.Parallel()
 	for name, after := range map[string]func(*Views, *testLog, domain.Position){
 		"before another stream's event": func(v *Views, l *testLog, _ domain.Position) { v.Follow(l.record("elsewhere-1", domain.Deleted{})) },
-		"before a later place": func(v *Views, _ *testLog, p domain.Position) {
+		"before a later position": func(v *Views, _ *testLog, p domain.Position) {
 			v.Passed(domain.Position{Commit: p.Commit + 1, Prepare: p.Prepare + 1})
 		},
 		"when the log ends there": func(v *Views, _ *testLog, p domain.Position) {
@@ -234,19 +237,19 @@ func TestViews_showWhatWasAppendedInPart(t *testing.T) {
 				t.Errorf("%+v, %v", row, err)
 			}
 			if wake := v.wake(id.Stream()).At; wake == 0 || wake > l.now {
-				t.Errorf("it is gone on with at %s", wake)
+				t.Errorf("its wake is at %s", wake)
 			}
 		})
 	}
 }
 
-// What participants do may come in thousands. It is shown as soon as no more is at
-// hand, and what was shown does not change.
-func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
+// Events about participants may come in thousands. They become visible as soon as no more
+// events are at hand, and a visible state does not change.
+func TestFollow_participantsBecomeVisibleWhenNoMoreEventsAreAtHand(t *testing.T) {
 	t.Parallel()
 	l := newLog()
 	org := l.organization(t)
-	id := l.busy(t, org)
+	id := l.busyQueue(t, org)
 	other := l.create(t, org, domain.KindQueue, nil)
 	l.must(t, id, domain.Enter{ConsumerID: "last"})
 	v := emptyViews()
@@ -255,28 +258,28 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 		tally domain.Tally
 		at    int
 	}
-	var shown []seen
+	var visible []seen
 	held := 0
 	for i, r := range l.events {
 		v.Follow(r)
-		current := v.models.find(id.Stream()).current
+		current := v.indexes.slotOf(id.Stream()).current
 		if v.Position() != r.Position {
 			held++
 		}
 		if held%7 == 3 || r.Stream == other.Stream() || i == len(l.events)-1 {
 			v.Passed(r.Position)
-			if current = v.models.find(id.Stream()).current; !current.partial() && v.Position() != r.Position {
-				t.Fatalf("%s@%d is not shown", r.Stream, r.Revision)
+			if current = v.indexes.slotOf(id.Stream()).current; !current.partial() && v.Position() != r.Position {
+				t.Fatalf("%s@%d is not visible", r.Stream, r.Revision)
 			}
 		}
-		if q := current.queueOf(); q != nil && (len(shown) == 0 || shown[len(shown)-1].state != current) {
-			shown = append(shown, seen{current, q.Tally, i})
+		if q, ok := current.distribution().(*domain.Queue); ok && (len(visible) == 0 || visible[len(visible)-1].state != current) {
+			visible = append(visible, seen{current, q.Tally, i})
 		}
 	}
-	if held < 100 || len(shown) < 30 {
-		t.Fatalf("held back %d times, shown %d states", held, len(shown))
+	if held < 100 || len(visible) < 30 {
+		t.Fatalf("held back %d times, %d states were visible", held, len(visible))
 	}
-	for _, s := range shown {
+	for _, s := range visible {
 		want := domain.NewHistory(id.Stream())
 		for _, r := range l.events[:s.at+1] {
 			if r.Stream == want.Stream && want.Head.Revision < s.state.history.Head.Revision {
@@ -285,16 +288,77 @@ func TestFollow_participantsAreShownWhenNoMoreIsAtHand(t *testing.T) {
 				}
 			}
 		}
-		if !domaintest.SameState(s.state.history, want) || s.state.queueOf().Tally != s.tally {
-			t.Fatalf("what was shown behind event %d has become another", s.at)
+		if !domaintest.SameState(s.state.history, want) || s.state.distribution().(*domain.Queue).Tally != s.tally {
+			t.Fatalf("the visible state after event %d has changed", s.at)
 		}
 	}
-	// Nobody waits for ever behind one queue that never rests.
+	// A queue with an endless run of events becomes visible after maxHeld events.
 	v = emptyViews()
-	for _, r := range l.events[:heldAtOnce+10] {
+	for _, r := range l.events[:maxHeld+10] {
 		v.Follow(r)
 	}
-	if q := v.models.find(id.Stream()).current.queueOf(); q == nil || q.Tally.Entries() < heldAtOnce-5 {
-		t.Errorf("shown is %+v", q)
+	if d := v.indexes.slotOf(id.Stream()).current.distribution(); d == nil || d.Entries() < maxHeld-5 {
+		t.Errorf("the visible state is %+v", d)
 	}
+}
+
+// All queries may run while the log is followed and the file is written.
+func TestViews_concurrency(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	hash := l.apiKey(t, org, "key_1", "first", 0)
+	var ids []domain.ID
+	for range 40 {
+		l.now++
+		ids = append(ids, l.create(t, org, domain.KindQueue, map[string]string{"name": `"a"`}))
+	}
+	for i, id := range ids {
+		l.must(t, id, fields("name", `"b"`, "openAt", `"2100-01-01T00:00:00Z"`))
+		if i%3 == 0 {
+			l.must(t, id, domain.Delete{})
+		}
+	}
+	v := openViews(t, filepath.Join(t.TempDir(), "views.db"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := v.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				for _, id := range ids {
+					if row, err := v.Get(org, id); err == nil {
+						row.JSON()
+					}
+				}
+				for _, by := range sorts {
+					if _, err := v.List(ListQuery{Organization: org, SortBy: by, Descending: true, Limit: 5, Search: "b"}); err != nil {
+						t.Error(err)
+					}
+				}
+				v.Credential(hash)
+				v.Account(org)
+				v.Organizations()
+				v.Quarantined()
+				v.Wakes(func(w domain.Wake) bool { return w.At > 0 })
+				v.NewWakes()
+				v.Digest()
+			}
+		})
+	}
+	go func() {
+		for _, e := range l.events {
+			v.Follow(e)
+		}
+	}()
+	if err := v.WaitFor(t.Context(), l.events[len(l.events)-1].Position); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	wg.Wait()
+	closeViews(t, v)
 }

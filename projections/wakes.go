@@ -1,24 +1,26 @@
 package projections
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/lotline/lotline/domain"
 )
 
-// newWakes are the wakes that whoever keeps time has not taken yet. They have a lock of
-// their own, so that taking them holds up no reader.
+// newWakes are the wakes that the scheduler has not taken yet. They have a lock of their own,
+// so that taking them delays no reader.
 type newWakes struct {
-	woken chan struct{} // says that there are some
+	woken chan struct{} // receives a value when told is not empty
 
 	mu   sync.Mutex             // guards the field below
-	told map[string]domain.Wake // by stream; nil before they are taken for the first time
+	told map[string]domain.Wake // by stream; nil before the first take
 }
 
-// tell keeps a stream's wake. It is called after every event, whether or not the wake is
-// another one: whoever keeps time may know of a state in between.
+// tell keeps a stream's wake. It is called after every event, even if the wake is the same as
+// before: the scheduler may know another wake from a state between the two.
 func (n *newWakes) tell(w domain.Wake) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -28,7 +30,7 @@ func (n *newWakes) tell(w domain.Wake) {
 	}
 }
 
-// take returns what was told since it was called last.
+// take returns the wakes that were told since the last take.
 func (n *newWakes) take() map[string]domain.Wake {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -37,22 +39,22 @@ func (n *newWakes) take() map[string]domain.Wake {
 	return told
 }
 
-// NewWakes returns the wakes of the streams that had events since it was called last,
-// each stream's once and as the last event left it. The first call returns none: it
-// begins to keep them.
+// NewWakes returns the wakes of the streams that had events since the last call: for each
+// stream the wake after its last event. The first call returns none, because the views keep
+// new wakes from then on.
 func (v *Views) NewWakes() []domain.Wake {
-	return slices.Collect(maps.Values(v.models.newWakes.take()))
+	return slices.Collect(maps.Values(v.indexes.newWakes.take()))
 }
 
-// Woken tells, once for several, that NewWakes has something to return.
-func (v *Views) Woken() <-chan struct{} { return v.models.newWakes.woken }
+// Woken receives a value when NewWakes has something to return: one value for several wakes.
+func (v *Views) Woken() <-chan struct{} { return v.indexes.newWakes.woken }
 
-// Wakes calls yield with the wake of every stream that has one, the earliest first,
-// until it returns false. It goes by the order at the time of the call, and leaves out
-// the streams whose wake has changed since: NewWakes has those.
+// Wakes yields the wake of every stream that has one, the earliest first. It uses the order
+// at the time of the call, and leaves out the streams whose wake has changed since. NewWakes
+// returns those.
 func (v *Views) Wakes(yield func(domain.Wake) bool) {
 	v.mu.Lock() // copying the tree marks the original
-	deadlines := v.models.deadlines.Copy()
+	deadlines := v.indexes.deadlines.Copy()
 	v.mu.Unlock()
 	deadlines.Scan(func(d deadline) bool {
 		w := v.wake(d.stream)
@@ -60,18 +62,31 @@ func (v *Views) Wakes(yield func(domain.Wake) bool) {
 	})
 }
 
-// wake is the stream's next wake.
+// wake returns the stream's wake in its newest visible state.
 func (v *Views) wake(stream string) domain.Wake {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.models.find(stream).current.nextWake()
+	return v.indexes.slotOf(stream).current.nextWake()
 }
 
-// WakeBefore is the wake of a stream as the events left it that Follow was given so far,
-// shown or not. It is for the goroutine that calls Follow.
+// WakeBefore returns the wake of a stream after the events that Follow has handled, visible or
+// not. Only the goroutine that calls Follow may call it.
 func (v *Views) WakeBefore(stream string) domain.Wake {
 	if s := v.held.state; s != nil && s.stream() == stream {
 		return s.nextWake()
 	}
 	return v.wake(stream) // under the lock: damage may be reported meanwhile
+}
+
+// deadline is the time of a stream's wake.
+type deadline struct {
+	at     domain.Instant
+	stream string
+}
+
+func compareDeadlines(a, b deadline) int {
+	if a.at != b.at {
+		return cmp.Compare(a.at, b.at)
+	}
+	return strings.Compare(a.stream, b.stream)
 }

@@ -3,15 +3,17 @@ package projections
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/lotline/lotline/domain"
 )
 
-// toldWakes are the wakes that the views have told of since it was called last, by stream.
+// toldWakes returns the new wakes since its last call, by stream.
 func toldWakes(v *Views) map[string]domain.Wake {
 	all := map[string]domain.Wake{}
 	for _, w := range v.NewWakes() {
@@ -20,7 +22,7 @@ func toldWakes(v *Views) map[string]domain.Wake {
 	return all
 }
 
-// wakes are the streams that have a wake, the earliest first.
+// wakes returns the streams that have a wake, the earliest first.
 func wakes(v *Views) (all []string) {
 	v.Wakes(func(w domain.Wake) bool {
 		all = append(all, w.Stream)
@@ -29,31 +31,30 @@ func wakes(v *Views) (all []string) {
 	return all
 }
 
-// taking are commands of those who take part in a queue, and of those who run it, that
-// leave it open.
-func taking(t *rapid.T) domain.Command {
-	who := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "consumer")
+// drawQueueCommand draws a command of a consumer or an admin client that leaves the queue open.
+func drawQueueCommand(t *rapid.T) domain.Command {
+	consumer := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "consumer")
 	switch rapid.IntRange(0, 8).Draw(t, "command") {
 	case 0:
-		return domain.Leave{ConsumerID: who}
+		return domain.Leave{ConsumerID: consumer}
 	case 1:
-		return domain.Admit{ConsumerID: who}
+		return domain.Admit{ConsumerID: consumer}
 	case 2:
 		return domain.Admit{Count: 2}
 	case 3:
-		return domain.Complete{ConsumerID: who}
+		return domain.Complete{ConsumerID: consumer}
 	case 4:
-		return domain.Deny{ConsumerID: who, Reason: domain.DenyReasons()[0]}
+		return domain.Deny{ConsumerID: consumer, Reason: domain.DenyReasons()[0]}
 	case 5:
 		return fields("admissionRate", rapid.SampledFrom([]string{"null", "1", "60", "600"}).Draw(t, "rate"))
 	case 6:
 		return fields("sessionDurationSeconds", rapid.SampledFrom([]string{"null", "1", "100"}).Draw(t, "session"))
 	}
-	return domain.Enter{ConsumerID: who}
+	return domain.Enter{ConsumerID: consumer}
 }
 
-// After any event of any stream, whoever keeps time is told of the stream's wake with
-// the event's revision, whether or not the views show the event by then.
+// After every event of every stream, the views tell the stream's wake with the event's
+// revision, whether or not the event is visible by then.
 func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -67,7 +68,7 @@ func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 			for _, r := range l.events[followed:] {
 				v.Follow(r)
 				if rapid.Bool().Draw(t, "at hand") {
-					continue // more, so that it may be handled together
+					continue // the next event is at hand, and both may become visible together
 				}
 				v.Passed(r.Position)
 				maps.Copy(told, toldWakes(v))
@@ -104,7 +105,7 @@ func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 			}
 			followed = len(l.events)
 		}
-		world(t, l)
+		drawLog(t, l)
 		check()
 		org := l.id("org")
 		queue := l.id("queue")
@@ -138,7 +139,7 @@ func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 			case 4:
 				l.try(queue.Stream(), fields("closeAt", instant(l.now+domain.Instant(rapid.IntRange(0, 5000).Draw(t, "close")))))
 			default:
-				l.try(queue.Stream(), taking(t))
+				l.try(queue.Stream(), drawQueueCommand(t))
 			}
 			if rapid.IntRange(0, 2).Draw(t, "check") > 0 {
 				check()
@@ -148,8 +149,8 @@ func TestNewWakes_tellOfEveryEvent(t *testing.T) {
 	})
 }
 
-// Wakes are kept from when somebody keeps time: before that, when millions of events may
-// be followed, nobody takes them.
+// New wakes are kept only after the first call of NewWakes. Before that, millions of events
+// may be followed while no scheduler takes the wakes.
 func TestNewWakes_areKeptFromTheFirstCallOn(t *testing.T) {
 	t.Parallel()
 	l, v := newLog(), emptyViews()
@@ -160,7 +161,7 @@ func TestNewWakes_areKeptFromTheFirstCallOn(t *testing.T) {
 	}
 	select {
 	case <-v.Woken():
-		t.Error("told for nothing")
+		t.Error("signalled without a wake")
 	default:
 	}
 	later := l.create(t, l.id("org"), domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:09Z"`})
@@ -168,7 +169,7 @@ func TestNewWakes_areKeptFromTheFirstCallOn(t *testing.T) {
 	select {
 	case <-v.Woken():
 	default:
-		t.Error("nobody is told")
+		t.Error("not signalled")
 	}
 	if got := toldWakes(v); len(got) != 1 || got[later.Stream()] != v.wake(later.Stream()) {
 		t.Errorf("got %+v", got)
@@ -178,7 +179,105 @@ func TestNewWakes_areKeptFromTheFirstCallOn(t *testing.T) {
 	}
 }
 
-// Damage may be reported by any part of the node while the log is followed.
+// An organization has a wake when an API key expires.
+func TestWakes_organization(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	org := l.organization(t)
+	v, path := testViews(t, l)
+	v.NewWakes()
+	wakes := func(want domain.Instant) {
+		t.Helper()
+		follow(v, l)
+		if w := toldWakes(v)[org.Stream()]; w != (domain.Wake{Stream: org.Stream(), Revision: l.ends[org.Stream()] - 1, At: want}) {
+			t.Errorf("told of %+v, want %s", w, want)
+		}
+		save(t, v)
+		restarted := openViews(t, path)
+		defer restarted.Close()
+		for _, v := range []*Views{v, restarted} {
+			var next domain.Wake
+			v.Wakes(func(w domain.Wake) bool { next = w; return w.Stream != org.Stream() })
+			if got := v.wake(org.Stream()); got.At != want || next.At != want || next.At != 0 && next != got {
+				t.Errorf("wakes at %+v, and among all at %+v, want %s", got, next, want)
+			}
+		}
+	}
+	l.apiKey(t, org, "key_1", "lasting", 0)
+	wakes(0)
+	end := l.now.Add(time.Minute)
+	l.apiKey(t, org, "key_2", "ending", end)
+	wakes(end)
+	l.apiKey(t, org, "key_3", "sooner", end-1)
+	wakes(end - 1)
+	l.now = end
+	l.must(t, org, domain.Advance{})
+	wakes(0)
+}
+
+func TestWakes(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	org := l.id("org")
+	late := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:03Z"`})
+	soon := l.create(t, org, domain.KindQueue, map[string]string{"openAt": `"2100-01-01T00:00:01Z"`})
+	l.create(t, org, domain.KindQueue, nil)
+	follow(v, l)
+	wakes := func() (all []string) {
+		v.Wakes(func(w domain.Wake) bool {
+			if w != v.wake(w.Stream) { // the views may be used while Wakes runs
+				t.Errorf("%+v, not %+v", w, v.wake(w.Stream))
+			}
+			all = append(all, w.Stream)
+			return true
+		})
+		return all
+	}
+	if got := wakes(); !slices.Equal(got, []string{soon.Stream(), late.Stream()}) {
+		t.Fatalf("got %v", got)
+	}
+	l.must(t, soon, fields("openAt", `"2100-01-01T00:00:09Z"`))
+	follow(v, l)
+	if got := wakes(); !slices.Equal(got, []string{late.Stream(), soon.Stream()}) {
+		t.Fatalf("got %v", got)
+	}
+	if v.wake("queue-unknown").At != 0 {
+		t.Fatal("an unknown stream is woken")
+	}
+	n := 0
+	v.Wakes(func(domain.Wake) bool { n++; return false })
+	if n != 1 {
+		t.Fatalf("went on after false: %d", n)
+	}
+}
+
+// A crash may leave only a part of an outcome in the log. The part becomes visible only when
+// the log is known to end there, but its wake is told at once, so that the scheduler finishes
+// the outcome.
+func TestCaughtUp_anOutcomeCutByACrashIsDueAtOnce(t *testing.T) {
+	t.Parallel()
+	l, v := newLog(), emptyViews()
+	v.NewWakes()
+	org := l.id("org")
+	id := l.create(t, org, domain.KindQueue, nil)
+	l.must(t, id, domain.Step{To: domain.StatusOpen})
+	l.must(t, id, domain.Step{To: domain.StatusClosed})
+	if last := l.events[len(l.events)-1]; last.Type != "queue.domain.Completed" {
+		t.Fatalf("the last event is %s", last.Type)
+	}
+	l.events = l.events[:len(l.events)-1]
+	follow(v, l)
+	want := domain.Wake{Stream: id.Stream(), Revision: domain.Revision(len(l.events) - 1), At: l.now, Unfinished: true}
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()).At != 0 {
+		t.Errorf("before the log is known to end, told of %+v, and visible is %+v", got, v.wake(id.Stream()))
+	}
+	v.CaughtUp()
+	if got := toldWakes(v); got[id.Stream()] != want || v.wake(id.Stream()) != want {
+		t.Errorf("told of %+v, and visible is %+v", got, v.wake(id.Stream()))
+	}
+}
+
+// Damage may be reported from any goroutine while the log is followed and WakeBefore called.
 func TestWakeBefore_whileDamageIsReported(t *testing.T) {
 	t.Parallel()
 	l, v := newLog(), emptyViews()

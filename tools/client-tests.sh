@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
 #
-# Runs the tests of the official client, of the version in go.mod and unmodified,
-# against `lotline store`. They are copied out of the module cache into a module
-# made in a temporary directory; what differs from the originals is in
-# tools/client-tests: containers_test.go, which replaces the file of that name
-# and starts stores instead of Docker containers, and dataset_test.go, which
-# makes the database that the tests read from.
+# Runs the unmodified tests of the official client against `lotline store`. The
+# client has the version in go.mod. The script copies the tests from the module
+# cache into a module in a temporary directory, and adds two files from
+# tools/client-tests. containers_test.go replaces the file of that name, and starts
+# stores instead of Docker containers. dataset_test.go makes the database that the
+# tests read from.
 #
-# EVENTSTORE_INSECURE=false runs them over TLS with a password, and the tests of
-# both with them.
+# EVENTSTORE_INSECURE=false runs the tests over TLS with a password. The tests about
+# TLS and passwords run only then.
 set -euo pipefail
 export GOWORK=off
 
-# Left out, because they are about what the embedded store does not offer:
+# These tests are left out, because the embedded store does not have the feature:
 #   TestProjections  projections, which a real server computes in JavaScript
 #   TestPlugins      certificates of users, a licensed plug-in of a real server
-# The client's own files leave out the tests of a cluster unless CLUSTER is set, and
-# those of TLS and of refused passwords, two of them as skipped, without TLS.
+# The client itself leaves out the tests of a cluster unless CLUSTER is set. Without TLS
+# it also leaves out the tests of TLS and of refused passwords, and reports two of these
+# as skipped.
 left_out='^(TestProjections|TestPlugins)$'
 unset CLUSTER
 
@@ -46,7 +47,7 @@ go mod edit -require "github.com/EventStore/EventStore-Client-Go/v4@$version" -r
 status=0
 LOTLINE=$work/lotline go test -mod=mod -count=1 -timeout 170s -v -skip "$left_out" ./esdb >"$work/output" 2>&1 || status=$?
 
-# A test that has subtests is counted by them.
+# Of a test with subtests, only the subtests are counted.
 awk -v left_out="$left_out" '
 	match($0, /^ *--- (PASS|FAIL|SKIP): /) {
 		verdict = substr($0, RSTART + RLENGTH - 6, 4); name = $3; verdicts[name] = verdict

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 #
-# Tries the console in headless Chromium against a running engine, and installs
-# what that takes when it is missing: Chromium from Debian's packages, which needs
-# root, and axe-core, which checks accessibility, from npm.
+# Tests the console in headless Chromium against a running engine. If Chromium is
+# missing, the script installs it from Debian's packages, which needs root. axe-core,
+# which checks accessibility, is installed from npm.
 #
 # LOTLINE_TEST_SCREENSHOTS=DIR keeps a picture of each page in each width and
-# colour scheme.
+# colour scheme. `go test -tags external ./cmd/lotline -run Picture -update-picture`
+# makes the picture in the README anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 #
-# Tests the embedded store through the official clients for NodeJS, of the exact
-# versions in tools/node-client-tests: EventStoreDB's, and KurrentDB's, which reads by
-# a library of its own in Rust. Their packages come without tests, so these are ours.
-# They run against `lotline store`, without TLS and with TLS and a password, and see
-# what an engine writes to it. What is missing of NodeJS, npm and openssl is installed
-# from Debian's packages, which needs root.
+# Tests the embedded store with the official clients for NodeJS, in the exact versions
+# in tools/node-client-tests. One client is EventStoreDB's. The other is KurrentDB's,
+# which reads with its own library in Rust. The clients' packages contain no tests, so
+# the tests here are our own. They run against `lotline store`, once without TLS and
+# once with TLS and a password, and also read what an engine writes to the store. If
+# NodeJS, npm or openssl is missing, the script installs it from Debian's packages,
+# which needs root.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
@@ -19,10 +20,11 @@ if [[ ${#missing[@]} -gt 0 ]]; then
 	apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# Unix sockets have short paths, so not below the working directory.
+# A Unix socket's path must be short, so the directory is not below the working directory.
 work=$(mktemp -d)
 started=()
-# stop ends what start has started, the last first, and fails when one of them does.
+# stop ends the programs that start started, the last one first. It fails if one of them
+# fails.
 stop() {
 	local status=0 i
 	for ((i = ${#started[@]} - 1; i >= 0; i--)); do
@@ -52,7 +54,7 @@ start() {
 	done
 }
 
-# printed NAME PATTERN: what the one of that name printed at its start.
+# printed NAME PATTERN: prints the first match of PATTERN in the output of program NAME.
 printed() {
 	grep -o "$2" "$work/$1.out" | head -n 1
 }
@@ -60,8 +62,8 @@ printed() {
 (cd "$root" && go build -trimpath -o "$work/lotline" ./cmd/lotline)
 npm ci --prefix "$root/tools/node-client-tests" --ignore-scripts --no-audit --no-fund --silent
 
-# An authority and a certificate that it signed: KurrentDB's client does not take one
-# for the other.
+# The server's certificate is signed by an authority of its own. KurrentDB's client does
+# not accept one certificate in both roles.
 ec=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
 openssl req -x509 "${ec[@]}" -days 1 -subj /CN=authority -keyout "$work/ca-key.pem" -out "$work/ca.pem" 2>/dev/null
 openssl req "${ec[@]}" -subj /CN=localhost -keyout "$work/key.pem" -out "$work/request.pem" 2>/dev/null

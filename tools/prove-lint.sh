@@ -9,8 +9,8 @@
 #
 #     import "…/commands" // want depguard/domain
 #
-# naming the linters that must report the line; for depguard the list as well.
-# What carries no such comment is a legal variant, and must not be reported.
+# The comment names the linters that must report the line, and the list of depguard.
+# A line without such a comment is legal, and the linter must not report it.
 set -euo pipefail
 export GOWORK=off
 
@@ -28,7 +28,7 @@ ours=github.com/lotline/lotline
 client=github.com/EventStore/EventStore-Client-Go/v4/esdb
 layers=(domain commands eventstore projections httpapi)
 
-# may LAYER TARGET: whether LAYER may import TARGET, both of ours.
+# may LAYER TARGET: reports whether layer LAYER may import layer TARGET.
 may() {
 	case "$1>$2" in
 	cmd*) true ;;
@@ -66,7 +66,7 @@ import() {
 	EOF
 }
 
-# stub MODULE VERSION PACKAGE...: a stand-in for somebody's module, so that
+# stub MODULE VERSION PACKAGE...: makes a stub of a third party's module, so that
 # nothing has to be downloaded. A PACKAGE is a path below the module.
 stub() {
 	local path=$1 version=$2 package dir name
@@ -146,7 +146,7 @@ for layer in "${layers[@]}" cmd; do
 	top=$layer package=$layer
 	if [[ $layer == cmd ]]; then top=cmd/lotline package=main; fi
 
-	# Ours: from the top and from below it, in a test and outside.
+	# Imports of our layers, from the top of a layer and from below it, in tests and in code.
 	for target in "${layers[@]}"; do
 		want='' tests=''
 		if ! may "$layer" "$target"; then
@@ -159,7 +159,7 @@ for layer in "${layers[@]}" cmd; do
 		import "$layer/deep/our_${target}_test.go" deep_test "$tests" "$ours/$target" "$target"
 	done
 
-	# The client: in eventstore, and in the tests of cmd.
+	# EventStoreDB's client is allowed in eventstore, and in the tests of cmd.
 	want=depguard/eventstore-client tests=$want
 	case $layer in
 	domain) want="$want depguard/domain" tests="$tests depguard/domain-tests" ;;
@@ -171,13 +171,13 @@ for layer in "${layers[@]}" cmd; do
 	import "$top/client_test.go" "${package}_test" "$tests" "$client" esdb
 	import "$layer/deep/client_test.go" deep_test "$tests" "$client" esdb
 
-	# Testify: nowhere.
+	# Testify is allowed nowhere.
 	want=depguard/testify tests=$want
 	if [[ $layer == domain ]]; then want="$want depguard/domain" tests="$tests depguard/domain-tests"; fi
 	import "$top/testify.go" "$package" "$want" github.com/stretchr/testify/require require
 	import "$top/testify_test.go" "${package}_test" "$tests" github.com/stretchr/testify/require require
 
-	# Prometheus and OpenTelemetry: in cmd.
+	# Prometheus and OpenTelemetry are allowed in cmd.
 	for library in "${telemetry[@]}"; do
 		name=$(basename "$library")
 		want=depguard/telemetry tests=$want
@@ -190,7 +190,7 @@ for layer in "${layers[@]}" cmd; do
 		import "$top/lib_${name}_test.go" "${package}_test" "$tests" "$library" "$name"
 	done
 
-	# Libraries for tests: in tests.
+	# Libraries for tests are allowed in tests.
 	for library in "${testonly[@]}"; do
 		name=$(basename "$library")
 		want=depguard/tests-only tests=''
@@ -204,12 +204,52 @@ for layer in "${layers[@]}" cmd; do
 	done
 done
 
-# What is not a layer puts nothing together.
+# The model of a queue imports no package of ours. Only tests and checks import the model.
+printf '// Package queuemodel is a dummy.\npackage queuemodel\n\n// Name is what others import.\nconst Name = "model"\n' | file domain/queuemodel/doc.go
+for package in bench claims crowd ledger linear; do
+	printf '// Package %s is a dummy.\npackage %s\n\n// Name is what others import.\nconst Name = "%s"\n' $package $package $package | file "cmd/lotline/$package/doc.go"
+done
+model=$ours/domain/queuemodel
+import domain/queuemodel/ours.go queuemodel depguard/queue-model "$ours/domain/leaf" leaf
+import domain/queuemodel/ours_test.go queuemodel_test '' "$ours/domain/leaf" leaf
+import domain/model.go domain depguard/queue-model-users "$model" queuemodel
+import domain/model_test.go domain_test '' "$model" queuemodel
+import commands/model.go commands depguard/queue-model-users "$model" queuemodel
+import cmd/lotline/model.go main depguard/queue-model-users "$model" queuemodel
+import cmd/lotline/model_test.go main_test '' "$model" queuemodel
+for package in bench claims crowd; do
+	import "cmd/lotline/$package/model.go" $package '' "$model" queuemodel
+done
+
+# The checks may import domain and claims. The ledger may import eventstore as well.
+for package in bench crowd linear; do
+	import "cmd/lotline/$package/claims.go" $package '' "$ours/cmd/lotline/claims" claims
+done
+for package in bench claims crowd linear; do
+	import "cmd/lotline/$package/domain.go" $package '' "$ours/domain/leaf" leaf
+	import "cmd/lotline/$package/store.go" $package depguard/checks "$ours/eventstore/leaf" leaf
+	import "cmd/lotline/$package/api_test.go" ${package}_test depguard/checks "$ours/httpapi/leaf" leaf
+done
+import cmd/lotline/ledger/domain.go ledger '' "$ours/domain/leaf" leaf
+import cmd/lotline/ledger/store.go ledger '' "$ours/eventstore/leaf" leaf
+import cmd/lotline/ledger/commands.go ledger depguard/ledger "$ours/commands/leaf" leaf
+
+# The checks that are for tests stay out of the program, and so do their libraries.
+for package in crowd ledger linear; do
+	import "cmd/lotline/uses_$package.go" main depguard/checks-in-tests "$ours/cmd/lotline/$package" $package
+	import "cmd/lotline/uses_${package}_test.go" main_test '' "$ours/cmd/lotline/$package" $package
+done
+import cmd/lotline/linear/search.go linear '' github.com/anishathalye/porcupine porcupine
+import cmd/lotline/crowd/search.go crowd depguard/tests-only github.com/anishathalye/porcupine porcupine
+import cmd/lotline/ledger/client.go ledger '' "$client" esdb
+import cmd/lotline/crowd/client.go crowd depguard/eventstore-client "$client" esdb
+
+# Packages outside the layers may not import the layers.
 import examples/ours.go examples depguard/elsewhere "$ours/domain" domain
 import examples/ours_test.go examples_test depguard/elsewhere "$ours/domain/leaf" leaf
 import ours.go lotline depguard/elsewhere "$ours/httpapi" httpapi
 
-# The domain is pure, but for its tests; and has no third parties.
+# The domain is pure, except for its tests, and imports no third party's module.
 import domain/third.go domain depguard/domain github.com/rs/zerolog zerolog
 file domain/impure.go <<'EOF'
 package domain
@@ -425,7 +465,7 @@ func Excused(name string) {
 	defer os.Remove(name + "") //nolint // a linter has to be named
 }
 EOF
-# A "want" on these lines would itself be taken for the reason.
+# The linter would take a "want" on these lines for the reason.
 excuses='nolint:errcheck$|nothing here to excuse|has to be named'
 
 file httpapi/body.go <<'EOF'
@@ -475,8 +515,8 @@ printf 'package undocumented // want revive\n' | file projections/undocumented/u
 linter=$(cd "$root" && go tool -n -modfile=tools/go.mod golangci-lint)
 cd "$module"
 
-# What stands above is laid out to be read here; what follows is not to be
-# formatted.
+# The formatter repairs the files above, which are laid out for this script. The file below
+# is wrong on purpose and must not be formatted.
 "$linter" fmt
 
 file projections/order.go <<'EOF'
@@ -494,7 +534,7 @@ EOF
 # --- The verdict --------------------------------------------------------------
 
 go vet ./... 2>"$work/vet" || {
-	# Findings are planted, but all of it has to compile.
+	# vet may have findings, because mistakes are planted. But all code must compile.
 	if grep -q '^vet: ' "$work/vet"; then
 		cat "$work/vet" >&2
 		exit 1
@@ -523,7 +563,7 @@ grep -E '^[^ ]+\.go:[0-9]+' "$work/report" |
 LC_ALL=C comm -23 "$work/wanted" "$work/reported" >"$work/missed"
 LC_ALL=C comm -13 "$work/wanted" "$work/reported" >"$work/surplus"
 
-# A list of depguard that nothing here breaks proves nothing.
+# This script must break every list of depguard at least once.
 sed -nE '/^    depguard:/,/^    [a-z]+:$/{ s/^        ([a-z-]+):$/\1/p; }' "$root/.golangci.yml" | LC_ALL=C sort >"$work/lists"
 sed -nE 's|.* depguard/(.*)|\1|p' "$work/wanted" | LC_ALL=C sort -u | LC_ALL=C comm -23 "$work/lists" - >"$work/unproved"
 

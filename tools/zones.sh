@@ -4,8 +4,8 @@
 # this machine's release of Debian has. Nothing is installed, and no root is needed:
 # package lists and packages go to a temporary directory.
 #
-# `zones.sh check` compares instead, and warns when Debian has a newer edition. It
-# always succeeds: what Debian has changes without this repository.
+# `zones.sh check` changes nothing, and warns if Debian has a newer edition. It always
+# succeeds, because Debian's edition can change without a change of this repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,7 +15,7 @@ mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
 
 apt_options=(
 	-o "Dir::State::lists=$work/lists"
-	-o "Dir::State::status=/dev/null" # what is installed here does not count
+	-o "Dir::State::status=/dev/null" # ignore the packages that are installed on this machine
 	-o "Dir::Cache=$work/cache"
 	-o "APT::Sandbox::User=$(id -un)"
 	-o "Acquire::Retries=2"
@@ -24,12 +24,12 @@ apt_options=(
 	-qq
 )
 
-# candidate PACKAGE: the version that would be installed, or nothing.
+# candidate PACKAGE: prints the version that would be installed, or nothing.
 candidate() {
 	apt-cache "${apt_options[@]}" policy "$1" | sed -n 's/^ *Candidate: \([0-9].*\)/\1/p'
 }
 
-# find_edition: finds out which edition Debian has.
+# find_edition: finds the edition that Debian has.
 find_edition() {
 	apt-get "${apt_options[@]}" update >"$work/update.log" 2>&1 && edition=$(candidate tzdata) && edition=${edition%%[-+~]*} && [ -n "$edition" ]
 }

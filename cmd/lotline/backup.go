@@ -12,12 +12,12 @@ import (
 )
 
 type backupCmd struct {
-	File string `arg:"" placeholder:"FILE" help:"The file to make. One that is there is not replaced."`
+	File string `arg:"" placeholder:"FILE" help:"The file to create. An existing file is not replaced."`
 }
 
 // Run copies the log of the data directory to a file, whether an engine is
 // running on it or not.
-func (c *backupCmd) Run(ctx context.Context, s *settings, to streams) error {
+func (c *backupCmd) Run(ctx context.Context, s *settings, to output) error {
 	if s.EventStore != "" {
 		return badConfig("LOTLINE_EVENTSTORE names another server: the log is there, and is backed up there")
 	}

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// restore does what docs/operations.md says: a new data directory, the copy as events.db in
-// it, the master key beside it.
+// restore follows docs/operations.md: it makes a new data directory with the copy as
+// events.db and the master key beside it.
 func restore(t testing.TB, copied, masterKey string) string {
 	t.Helper()
 	dir := dataDirectory(t)
@@ -56,7 +56,7 @@ func TestBackup_anotherEngineGoesOnFromIt(t *testing.T) {
 		}
 	}
 
-	// The engine was not disturbed, and what it writes now is not in the copy.
+	// The engine goes on, and its later writes are not in the copy.
 	later := e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
 	second := lotline.serve(t, restore(t, copied, filepath.Join(dir, masterKeyFile)))
 	for path, was := range objects {
@@ -69,7 +69,7 @@ func TestBackup_anotherEngineGoesOnFromIt(t *testing.T) {
 	second.must(404, "GET", later, key, "")
 	e.must(200, "GET", later, key, "")
 
-	// A second time it is refused, and the copy stays.
+	// A second backup to the same file is refused and leaves the file unchanged.
 	before, err := os.ReadFile(copied)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func TestBackup_anotherEngineGoesOnFromIt(t *testing.T) {
 	}
 }
 
-// It makes nothing where there is nothing to back up.
+// Backup creates no file if there is no log.
 func TestBackup_badConfiguration(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ env, says string }{
@@ -101,5 +101,58 @@ func TestBackup_badConfiguration(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// After a declared restore the engine drops read models that are ahead of the log or come
+// from another log.
+func TestBackup_afterARestoreTheLogDecides(t *testing.T) {
+	t.Parallel()
+	dir, lotline := dataDirectory(t), testBinary(t)
+	e := lotline.serve(t, dir)
+	key := e.secretKey()
+	create := func() string {
+		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	}
+	kept := create()
+	before := e.must(200, "GET", kept, key, "")
+	e.terminate()
+	// Without the read models' file the engine answers the same.
+	if err := os.Remove(filepath.Join(dir, viewsFile)); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	if after := e.must(200, "GET", kept, key, ""); string(after.body) != string(before.body) || after.header.Get("ETag") != before.header.Get("ETag") {
+		t.Errorf("was %s and is %s", before.body, after.body)
+	}
+	e.terminate()
+	events := filepath.Join(dir, eventsFile)
+	backup, err := os.ReadFile(events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serve(t, dir)
+	lost := create()
+	e.must(200, "PUT", kept, key, `{"name":"lost as well"}`)
+	e.terminate()
+	if err := os.WriteFile(events, backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serveWith(t, dir, restored)
+	e.must(404, "GET", lost, key, "")
+	if got := e.must(200, "GET", kept, key, "").object(t)["name"]; got != nil {
+		t.Errorf("the name is %v", got)
+	}
+	e.must(200, "GET", create(), key, "")
+	e.terminate()
+	if err := os.Remove(events); err != nil {
+		t.Fatal(err)
+	}
+	e = lotline.serveWith(t, dir, restored)
+	e.must(401, "GET", kept, key, "")
+	fresh := e.secretKey()
+	e.must(404, "GET", kept, fresh, "")
+	if list := e.must(200, "GET", "/api/v1/queues", fresh, "").object(t)["data"].([]any); len(list) != 0 {
+		t.Errorf("a new log lists %v", list)
 	}
 }

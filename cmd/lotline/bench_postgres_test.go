@@ -6,10 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/lotline/lotline/cmd/lotline/bench"
+	"github.com/lotline/lotline/cmd/lotline/claims"
 )
 
 // LOTLINE_TEST_POSTGRES is a server on which a schema may be made.
-func TestBench_measuresPostgres(t *testing.T) {
+func TestBenchPostgres_isMeasured(t *testing.T) {
 	t.Parallel()
 	url := os.Getenv("LOTLINE_TEST_POSTGRES")
 	if url == "" {
@@ -21,11 +24,11 @@ func TestBench_measuresPostgres(t *testing.T) {
 		t.Fatalf("exit %d: %s%s", code, stdout, stderr)
 	}
 	r := benchReportOf(t, stdout)
-	m, ok := r.find("enter", benchTable, false)
+	m, ok := r.Find("enter", bench.Table, false)
 	if !ok || m.Requests == 0 || len(m.Errors) > 0 {
 		t.Errorf("%+v", m)
 	}
-	if v := r.verdicts("enter")[claimTable]; v == nil || v.Looked != 1 || v.Broken > 0 {
+	if v := verdictsOn(r, "enter")[claims.Table]; v == nil || v.Looked != 1 || v.Broken > 0 {
 		t.Errorf("%+v", v)
 	}
 	if len(r.SQL) != 2 || r.Postgres == "" {

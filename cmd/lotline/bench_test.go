@@ -2,549 +2,214 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"encoding/json"
+	"encoding/xml"
 	"errors"
-	"flag"
 	"fmt"
-	"math"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"path/filepath"
-	"slices"
-	"sync"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
-	"time"
 
-	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
-	"github.com/google/uuid"
-	"github.com/rs/zerolog"
-
-	"github.com/lotline/lotline/commands"
-	"github.com/lotline/lotline/domain"
-	"github.com/lotline/lotline/domain/domaintest"
-	"github.com/lotline/lotline/eventstore"
-	"github.com/lotline/lotline/eventstore/embedded/rawlog"
+	"github.com/lotline/lotline/cmd/lotline/bench"
+	"github.com/lotline/lotline/cmd/lotline/claims"
 )
 
-// How large the benchmarks of the whole engine are. As they stand each takes a
-// second or two; `make bench-large` says what counts.
-var (
-	benchEvents        = flag.Int("events", 10_000, "how many events the benchmark of catching up has")
-	benchTimers        = flag.Int("timers", 500, "how many timers the benchmark of timers has")
-	benchSingleTimers  = flag.Int("singletimers", 10, "how many timers the benchmark of single timers has, one after another")
-	benchDistributions = flag.Int("distributions", 1_000, "how many distributions the benchmark of restarts has")
-)
-
-// target reports a figure beside what it should reach.
-func target(b *testing.B, figure float64, unit string, wanted float64) {
-	b.Helper()
-	b.ReportMetric(figure, unit)
-	b.ReportMetric(wanted, unit+"-target")
+// shortBench returns the arguments of a run that measures little.
+func shortBench(further ...string) []string {
+	return append([]string{
+		"bench", "--json", "--duration=250ms", "--most=300", "--connections=4", "--queues=3", "--waiting=40", "--consumers=40", "--within=1s",
+	}, further...)
 }
 
-// inTurn runs do(0…callers-1) at once and returns how long that took.
-func inTurn(b *testing.B, callers int, do func(caller int) error) time.Duration {
-	b.Helper()
-	var all sync.WaitGroup
-	started := time.Now()
-	for i := range callers {
-		all.Go(func() {
-			if err := do(i); err != nil {
-				b.Error(err)
+// benchReportOf decodes the report that bench printed.
+func benchReportOf(t *testing.T, stdout string) (r bench.Report) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	return r
+}
+
+// verdictsOn returns the verdicts on a scenario by claim.
+func verdictsOn(r bench.Report, scenario string) map[string]*claims.Verdict {
+	all := map[string]*claims.Verdict{}
+	for _, c := range r.Checks {
+		for _, v := range c.Verdicts {
+			if c.Scenario == scenario {
+				all[v.Claim] = v
 			}
-		})
-	}
-	all.Wait()
-	return time.Since(started)
-}
-
-func rawLog(b *testing.B) *rawlog.Log {
-	b.Helper()
-	raw, err := rawlog.Create(filepath.Join(b.TempDir(), "raw"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	closeAtEnd(b, raw)
-	return raw
-}
-
-// newQueue is a queue's creation, decided but not appended.
-func newQueue(b *testing.B, organization domain.ID, openAt domain.Instant) (stream string, events []domain.Event) {
-	b.Helper()
-	id, err := newID(domain.KindQueue.IDPrefix())
-	if err != nil {
-		b.Fatal(err)
-	}
-	fields := domain.Fields{"sequenceId": []byte(`"bench"`), "name": []byte(`"A drop of the season"`)}
-	if openAt != 0 {
-		fields["openAt"] = fmt.Appendf(nil, "%q", openAt)
-	}
-	h := domain.NewHistory(id.Stream())
-	events, err = domaintest.Carry(h, domain.InstantOf(time.Now()), domain.Create{
-		ID: id, OrganizationID: organization, Fields: fields, Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"},
-		Seed: "WAOSIGNXPX7S33M22JHJXLFN5Y",
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return id.Stream(), events
-}
-
-// encode makes events ready to be appended.
-func encode(b *testing.B, l *eventstore.Log, stream string, events []domain.Event) []domain.Proposed {
-	b.Helper()
-	command := uuid.NewString()
-	all := make([]domain.Proposed, len(events))
-	for i, e := range events {
-		p, err := l.Encode(stream, e, domain.Metadata{
-			CommandID: command, CorrelationID: command, CausationID: command, Actor: domain.ActorOperator,
-		})
-		if err != nil {
-			b.Fatal(err)
 		}
-		p.ID = uuid.New()
-		all[i] = p
 	}
 	return all
 }
 
-// fill appends n queues, each in a stream of its own, and returns their streams
-// in the order of openAt(0), openAt(1), ….
-func fill(b *testing.B, l *eventstore.Log, organization domain.ID, n int, openAt func(i int) domain.Instant) []string {
-	b.Helper()
-	const callers = 64
-	streams := make([]string, n)
-	inTurn(b, callers, func(caller int) error {
-		for i := caller; i < n; i += callers {
-			stream, events := newQueue(b, organization, openAt(i))
-			if _, _, err := l.Append(b.Context(), stream, domain.EmptyHead(), encode(b, l, stream, events)); err != nil {
-				return err
+func TestBench_measuresChecksAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"--tokens=false", "--tokens"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Dir(dataDirectory(t))
+			svg := filepath.Join(t.TempDir(), "out.svg")
+			stdout, stderr, code := testBinary(t).run(t, nil, shortBench("--baseline", "--dir="+dir, "--svg="+svg, mode)...)
+			if code != 0 {
+				t.Fatalf("exit %d: %s%s", code, stdout, stderr)
 			}
-			streams[i] = stream
-		}
-		return nil
-	})
-	return streams
-}
-
-func never(int) domain.Instant { return 0 }
-
-// Callers append batches through the official client on the socket, to streams of
-// their own. The same bytes go to a raw log in turn.
-func BenchmarkAppend_client(b *testing.B) {
-	for _, callers := range []int{1, 8, 64, 256} {
-		for _, batch := range []int{1, 100, 1000} {
-			if callers*batch > 10_000 {
-				continue
+			r := benchReportOf(t, stdout)
+			all := map[string][]string{
+				"enter":      {claims.Whole, claims.Once, claims.Asked, claims.Order, claims.Position, claims.Tally},
+				"enter-many": {claims.Whole, claims.Once, claims.Asked, claims.Order, claims.Position, claims.Tally},
+				"status":     {claims.Whole, claims.Once, claims.Asked, claims.Order, claims.Position, claims.Tally, claims.Turn, claims.Life, claims.Rate, claims.Forward},
+				"launch":     {claims.Whole, claims.Once, claims.Asked, claims.Order, claims.Position, claims.Tally, claims.Turn, claims.Life, claims.Rate, claims.End},
 			}
-			b.Run(fmt.Sprintf("callers=%d/batch=%d", callers, batch), func(b *testing.B) {
-				c := newClusterStore(b)
-				l, raw := c.connect(b), rawLog(b)
-				stream, created := newQueue(b, "org_01h455vb4pex5vsknk084sn02r", 0)
-				events := slices.Repeat(encode(b, l, stream, created), batch)
-				record := bytes.Repeat(bytesOf(events[0]), batch)
-				each := max(1, 20/batch)
-				heads := make([]domain.Head, callers)
-				for i := range heads {
-					heads[i] = domain.EmptyHead()
+			for scenario, wanted := range all {
+				for _, claim := range wanted {
+					if v := verdictsOn(r, scenario)[claim]; v == nil || v.Looked == 0 || v.Broken > 0 {
+						t.Errorf("%s: %q: %+v", scenario, claim, v)
+					}
 				}
-				var inLog, inRaw time.Duration
-				turns := 0
-				for b.Loop() {
-					inRaw += inTurn(b, callers, func(int) error {
-						for range each {
-							if err := raw.Append(record); err != nil {
-								return err
-							}
-						}
-						return nil
-					})
-					inLog += inTurn(b, callers, func(caller int) (err error) {
-						for range each {
-							next := slices.Clone(events)
-							for i := range next {
-								next[i].ID = uuid.New()
-							}
-							if heads[caller], _, err = l.Append(b.Context(), fmt.Sprintf("queue-%d", caller), heads[caller], next); err != nil {
-								return err
-							}
-						}
-						return nil
-					})
-					turns++
-				}
-				reportOfRaw(b, float64(turns*callers*each*batch), inLog, inRaw)
-			})
-		}
-	}
-}
-
-// bytesOf is what a raw log would keep of an event.
-func bytesOf(e domain.Proposed) []byte {
-	return slices.Concat(e.ID[:], []byte(e.Type), e.Data, domain.WithHash(e.Metadata, string(bytes.Repeat([]byte("h"), 43))))
-}
-
-func reportOfRaw(b *testing.B, events float64, took, raw time.Duration) {
-	b.Helper()
-	b.ReportMetric(events/raw.Seconds(), "raw-events/s")
-	b.ReportMetric(events/took.Seconds(), "events/s")
-	target(b, raw.Seconds()/took.Seconds(), "of-raw", 0.25)
-}
-
-// Callers change one queue through its writer, each by one command at a time.
-func BenchmarkWriter(b *testing.B) {
-	for _, callers := range []int{1, 8, 64, 256} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			c := newClusterStore(b)
-			l, raw := c.connect(b), rawLog(b)
-			stream := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", 1, never)[0]
-			handler := commands.NewHandler(l, nil, time.Now)
-			if err := changeOften(b, handler, stream, 0, 1); err != nil {
-				b.Fatal(err)
 			}
-			record := lastRecord(b, l, stream)
-			const each = 20
-			var inWriter, inRaw time.Duration
-			turns := 0
-			for b.Loop() {
-				inRaw += inTurn(b, callers, func(int) error {
-					for range each {
-						if err := raw.Append(record); err != nil {
-							return err
+			for _, m := range r.Measures {
+				if m.Requests == 0 || len(m.Errors) > 0 || m.PerSecond <= 0 || m.P50 <= 0 || m.P99 < m.P50 || m.Max < m.P99 {
+					t.Errorf("%+v", m)
+				}
+			}
+			for _, scenario := range []string{"enter", "enter-many", "status"} {
+				for _, server := range []string{bench.Lotline, bench.Bare} {
+					for _, paced := range []bool{false, true} {
+						if _, ok := r.Find(scenario, server, paced); !ok {
+							t.Errorf("%s of %s was not measured, paced: %t", scenario, server, paced)
 						}
 					}
-					return nil
-				})
-				inWriter += inTurn(b, callers, func(caller int) error { return changeOften(b, handler, stream, caller, each) })
-				turns++
-			}
-			reportOfRaw(b, float64(turns*callers*each), inWriter, inRaw)
-		})
-	}
-}
-
-// changeOften gives a queue one new name after another.
-func changeOften(b *testing.B, h *commands.Handler, stream string, caller, times int) error {
-	for range times {
-		_, err := h.Handle(b.Context(), commands.Request{
-			Stream: stream, Caller: commands.Caller{Actor: domain.ActorOperator},
-			Command: domain.Update{Fields: domain.Fields{"name": fmt.Appendf(nil, `"%d %s"`, caller, uuid.NewString())}},
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lastRecord is what a raw log would keep of a stream's last event.
-func lastRecord(b *testing.B, l *eventstore.Log, stream string) []byte {
-	b.Helper()
-	var last *domain.Recorded
-	for r, err := range l.Read(b.Context(), stream, domain.NoStream) {
-		if err != nil {
-			b.Fatal(err)
-		}
-		last = r
-	}
-	return slices.Concat(last.ID[:], []byte(last.Type), last.Data, last.RawMetadata)
-}
-
-// A stream's state is loaded from the store: what an event costs does not depend
-// on how many there are.
-func BenchmarkLoad(b *testing.B) {
-	c := newClusterStore(b)
-	l := c.connect(b)
-	for _, n := range []int{1, 10, 100, 1_000, 10_000} {
-		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
-			stream := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", 1, never)[0]
-			const callers = 64
-			writer := commands.NewHandler(l, nil, time.Now)
-			inTurn(b, callers, func(caller int) error {
-				return changeOften(b, writer, stream, caller, (n-1+callers-1-caller)/callers)
-			})
-			for b.Loop() {
-				if err := commands.NewHandler(l, nil, time.Now).Load(b.Context(), stream); err != nil {
-					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/event")
+			if len(r.Ratios) != 3 {
+				t.Errorf("%+v", r.Ratios)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("%v, %v", left, err)
+			}
+			drawn, err := os.ReadFile(svg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := countXML(t, drawn, "polyline"); n != len(r.Measures) {
+				t.Errorf("%d lines are drawn, of %d", n, len(r.Measures))
+			}
 		})
 	}
 }
 
-// A node without read models follows the log from its beginning.
-func BenchmarkCatchUp(b *testing.B) {
-	c := newClusterStore(b)
-	l := c.connect(b)
-	// Two events in each append, and two appends of the kind that is most common.
-	streams := fill(b, l, "org_01h455vb4pex5vsknk084sn02r", *benchEvents/4, func(int) domain.Instant { return domain.InstantOf(time.Now().AddDate(1, 0, 0)) })
-	handler := commands.NewHandler(l, nil, time.Now)
-	const callers = 64
-	inTurn(b, callers, func(caller int) error {
-		for i := caller; i < len(streams); i += callers {
-			if err := changeOften(b, handler, streams[i], caller, 2); err != nil {
-				return err
-			}
+// countXML counts the elements with a name in an XML document.
+func countXML(t *testing.T, text []byte, name string) (n int) {
+	t.Helper()
+	for d := xml.NewDecoder(bytes.NewReader(text)); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return n
 		}
-		return nil
-	})
-	for b.Loop() {
-		b.StopTimer()
-		n := c.openNode(b, lockedDir(b))
-		b.StartTimer()
-		if !n.catchUp(b.Context()) {
-			b.Fatal(b.Context().Err())
-		}
-	}
-	target(b, float64(len(streams)*4*b.N)/b.Elapsed().Seconds(), "events/s", 100_000)
-}
-
-// Many queues open within one second while somebody reads.
-func BenchmarkTimers(b *testing.B) {
-	for b.Loop() {
-		lead := 300*time.Millisecond + time.Duration(*benchTimers)*500*time.Microsecond
-		for !manyTimers(b, *benchTimers, lead) {
-			lead *= 2
-		}
-	}
-}
-
-// manyTimers reports false when the timers were due before all was prepared.
-func manyTimers(b *testing.B, timers int, lead time.Duration) bool {
-	b.Helper()
-	c := newCluster(b, 1)
-	n := c.nodes[0]
-	began := time.Now().Add(lead)
-	due := func(i int) domain.Instant {
-		return domain.InstantOf(began.Add(time.Second * time.Duration(i) / time.Duration(timers)))
-	}
-	streams := fill(b, c.connect(b), n.organization(b), timers, due)
-	head, err := n.log.Head(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := n.views.WaitFor(b.Context(), head); err != nil {
-		b.Fatal(err)
-	}
-	if time.Now().After(began) {
-		return false
-	}
-	stopReading, reads := readOften(b, n, streams)
-	after(b, time.Until(began))
-	for i := 0; i < len(streams); {
-		id, _ := domain.StreamID(streams[i])
-		row, err := n.views.Get(n.organization(b), id)
 		if err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
-		if row.Distribution.Shared().Status == domain.StatusOpen {
-			i++
-			continue
+		if e, ok := token.(xml.StartElement); ok && e.Name.Local == name {
+			n++
 		}
-		if time.Since(began) > 2*time.Minute {
-			b.Fatalf("%d of %d are open", i, len(streams))
-		}
-		after(b, time.Millisecond)
 	}
-	took := time.Since(began)
-	stopReading()
-	target(b, took.Seconds(), "s-until-all-open", 2*math.Ceil(float64(timers)/10_000))
-	target(b, percentile(*reads, 0.99).Seconds()*1000, "ms-p99-GET", 50)
-	b.ReportMetric(outOfOrder(b, c, streams, due).Seconds()*1000, "ms-out-of-order")
-	return true
 }
 
-// readOften reads one queue after another, until it is stopped, and notes how long
-// each took.
-func readOften(b *testing.B, n *clusterNode, streams []string) (stop func(), took *[]time.Duration) {
-	b.Helper()
-	caller := newCaller(b).unheld()
-	took = &[]time.Duration{}
-	stop = start(func(ctx context.Context) {
-		for i := 0; ctx.Err() == nil; i++ {
-			id, _ := domain.StreamID(streams[i*7919%len(streams)])
-			started := time.Now()
-			a, err := caller.call(ctx, http.MethodGet, n.url+"/api/v1/queues/"+string(id), "", http.Header{})
-			switch {
-			case ctx.Err() != nil:
-				return
-			case err != nil || a.status != http.StatusOK:
-				b.Errorf("%d, %v", a.status, err)
-				return
-			}
-			*took = append(*took, time.Since(started))
-			after(b, 2*time.Millisecond)
-		}
-	})
-	return stop, took
+// An interrupt ends bench. It reports what it measured by then and leaves no engine and
+// no directory behind.
+func TestBench_anInterruptStillReports(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Dir(dataDirectory(t))
+	c := testBinary(t).command(t.Context(), nil, "bench", "--json", "--scenario=enter", "--duration=10m", "--connections=4", "--dir="+dir)
+	var stdout bytes.Buffer
+	stderr := &lockedBuffer{}
+	c.Stdout, c.Stderr = &stdout, stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it measures", func() bool { return strings.Contains(stderr.String(), "round 1") || c.ProcessState != nil })
+	if err := c.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, stderr)
+	}
+	r := benchReportOf(t, stdout.String())
+	v := verdictsOn(r, "enter")[claims.Once]
+	if !r.Interrupted || len(r.Measures) != 1 || v == nil || v.Looked == 0 || v.Broken > 0 {
+		t.Errorf("%s", stdout.String())
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
 }
 
-func percentile(all []time.Duration, p float64) time.Duration {
-	if len(all) == 0 {
-		return 0
-	}
-	slices.Sort(all)
-	return all[min(len(all)-1, int(float64(len(all))*p))]
-}
-
-// outOfOrder is by how much a queue was opened before another that was due
-// earlier, at most.
-func outOfOrder(b *testing.B, c *cluster, streams []string, due func(int) domain.Instant) time.Duration {
-	b.Helper()
-	order := make(map[string]domain.Instant, len(streams))
-	for i, s := range streams {
-		order[s] = due(i)
-	}
-	var latest domain.Instant
-	var worst time.Duration
-	opened := 0
-	for _, e := range allEvents(b, c) {
-		if e.EventType != "queue.opened" {
-			continue
-		}
-		opened++
-		latest = max(latest, order[e.StreamID])
-		worst = max(worst, latest.Time().Sub(order[e.StreamID].Time()))
-	}
-	if opened != len(streams) {
-		b.Errorf("%d of %d were opened", opened, len(streams))
-	}
-	return worst
-}
-
-func allEvents(b *testing.B, c *cluster) []*esdb.RecordedEvent {
-	b.Helper()
-	read, err := officialClient(b, c.dir.path).ReadAll(b.Context(), esdb.ReadAllOptions{From: esdb.Start{}}, math.MaxInt64)
+// bench finds a proxy that answers one of the requests itself instead of passing it on.
+func TestBench_findsAServerThatLosesEntries(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t))
+	key := e.secretKey()
+	to, err := url.Parse(e.url)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	defer read.Close()
-	var all []*esdb.RecordedEvent
-	for {
-		e, err := read.Recv()
-		if err != nil {
-			return all
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	var entries atomic.Int64
+	var lies atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if lies.Load() && strings.HasSuffix(r.URL.Path, "/enter") && entries.Add(1) == 20 {
+			fmt.Fprintf(w, `{"consumerId":%q,"status":"QUEUED","position":20,"pollAfterMs":1000}`, r.Header.Get("X-Consumer-Id"))
+			return
 		}
-		all = append(all, e.Event)
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	measure := func() (bench.Report, int) {
+		stdout, stderr, code := testBinary(t).run(t, nil, shortBench("--scenario=enter", "--url="+server.URL, "--secret-key="+key,
+			"--publishable-key="+shownPublishable.FindStringSubmatch(e.stdout.String())[1])...)
+		if stdout == "" {
+			t.Fatalf("exit %d: %s", code, stderr)
+		}
+		return benchReportOf(t, stdout), code
+	}
+	if r, code := measure(); code != 0 || r.Failed() {
+		t.Errorf("exit %d of an honest server: %+v", code, verdictsOn(r, "enter"))
+	}
+	lies.Store(true)
+	r, code := measure()
+	if v := verdictsOn(r, "enter")[claims.Once]; code != exitFault || v == nil || v.Broken != 1 {
+		t.Errorf("exit %d, %+v", code, v)
 	}
 }
 
-// One queue after another opens while nothing else happens.
-func BenchmarkTimers_single(b *testing.B) {
-	for b.Loop() {
-		c := newCluster(b, 1)
-		n := c.nodes[0]
-		began := time.Now().Add(200 * time.Millisecond)
-		due := func(i int) domain.Instant {
-			return domain.InstantOf(began.Add(time.Duration(i) * 37 * time.Millisecond))
-		}
-		streams := fill(b, c.connect(b), n.organization(b), *benchSingleTimers, due)
-		last, _ := domain.StreamID(streams[len(streams)-1])
-		eventually(b, "the last one is open", func() bool {
-			row, err := n.views.Get(n.organization(b), last)
-			return err == nil && row.Distribution.Shared().Status == domain.StatusOpen
-		})
-		var late []time.Duration
-		for _, e := range allEvents(b, c) {
-			if i := slices.Index(streams, e.StreamID); i >= 0 && e.EventType == "queue.opened" {
-				late = append(late, e.CreatedDate.Sub(due(i).Time()))
-			}
-		}
-		if len(late) != len(streams) {
-			b.Errorf("%d of %d were opened", len(late), len(streams))
-		}
-		b.ReportMetric(percentile(late, 0.5).Seconds()*1000, "ms-p50-late")
-		target(b, percentile(late, 0.99).Seconds()*1000, "ms-p99-late", 25)
-	}
-}
+var shownPublishable = regexp.MustCompile(`publishable key +(pk_live_[A-Z0-9]+)`)
 
-// The program starts on a log with many distributions: first from nothing, then
-// from the read models that it saved.
-func BenchmarkRestart(b *testing.B) {
-	for b.Loop() {
-		dir := dataDirectory(b)
-		prepareRestart(b, dir)
-		lotline := testBinary(b)
-		started := time.Now()
-		e := lotline.serve(b, dir)
-		rebuilt := time.Since(started)
-		key := e.secretKey()
-		if code := e.terminate(); code != 0 {
-			b.Fatalf("exit %d: %s", code, e.stderr)
-		}
-		started = time.Now()
-		e = lotline.serve(b, dir)
-		eventually(b, "it is ready", func() bool { return e.call("GET", "/readyz", "", "").status == 200 })
-		loaded := time.Since(started)
-		e.must(200, "GET", "/api/v1/queues", key, "")
-		e.kill()
-		b.ReportMetric(rebuilt.Seconds(), "s-from-nothing")
-		target(b, loaded.Seconds(), "s-until-ready", 10)
-	}
-}
-
-// prepareRestart makes a data directory with a log.
-func prepareRestart(b *testing.B, path string) {
-	b.Helper()
-	dir, err := openDataDir(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	s := &settings{DataDir: path}
-	l, err := openLog(b.Context(), s, dir, zerolog.Nop())
-	if err != nil {
-		b.Fatal(err)
-	}
-	far := domain.InstantOf(time.Now().AddDate(1, 0, 0))
-	fill(b, l.Log, "org_01h455vb4pex5vsknk084sn02r", *benchDistributions, func(i int) domain.Instant {
-		if i%2 == 0 {
-			return 0
-		}
-		return far + domain.Instant(i)
-	})
-	if err := errors.Join(l.Close(), dir.Close()); err != nil {
-		b.Fatal(err)
-	}
-}
-
-// Two nodes write to one hot stream, against one.
-func BenchmarkTwoNodes(b *testing.B) {
-	b.Run("updates", func(b *testing.B) { benchTwoNodes(b, never, changeOften) })
-	b.Run("entries", func(b *testing.B) { benchTwoNodes(b, now, enterOften) })
-}
-
-func now(int) domain.Instant { return domain.InstantOf(time.Now()) }
-
-func benchTwoNodes(b *testing.B, openAt func(i int) domain.Instant, write func(b *testing.B, h *commands.Handler, stream string, caller, times int) error) {
-	b.Helper()
-	const callers, each = 64, 20
-	c := newClusterStore(b)
-	logs := []*eventstore.Log{c.connect(b), c.connect(b)}
-	var one, two time.Duration
-	for b.Loop() {
-		for nodes, took := range map[int]*time.Duration{1: &one, 2: &two} {
-			stream := fill(b, logs[0], "org_01h455vb4pex5vsknk084sn02r", 1, openAt)[0]
-			handlers := []*commands.Handler{commands.NewHandler(logs[0], nil, time.Now), commands.NewHandler(logs[1], nil, time.Now)}
-			*took += inTurn(b, callers, func(caller int) error {
-				return write(b, handlers[caller%nodes], stream, caller, each)
-			})
+func TestBench_badFlagsAreOneLineAndExitCode2(t *testing.T) {
+	t.Parallel()
+	for _, flags := range [][]string{
+		{"--connections=0"},
+		{"--duration=0s"},
+		{"--waiting=3"},
+		{"--most=-1"},
+		{"--scenario=dance"},
+		{"--url=http://localhost:1"},
+		{"--url=https://localhost:1", "--secret-key=sk", "--publishable-key=pk"},
+		{"--tokens", "--postgres=postgres://localhost:1/x"},
+		{"--dir=/nowhere/at/all"},
+	} {
+		_, stderr, code := testBinary(t).run(t, nil, append([]string{"bench"}, flags...)...)
+		if code != exitConfig || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: exit %d, %s", flags, code, stderr)
 		}
 	}
-	b.ReportMetric(float64(b.N*callers*each)/one.Seconds(), "one-node/s")
-	b.ReportMetric(float64(b.N*callers*each)/two.Seconds(), "two-nodes/s")
-	target(b, one.Seconds()/two.Seconds(), "of-one-node", 0.5)
-}
-
-func enterOften(b *testing.B, h *commands.Handler, stream string, caller, times int) error {
-	b.Helper()
-	for i := range times {
-		_, err := h.Handle(b.Context(), commands.Request{
-			Stream: stream, Caller: commands.Caller{Actor: domain.ActorConsumer},
-			Command: domain.Enter{ConsumerID: fmt.Sprintf("consumer-%d-%d", caller, i)},
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

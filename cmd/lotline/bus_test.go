@@ -22,11 +22,10 @@ import (
 	"github.com/lotline/lotline/domain"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/eventstore/natsbus"
-	"github.com/lotline/lotline/eventstore/relay"
 )
 
-// asBroker makes the test binary a NATS server with JetStream on an address, over
-// the files of a directory, so that it can be killed.
+// asBroker makes the test binary run as a NATS server with JetStream, on an address and
+// with its files in a directory. It is a process of its own, so that a test can kill it.
 const (
 	asBroker  = "LOTLINE_TEST_AS_BROKER"
 	brokerDir = "LOTLINE_TEST_BROKER_DIRECTORY"
@@ -50,7 +49,7 @@ func beBroker(at, dir string) {
 	os.Exit(0)
 }
 
-// broker is such a process.
+// broker is a NATS server in its own process.
 type broker struct {
 	t       *testing.T
 	at, dir string
@@ -83,7 +82,7 @@ func (b *broker) start() {
 	}
 }
 
-// kill is kill -9.
+// kill ends the broker with SIGKILL.
 func (b *broker) kill() {
 	if b.cmd == nil || b.cmd.ProcessState != nil {
 		return
@@ -91,7 +90,7 @@ func (b *broker) kill() {
 	if err := b.cmd.Process.Kill(); err != nil {
 		b.t.Error(err)
 	}
-	_ = b.cmd.Wait() // which says that it was killed
+	_ = b.cmd.Wait() // the error says that it was killed
 }
 
 func (b *broker) signal(s syscall.Signal) {
@@ -101,8 +100,8 @@ func (b *broker) signal(s syscall.Signal) {
 	}
 }
 
-// stored is what the broker has, in order, without repeats, and how many repeats
-// there were.
+// stored returns the broker's messages in order and without repeats, and the number of
+// repeats.
 func (b *broker) stored() (messages []*nats.Msg, repeats int) {
 	b.t.Helper()
 	conn, err := nats.Connect(b.url())
@@ -139,8 +138,8 @@ func (b *broker) stored() (messages []*nats.Msg, repeats int) {
 	return messages, repeats
 }
 
-// hasAll waits until the broker has all that stands in the log now, and compares:
-// no message is missing, and they are in the order of the log.
+// hasAll waits until the broker has the messages of all events in the log. It checks that
+// none is missing and that they are in the order of the log.
 func (b *broker) hasAll(l *eventstore.Log) (n int) {
 	b.t.Helper()
 	end, err := l.Head(b.t.Context())
@@ -152,7 +151,7 @@ func (b *broker) hasAll(l *eventstore.Log) (n int) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		messages, err := relay.Messages(r)
+		messages, err := domain.Messages(r)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -175,7 +174,7 @@ func (b *broker) hasAll(l *eventstore.Log) (n int) {
 	return len(want)
 }
 
-// logOn is the log of a store in a data directory.
+// logOn connects to the log of a store in a data directory.
 func logOn(t testing.TB, dir string) *eventstore.Log {
 	t.Helper()
 	key, err := hex.DecodeString(testMasterKey)
@@ -194,16 +193,16 @@ func logOn(t testing.TB, dir string) *eventstore.Log {
 	return l
 }
 
-// busState is what /readyz and the figures say of the bus.
+// busState returns what /readyz and the metrics say about the bus.
 func busState(e *engine) (ok, sending bool) {
 	e.t.Helper()
 	checks := e.must(200, "GET", "/readyz", "", "").object(e.t)["checks"].(map[string]any)
 	return checks["bus"].(map[string]any)["ok"].(bool), scrape(e.t, e.url+"/metrics").value("lotline_bus_sending") == 1
 }
 
-// Two engines write while the broker is killed and started again, and then the engine
-// that sends is killed.
-func TestBus_nothingIsMissingWhoeverIsKilled(t *testing.T) {
+// Two engines write. The broker is killed and started again. Then the engine that sends
+// is killed.
+func TestBus_noMessageIsMissingAfterAKill(t *testing.T) {
 	t.Parallel()
 	bus, storeDir, at := newBroker(t), dataDirectory(t), freePort(t)
 	bus.start()
@@ -266,8 +265,8 @@ func TestBus_nothingIsMissingWhoeverIsKilled(t *testing.T) {
 	}
 }
 
-// tryPost is a request that may fail, to an engine that may be gone. It returns where
-// what was made is.
+// tryPost sends a creation that may fail, to an engine that may be dead. It returns the
+// path of the new object.
 func tryPost(e *engine, path, body string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -286,8 +285,8 @@ func tryPost(e *engine, path, body string) (string, error) {
 	return resp.Header.Get("Location"), resp.Body.Close()
 }
 
-// A bus that is not there at the start, or stands still, stops and slows nothing. It
-// is said to be away, and gets everything when it is back.
+// A bus that is away at the start, or that hangs, stops and slows nothing. The engine
+// reports that the bus is away, and sends it everything when it is back.
 func TestBus_onlyMessagesWaitForABusThatIsAway(t *testing.T) {
 	t.Parallel()
 	bus, dir := newBroker(t), dataDirectory(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// clockReason is what everybody is told of a clock that is wrong.
+// clockReason is all that /readyz tells the public about a wrong clock.
 const clockReason = "the clock is wrong"
 
 func isWrong(err error) bool {
@@ -22,12 +22,12 @@ func isWrong(err error) bool {
 	return wrong
 }
 
-// awaitClock returns when nothing may be wrong with a clock any more, or why it does
-// not wait for that.
-type awaitClock func(ctx context.Context, c *walltime.Clock) error
+// clockPolicy decides what a start does while the clock is wrong: it waits, or it returns
+// an error. It returns nil once the clock may be right.
+type clockPolicy func(ctx context.Context, c *walltime.Clock) error
 
-// mustBeRight does not wait.
-func mustBeRight(ctx context.Context, c *walltime.Clock) error {
+// requireRightClock returns an error if the clock is wrong. It does not wait.
+func requireRightClock(ctx context.Context, c *walltime.Clock) error {
 	_, err := c.Now(ctx)
 	if isWrong(err) {
 		return configError{err}
@@ -38,15 +38,15 @@ func mustBeRight(ctx context.Context, c *walltime.Clock) error {
 	return nil
 }
 
-// clockPause is between looks at a clock that is wrong.
+// clockPause is the pause between checks of a wrong clock.
 const clockPause = 100 * time.Millisecond
 
-// untilRight waits for as long as it takes: a machine that has no clock of its own
-// starts in 1970, until the network tells it the time.
-func untilRight(ctx context.Context, c *walltime.Clock) error {
+// waitForRightClock waits until the clock may be right, without a time limit. A machine
+// without a battery for its clock starts in 1970 and has to wait for network time.
+func waitForRightClock(ctx context.Context, c *walltime.Clock) error {
 	for {
 		c.Recheck(ctx)
-		err := mustBeRight(ctx, c)
+		err := requireRightClock(ctx, c)
 		if !isWrong(err) {
 			return err
 		}
@@ -58,8 +58,8 @@ func untilRight(ctx context.Context, c *walltime.Clock) error {
 	}
 }
 
-// clockedLog takes no appends while the clock is wrong, for those who put a time into
-// what they append without asking for it.
+// clockedLog refuses appends while the clock is wrong. It is for writers that put times
+// into events without checking the clock themselves.
 type clockedLog struct {
 	*eventstore.Log
 	clock *walltime.Clock
@@ -72,26 +72,29 @@ func (l clockedLog) Append(ctx context.Context, stream string, head domain.Head,
 	return l.Log.Append(ctx, stream, head, events)
 }
 
-// aheadStreams finds the streams whose time is ahead of the clock: what a node wrote
-// whose clock was wrong. Nothing in them is due before the clock has come there.
+// aheadStreams finds streams with a time that is ahead of the clock. A node whose clock
+// was wrong has written them. Nothing in such a stream becomes due before the clock has
+// reached that time.
 type aheadStreams struct {
 	views *projections.Views
 
-	mu    sync.Mutex // guards the fields below; held while looking
-	at    time.Time  // when it was looked
+	mu    sync.Mutex // guards the fields below; held during a search
+	at    time.Time  // when the last search was made
 	found []projections.StreamTime
 }
 
 const (
-	// aheadTolerated is what clocks of nodes may differ by.
+	// aheadTolerated is by how much the clocks of nodes may differ.
 	aheadTolerated = 2 * time.Second
-	// aheadEvery is how often all streams are looked through, at most.
+	// aheadEvery is the shortest time between two searches through all streams.
 	aheadEvery = time.Second
-	// maxAhead is how many streams are named.
+	// maxAhead is how many streams /readyz names at most.
 	maxAhead = 100
 )
 
-func (a *aheadStreams) look() []projections.StreamTime {
+// find returns the streams that the last search found. It searches again if the last
+// search was aheadEvery ago or longer.
+func (a *aheadStreams) find() []projections.StreamTime {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if now := time.Now(); now.Sub(a.at) >= aheadEvery {
@@ -100,17 +103,17 @@ func (a *aheadStreams) look() []projections.StreamTime {
 	return a.found
 }
 
-// streamTimes is how many streams are ahead of the clock, and which.
+// streamTimes is the detail of /readyz about streams that are ahead of the clock.
 type streamTimes struct {
 	Count   int                      `json:"count"`
 	Streams []projections.StreamTime `json:"streams"`
 }
 
-// check does not make the node not ready: no other one could serve these streams
-// better.
+// check returns the check of /readyz. It is advisory: no other node could serve these
+// streams better.
 func (a *aheadStreams) check() httpapi.Check {
 	c := httpapi.Check{Name: partStreamTimes, Advisory: true, Reason: "streams hold times that are ahead of the clock"}
-	if found := a.look(); len(found) > 0 {
+	if found := a.find(); len(found) > 0 {
 		c.Err = fmt.Errorf("the number of streams that hold a time ahead of the clock is %d", len(found))
 		c.Detail = streamTimes{len(found), found[:min(len(found), maxAhead)]}
 	}

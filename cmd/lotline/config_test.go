@@ -1,28 +1,23 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/hex"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-// Each of these ends with one clear line and exit code 2.
-func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
+// Each bad setting ends the start with one line that explains it, and exit code 2.
+func TestConfig_aBadOneIsOneLineAndExitCode2(t *testing.T) {
 	t.Parallel()
 	lotline := testBinary(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Not a defer, which would run before the parallel subtests.
+	// A defer would run before the parallel subtests.
 	t.Cleanup(func() {
 		if err := taken.Close(); err != nil {
 			t.Error(err)
@@ -34,7 +29,8 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Each has one of its own, since a directory is for one process at a time.
+	// orphan makes a directory whose master key is missing. Each case needs its own, because
+	// only one process at a time can use a directory.
 	orphan := func() string {
 		dir := dataDirectory(t)
 		lotline.serve(t, dir).terminate()
@@ -54,9 +50,9 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no such time zones":        {env: []string{"LOTLINE_ZONEINFO=/nowhere"}, says: "LOTLINE_ZONEINFO: /nowhere is no time-zone database"},
-		"time zones in no archive":  {env: []string{"LOTLINE_ZONEINFO=" + file}, says: "is no time-zone database: zip: not a valid zip file"},
-		"folder without time zones": {env: []string{"LOTLINE_ZONEINFO=" + t.TempDir()}, says: "is no time-zone database: it has no time zone UTC"},
+		"no such time zones":        {env: []string{"LOTLINE_ZONEINFO=/nowhere"}, says: "LOTLINE_ZONEINFO: /nowhere is not a time-zone database"},
+		"time zones in no archive":  {env: []string{"LOTLINE_ZONEINFO=" + file}, says: "is not a time-zone database: zip: not a valid zip file"},
+		"folder without time zones": {env: []string{"LOTLINE_ZONEINFO=" + t.TempDir()}, says: "is not a time-zone database: it has no time zone UTC"},
 		"unknown flag":              {args: []string{"--colour"}, says: "unknown flag --colour"},
 		"bad master key":            {env: []string{"LOTLINE_MASTER_KEY=short"}, says: "LOTLINE_MASTER_KEY must be 32 bytes"},
 		"bad secret key":            {env: []string{"LOTLINE_SECRET_KEY=hunter2"}, says: "LOTLINE_SECRET_KEY must look like sk_live_"},
@@ -68,9 +64,9 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 		"negative consumer limit":   {env: []string{"LOTLINE_RATE_LIMIT_CONSUMER=-1"}, says: "LOTLINE_RATE_LIMIT_CONSUMER"},
 		"negative limit, no sign":   {args: []string{"--rate-limit-secret", "-1"}, says: `--rate-limit-secret: expected int value but got "-1"; perhaps try --rate-limit-secret="-1"?`},
 		"limit without number":      {env: []string{"LOTLINE_RATE_LIMIT_SECRET=many"}, says: "rate-limit-secret"},
-		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "--trusted-proxies: 10.0.0.1 is no network: write 10.0.0.1/32"},
-		"IPv6 without prefix":       {env: []string{"LOTLINE_TRUSTED_PROXIES=fd00::1"}, says: "--trusted-proxies: fd00::1 is no network: write fd00::1/128"},
-		"proxy is a name":           {env: []string{"LOTLINE_TRUSTED_PROXIES=proxy.example"}, says: "--trusted-proxies: proxy.example is no network: write one such as 10.0.0.0/8"},
+		"proxy without prefix":      {env: []string{"LOTLINE_TRUSTED_PROXIES=10.0.0.0/8,10.0.0.1"}, says: "--trusted-proxies: 10.0.0.1 is not a network: write 10.0.0.1/32"},
+		"IPv6 without prefix":       {env: []string{"LOTLINE_TRUSTED_PROXIES=fd00::1"}, says: "--trusted-proxies: fd00::1 is not a network: write fd00::1/128"},
+		"proxy is a name":           {env: []string{"LOTLINE_TRUSTED_PROXIES=proxy.example"}, says: "--trusted-proxies: proxy.example is not a network: write one such as 10.0.0.0/8"},
 		"bus, unescaped password":   {env: []string{"LOTLINE_BUS=nats://lotline:horse/battery@localhost:4222"}, says: "LOTLINE_BUS"},
 		"bad log format":            {env: []string{"LOTLINE_LOG_FORMAT=xml"}, says: "log-format"},
 		"bad listen address":        {env: []string{"LOTLINE_LISTEN=nowhere:http:80"}, says: "LOTLINE_LISTEN"},
@@ -109,127 +105,6 @@ func TestServe_badConfigurationIsOneLineAndExitCode2(t *testing.T) {
 				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 			}
 		})
-	}
-}
-
-func TestServe_sigtermIsAnOrderlyEnd(t *testing.T) {
-	t.Parallel()
-	dir := dataDirectory(t)
-	e := testBinary(t).serve(t, dir)
-	key := e.secretKey()
-	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`)
-	if code := e.terminate(); code != 0 {
-		t.Errorf("exit %d: %s", code, e.stderr)
-	}
-	for line := range strings.Lines(e.stderr.String()) {
-		if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) {
-			t.Errorf("it complained: %s", line)
-		}
-	}
-}
-
-// A client that does not finish its request does not keep the engine from ending.
-func TestServe_sigtermDoesNotWaitForEverybody(t *testing.T) {
-	t.Parallel()
-	e := testBinary(t).serve(t, dataDirectory(t))
-	key := e.secretKey()
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	const head = "POST /api/v1/queues HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-	if _, err := fmt.Fprintf(conn, head, key); err != nil {
-		t.Fatal(err)
-	}
-	// The engine takes connections in turn, so by now it has that one.
-	e.must(200, "GET", "/api/v1/queues", key, "")
-	if code := e.terminate(); code != 0 {
-		t.Errorf("exit %d: %s", code, e.stderr)
-	}
-}
-
-// Whoever asks to stop before all is ready has not met a fault.
-func TestServe_askedToStopDuringTheStartIsNoFault(t *testing.T) {
-	t.Parallel()
-	for name, patience := range map[string]time.Duration{"at once": 0, "while it looks for the store": 300 * time.Millisecond} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			var stdout, stderr bytes.Buffer
-			code := run(ctx, []string{
-				"serve", "--data-dir=" + dataDirectory(t), "--listen=127.0.0.1:0",
-				"--eventstore=esdb://127.0.0.1:1?tls=false", "--master-key=" + hex.EncodeToString(make([]byte, 32)),
-			}, &stdout, &stderr)
-			if code != 0 || stdout.Len() > 0 || stderr.Len() > 0 {
-				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout.String(), stderr.String())
-			}
-		})
-	}
-}
-
-// What a path may hold, the socket's address may not.
-func TestServe_takesAnyPath(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"a%b", "what?", "number#1", "two words", "ünï", "a:b,c"} {
-		dir := filepath.Join(filepath.Dir(dataDirectory(t)), name)
-		e := testBinary(t).serve(t, dir)
-		e.must(201, "POST", "/api/v1/queues", e.secretKey(), `{"sequenceId":"s"}`)
-		if code := e.terminate(); code != 0 {
-			t.Errorf("%s: exit %d: %s", name, code, e.stderr)
-		}
-	}
-}
-
-func TestLogs_neverShowAKey(t *testing.T) {
-	t.Parallel()
-	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_LOG_FORMAT=json")
-	key := e.secretKey()
-	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s","encryptionSeed":"keep-me-to-yourself"}`)
-	e.must(401, "GET", "/api/v1/queues", key+"x", "")
-	e.terminate()
-	logged := e.stderr.String()
-	for _, secret := range []string{key, key[8:20], "keep-me-to-yourself"} {
-		if strings.Contains(logged, secret) {
-			t.Errorf("the log shows %q", secret)
-		}
-	}
-	// A line for each request and those about the start and the end, and not one for
-	// each message on the bus.
-	for line := range strings.Lines(logged) {
-		message, _ := (answer{body: []byte(line)}).object(t)["message"].(string)
-		if !slices.Contains([]string{"ready", "request", "stopping", "stopped"}, message) {
-			t.Errorf("logged %s", line)
-		}
-	}
-	if strings.Count(logged, `"message":"request"`) != 2 {
-		t.Errorf("two requests are logged as %s", logged)
-	}
-}
-
-func TestMasterKey_isReadInHexAndBothBase64s(t *testing.T) {
-	t.Parallel()
-	key := make([]byte, 32)
-	for i := range key {
-		key[i] = byte(0xf8 + i%8)
-	}
-	for _, text := range []string{
-		"f8f9fafbfcfdfefff8f9fafbfcfdfefff8f9fafbfcfdfefff8f9fafbfcfdfeff",
-		"+Pn6+/z9/v/4+fr7/P3+//j5+vv8/f7/+Pn6+/z9/v8=",
-		"+Pn6+/z9/v/4+fr7/P3+//j5+vv8/f7/+Pn6+/z9/v8",
-		"-Pn6-_z9_v_4-fr7_P3-__j5-vv8_f7_-Pn6-_z9_v8",
-		" -Pn6-_z9_v_4-fr7_P3-__j5-vv8_f7_-Pn6-_z9_v8\n",
-	} {
-		got, ok := decodeMasterKey(text)
-		if !ok || string(got) != string(key) {
-			t.Errorf("%q was read as %x", text, got)
-		}
-	}
-	for _, text := range []string{"", "f8f9", "not a key at all, but as long as one!!!!!!", strings.Repeat("0", 63)} {
-		if got, ok := decodeMasterKey(text); ok {
-			t.Errorf("%q was read as %x", text, got)
-		}
 	}
 }
 

@@ -3,8 +3,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"flag"
 	"fmt"
+	"image/png"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,22 +27,23 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
+var updatePicture = flag.Bool("update-picture", false, "write the picture of a queue's page to docs/console-queue.png")
+
 // browser is Chromium with the console of a running engine.
 type browser struct {
 	t   *testing.T
 	e   *engine
-	dir string // the engine's data
+	dir string // the engine's data directory
 	key string
 	ctx context.Context
 
 	mu       sync.Mutex // guards the fields below
-	requests []string   // their addresses
-	trouble  []string   // exceptions and what the browser complains of
+	requests []string   // the addresses of all requests
+	trouble  []string   // exceptions, and warnings of the browser
 }
 
-// openConsole starts an engine and a browser that shows its console. When the
-// test ends nothing may have gone wrong in the page, and nothing may have been
-// asked for elsewhere.
+// openConsole starts an engine and a browser that shows its console. At the end, the test
+// fails if the page had an error or sent a request to another server.
 func openConsole(t *testing.T) *browser {
 	t.Helper()
 	dir := dataDirectory(t)
@@ -56,8 +60,8 @@ func openConsole(t *testing.T) *browser {
 	return b
 }
 
-// start starts the browser. Chromium falls, about once in a hundred starts, before
-// it listens, whatever it is to show, so a start that fails is made again.
+// start starts the browser, and repeats a start that fails. About one start of Chromium in
+// a hundred crashes before it listens, whatever the page is.
 func (b *browser) start() {
 	b.t.Helper()
 	const starts = 4
@@ -97,7 +101,7 @@ func (b *browser) listen(event any) {
 	case *runtime.EventExceptionThrown:
 		b.trouble = append(b.trouble, fmt.Sprintf("%s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
 	case *cdplog.EventEntryAdded:
-		// A refusal of the engine's is what many tests are about.
+		// Many tests cause refusals by the engine, which are logged as network errors.
 		if e.Entry.Source != cdplog.EntrySourceNetwork {
 			b.trouble = append(b.trouble, e.Entry.Text)
 		}
@@ -122,7 +126,7 @@ func (b *browser) checkQuiet() {
 	}
 }
 
-// do carries out actions, which have to be done in time.
+// do carries out actions. The test fails if they take too long.
 func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -142,7 +146,7 @@ func command[P, R any](b *browser, c cdp.Command[P, R], parameters P) {
 	}
 }
 
-// js is what an expression is in the page, or what the promise brings that it is.
+// js returns the value of an expression in the page. It waits for a promise.
 func js[T any](b *browser, expression string) T {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
@@ -154,7 +158,7 @@ func js[T any](b *browser, expression string) T {
 	return v
 }
 
-// text is what the page shows.
+// text returns the visible text of the page.
 func (b *browser) text() string { return js[string](b, `document.body.innerText`) }
 
 // becomes waits until an expression is true in the page.
@@ -192,7 +196,7 @@ func (b *browser) clickText(text string) {
 	b.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::a or self::button][normalize-space()=%q]`, text))))
 }
 
-// enter puts a text into a field of a form in place of what is there.
+// enter replaces the text of a form field.
 func (b *browser) enter(field, text string) {
 	b.t.Helper()
 	b.becomes(`document.getElementById('` + field + `')`)
@@ -224,7 +228,7 @@ func (b *browser) create(collection, body string) (id string) {
 	return b.e.must(201, "POST", "/api/v1/"+collection, b.key, body).object(b.t)["id"].(string)
 }
 
-// inZone is a time some time from now as a clock in the zone shows it.
+// inZone returns the time after d from now as a local time of the zone.
 func inZone(t *testing.T, zone string, d time.Duration) string {
 	t.Helper()
 	l, err := time.LoadLocation(zone)
@@ -234,7 +238,7 @@ func inZone(t *testing.T, zone string, d time.Duration) string {
 	return time.Now().Add(d).In(l).Format("2006-01-02T15:04:05")
 }
 
-// emulate shows the page on a screen of that width, in light or dark.
+// emulate gives the page a screen width, and a light or a dark scheme.
 func (b *browser) emulate(width int64, scheme string) {
 	b.t.Helper()
 	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
@@ -276,14 +280,14 @@ func TestConsole_aQueueIsMadeAndSeenToOpenByItself(t *testing.T) {
 	b.becomes(`document.querySelector('tbody .status').innerText === 'Open'`)
 }
 
-func TestConsole_errorsStandAtTheirFields(t *testing.T) {
+func TestConsole_errorsAreShownAtTheirFields(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
 	b.signIn()
 	b.goTo("#/new/draw")
 	b.enter("field-winnerCount", "0")
 	b.enter("field-timeZone", "Europe/Berlin")
-	b.enter("field-openAt", "2027-03-28T02:30") // the clocks skip it
+	b.enter("field-openAt", "2027-03-28T02:30") // a local time that the change to summer time skips
 	b.enter("field-metadata", `{"a":`)
 	b.clickText("Create draw")
 	b.sees("Validation failed")
@@ -335,7 +339,7 @@ func TestConsole_anEditThatCollidesShowsWhatChanged(t *testing.T) {
 	if got["name"] != "Mine" || got["winnerCount"] != 4.0 || got["startingBid"] != 7.5 {
 		t.Errorf("saved %v", got)
 	}
-	// Only what was changed was sent, so there is one event that changes one field.
+	// The page sends only changed fields, so one event changes one field.
 	b.becomes(`[...document.querySelectorAll('.history tbody tr')].at(-1)?.querySelectorAll('.changes li').length === 1`)
 }
 
@@ -366,7 +370,7 @@ func TestConsole_stepsByHandAreConfirmed(t *testing.T) {
 	b.clickText("Close now")
 	status("Closed")
 
-	// What the engine does not allow, it says in the dialog.
+	// The dialog shows the engine's refusal.
 	confirm("draw", "There is no second draw.")
 	b.clickText("Draw now")
 	b.sees("Invalid status transition")
@@ -384,7 +388,7 @@ func TestConsole_stepsByHandAreConfirmed(t *testing.T) {
 	b.clickText("Delete")
 	b.sees("This draw was deleted. Its history stays.", "draw.deleted", "By hand", "draw.drawn")
 	b.e.must(404, "GET", "/api/v1/draws/"+id, b.key, "")
-	// So does it for somebody who comes later.
+	// A user who opens the page later sees the same.
 	b.goTo("#/")
 	b.sees("No distributions here.")
 	b.goTo("#/" + id)
@@ -393,7 +397,7 @@ func TestConsole_stepsByHandAreConfirmed(t *testing.T) {
 	b.sees("There is no such draw.")
 }
 
-// line is a queue's page that is shown, with the path of its calls.
+// line makes a queue and opens its page. It returns the path of the queue's calls.
 func (b *browser) line(more string) (path string) {
 	b.t.Helper()
 	id := b.create("queues", body(`{"sequenceId":"s","name":"Drop"%s}`, more))
@@ -439,7 +443,7 @@ func TestConsole_aQueuesLineIsSeenToMove(t *testing.T) {
 	b.e.must(200, "PUT", path, b.key, `{"admissionRate":1200}`)
 	b.becomes(`document.querySelector('[data-figure=rate]').innerText === '1,200 a minute'`)
 
-	// The charts went along: what they say, and a course that is not flat.
+	// The charts have moved as well: their labels, and a curve that is not flat.
 	label := func(i int) string {
 		return js[string](b, fmt.Sprintf(`document.querySelectorAll('.chart')[%d].getAttribute('aria-label')`, i))
 	}
@@ -458,8 +462,8 @@ func TestConsole_aQueuesLineIsSeenToMove(t *testing.T) {
 	b.e.must(200, "POST", path+"/complete", b.key, `{"consumerId":"b"}`)
 	b.figures(0, 0, 2, 1, 1, 1)
 
-	// A screen reader is not told each second. Nothing is drawn over a time in which
-	// nobody looked, and what is older than ten minutes is forgotten.
+	// A screen reader is not told every second. The charts have a gap where the page was
+	// hidden, and drop values that are older than ten minutes.
 	if got := js[string](b, `document.querySelector('.line [role=status]').innerText`); got != "" {
 		t.Errorf("a screen reader was told %q", got)
 	}
@@ -487,8 +491,8 @@ func TestConsole_aQueuesLineIsSeenToMove(t *testing.T) {
 	}
 }
 
-// A busy queue's history does not fill the page by itself.
-func TestConsole_aLongHistoryIsShownAsFarAsItIsAskedFor(t *testing.T) {
+// The page does not load more of a busy queue's history by itself.
+func TestConsole_aLongHistoryIsLoadedOnRequest(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
 	b.signIn()
@@ -552,7 +556,7 @@ func TestConsole_consumersAreMovedByHandAndByKeyboard(t *testing.T) {
 	says("Admitted 2: a, b.")
 	b.figures(2, 2, 0, 0, 0, 0)
 	b.becomes(`document.activeElement.innerText === 'Admit next'`)
-	// The same once more is another attempt.
+	// Sending the form again is another attempt.
 	b.keys(kb.Enter)
 	says("Admitted 2: c, d.")
 	b.keys(kb.Enter)
@@ -563,7 +567,7 @@ func TestConsole_consumersAreMovedByHandAndByKeyboard(t *testing.T) {
 	b.becomes(`document.getElementById('admit-count').getAttribute('aria-invalid') === 'true'`)
 
 	fill("consumer", "a")
-	b.keys(kb.Enter) // does nothing by itself
+	b.keys(kb.Enter) // alone does nothing
 	press("Complete")
 	says("a is Completed.")
 	b.becomes(`document.querySelector('.history')?.innerText.includes('queue.consumer.completed')`)
@@ -578,7 +582,7 @@ func TestConsole_consumersAreMovedByHandAndByKeyboard(t *testing.T) {
 	fill("consumer", "nobody")
 	press("Admit")
 	b.sees("Consumer not in queue")
-	// What somebody calls himself is text.
+	// A consumer's id is shown as text.
 	b.enters(path, "<b>e</b>")
 	fill("consumer", "<b>e</b>")
 	press("Admit")
@@ -586,7 +590,7 @@ func TestConsole_consumersAreMovedByHandAndByKeyboard(t *testing.T) {
 	b.becomes(`document.querySelector('.history').innerText.includes('<b>e</b>') && !document.querySelector('main b')`)
 }
 
-func TestConsole_whatClientsWroteIsTextEverywhere(t *testing.T) {
+func TestConsole_textOfClientsIsNeverMarkup(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
 	b.signIn()
@@ -612,7 +616,7 @@ func TestConsole_whatClientsWroteIsTextEverywhere(t *testing.T) {
 	}
 }
 
-// pressTabTo presses Tab until an element has the focus, which has to be seen.
+// pressTabTo presses Tab until an element has the focus. The focus must be visible.
 func (b *browser) pressTabTo(selector string) {
 	b.t.Helper()
 	for range 60 {
@@ -649,7 +653,7 @@ func TestConsole_theKeyboardIsEnough(t *testing.T) {
 	b.becomes(`document.querySelector('[data-step=open]')`)
 	b.pressTabTo("[data-step=open]")
 	b.keys(kb.Enter)
-	// The way back is what has the focus, and the focus stays in the dialog.
+	// The button to cancel has the focus, and the focus stays in the dialog.
 	b.becomes(`document.activeElement.innerText === 'Cancel'`)
 	b.keys(kb.Escape)
 	b.becomes(`!document.querySelector('dialog') && document.activeElement.dataset.step === 'open'`)
@@ -708,7 +712,7 @@ func TestConsole_theListIsLiveAndTurnsPages(t *testing.T) {
 	b.clickText("First page")
 	b.enter("kind", "draw")
 	names("The draw")
-	// While it is looked at, the focus stays where it is.
+	// The focus stays where it is while the list refreshes.
 	js[bool](b, `(document.querySelector('tbody a').focus(), true)`)
 	b.e.must(200, "POST", "/api/v1/draws/"+draw+"/open", b.key, "")
 	b.sees("The draw is now Open.")
@@ -728,7 +732,7 @@ func TestConsole_theListIsLiveAndTurnsPages(t *testing.T) {
 	b.sees("after is not a cursor of this list")
 }
 
-func TestConsole_anOutageIsSaidAndEndsByItself(t *testing.T) {
+func TestConsole_anOutageIsReportedAndEndsByItself(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
 	b.signIn()
@@ -743,14 +747,14 @@ func TestConsole_anOutageIsSaidAndEndsByItself(t *testing.T) {
 	b.sees("Kept is now Open.")
 }
 
-// answerWith makes the engine's answers be others in the page, until it is undone.
+// answerWith replaces the engine's answers in the page until undo is called.
 func (b *browser) answerWith(text string) (undo func()) {
 	b.t.Helper()
 	js[bool](b, `(window.engineFetch ??= window.fetch, window.fetch = async () => new Response(`+text+`, { status: 200 }), true)`)
 	return func() { js[bool](b, `(window.fetch = window.engineFetch, true)`) }
 }
 
-func TestConsole_anAnswerThatCannotBeReadOrShownIsSaidAndEndsByItself(t *testing.T) {
+func TestConsole_anAnswerThatCannotBeReadOrShownIsReportedAndEndsByItself(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
 	b.signIn()
@@ -809,14 +813,14 @@ func TestConsole_anAddressThatCannotBeReadIsNotFound(t *testing.T) {
 		b.goTo("#/")
 		b.sees("Kept", "Live")
 	}
-	// What is an address's own sign elsewhere is part of an id here.
+	// The ? of a URL can be part of an id here.
 	b.goTo("#/queue_%3Ffirst=1")
 	b.sees("There is no such queue.")
 	b.goTo("#/queue_%23/edit")
 	b.sees("Queue not found")
 }
 
-// What is checked at the end of each test would be reported.
+// The check at the end of each test finds a violation of the policy.
 func TestConsole_aViolationOfThePolicyIsSeen(t *testing.T) {
 	t.Parallel()
 	b := openConsole(t)
@@ -834,8 +838,8 @@ func TestConsole_aViolationOfThePolicyIsSeen(t *testing.T) {
 	b.requests = slices.DeleteFunc(b.requests, func(url string) bool { return url == "https://elsewhere.invalid/" })
 }
 
-// Every page, on a desktop and a phone, light and dark, has nothing that axe
-// finds fault with, and nothing to be scrolled sideways for.
+// On a desktop and a phone, light and dark, axe finds no fault in any page, and no page
+// has to be scrolled sideways.
 func TestConsole_isAccessible(t *testing.T) {
 	t.Parallel()
 	axe, err := os.ReadFile(filepath.Join("..", "..", "tools", "console-tests", "node_modules", "axe-core", "axe.min.js"))
@@ -905,4 +909,58 @@ func TestConsole_isAccessible(t *testing.T) {
 	b.clickText("Create auction")
 	b.sees("Validation failed")
 	look("errors")
+}
+
+// The README shows this page: a queue in which some consumers wait, some are admitted
+// and some have finished. With -update-picture the test watches the queue for longer,
+// so that the charts have something to show, and writes the picture.
+func TestConsole_aPictureOfAQueueFitsTheREADME(t *testing.T) {
+	t.Parallel()
+	b := openConsole(t)
+	const width, height, most = 1200, 930, 150_000
+	seconds, first := 3, 200 // enough for some to wait still, however slow the machine is
+	if *updatePicture {
+		seconds, first = 40, 20
+	}
+	b.signIn()
+	id := b.create("queues", body(`{"sequenceId":"spring-drop","name":"Spring drop","timeZone":"Europe/Berlin","openAt":%q,"closeAt":%q,"admissionRate":100,"maxCapacity":5000,"sessionDurationSeconds":900}`,
+		in(-60_000), in(86_400_000)))
+	path := "/api/v1/queues/" + id
+	b.emulate(width, "light")
+	b.goTo("#/" + id)
+	b.sees("The line")
+	course := `document.querySelector('.chart .course').getAttribute('d')`
+	for i := range seconds {
+		before := js[string](b, course)
+		more := 2 + i%5
+		if i == 0 {
+			more = first
+		}
+		for j := range more {
+			b.enters(path, fmt.Sprintf("customer-%d-%d", i, j))
+		}
+		if i%3 == 2 {
+			b.e.must(200, "POST", path+"/complete", b.key, body(`{"consumerId":"customer-0-%d"}`, i/3))
+		}
+		b.becomes(fmt.Sprintf(`%s !== %q`, course, before))
+	}
+	last := fmt.Sprintf("customer-%d-", seconds-1)
+	b.e.must(200, "POST", path+"/leave", b.key, "", "X-Consumer-Id", last+"0")
+	b.e.must(200, "POST", path+"/deny", b.key, body(`{"consumerId":%q,"reason":"ADMIN_ACTION"}`, last+"1"))
+	b.becomes(`/^[1-9]\d* [1-9]\d* [1-9]\d* 0 1 1$/.test([...document.querySelectorAll('.figures dd')].slice(0, 6).map((d) => d.innerText).join(' '))`)
+
+	command(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1})
+	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := png.DecodeConfig(bytes.NewReader(picture))
+	if err != nil || size.Width != width || len(picture) > most {
+		t.Errorf("the picture is %d wide and has %d bytes: %v", size.Width, len(picture), err)
+	}
+	if *updatePicture {
+		if err := os.WriteFile(filepath.Join(root, "docs", "console-queue.png"), picture, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

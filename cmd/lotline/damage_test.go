@@ -15,8 +15,8 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// tamper changes the log by hand, past the engine and the store, as anybody can who
-// reaches the file. It has to change something.
+// tamper changes the log's file directly, as anybody can who has access to it. The test
+// fails if nothing is changed.
 func tamper(t testing.TB, dir, sql string, args ...string) {
 	t.Helper()
 	conn, err := sqlite3.Open("file:" + filepath.Join(dir, eventsFile))
@@ -48,15 +48,15 @@ func tamper(t testing.TB, dir, sql string, args ...string) {
 // ofStream limits a change to the events of a stream.
 const ofStream = ` WHERE stream = (SELECT id FROM streams WHERE name = ?)`
 
-// rig changes what an event says, in its first event.
-func rig(t testing.TB, dir, stream string) {
+// corruptFirstEvent changes the data of a stream's first event.
+func corruptFirstEvent(t testing.TB, dir, stream string) {
 	t.Helper()
 	tamper(t, dir, `UPDATE events SET data = replace(data, 'Raffle', 'Rigged')`+ofStream+` AND revision = 0`, stream)
 }
 
 func streamOf(path string) string { return domain.ID(filepath.Base(path)).Stream() }
 
-// forgetViews has the read models made anew at the next start.
+// forgetViews removes the read models, so that the next start makes them anew.
 func forgetViews(t testing.TB, dir string) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(dir, viewsFile)); err != nil {
@@ -66,7 +66,7 @@ func forgetViews(t testing.TB, dir string) {
 
 const inconsistent = "Distribution history is inconsistent"
 
-// quarantinedLines are the lines of the log that say that a stream is quarantined.
+// quarantinedLines returns the log lines that report the quarantine of a stream.
 func (e *engine) quarantinedLines(stream string) (lines []string) {
 	for line := range strings.Lines(e.stderr.String()) {
 		if strings.Contains(line, `"stream quarantined"`) && strings.Contains(line, `"stream":"`+stream+`"`) {
@@ -76,8 +76,8 @@ func (e *engine) quarantinedLines(stream string) (lines []string) {
 	return lines
 }
 
-// told checks that operators are told of exactly these streams: /readyz, the figure,
-// and one line of the log at level error for each.
+// told checks that operators learn of exactly these streams: from /readyz, from the
+// metric, and from one log line at level error for each.
 func (e *engine) told(streams ...string) {
 	e.t.Helper()
 	operators := e.operators()
@@ -105,7 +105,8 @@ func (e *engine) told(streams ...string) {
 	})
 }
 
-// refuses checks that nothing is served of a distribution and nothing is done to it.
+// refuses checks that the engine serves nothing of a distribution and carries out no
+// command on it.
 func (e *engine) refuses(path, key string) {
 	e.t.Helper()
 	calls := [][3]string{
@@ -138,7 +139,7 @@ func (e *engine) refuses(path, key string) {
 	}
 }
 
-// tenant is an organization beside the default one, with a key.
+// tenant makes an organization beside the default one, and returns a key of it.
 func tenant(t *testing.T, dir, name string) (key string) {
 	t.Helper()
 	admin(t, dir, "org", "create", "--name="+name)
@@ -150,7 +151,7 @@ func defaultStream(t *testing.T, e *engine, key string) string {
 	return domain.ID(e.must(200, "GET", "/api/v1/organization", key, "").object(t)["id"].(string)).Stream()
 }
 
-// One event of one organization must not keep all the others waiting.
+// One damaged event of one organization must not stop the other organizations.
 func TestDamage_aDamagedDefaultOrganizationStopsNobodyElse(t *testing.T) {
 	t.Parallel()
 	junk := func(t *testing.T, dir string, e *engine, stream string) {
@@ -178,8 +179,8 @@ func TestDamage_aDamagedDefaultOrganizationStopsNobodyElse(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		damage func(t *testing.T, dir string, e *engine, stream string)
-		live   bool // the engine runs meanwhile
-		anew   bool // the read models are made anew
+		live   bool // the engine runs while the log is changed
+		anew   bool // the read models are made anew afterwards
 	}{
 		"junk appended":                              {junk, true, false},
 		"junk appended, read models made anew":       {junk, true, true},
@@ -221,7 +222,8 @@ func TestDamage_aDamagedDefaultOrganizationStopsNobodyElse(t *testing.T) {
 			}
 			e.told(stream)
 			eventually(t, "the start says that it made no keys", func() bool { return strings.Contains(e.stderr.String(), "no keys were set up") })
-			// Whoever administers the others can go on, and is told what is wrong with this one.
+			// The operator can administer the other organizations, and learns what is wrong with
+			// this one.
 			if list := admin(t, dir, "keys", "list"); !strings.Contains(list, "Acme") {
 				t.Errorf("the list is\n%s", list)
 			}
@@ -248,9 +250,9 @@ func TestDamage_aDamagedDefaultOrganizationStopsNobodyElse(t *testing.T) {
 	}
 }
 
-// What only says which organization is the default one, and what only signs tokens,
-// stops nobody else either.
-func TestDamage_ofWhatAStartReadsStopsOnlyWhatNeedsIt(t *testing.T) {
+// Damage to the claim of the default organization, or to the signing keys, stops only the
+// calls that need them.
+func TestDamage_ofAClaimOrTheSigningKeysStopsOnlyWhatNeedsThem(t *testing.T) {
 	t.Parallel()
 	spoil := `UPDATE events SET data = replace(data, '{', '{"spoilt":1,')`
 	t.Run("which organization is the default one", func(t *testing.T) {
@@ -280,7 +282,8 @@ func TestDamage_ofWhatAStartReadsStopsOnlyWhatNeedsIt(t *testing.T) {
 		e.must(500, "POST", "/api/v1/auth/consumer", key, `{"consumerId":"c"}`)
 		e.told(domain.SigningStream)
 	})
-	// Without it nobody knows whether secrets can be opened, so there is nothing to serve.
+	// Without the check value the engine cannot tell whether it can decrypt secrets, so it
+	// serves nothing.
 	t.Run("the check value of the master key", func(t *testing.T) {
 		t.Parallel()
 		for _, sql := range []string{spoil, `UPDATE events SET type = 'junk'`, `UPDATE events SET metadata = '{}'`, `DELETE FROM events`} {
@@ -303,7 +306,8 @@ func TestDamage_ofWhatAStartReadsStopsOnlyWhatNeedsIt(t *testing.T) {
 	})
 }
 
-// Whoever is in a queue whose history lost an event must not be told that all is well.
+// If a queue's history lost an event, its consumers must get an error and no normal
+// answer.
 func TestDamage_aQuarantinedDistributionTakesNoWrites(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -320,7 +324,7 @@ func TestDamage_aQuarantinedDistributionTakesNoWrites(t *testing.T) {
 	draw := e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(3_600_000))).header.Get("Location")
 	auction := e.must(201, "POST", "/api/v1/auctions", key, body(`{"sequenceId":"s","settleAt":%q}`, in(3_600_000))).header.Get("Location")
 
-	// The writer has a good state in memory; the read models learn of the damage.
+	// The writer has a good state in memory. The read models find the damage.
 	for _, path := range []string{live, draw, auction} {
 		stream := streamOf(path)
 		junk := esdb.EventData{EventType: "junk", ContentType: esdb.ContentTypeJson, Data: []byte(`{}`), Metadata: []byte(`{}`)}
@@ -343,15 +347,15 @@ func TestDamage_aQuarantinedDistributionTakesNoWrites(t *testing.T) {
 	e.told(streamOf(end), streamOf(middle), streamOf(live), streamOf(draw), streamOf(auction))
 	e.terminate()
 
-	// It survives a restart, and is told again.
+	// The quarantine survives a restart and is reported again.
 	e = lotline.serve(t, dir, operatorsListen)
 	e.refuses(middle, key)
 	e.told(streamOf(end), streamOf(middle), streamOf(live), streamOf(draw), streamOf(auction))
 }
 
-// The read models were made before somebody changed the log, so they show what was
-// true. Whichever part reads the log next finds out, and tells everybody.
-func TestDamage_whoeverFindsItTellsEverybody(t *testing.T) {
+// The log is changed after the read models were made, so they still have the true state.
+// The next part that reads the log finds the damage and tells all other parts.
+func TestDamage_thePartThatFindsItTellsAllOthers(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	e := lotline.serve(t, dir, operatorsListen)
@@ -389,10 +393,10 @@ func TestDamage_whoeverFindsItTellsEverybody(t *testing.T) {
 	}
 	e.terminate()
 	for _, f := range finders {
-		rig(t, dir, streamOf(f.path))
+		corruptFirstEvent(t, dir, streamOf(f.path))
 	}
-	// Queues under way are read at the start.
-	rig(t, dir, streamOf(underWay))
+	// A start reads the queues that are open.
+	corruptFirstEvent(t, dir, streamOf(underWay))
 	e = lotline.serve(t, dir, operatorsListen)
 	found := []string{streamOf(underWay)}
 	e.refuses(underWay, key)
@@ -408,7 +412,7 @@ func TestDamage_whoeverFindsItTellsEverybody(t *testing.T) {
 	}
 }
 
-// A step of the clock that cannot be taken is not left out in silence.
+// If a timer cannot advance a stream because of damage, the engine reports the damage.
 func TestDamage_isFoundByTheTimerToo(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -416,14 +420,14 @@ func TestDamage_isFoundByTheTimerToo(t *testing.T) {
 	key := e.secretKey()
 	path := e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","name":"Raffle","openAt":%q,"drawAt":%q,"winnerCount":1}`, in(3_000), in(3_600_000))).header.Get("Location")
 	e.terminate()
-	rig(t, dir, streamOf(path))
+	corruptFirstEvent(t, dir, streamOf(path))
 	e = lotline.serve(t, dir, operatorsListen)
 	eventually(t, "the timer has found it", func() bool { return e.call("GET", path, key, "").status == 500 })
 	e.refuses(path, key)
 	e.told(streamOf(path))
 }
 
-// events are a distribution's events, as an auditor gets them.
+// events returns a distribution's events, as an auditor gets them.
 func (e *engine) events(id, key string) (all []map[string]any) {
 	e.t.Helper()
 	page := e.must(200, "GET", "/api/v1/distributions/"+id+"/events", key, "").object(e.t)
@@ -433,7 +437,7 @@ func (e *engine) events(id, key string) (all []map[string]any) {
 	return all
 }
 
-// A history whose first event cannot be believed does not say whose it is.
+// If the first event of a history is damaged, nobody knows which organization owns it.
 func TestDamage_ofTheFirstEventIsNotTakenForAMissingDistribution(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -451,7 +455,7 @@ func TestDamage_ofTheFirstEventIsNotTakenForAMissingDistribution(t *testing.T) {
 	unread := e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
 	e.terminate()
 	for _, path := range paths {
-		rig(t, dir, streamOf(path))
+		corruptFirstEvent(t, dir, streamOf(path))
 	}
 	tamper(t, dir, `UPDATE events SET type = 'queue.made'`+ofStream, streamOf(unread))
 	forgetViews(t, dir)
@@ -466,7 +470,7 @@ func TestDamage_ofTheFirstEventIsNotTakenForAMissingDistribution(t *testing.T) {
 				t.Errorf("event %d: problem %v", i, event["problem"])
 			}
 		}
-		// To everybody else it is as if it did not exist.
+		// To other organizations the distribution does not exist.
 		e.must(404, "GET", path, theirs, "")
 		e.must(404, "PUT", path, theirs, `{"name":"x"}`)
 		e.must(404, "GET", "/api/v1/distributions/"+filepath.Base(path)+"/events", theirs, "")
@@ -477,8 +481,8 @@ func TestDamage_ofTheFirstEventIsNotTakenForAMissingDistribution(t *testing.T) {
 	e.told(streams...)
 }
 
-// A break in the middle is marked where it is, whatever page shows it, and the events
-// behind it are evidence like those before.
+// A break in the chain is marked at its event, on whatever page that event is. The events
+// after it are still served as evidence.
 func TestDamage_isMarkedAtTheEventWhereTheChainBreaks(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -520,8 +524,8 @@ func TestDamage_isMarkedAtTheEventWhereTheChainBreaks(t *testing.T) {
 	e.told(streamOf(changed), streamOf(missing))
 }
 
-// Of a stream that somebody cut there is no evidence to show.
-func TestDamage_ofAStreamThatWasCutNothingIsServed(t *testing.T) {
+// Of a truncated stream the engine serves nothing, not even evidence.
+func TestDamage_aTruncatedStreamIsNotServed(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
 	e := lotline.serve(t, dir, operatorsListen)
@@ -560,7 +564,7 @@ func TestDamage_ofAStreamThatWasCutNothingIsServed(t *testing.T) {
 	e.told(streamOf(soft), streamOf(ended), streamOf(limited), streamOf(deleted))
 }
 
-// A claim that is damaged takes down its key and nothing else.
+// A damaged claim makes one idempotency key unusable and nothing else.
 func TestDamage_ofAClaimEndsOneIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), testBinary(t)
@@ -584,9 +588,9 @@ func TestDamage_ofAClaimEndsOneIdempotencyKey(t *testing.T) {
 	}
 }
 
-// What the page says about damage is done step by step, on an engine whose log
-// somebody has changed.
-func TestOperations_whatIsSaidAboutDamageWorks(t *testing.T) {
+// The test follows the runbook about damage step by step, on an engine whose log was
+// changed.
+func TestDamage_theCommandsOfTheRunbookWork(t *testing.T) {
 	t.Parallel()
 	base := filepath.Dir(dataDirectory(t))
 	for _, dir := range []string{"lib", "log", "backups", "elsewhere", "bin"} {
@@ -633,7 +637,7 @@ func TestOperations_whatIsSaidAboutDamageWorks(t *testing.T) {
 		}
 		return string(out)
 	}
-	// A block ends with the command that serves, which the test does in its place.
+	// Each block ends with a serve command. The test starts that engine itself.
 	serve := func(name string) *engine {
 		t.Helper()
 		prepare, start, found := strings.Cut(commands(name), "LOTLINE_DATA_DIR=")
@@ -642,14 +646,14 @@ func TestOperations_whatIsSaidAboutDamageWorks(t *testing.T) {
 			t.Fatalf("the last command does not serve: %s", start)
 		}
 		shell(prepare)
-		dir, _, _ = strings.Cut(dir, " ") // from the address that the page gives it
+		dir, _, _ = strings.Cut(dir, " ") // without the address that the page adds
 		return lotline.serveWith(t, dir, strings.Fields(flags), operatorsListen)
 	}
 
 	shell(commands("backup"))
 	shell(commands("key"))
 	e.terminate()
-	rig(t, base+"/lib/lotline", stream)
+	corruptFirstEvent(t, base+"/lib/lotline", stream)
 	e = lotline.serve(t, base+"/lib/lotline")
 	e.must(500, "POST", bad+"/open", key, "")
 	places["http://localhost:8080"] = e.url
@@ -687,9 +691,9 @@ func TestOperations_whatIsSaidAboutDamageWorks(t *testing.T) {
 	e.must(200, "POST", bad+"/open", key, "")
 }
 
-// An event that the rules forbid, though it can be read and its hash is right, is no
-// fact that subscribers could act on.
-func TestDamage_nothingOfItIsSentToTheBus(t *testing.T) {
+// An event that breaks the rules is not published, even if it can be decoded and its hash
+// is right: subscribers must not act on it.
+func TestDamage_damagedEventsAreNotSentToTheBus(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)
 	b.start()
@@ -712,4 +716,62 @@ func TestDamage_nothingOfItIsSentToTheBus(t *testing.T) {
 		}
 		return len(messages) == 3
 	})
+}
+
+// appendImpossible appends an event that completes a queue in DRAFT, which the rules do
+// not allow. In all else the event is as the engine writes it.
+func appendImpossible(t testing.TB, c *esdb.Client, id string) (stream string) {
+	t.Helper()
+	last := eventsOf(t, c, id)[0]
+	_, prev, _ := domain.SplitHash(last.UserMetadata)
+	impossible := esdb.EventData{
+		EventID: last.EventID, EventType: "queue.completed", ContentType: esdb.ContentTypeJson, Data: []byte(`{"at":"2099-01-01T00:00:00.000Z"}`),
+	}
+	impossible.EventID[0] ^= 0xff
+	metadata := []byte(`{"schemaVersion":1,"actor":"somebody"}`)
+	hash := domain.EventHash(impossible.EventID, impossible.EventType, last.StreamID, 1, impossible.Data, metadata, prev)
+	impossible.Metadata = domain.WithHash(metadata, hash)
+	if _, err := c.AppendToStream(t.Context(), last.StreamID, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(0)}, impossible); err != nil {
+		t.Fatal(err)
+	}
+	return last.StreamID
+}
+
+func TestDamage_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	create := func() string {
+		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
+	}
+	bad, good := create(), create()
+	stream := appendImpossible(t, officialClient(t, dir), filepath.Base(bad))
+	check := func() {
+		t.Helper()
+		eventually(t, "it is quarantined", func() bool { return e.call("GET", bad, key, "").status == 500 })
+		for _, a := range []answer{
+			e.call("GET", bad, key, ""),
+			e.call("PUT", bad, key, `{"name":"x"}`),
+			e.call("POST", bad+"/open", key, ""),
+			e.call("DELETE", bad, key, ""),
+		} {
+			if got := a.object(t); a.status != 500 || got["error"] != "Distribution history is inconsistent" || got["code"] != "DISTRIBUTION_HISTORY_IS_INCONSISTENT" {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+		e.must(200, "GET", good, key, "")
+		e.must(200, "PUT", good, key, body(`{"name":%q}`, in(0)))
+		e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
+		ready, toAll := string(e.call("GET", "/readyz", key, "").body), string(e.call("GET", "/readyz", "", "").body)
+		for _, part := range []string{stream, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
+			if !strings.Contains(ready, part) || strings.Contains(toAll, part) {
+				t.Errorf("/readyz does not say %q to its organization alone: %s, and to everybody %s", part, ready, toAll)
+			}
+		}
+	}
+	check()
+	e.kill()
+	e = testBinary(t).serve(t, dir)
+	check()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,5 +33,18 @@ func TestDataDir_isFreeAtOnceThoughAChildHasACopyOfTheLock(t *testing.T) {
 	}
 	if err := again.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A path may contain characters that a socket's address may not.
+func TestDataDir_takesAnyPath(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a%b", "what?", "number#1", "two words", "ünï", "a:b,c"} {
+		dir := filepath.Join(filepath.Dir(dataDirectory(t)), name)
+		e := testBinary(t).serve(t, dir)
+		e.must(201, "POST", "/api/v1/queues", e.secretKey(), `{"sequenceId":"s"}`)
+		if code := e.terminate(); code != 0 {
+			t.Errorf("%s: exit %d: %s", name, code, e.stderr)
+		}
 	}
 }

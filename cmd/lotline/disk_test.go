@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Files that may not grow are what every system and user can have; the disk
-// itself is full in the test after this one.
+// The files may not grow. Every user on every system can set such a limit, unlike a full
+// disk, which the next test has.
 func TestDisk_aLogThatCannotGrowLosesNothingAndSaysSo(t *testing.T) {
 	t.Parallel()
 	c := newProcesses(t)
@@ -36,7 +36,7 @@ func TestDisk_aFullDiskLosesNothingAndSaysSo(t *testing.T) {
 		for block := make([]byte, 64<<10); len(block) > 0; {
 			n, err := f.Write(block)
 			if errors.Is(err, syscall.ENOSPC) {
-				// The last byte is taken as well.
+				// Smaller blocks fill the disk to the last byte.
 				block = block[:len(block)/2]
 			} else if err != nil || n == 0 {
 				t.Fatal(err)
@@ -49,7 +49,7 @@ func TestDisk_aFullDiskLosesNothingAndSaysSo(t *testing.T) {
 	})
 }
 
-// mountSmall puts a file system of a few megabytes at dir.
+// mountSmall mounts a file system of a few megabytes at dir.
 func mountSmall(t *testing.T, dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
@@ -68,13 +68,13 @@ func mountSmall(t *testing.T, dir string) {
 	})
 }
 
-// embedded starts the one engine with a store of its own.
+// embedded starts an engine with an embedded store.
 func (p *processes) embedded(env ...string) {
 	p.t.Helper()
 	p.nodes = []*engine{testBinary(p.t).serve(p.t, p.dir, append(env, "LOTLINE_MASTER_KEY="+testMasterKey, "LOTLINE_SECRET_KEY="+testSecretKey)...)}
 }
 
-// fullDisk has the engine work while there is no space, and afterwards.
+// fullDisk sends requests to the engine while the disk is full, and afterwards.
 func (p *processes) fullDisk(fill, free func()) {
 	t := p.t
 	t.Helper()
@@ -88,7 +88,7 @@ func (p *processes) fullDisk(fill, free func()) {
 	fill()
 	e := p.nodes[0]
 	eventually(t, "writes are refused", func() bool { return p.tryCreate(0) == 503 })
-	waiting := p.crowd(shared)
+	waiting := p.writeAtOnce(shared)
 	for range 20 {
 		for _, path := range []string{paths[0], "/api/v1/distributions", "/livez"} {
 			e.must(200, "GET", path, testSecretKey, "")
@@ -100,7 +100,7 @@ func (p *processes) fullDisk(fill, free func()) {
 		state := a.object(t)["checks"].(map[string]any)["eventStore"].(map[string]any)
 		return a.status == 503 && state["ok"] == false
 	})
-	// A small write may still find a place.
+	// A small write may still fit.
 	slowest, taken := waiting()
 	if taken > 32 {
 		t.Errorf("%d of 128 writes were taken", taken)
@@ -113,8 +113,8 @@ func (p *processes) fullDisk(fill, free func()) {
 	eventually(t, "it is ready", func() bool { return e.call("GET", "/readyz", "", "").status == 200 })
 	finish()
 	eventually(t, "what came due meanwhile is done", func() bool {
-		p.ledger.readLog()
-		return p.ledger.opened(paths) == len(paths)
+		p.ledger.ReadLog()
+		return opened(p.ledger, paths) == len(paths)
 	})
 	p.check()
 	e.kill()
@@ -122,14 +122,14 @@ func (p *processes) fullDisk(fill, free func()) {
 	p.check()
 }
 
-// The read models are only a copy. Without space for it the engine goes on.
+// The file of the read models is only a copy. Without space for it the engine goes on.
 func TestDisk_readModelsThatCannotBeWrittenStopNothing(t *testing.T) {
 	t.Parallel()
 	p := newProcesses(t)
 	p.at = freeAddress(t)
 	p.store = startStore(t, testBinary(t), p.dir, p.at)
-	// There is no log in the engine's own directory, so none of its files may have
-	// as much as one page.
+	// The log is not in the engine's directory, so the limit is less than one page for all
+	// files there.
 	node := dataDirectory(t)
 	p.nodes = []*engine{p.nodeIn(node, spaceLeft+"=100")}
 	e := p.nodes[0]
@@ -147,8 +147,8 @@ func TestDisk_readModelsThatCannotBeWrittenStopNothing(t *testing.T) {
 		e.must(200, "GET", path, testSecretKey, "")
 	}
 	eventually(t, "it says so", func() bool { return strings.Count(e.stderr.String(), "views were not written") > 1 })
-	if r := p.do(0, p.deed("updated", "PUT", path, `{"name":"still here"}`)); r.status != 200 {
-		t.Errorf("%d %s", r.status, r.body)
+	if r := p.do(0, p.request("updated", "PUT", path, `{"name":"still here"}`)); r.Status != 200 {
+		t.Errorf("%d %s", r.Status, r.Body)
 	}
 	e.must(200, "GET", "/readyz", "", "")
 	before := written()

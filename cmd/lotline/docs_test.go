@@ -5,13 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
 const root = "../.."
 
-// files are the files of the repository with an ending, by path.
+// files returns the text of every file of the repository that has this ending, by path.
 func files(t *testing.T, ending string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -37,7 +38,7 @@ func files(t *testing.T, ending string) map[string]string {
 	return all
 }
 
-// A promise is worth what the test is that it names.
+// A promise in the documentation names its test. The test has to exist.
 func TestDocs_nameOnlyTestsThatExist(t *testing.T) {
 	t.Parallel()
 	var tests strings.Builder
@@ -63,27 +64,49 @@ func TestDocs_nameOnlyTestsThatExist(t *testing.T) {
 	}
 }
 
-// Links between pages and to folders lead somewhere.
+// Links to pages, folders and headings lead to something that exists.
 func TestDocs_linkOnlyToWhatExists(t *testing.T) {
 	t.Parallel()
-	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-	for path, text := range files(t, ".md") {
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
+	pages := files(t, ".md")
+	for path, text := range pages {
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+			to := path
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(path), m[1])
+			}
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s links to %s: %v", path, m[1], err)
+			}
+			if m[2] != "" && !slices.Contains(anchors(pages[to]), m[2]) {
+				t.Errorf("%s links to %s, which has no heading #%s", path, to, m[2])
 			}
 		}
 	}
 }
 
-// The page of variables is the one that the help shows.
+// anchors returns the names by which links reach the headings of a page.
+func anchors(page string) []string {
+	var all []string
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		name := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		all = append(all, strings.ReplaceAll(name, " ", "-"))
+	}
+	return all
+}
+
+// The page for operators names every variable that the help names.
 func TestDocs_nameEveryVariable(t *testing.T) {
 	t.Parallel()
-	readme := files(t, "README.md")[filepath.Join(root, "README.md")]
+	page := operationsPage(t)
 	help, _, _ := testBinary(t).run(t, nil, "serve", "--help")
-	for _, v := range regexp.MustCompile(`LOTLINE_[A-Z_]+`).FindAllString(help, -1) {
-		if !strings.Contains(readme, "`"+v+"`") {
-			t.Errorf("the README does not name %s", v)
+	variables := regexp.MustCompile(`LOTLINE_[A-Z_]+`).FindAllString(help, -1)
+	if len(variables) == 0 {
+		t.Error("the help names no variable")
+	}
+	for _, v := range variables {
+		if !strings.Contains(page, "`"+v+"`") {
+			t.Errorf("docs/operations.md does not name %s", v)
 		}
 	}
 }

@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,18 +23,18 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// The variables by which a test asks for faults in a process that it starts.
-// They work in the test binary only.
+// The environment variables that plant faults in a process that a test starts. They
+// work only in the test binary.
 const (
-	// faultAt is before:K or after:K. SIGUSR1 arms it, and then the process kills
-	// itself right before its K-th append is sent, or after it was done and before
-	// anybody is told.
+	// faultAt is before:K or after:K. SIGUSR1 arms it. From then on the process counts
+	// its appends, and kills itself right before it sends the K-th, or after the K-th
+	// was written and before any caller gets the result.
 	faultAt = "LOTLINE_TEST_FAULT"
-	// spaceLeft is how many bytes more than it has now the log's file may have
-	// from SIGUSR1 on, as on a disk that is nearly full, until SIGUSR2.
+	// spaceLeft is by how many bytes the log's file may still grow, as on a disk that
+	// is nearly full. The limit holds from SIGUSR1 to SIGUSR2.
 	spaceLeft = "LOTLINE_TEST_SPACE"
-	// clockFile names a file that holds by how much the clock is wrong. It is read
-	// whenever the time is.
+	// clockFile names a file that holds by how much the clock is wrong. The process
+	// reads it whenever it reads the clock.
 	clockFile = "LOTLINE_TEST_CLOCK"
 )
 
@@ -39,7 +43,8 @@ const (
 	afterAppend  = "after"
 )
 
-// installFaults is called in a process that runs as the program.
+// installFaults plants the faults that the environment asks for. The test binary calls
+// it when it runs as the program.
 func installFaults() {
 	if fault := os.Getenv(faultAt); fault != "" {
 		when, count, _ := strings.Cut(fault, ":")
@@ -81,8 +86,8 @@ func installFaults() {
 	}
 }
 
-// limitSpace bounds the size of files. Go takes no notice of SIGXFSZ, so writes
-// behind the bound end with EFBIG.
+// limitSpace limits the size of files. Go ignores SIGXFSZ, so writes beyond the limit
+// fail with EFBIG.
 func limitSpace(left uint64) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
@@ -104,7 +109,7 @@ func limitSpace(left uint64) {
 	}
 }
 
-// deadlyLog ends the process at an append.
+// deadlyLog kills the process at an append.
 type deadlyLog struct {
 	commands.Log
 	when  string
@@ -125,10 +130,131 @@ func (d *deadlyLog) Append(ctx context.Context, stream string, head domain.Head,
 
 func (d *deadlyLog) reached() bool { return d.armed.Load() && d.left.Add(-1) == 0 }
 
-// killSelf is kill -9: no deferred call, no signal handler.
+// killSelf ends the process as kill -9 does: it runs no deferred calls and no signal
+// handlers.
 func killSelf() {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 		panic(fmt.Sprintf("kill -9: %v", err))
 	}
 	select {}
+}
+
+// wrongClock is the file that says by how much the clock of a process is wrong.
+type wrongClock struct {
+	t    *testing.T
+	path string
+}
+
+func newWrongClock(t *testing.T) *wrongClock {
+	t.Helper()
+	c := &wrongClock{t, filepath.Join(t.TempDir(), "clock")}
+	c.set(0)
+	return c
+}
+
+// set makes the clock wrong by that much. It replaces the file as a whole, so that the
+// process never reads half of it.
+func (c *wrongClock) set(by time.Duration) {
+	c.t.Helper()
+	err := os.WriteFile(c.path+".new", []byte(by.String()), 0o600)
+	if err == nil {
+		err = os.Rename(c.path+".new", c.path)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// show sets the clock to the first of January of a year.
+func (c *wrongClock) show(year int) {
+	c.t.Helper()
+	// A time.Duration holds at most 292 years.
+	c.set(time.Until(time.Date(year, 1, 1, 0, 0, 10, 0, time.UTC)))
+}
+
+func (c *wrongClock) env() string { return clockFile + "=" + c.path }
+
+// link is a Unix socket at path that forwards connections to another socket. While it
+// is cut it accepts connections and closes them.
+type link struct {
+	path, to string
+	listener net.Listener
+	passing  sync.WaitGroup
+
+	mu    sync.Mutex // guards the fields below
+	conns map[net.Conn]struct{}
+	down  bool
+}
+
+func newLink(t testing.TB, path, to string) *link {
+	t.Helper()
+	listener, err := listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{path: path, to: to, listener: listener, conns: map[net.Conn]struct{}{}}
+	l.passing.Go(l.accept)
+	t.Cleanup(func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+		l.cut()
+		l.passing.Wait()
+	})
+	return l
+}
+
+func (l *link) accept() {
+	for {
+		from, err := l.listener.Accept()
+		if err != nil {
+			return
+		}
+		l.passing.Go(func() { l.pass(from) })
+	}
+}
+
+func (l *link) pass(from net.Conn) {
+	defer from.Close()
+	to, err := (&net.Dialer{}).DialContext(context.Background(), "unix", l.to)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	l.mu.Lock()
+	if l.down {
+		l.mu.Unlock()
+		return
+	}
+	l.conns[from] = struct{}{}
+	l.mu.Unlock()
+	// When one side closes, the other is closed too.
+	end := func() { _ = errors.Join(to.Close(), from.Close()) }
+	var both sync.WaitGroup
+	both.Go(func() {
+		_, _ = io.Copy(to, from)
+		end()
+	})
+	_, _ = io.Copy(from, to)
+	end()
+	both.Wait()
+	l.mu.Lock()
+	delete(l.conns, from)
+	l.mu.Unlock()
+}
+
+// cut breaks the connections and refuses new ones until mend is called.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = true
+	for c := range l.conns {
+		_ = c.Close() // requests in flight must fail
+	}
+}
+
+func (l *link) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = false
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// pipes is a listener whose connections are inside the process, so that it can be
-// made to pass time.
+// pipes is a listener whose connections are pipes inside the process. With them a test
+// can run in a synctest bubble, where time costs nothing.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -33,10 +33,10 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
 
-// overPipe serves h to one client, which sends what it likes while talk reads. It
-// returns when nothing of the server is left, or else its bubble says so.
+// overPipe serves h to one client: send writes the requests while talk reads the answers.
+// The synctest bubble fails if a goroutine of the server is left at the end.
 func overPipe(h http.HandlerFunc, send func(io.Writer), talk func(net.Conn)) {
-	server, listener := httpServer(h), make(pipes, 1)
+	server, listener := newHTTPServer(h), make(pipes, 1)
 	client, connection := net.Pipe()
 	listener <- connection
 	var all sync.WaitGroup
@@ -49,13 +49,13 @@ func overPipe(h http.HandlerFunc, send func(io.Writer), talk func(net.Conn)) {
 	synctest.Wait()
 }
 
-// No client holds a connection by being slow, nor the goroutines that serve it.
+// A slow client cannot hold a connection or the goroutines that serve it.
 func TestHTTPServer_cutsOffSlowClients(t *testing.T) {
 	t.Parallel()
 	const get, post = "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
 	for name, c := range map[string]struct {
 		sends   string
-		slowly  bool // and then one byte a second
+		slowly  bool // then sends one byte a second
 		deaf    bool // does not read the answer
 		within  time.Duration
 		handled int64 // requests
@@ -99,7 +99,7 @@ func TestHTTPServer_cutsOffSlowClients(t *testing.T) {
 	}
 }
 
-// Headers are bounded, however they grow.
+// The size of a request's headers is limited.
 func TestHTTPServer_refusesFloodsOfHeaders(t *testing.T) {
 	t.Parallel()
 	for name, flood := range map[string]string{
@@ -125,8 +125,8 @@ func TestHTTPServer_refusesFloodsOfHeaders(t *testing.T) {
 	}
 }
 
-// The library would answer for the server as a whole, without the API's headers.
-func TestHTTPServer_askingOfNoPathIsARequestLikeAnyOther(t *testing.T) {
+// The library would answer "OPTIONS *" itself, without the API's headers.
+func TestHTTPServer_optionsOfNoPathIsAnsweredByTheAPI(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		overPipe(func(w http.ResponseWriter, r *http.Request) {
@@ -142,9 +142,9 @@ func TestHTTPServer_askingOfNoPathIsARequestLikeAnyOther(t *testing.T) {
 	})
 }
 
-// The API's document says so: what cannot be read as HTTP is answered before there
-// is a request, by the library, in plain text and without a request id.
-func TestHTTPServer_whatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {
+// Input that is not HTTP is answered by the library, in plain text and without a request
+// id, as the API's document says.
+func TestHTTPServer_inputThatIsNotHTTPIsAnsweredByTheLibrary(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		sends  string
@@ -156,7 +156,7 @@ func TestHTTPServer_whatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {
 		"no version":               {"GET /\r\n\r\n", http.StatusBadRequest},
 	} {
 		server := httptest.NewUnstartedServer(nil)
-		server.Config = httpServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: it became a request", name) }))
+		server.Config = newHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: it became a request", name) }))
 		server.Start()
 		t.Cleanup(server.Close)
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
@@ -178,8 +178,8 @@ func TestHTTPServer_whatIsNoHTTPIsAnsweredByTheLibrary(t *testing.T) {
 	}
 }
 
-// The engine's own patience: a body that does not come within 30 seconds is a request
-// that has timed out.
+// If a request's body does not arrive within 30 seconds, the engine answers that the
+// request has timed out.
 func TestHTTPServer_aBodyThatDoesNotComeIsARequestTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func keyOf(t *testing.T, c *caller, n *clusterNode, body string) (path, text str
 	return a.header.Get("Location"), made.Key
 }
 
-// works reports whether a node lets a key in.
+// works reports whether a node accepts a key.
 func works(t *testing.T, c *caller, n *clusterNode, key string) bool {
 	t.Helper()
 	a, err := c.call(t.Context(), http.MethodGet, n.url+"/api/v1/keys", "", http.Header{"Authorization": {"Bearer " + key}})
@@ -34,11 +35,11 @@ func works(t *testing.T, c *caller, n *clusterNode, key string) bool {
 	return a.status == http.StatusOK
 }
 
-// takesEffect is how soon all nodes go by what happened to a key.
+// takesEffect is how soon a change to a key takes effect on all nodes.
 const takesEffect = time.Second
 
-// What is made or revoked on one node counts on all of them within a second, and on
-// that one at once.
+// A key that is made or revoked takes effect at once on the node that did it, and within
+// a second on all nodes.
 func TestKeys_countOnAllNodesWithinASecond(t *testing.T) {
 	t.Parallel()
 	c, nodes := newCaller(t), newCluster(t, 2).nodes
@@ -58,8 +59,8 @@ func TestKeys_countOnAllNodesWithinASecond(t *testing.T) {
 	within(t, takesEffect, "it is revoked on the other node", func() bool { return !works(t, c, nodes[0], text) })
 }
 
-// A key works until its time on every node, and on none from then on. That it has
-// expired is recorded once, promptly, and dated when it was due.
+// A key works on every node until it expires, and on none afterwards. One event, dated
+// at the time when it was due, records the expiry.
 func TestKeys_expireOnAllNodesAtTheirTime(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, 2)
@@ -91,7 +92,7 @@ func TestKeys_expireOnAllNodesAtTheirTime(t *testing.T) {
 		return all
 	}
 	within(t, 10*time.Second, "it is recorded before the next sweep", func() bool { return len(expired()) > 0 })
-	// The other node comes later and finds it done.
+	// The other node's timer comes later and must not record it again.
 	after(t, 500*time.Millisecond)
 	if all := expired(); len(all) != 1 || all[0].At != end || !strings.HasSuffix(path, string(all[0].KeyID)) {
 		t.Errorf("recorded %v, due %s", all, end)
@@ -114,7 +115,8 @@ func TestKeys_expireByTheCommandLine(t *testing.T) {
 	}
 }
 
-// The operator may end the last secret key, because he can make another.
+// The operator may revoke an organization's last secret key, because the operator can
+// make another one.
 func TestKeys_theOperatorEndsTheLastOne(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -134,45 +136,93 @@ func TestKeys_theOperatorEndsTheLastOne(t *testing.T) {
 	eventually(t, "another key works", func() bool { return e.call("GET", "/api/v1/keys", another, "").status == 200 })
 }
 
-func TestOrg_isShownAndChanged(t *testing.T) {
+// keyID returns the id of the key with a name from the output of keys list.
+func keyID(t *testing.T, list, name string) string {
+	t.Helper()
+	for line := range strings.Lines(list) {
+		if cells := strings.Fields(line); strings.Contains(line, name) {
+			return cells[0]
+		}
+	}
+	t.Fatalf("no %q in\n%s", name, list)
+	return ""
+}
+
+func TestKeys_areMadeAndRevokedWhileTheEngineRuns(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir)
-	key := e.secretKey()
-	shown := admin(t, dir, "org", "show")
-	id := e.must(200, "GET", "/api/v1/organization", key, "").object(t)["id"].(string)
-	for name, value := range map[string]string{"id": id, "name": "default", "time zone": "UTC", "currency": "USD"} {
-		if line := lineOf(shown, name); strings.Join(strings.Fields(strings.TrimPrefix(line, name)), " ") != value {
-			t.Errorf("%s: %q in\n%s", name, line, shown)
+	e.secretKey()
+
+	made := admin(t, dir, "keys", "create", "--name=ci", "--mode=test")
+	if !regexp.MustCompile(`^sk_test_[A-Z2-7]{26}$`).MatchString(made) {
+		t.Errorf("made %q", made)
+	}
+	eventually(t, "the new key works", func() bool { return e.call("GET", "/api/v1/queues", made, "").status == 200 })
+
+	list := admin(t, dir, "keys", "list")
+	if strings.Contains(list, made) {
+		t.Errorf("the list shows the key:\n%s", list)
+	}
+	id := keyID(t, list, "ci")
+	admin(t, dir, "keys", "revoke", id)
+	eventually(t, "the key is revoked", func() bool { return e.call("GET", "/api/v1/queues", made, "").status == 401 })
+	if line := admin(t, dir, "keys", "list"); strings.Contains(lineOf(line, id), " -\n") {
+		t.Errorf("the list does not say so:\n%s", line)
+	}
+}
+
+func lineOf(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line
 		}
 	}
-	changed := admin(t, dir, "org", "update", "--name=Acme", "--time-zone=Europe/Berlin")
-	if again := admin(t, dir, "org", "show", "--org="+id); again != changed || !strings.Contains(changed, "Europe/Berlin") {
-		t.Errorf("changed to\n%s\nshown as\n%s", changed, again)
+	return ""
+}
+
+func TestKeys_areMadeAndRevokedWhileNoEngineRuns(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	org := admin(t, dir, "org", "create", "--name=Acme", "--time-zone=Europe/Berlin", "--currency=EUR")
+	if !strings.HasPrefix(org, "org_") {
+		t.Errorf("made %q", org)
 	}
-	eventually(t, "the engine knows", func() bool {
-		o := e.must(200, "GET", "/api/v1/organization", key, "").object(t)
-		return o["name"] == "Acme" && o["timeZone"] == "Europe/Berlin" && o["currencyCode"] == "USD"
-	})
-	// The default organization is the default under another name, too.
-	made := admin(t, dir, "keys", "create")
-	eventually(t, "a key for it works", func() bool { return e.call("GET", "/api/v1/organization", made, "").status == 200 })
-	if a := e.must(200, "GET", "/api/v1/organization", made, "").object(t); a["id"] != id {
+	key := admin(t, dir, "keys", "create", "--org=Acme")
+	other := admin(t, dir, "keys", "create", "--org="+org, "--name=other")
+	publishable := admin(t, dir, "keys", "create", "--org=Acme", "--level=publishable")
+	if !strings.HasPrefix(publishable, "pk_live_") {
+		t.Errorf("made %q", publishable)
+	}
+	admin(t, dir, "keys", "revoke", keyID(t, admin(t, dir, "keys", "list", "--org=Acme"), "other"))
+
+	e := testBinary(t).serve(t, dir)
+	e.must(401, "GET", "/api/v1/queues", other, "")
+	// The organization's own time zone and currency are the defaults.
+	a := e.must(201, "POST", "/api/v1/auctions", key, `{"sequenceId":"s","settleAt":"2099-07-01T12:00:00"}`).object(t)
+	if a["timeZone"] != "Europe/Berlin" || a["currencyCode"] != "EUR" || a["settleAt"] != "2099-07-01T10:00:00.000Z" || a["organizationId"] != org {
 		t.Errorf("got %v", a)
 	}
-	if code := e.terminate(); code != 0 {
-		t.Errorf("exit %d", code)
-	}
-	testBinary(t).serve(t, dir).must(200, "GET", "/api/v1/organization", key, "")
-	if list := admin(t, dir, "keys", "list"); strings.Count(list, "first start") != 2 {
-		t.Errorf("it was made again:\n%s", list)
-	}
+	// Another organization does not see the auction.
+	theirs := e.secretKey()
+	path := "/api/v1/auctions/" + a["id"].(string)
+	e.must(404, "GET", path, theirs, "")
+	e.must(404, "DELETE", path, theirs, "")
+	e.must(404, "GET", "/api/v1/auctions/auction_00000000000000000000000000", theirs, "")
+	e.must(200, "GET", path, key, "")
+}
+
+func TestKeys_anUnknownOrganizationOrKeyIsExitCode2(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
 	for _, args := range [][]string{
-		{"org", "update"},
-		{"org", "update", "--time-zone=Mars/Olympus"},
-		{"org", "update", "--currency=XYZ"},
-		{"org", "update", "--org=nobody", "--name=x"},
-		{"org", "show", "--org=nobody"},
+		{"keys", "create", "--org=nobody"},
+		{"keys", "list", "--org=nobody"},
+		{"keys", "revoke", "key_00000000000000000000000000"},
+		{"org", "create", "--name=x", "--time-zone=Mars/Olympus"},
+		{"org", "create", "--name=x", "--currency=XYZ"},
+		{"org", "create"},
+		{"keys"},
 	} {
 		stdout, stderr, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + dir}, args...)
 		if code != exitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 {

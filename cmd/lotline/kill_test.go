@@ -18,11 +18,12 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/lotline/lotline/cmd/lotline/ledger"
 	"github.com/lotline/lotline/eventstore"
 	"github.com/lotline/lotline/projections"
 )
 
-// Of the long run, as `make soak` starts it.
+// The variables that `make soak` sets for a long run.
 const (
 	roundsVariable = "LOTLINE_TEST_ROUNDS"
 	seedVariable   = "LOTLINE_TEST_SEED"
@@ -31,11 +32,11 @@ const (
 const (
 	clients       = 16
 	perDirectory  = 10  // rounds on one data directory
-	acknowledging = 200 // writes at least, before the end of a round
+	acknowledging = 200 // the fewest acknowledged writes in a round
 	enginesAtOnce = 2
 )
 
-// number reads a variable of the long run.
+// number returns the value of an environment variable, or otherwise if it is not set.
 func number(t testing.TB, variable string, otherwise uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(variable)
@@ -49,8 +50,9 @@ func number(t testing.TB, variable string, otherwise uint64) uint64 {
 	return n
 }
 
-// Whatever moment a process is killed at, what it acknowledged is in the log once,
-// what it did not acknowledge at most once, and whoever asks again is told which.
+// A process may be killed at any moment. A change that it acknowledged is in the log once.
+// A change that it did not acknowledge is in the log at most once. A client that repeats
+// the request learns which.
 func TestKill_nothingAcknowledgedIsLostAndNothingHappensTwice(t *testing.T) {
 	t.Parallel()
 	rounds := 100
@@ -58,7 +60,7 @@ func TestKill_nothingAcknowledgedIsLostAndNothingHappensTwice(t *testing.T) {
 	case testing.Short():
 		rounds = 20
 	case raceDetector:
-		// It costs six times as much, and what it looks for is there every time.
+		// The race detector makes a round six times as slow, and a few rounds are enough for it.
 		rounds = 20
 	}
 	rounds = int(number(t, roundsVariable, uint64(rounds)))
@@ -98,7 +100,7 @@ type killed struct {
 	t       *testing.T
 	dir     string
 	rng     *rand.Rand
-	ledger  *ledger
+	ledger  *ledger.Ledger
 	clients []*client
 	shared  *shelf
 	engine  *engine
@@ -123,8 +125,8 @@ func newKilled(t *testing.T, rng *rand.Rand) *killed {
 
 const byChance = "at any moment"
 
-// round starts the engine, compares what the round before left behind, and has
-// the clients write until the engine is dead.
+// round starts the engine, checks the state that the last round left, and lets the
+// clients write until the engine is dead.
 func (k *killed) round() {
 	k.t.Helper()
 	end := []string{byChance, byChance, beforeAppend, beforeAppend, afterAppend, afterAppend}[k.rng.IntN(6)]
@@ -143,7 +145,7 @@ func (k *killed) round() {
 		c.rng = rand.New(rand.NewPCG(k.rng.Uint64(), 0))
 		writing.Go(func() {
 			for d := c.first(); c.try(d); d = c.next() {
-				if d.reply.status < 300 && acknowledged.Add(1) == target {
+				if d.Reply.Status < 300 && acknowledged.Add(1) == target {
 					close(enough)
 				}
 			}
@@ -188,18 +190,18 @@ func (k *killed) start(env ...string) {
 	k.recoveries = append(k.recoveries, time.Since(started))
 }
 
-// compare has every client ask again for what it got no answer to, and for the
-// last thing that it has a key and an answer for, and then compares everything.
+// compare lets every client repeat the request that got no answer, and its last
+// acknowledged request with a key. Then it compares everything with the log.
 func (k *killed) compare() {
 	k.t.Helper()
 	var asking sync.WaitGroup
 	for _, c := range k.clients {
 		asking.Go(func() {
 			if c.keyed != nil {
-				if r, err := c.keyed.send(c.http, c.engine); err != nil {
+				if r, err := c.keyed.Send(c.http, c.engine.url, testSecretKey); err != nil {
 					k.t.Error(err)
 				} else {
-					c.keyed.again = append(c.keyed.again, *r)
+					c.keyed.Again = append(c.keyed.Again, *r)
 				}
 				c.keyed = nil
 			}
@@ -210,27 +212,27 @@ func (k *killed) compare() {
 		})
 	}
 	asking.Wait()
-	k.ledger.check(k.engine)
+	k.ledger.Check(k.engine)
 	if k.t.Failed() {
 		k.t.FailNow()
 	}
 }
 
-// settle waits until nothing is due any more, and compares the read models with
-// such as are made from nothing but the log.
+// settle waits until nothing is due, and compares the read models with new ones that are
+// made from the log alone.
 func (k *killed) settle() {
 	k.t.Helper()
 	k.start()
 	k.compare()
-	k.ledger.untilQuiet()
+	k.ledger.UntilQuiet()
 	var objects []string
-	for stream, s := range k.ledger.distributions() {
-		k.ledger.checkObject(k.engine, stream)
-		if !s.deleted() {
-			objects = append(objects, fmt.Sprint(answer{body: []byte(s.rows[len(s.rows)-1])}.object(k.t)))
+	for stream, s := range k.ledger.Distributions() {
+		k.ledger.CheckObject(k.engine, stream)
+		if !s.Deleted() {
+			objects = append(objects, fmt.Sprint(answer{body: []byte(s.Rows[len(s.Rows)-1])}.object(k.t)))
 		}
 	}
-	k.ledger.checkUnchanged()
+	k.ledger.CheckUnchanged()
 	before := k.everything()
 	for order, listed := range before {
 		if slices.Sort(objects); !slices.Equal(slices.Sorted(slices.Values(listed)), objects) {
@@ -251,7 +253,7 @@ func (k *killed) settle() {
 	k.engine.kill()
 }
 
-// everything is what the lists show, by their order.
+// everything returns the answers of all lists, by their order.
 func (k *killed) everything() map[string][]string {
 	k.t.Helper()
 	all := map[string][]string{}
@@ -270,8 +272,8 @@ func (k *killed) everything() map[string][]string {
 	return all
 }
 
-// compareDigests compares the models that the last process left, brought to the
-// log's end, with those of a new file.
+// compareDigests brings the read models that the last process left to the log's end, and
+// compares them with new ones.
 func (k *killed) compareDigests() {
 	k.t.Helper()
 	s := &settings{DataDir: k.dir, MasterKey: testMasterKey}
@@ -303,7 +305,7 @@ func (k *killed) compareDigests() {
 	}
 }
 
-// client is one who writes, one request after the other.
+// client is a client that sends one request after another.
 type client struct {
 	*killed
 	name  string
@@ -311,13 +313,13 @@ type client struct {
 	count int
 
 	own   []object
-	open  *deed // what it got no answer to
-	keyed *deed // what was last acknowledged and has a key
+	open  *request // the request that got no answer
+	keyed *request // the last acknowledged request that has a key
 }
 
 type object struct{ path, etag string }
 
-// shelf is what all clients fight over in a round.
+// shelf has the objects that all clients change in a round.
 type shelf struct {
 	mu      sync.Mutex
 	objects []object
@@ -352,29 +354,30 @@ func (s *shelf) pick(n int) (object, bool) {
 
 var collections = []string{"/api/v1/queues", "/api/v1/draws", "/api/v1/auctions"}
 
-func (c *client) deed(effect, method, path, body string) *deed {
+func (c *client) request(effect, method, path, body string) *request {
 	c.count++
-	d := &deed{client: c.name, id: fmt.Sprintf("%s-%d", c.name, c.count), method: method, path: path, body: body, effect: effect}
+	d := &request{Client: c.name, ID: fmt.Sprintf("%s-%d", c.name, c.count), Method: method, Path: path, Body: body, Effect: effect}
 	if method == "POST" && (effect != "created" || c.rng.IntN(4) > 0) {
-		d.key = "key-" + d.id
+		d.Key = "key-" + d.ID
 	}
-	c.ledger.add(d)
+	c.ledger.Add(d)
 	return d
 }
 
-// first makes what is fought over, or is as any other.
-func (c *client) first() *deed {
+// first plans the first request of a round: it makes a shared object, or is like any
+// other.
+func (c *client) first() *request {
 	for i, collection := range collections {
 		if c.name == fmt.Sprintf("c%d", i) {
 			own := []string{"", body(`,"drawAt":%q,"winnerCount":1`, in(3_600_000)), body(`,"settleAt":%q`, in(3_600_000))}[i]
-			return c.deed("created", "POST", collection, `{"sequenceId":"shared"`+own+`}`)
+			return c.request("created", "POST", collection, `{"sequenceId":"shared"`+own+`}`)
 		}
 	}
 	return c.next()
 }
 
 // next plans the next request.
-func (c *client) next() *deed {
+func (c *client) next() *request {
 	n := c.rng.IntN(100)
 	if n < 25 || len(c.own) == 0 {
 		return c.create()
@@ -389,13 +392,13 @@ func (c *client) next() *deed {
 	}
 	switch {
 	case n < 55:
-		return c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d"}`, c.name, c.count))
+		return c.request("updated", "PUT", o.path, body(`{"name":"%s, %d"}`, c.name, c.count))
 	case n < 68:
-		d := c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d, if still the same"}`, c.name, c.count))
-		d.ifMatch = o.etag
+		d := c.request("updated", "PUT", o.path, body(`{"name":"%s, %d, if still the same"}`, c.name, c.count))
+		d.IfMatch = o.etag
 		return d
 	case n < 75:
-		return c.deed("updated", "PUT", o.path, body(`{"name":"%s, %d","closeAt":%q}`, c.name, c.count, in(20+c.rng.IntN(400))))
+		return c.request("updated", "PUT", o.path, body(`{"name":"%s, %d","closeAt":%q}`, c.name, c.count, in(20+c.rng.IntN(400))))
 	case n < 88:
 		step := []string{"open", "close"}[c.rng.IntN(2)]
 		if strings.Contains(o.path, "/draws/") && c.rng.IntN(3) == 0 {
@@ -403,18 +406,18 @@ func (c *client) next() *deed {
 		} else if strings.Contains(o.path, "/auctions/") && c.rng.IntN(3) == 0 {
 			step = "settle"
 		}
-		return c.deed("updated", "POST", o.path+"/"+step, "")
+		return c.request("updated", "POST", o.path+"/"+step, "")
 	case n < 94 && strings.Contains(o.path, "/draws/"):
-		return c.deed("entropy.supplied", "PUT", o.path+"/entropy", body(`{"value":"%s, %d"}`, c.name, c.count))
+		return c.request("entropy.supplied", "PUT", o.path+"/entropy", body(`{"value":"%s, %d"}`, c.name, c.count))
 	case fight:
 		return c.create()
 	default:
 		c.own = slices.Delete(c.own, i, i+1)
-		return c.deed("deleted", "DELETE", o.path, "")
+		return c.request("deleted", "DELETE", o.path, "")
 	}
 }
 
-func (c *client) create() *deed {
+func (c *client) create() *request {
 	i := c.rng.IntN(len(collections))
 	opens := 20 + c.rng.IntN(300)
 	closes := opens + 10 + c.rng.IntN(200)
@@ -433,48 +436,48 @@ func (c *client) create() *deed {
 	if i == 1 && c.rng.IntN(2) == 0 {
 		own += `,"entropySource":"drand"`
 	}
-	return c.deed("created", "POST", collections[i], body(`{"sequenceId":"s","name":"%s, %d"%s%s}`, c.name, c.count, schedule, own))
+	return c.request("created", "POST", collections[i], body(`{"sequenceId":"s","name":"%s, %d"%s%s}`, c.name, c.count, schedule, own))
 }
 
-// mayRepeat reports whether a request may be made again without doing more than
-// the first time. Without a key an update of what others change as well may.
-func (c *client) mayRepeat(d *deed) bool {
-	own := slices.ContainsFunc(c.own, func(o object) bool { return o.path == d.path })
-	return d.key != "" || d.ifMatch != "" || d.method == "DELETE" || d.effect == "entropy.supplied" || own
+// mayRepeat reports whether a request may be sent again without a second effect. An
+// update without a key of an object that other clients change too could have one.
+func (c *client) mayRepeat(d *request) bool {
+	own := slices.ContainsFunc(c.own, func(o object) bool { return o.path == d.Path })
+	return d.Key != "" || d.IfMatch != "" || d.Method == http.MethodDelete || d.Effect == "entropy.supplied" || own
 }
 
-// try makes a request and takes in the answer. It reports whether there was one.
-func (c *client) try(d *deed) bool {
-	r, err := d.send(c.http, c.engine)
+// try sends a request and records the answer. It reports whether there was an answer.
+func (c *client) try(d *request) bool {
+	r, err := d.Send(c.http, c.engine.url, testSecretKey)
 	if err != nil {
 		c.open = d
 		return false
 	}
-	d.reply = r
-	path := strings.TrimSuffix(d.path, "/entropy")
+	d.Reply = r
+	path := strings.TrimSuffix(d.Path, "/entropy")
 	for _, step := range []string{"/open", "/close", "/draw", "/settle"} {
 		path = strings.TrimSuffix(path, step)
 	}
 	switch {
-	case r.status == 201 && strings.Contains(d.body, `"shared"`):
-		c.shared.put(object{r.location, r.etag})
-	case r.status == 201:
-		c.own = append(c.own, object{r.location, r.etag})
-	case r.status == 200:
+	case r.Status == 201 && strings.Contains(d.Body, `"shared"`):
+		c.shared.put(object{r.Location, r.ETag})
+	case r.Status == 201:
+		c.own = append(c.own, object{r.Location, r.ETag})
+	case r.Status == 200:
 		if i := slices.IndexFunc(c.own, func(o object) bool { return o.path == path }); i >= 0 {
-			c.own[i].etag = r.etag
+			c.own[i].etag = r.ETag
 		} else {
-			c.shared.put(object{path, r.etag})
+			c.shared.put(object{path, r.ETag})
 		}
 	}
-	if r.status >= 400 {
-		// What cannot be changed any more is of little use here.
-		c.own = slices.DeleteFunc(c.own, func(o object) bool { return o.path == path && r.status != 412 })
+	if r.Status >= 400 {
+		// Objects that cannot be changed any more are dropped.
+		c.own = slices.DeleteFunc(c.own, func(o object) bool { return o.path == path && r.Status != 412 })
 	}
 	if len(c.own) > 10 {
 		c.own = c.own[1:]
 	}
-	if r.status < 300 && d.key != "" {
+	if r.Status < 300 && d.Key != "" {
 		c.keyed = d
 	}
 	return true
@@ -511,35 +514,35 @@ func (a *tally) add(k *killed) {
 	for end, n := range k.ends {
 		a.ends[end] += n
 	}
-	for _, d := range k.ledger.deeds {
+	for _, d := range k.ledger.Requests() {
 		a.asked++
 		switch {
-		case d.reply != nil && d.reply.status < 300:
+		case d.Reply != nil && d.Reply.Status < 300:
 			a.done++
-		case d.reply != nil:
+		case d.Reply != nil:
 			a.refused++
 		}
-		if d.reply == nil || d.reply.attempt > 1 {
-			a.open[k.ledger.fate(d)]++
+		if d.Reply == nil || d.Reply.Attempt > 1 {
+			a.open[fate(k.ledger, d)]++
 		}
 	}
-	a.events += len(k.ledger.events)
+	a.events += k.ledger.Events()
 	a.recoveries = append(a.recoveries, k.recoveries...)
 }
 
-// fate is what became of a request whose first attempt was not answered.
-func (l *ledger) fate(d *deed) string {
-	first := len(l.caused[d.requestID(1)]) > 0
+// fate says what happened to a request whose first attempt got no answer.
+func fate(l *ledger.Ledger, d *request) string {
+	first := l.Caused(d, 1)
 	switch {
-	case d.reply == nil && first:
+	case d.Reply == nil && first:
 		return "done, not asked again"
-	case d.reply == nil:
+	case d.Reply == nil:
 		return "not done, not asked again"
-	case first && d.reply.status < 300:
+	case first && d.Reply.Status < 300:
 		return "done, and acknowledged to the repeat"
 	case first:
 		return "done, and the repeat refused for it"
-	case d.reply.status < 300:
+	case d.Reply.Status < 300:
 		return "not done, done by the repeat"
 	}
 	return "not done, and the repeat refused"

@@ -1,99 +1,27 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"math"
-	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
 )
 
-// officialClient is the client that anybody can use, on the engine's socket.
-func officialClient(t testing.TB, dir string) *esdb.Client {
-	t.Helper()
-	c := dialSocket(t, dir)
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
-}
-
-func dialSocket(t testing.TB, dir string) *esdb.Client {
-	t.Helper()
-	config, err := esdb.ParseConnectionString("esdb://localhost?tls=false")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.Address = "unix:" + filepath.Join(dir, socketFile)
-	config.Logger = esdb.NoopLogging()
-	c, err := esdb.NewClient(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// eventsOf reads a distribution's stream with the official client.
-func eventsOf(t testing.TB, c *esdb.Client, id string) []*esdb.RecordedEvent {
-	t.Helper()
-	read, err := c.ReadStream(t.Context(), domain.ID(id).Stream(), esdb.ReadStreamOptions{From: esdb.Start{}}, math.MaxInt64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
-	var out []*esdb.RecordedEvent
-	for {
-		e, err := read.Recv()
-		if errors.Is(err, io.EOF) {
-			return out
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, e.Event)
-	}
-}
-
-// lines are events in a form to compare: all that is stored of them.
-func lines(events []*esdb.RecordedEvent) []string {
-	var out []string
-	for _, e := range events {
-		out = append(out, fmt.Sprint(e.EventNumber, " ", e.EventType, " ", e.EventID, " ", e.Position, " ", e.CreatedDate, " ", string(e.Data), " ", string(e.UserMetadata)))
-	}
-	return out
-}
-
-// checkChain recomputes the hashes as docs/integrity.md says.
-func checkChain(t *testing.T, events []*esdb.RecordedEvent) {
-	t.Helper()
-	prev := ""
-	for _, e := range events {
-		metadata, hash, ok := domain.SplitHash(e.UserMetadata)
-		if !ok || hash != domain.EventHash(e.EventID, e.EventType, e.StreamID, domain.Revision(e.EventNumber), e.Data, metadata, prev) {
-			t.Errorf("%s@%d: the chain is broken", e.StreamID, e.EventNumber)
-		}
-		prev = hash
-	}
-}
-
-// distribution is one as the API and the event store show it.
+// distribution is a distribution's answer from the API and its events in the store.
 type distribution struct {
 	object string
 	events []string
 }
 
-// All three kinds go through their lives by the clock while the process is killed
-// and started again, and nothing of it is lost or changes.
+// Distributions of all three kinds go through their lifecycles by timers, while the process
+// is killed and started again. Nothing of their histories is lost or changed.
 func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 	t.Parallel()
 	dir, lotline := dataDirectory(t), builtBinary(t)
@@ -136,7 +64,7 @@ func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 		after := snapshot()
 		for path, was := range before {
 			is := after[path]
-			// The clock may have gone on meanwhile; what was there is there.
+			// Timers may have appended more events. The earlier ones must be unchanged.
 			n := min(len(was.events), len(is.events))
 			if !slices.Equal(is.events[:n], was.events) || (n == len(is.events) && is.object != was.object) {
 				t.Errorf("%s was\n%v\nand is\n%v", path, was, is)
@@ -187,165 +115,73 @@ func TestLife_allThreeKindsSurviveKillMinus9(t *testing.T) {
 	}
 }
 
-func TestServe_aMovedTimeIsKeptPromptly(t *testing.T) {
+func TestLife_aMovedTimeIsKeptPromptly(t *testing.T) {
 	t.Parallel()
 	e := testBinary(t).serve(t, dataDirectory(t))
 	key := e.secretKey()
 	path := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q,"closeAt":%q}`, in(-1000), in(3_600_000))).header.Get("Location")
 	soon := in(300)
 	e.must(200, "PUT", path, key, body(`{"closeAt":%q}`, soon))
-	// Well before the next sweep, so the read models have told the scheduler.
+	// This is well before the next sweep, so the read models have told the scheduler.
 	eventually(t, "it closed", func() bool { return e.must(200, "GET", path, key, "").object(t)["status"] == "COMPLETED" })
 	if got := e.must(200, "GET", path, key, "").object(t)["updatedAt"]; got != soon {
 		t.Errorf("closed at %s, due at %s", got, soon)
 	}
 }
 
-// appendImpossible completes a queue in DRAFT, which cannot be. The event is otherwise
-// as the engine would have written it: only the rule is broken.
-func appendImpossible(t testing.TB, c *esdb.Client, id string) (stream string) {
-	t.Helper()
-	last := eventsOf(t, c, id)[0]
-	_, prev, _ := domain.SplitHash(last.UserMetadata)
-	impossible := esdb.EventData{
-		EventID: last.EventID, EventType: "queue.completed", ContentType: esdb.ContentTypeJson, Data: []byte(`{"at":"2099-01-01T00:00:00.000Z"}`),
-	}
-	impossible.EventID[0] ^= 0xff
-	metadata := []byte(`{"schemaVersion":1,"actor":"somebody"}`)
-	hash := domain.EventHash(impossible.EventID, impossible.EventType, last.StreamID, 1, impossible.Data, metadata, prev)
-	impossible.Metadata = domain.WithHash(metadata, hash)
-	if _, err := c.AppendToStream(t.Context(), last.StreamID, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(0)}, impossible); err != nil {
-		t.Fatal(err)
-	}
-	return last.StreamID
-}
-
-func TestServe_anImpossibleEventIsQuarantinedAndAllElseWorks(t *testing.T) {
+// A process dies between the two appends of a large outcome. The next process appends the
+// rest by itself, even if nothing else happens.
+func TestLife_anOutcomeThatACrashCutInTwoIsFinished(t *testing.T) {
 	t.Parallel()
-	dir := dataDirectory(t)
-	e := testBinary(t).serve(t, dir)
+	s := &settings{DataDir: dataDirectory(t)}
+	e := testBinary(t).serve(t, s.DataDir)
 	key := e.secretKey()
-	create := func() string {
-		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
-	}
-	bad, good := create(), create()
-	stream := appendImpossible(t, officialClient(t, dir), filepath.Base(bad))
-	check := func() {
-		t.Helper()
-		eventually(t, "it is quarantined", func() bool { return e.call("GET", bad, key, "").status == 500 })
-		for _, a := range []answer{
-			e.call("GET", bad, key, ""),
-			e.call("PUT", bad, key, `{"name":"x"}`),
-			e.call("POST", bad+"/open", key, ""),
-			e.call("DELETE", bad, key, ""),
-		} {
-			if got := a.object(t); a.status != 500 || got["error"] != "Distribution history is inconsistent" || got["code"] != "DISTRIBUTION_HISTORY_IS_INCONSISTENT" {
-				t.Errorf("%d %s", a.status, a.body)
-			}
-		}
-		e.must(200, "GET", good, key, "")
-		e.must(200, "PUT", good, key, body(`{"name":%q}`, in(0)))
-		e.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","drawAt":%q,"winnerCount":1}`, in(60_000)))
-		ready, toAll := string(e.call("GET", "/readyz", key, "").body), string(e.call("GET", "/readyz", "", "").body)
-		for _, part := range []string{stream, `"revision":1`, "queue.completed", "the status moves forward, one step at a time"} {
-			if !strings.Contains(ready, part) || strings.Contains(toAll, part) {
-				t.Errorf("/readyz does not say %q to its organization alone: %s, and to everybody %s", part, ready, toAll)
-			}
-		}
-	}
-	check()
+	queue := e.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q}`, in(-1000))).header.Get("Location")
 	e.kill()
-	e = testBinary(t).serve(t, dir)
-	check()
+	closeInPart(t, s, domain.ID(path.Base(queue)).Stream())
+	e = testBinary(t).serve(t, s.DataDir)
+	eventually(t, "the rest is done", func() bool {
+		return e.must(200, "GET", queue, key, "").object(t)["status"] == "COMPLETED"
+	})
 }
 
-// After a declared restore, read models that know more than the log, or another log,
-// are not believed.
-func TestServe_aLogFromABackupIsWhatCounts(t *testing.T) {
-	t.Parallel()
-	dir, lotline := dataDirectory(t), testBinary(t)
-	e := lotline.serve(t, dir)
-	key := e.secretKey()
-	create := func() string {
-		return e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
-	}
-	kept := create()
-	before := e.must(200, "GET", kept, key, "")
-	e.terminate()
-	// Without the file of the read models all is as it was.
-	if err := os.Remove(filepath.Join(dir, viewsFile)); err != nil {
-		t.Fatal(err)
-	}
-	e = lotline.serve(t, dir)
-	if after := e.must(200, "GET", kept, key, ""); string(after.body) != string(before.body) || after.header.Get("ETag") != before.header.Get("ETag") {
-		t.Errorf("was %s and is %s", before.body, after.body)
-	}
-	e.terminate()
-	events := filepath.Join(dir, eventsFile)
-	backup, err := os.ReadFile(events)
+// closeInPart closes a queue by hand, but appends only the first part of the outcome.
+func closeInPart(t *testing.T, s *settings, stream string) {
+	t.Helper()
+	dir, err := openDataDir(s.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e = lotline.serve(t, dir)
-	lost := create()
-	e.must(200, "PUT", kept, key, `{"name":"lost as well"}`)
-	e.terminate()
-	if err := os.WriteFile(events, backup, 0o600); err != nil {
+	l, err := openLog(t.Context(), s, dir, zerolog.Nop())
+	if err != nil {
 		t.Fatal(err)
 	}
-	e = lotline.serveWith(t, dir, restored)
-	e.must(404, "GET", lost, key, "")
-	if got := e.must(200, "GET", kept, key, "").object(t)["name"]; got != nil {
-		t.Errorf("the name is %v", got)
-	}
-	e.must(200, "GET", create(), key, "")
-	e.terminate()
-	if err := os.Remove(events); err != nil {
+	l.dir = dir
+	defer closeLog(t, l)
+	h := inTheLog(t, l, stream)
+	head, now := h.Head, h.At(domain.InstantOf(time.Now()))
+	events, err := h.Decide(now, domain.Step{To: domain.StatusClosed})
+	if err != nil {
 		t.Fatal(err)
 	}
-	e = lotline.serveWith(t, dir, restored)
-	e.must(401, "GET", kept, key, "")
-	fresh := e.secretKey()
-	e.must(404, "GET", kept, fresh, "")
-	if list := e.must(200, "GET", "/api/v1/queues", fresh, "").object(t)["data"].([]any); len(list) != 0 {
-		t.Errorf("a new log lists %v", list)
+	for due, err := range h.Advance(now) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, due...)
+		break
 	}
-}
-
-// The keys that are shown work, the lines that are printed can be pasted.
-func TestServe_theLinesItPrintsWork(t *testing.T) {
-	t.Parallel()
-	e := testBinary(t).serve(t, dataDirectory(t))
-	e.secretKey()
-	var pasted []string
-	eventually(t, "all lines are printed", func() bool {
-		pasted = nil
-		for line := range strings.Lines(e.stdout.String()) {
-			if rest, ok := strings.CutPrefix(line, "  curl "); ok && strings.HasSuffix(line, "\n") {
-				pasted = append(pasted, strings.TrimSpace(rest))
-			}
+	m := domain.Metadata{CommandID: uuid.NewString(), Actor: domain.ActorOperator}
+	var part []domain.Proposed
+	for _, event := range events {
+		p, err := l.Encode(stream, event, m)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return len(pasted) == 4
-	})
-	for _, line := range pasted {
-		url, rest, _ := strings.Cut(line, " ")
-		quoted := strings.Split(rest, "'")
-		method, data, status := "GET", "", 200
-		var header []string
-		for i := 0; i+1 < len(quoted); i += 2 {
-			switch strings.TrimSpace(quoted[i]) {
-			case "-H":
-				name, value, _ := strings.Cut(quoted[i+1], ": ")
-				header = append(header, name, value)
-			case "-d":
-				method, data, status = "POST", quoted[i+1], 201
-			default:
-				t.Fatalf("what is %q in %s", quoted[i], line)
-			}
-		}
-		a := e.must(status, method, strings.TrimPrefix(url, e.url), "", data, header...)
-		if method == "GET" && len(a.object(t)["data"].([]any)) != 3 {
-			t.Errorf("the list has %s", a.body)
-		}
+		p.ID = uuid.New()
+		part = append(part, p)
+	}
+	if _, _, err := l.Append(t.Context(), stream, head, part); err != nil {
+		t.Fatal(err)
 	}
 }

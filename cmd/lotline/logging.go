@@ -16,8 +16,8 @@ import (
 // flushEvery is how long a log line may wait to be written.
 const flushEvery = 100 * time.Millisecond
 
-// newLogger returns the program's logger and what writes its last lines. On a
-// terminal each line is written at once.
+// newLogger returns the program's logger, and a function that writes the lines that
+// are still buffered. In console format each line is written at once.
 func newLogger(format string, to io.Writer) (logger zerolog.Logger, flush func() error) {
 	zerolog.TimestampFunc = func() time.Time { return time.Now().UTC() }
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
@@ -31,8 +31,8 @@ func newLogger(format string, to io.Writer) (logger zerolog.Logger, flush func()
 	return zerolog.New(w).Level(zerolog.InfoLevel).With().Timestamp().Logger(), w.Close
 }
 
-// lazyWriter collects what is written and passes it on soon, so that a log line
-// does not cost a system call.
+// lazyWriter buffers writes and flushes them after flushEvery, so that not every log
+// line costs a system call.
 type lazyWriter struct {
 	mu      sync.Mutex // guards the fields below
 	to      *bufio.Writer
@@ -62,11 +62,11 @@ func (w *lazyWriter) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pending = false
-	// A bufio.Writer keeps its error, and the next Write gives it.
+	// A bufio.Writer keeps its error, and the next Write returns it.
 	_ = w.to.Flush()
 }
 
-// Close passes on what is left. What is written afterwards is passed on at once.
+// Close flushes the buffer. Later writes are flushed at once.
 func (w *lazyWriter) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -74,8 +74,8 @@ func (w *lazyWriter) Close() error {
 	return w.to.Flush()
 }
 
-// busLogger lets Watermill log through zerolog. What it tells of each message is
-// for those who look for a fault.
+// busLogger lets Watermill log through zerolog. It logs Watermill's info lines, which
+// are about single messages, as debug lines.
 type busLogger struct{ log zerolog.Logger }
 
 func (b busLogger) Error(msg string, err error, fields watermill.LogFields) {

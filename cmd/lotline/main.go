@@ -1,8 +1,8 @@
 // Command lotline runs the distribution engine and administers it.
 //
-// This package turns flags and environment into configuration and wires the
-// parts together; it is the only one that knows all of them. It must not hold
-// rules of any kind.
+// This package turns flags and environment variables into configuration and wires
+// the other packages together. It is the only package that imports all of them. It
+// must not hold rules of any kind.
 package main
 
 import (
@@ -25,11 +25,12 @@ import (
 
 // Exit codes beside 0.
 const (
-	exitFault  = 1 // something broke while running
-	exitConfig = 2 // it cannot run like this: the one line on stderr says why
+	exitFault  = 1 // something failed while the program ran
+	exitConfig = 2 // the configuration is wrong: the one line on stderr says why
 )
 
-// configError is something that whoever starts the program has to change.
+// configError is an error that the user has to fix: in the flags, the environment or
+// the data directory.
 type configError struct{ error }
 
 func (e configError) Unwrap() error { return e.error }
@@ -46,37 +47,37 @@ type cli struct {
 	Store   storeCmd   `cmd:"" help:"Run the embedded event store alone, for several engines to share."`
 	Backup  backupCmd  `cmd:"" help:"Copy the log of the data directory to a file, while it is in use."`
 	Org     orgCmd     `cmd:"" help:"Administer organizations."`
-	Keys    keysCmd    `cmd:"" help:"Administer keys."`
-	Signing signingCmd `cmd:"" help:"Administer the keys by which tokens are signed."`
-	Bench   benchCmd   `cmd:"" help:"Measure an engine under load, and check what it says afterwards."`
+	Keys    keysCmd    `cmd:"" help:"Administer API keys."`
+	Signing signingCmd `cmd:"" help:"Administer the keys that sign tokens."`
+	Bench   benchCmd   `cmd:"" help:"Measure an engine under load, and check its answers afterwards."`
 	Version versionCmd `cmd:"" help:"Print the version, and the edition of the time zones."`
 
-	BenchServer benchServerCmd `cmd:"" hidden:"" help:"Serve what bench measures."`
+	BenchServer benchServerCmd `cmd:"" hidden:"" help:"Run a server for bench to measure."`
 }
 
 func main() {
-	// What is made is for this user only, SQLite's files as well, whose modes it
-	// leaves to the umask.
+	// New files are readable by this user only. SQLite creates its files with the
+	// modes that the umask leaves.
 	unix.Umask(privateUmask)
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	context.AfterFunc(ctx, func() {
 		// A second signal ends the process at once.
 		stop()
-		// When a terminal hangs up, what reads our output may end with it. That must
-		// not end the process in the middle of shutting down.
+		// When a terminal hangs up, the process that reads our output may end too.
+		// SIGPIPE must not end this process while it is shutting down.
 		signal.Ignore(syscall.SIGPIPE)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// endSignals are the signals on which the program ends in order. One that the process
-// was started to ignore is not among them: nohup has SIGHUP ignored.
+// endSignals returns the signals on which the program shuts down in order. It leaves
+// out signals that the process was started to ignore: nohup ignores SIGHUP.
 func endSignals() []os.Signal {
 	return slices.DeleteFunc([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}, signal.Ignored)
 }
 
-// run is the program without its process: it ends when the command does or, for
-// those that serve, when ctx does.
+// run runs one command and returns the exit code. Commands that serve run until ctx
+// ends.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
 	helped := false
@@ -96,12 +97,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if err != nil {
-		// What the parser took a value for helps nobody.
+		// "(short flag)" is how the parser explains itself. It does not help the user.
 		fmt.Fprintln(stderr, "lotline:", strings.ReplaceAll(err.Error(), " (short flag)", ""))
 		return exitConfig
 	}
 	command.BindTo(ctx, (*context.Context)(nil))
-	command.Bind(&c.settings, streams{stdout, stderr})
+	command.Bind(&c.settings, output{stdout, stderr})
 	err = c.useZones()
 	if err == nil {
 		err = command.Run()
@@ -116,12 +117,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// streams are where a command prints.
-type streams struct{ out, err io.Writer }
+// output has the writers that a command prints to.
+type output struct{ out, err io.Writer }
 
 type versionCmd struct{}
 
-func (versionCmd) Run(to streams) error {
+func (versionCmd) Run(to output) error {
 	_, err := fmt.Fprintf(to.out, "lotline %s\ntime zones %s\n", programVersion(), domain.CurrentZones().Edition())
 	return err
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/lotline/lotline/httpapi/apitest"
 )
 
-// messages is the document that everything on a bus is held to.
+// messages returns the AsyncAPI document that all messages on a bus are compared with.
 func (e *engine) messages() *apitest.Messages {
 	e.t.Helper()
 	m, err := apitest.NewMessages(e.must(200, "GET", "/asyncapi.yaml", "", "").body)
@@ -24,7 +24,7 @@ func (e *engine) messages() *apitest.Messages {
 	return m
 }
 
-// withBroker is an engine that sends to a broker.
+// withBroker starts an engine that sends to a broker.
 func withBroker(t *testing.T) (*engine, *broker) {
 	t.Helper()
 	bus := newBroker(t)
@@ -32,8 +32,8 @@ func withBroker(t *testing.T) (*engine, *broker) {
 	return testBinary(t).serve(t, dataDirectory(t), "LOTLINE_SECRET_KEY="+testSecretKey, "LOTLINE_BUS="+bus.url()), bus
 }
 
-// received is what the broker has got of everything that was done so far: messages
-// come in the order of the log, and this adds a last one.
+// received returns the messages of everything that was done so far. It adds one more
+// event and waits for its message: messages come in the order of the log.
 func (b *broker) received(e *engine) []*nats.Msg {
 	b.t.Helper()
 	last := e.must(201, "POST", "/api/v1/queues", testSecretKey, `{"sequenceId":"last"}`).object(b.t)["id"].(string)
@@ -45,9 +45,9 @@ func (b *broker) received(e *engine) []*nats.Msg {
 	return got[:len(got)-1]
 }
 
-// The lives of all three kinds, in which everything happens that can happen to them
-// without participants.
-func TestBus_messagesAreAsTheDocumentSays(t *testing.T) {
+// Distributions of all three kinds go through every event that is possible without
+// participants.
+func TestMessages_areAsTheDocumentSays(t *testing.T) {
 	t.Parallel()
 	e, bus := withBroker(t)
 	do := func(status int, method, path, body string) string {
@@ -102,9 +102,9 @@ func TestBus_messagesAreAsTheDocumentSays(t *testing.T) {
 	}
 }
 
-// Whatever sets or changes a time of the schedule has it published by itself, with
-// what it was and what it is, and with why; nothing else has.
-func TestDistributionUpdated_isPublishedWheneverATimeOfTheScheduleChanges(t *testing.T) {
+// Every change that sets or moves a time of the schedule is published as a message of its
+// own, with the old time, the new time and the cause. No other change is.
+func TestMessages_everyChangeOfTheScheduleIsPublished(t *testing.T) {
 	t.Parallel()
 	e, bus := withBroker(t)
 	const (
@@ -121,9 +121,9 @@ func TestDistributionUpdated_isPublishedWheneverATimeOfTheScheduleChanges(t *tes
 	want, got, names := map[string][]timing{}, map[string][]timing{}, map[string]string{} // by id
 	for name, row := range map[string]struct {
 		collection, made   string
-		before             []string // steps by hand
-		method, call, body string   // nothing when it is the creation that counts
-		fields             []string // those that change
+		before             []string // steps by hand before the change
+		method, call, body string   // the change; empty if it is the creation
+		fields             []string // the fields that change
 		cause              string
 	}{
 		"a queue is made":                 {collection: "queues", made: queue, fields: []string{"openAt", "closeAt"}, cause: "create"},
@@ -203,7 +203,7 @@ func TestDistributionUpdated_isPublishedWheneverATimeOfTheScheduleChanges(t *tes
 	}
 }
 
-// setIn are the times of the schedule that a body sets.
+// setIn returns the times of the schedule that a body sets.
 func setIn(body string) []string {
 	return slices.DeleteFunc([]string{"openAt", "closeAt", "drawAt", "settleAt"}, func(field string) bool {
 		return !strings.Contains(body, field)

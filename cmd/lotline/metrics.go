@@ -19,26 +19,26 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// metrics are a node's figures, as Prometheus collects them. The values of labels
-// are from sets that are bounded by the program: no id and no path of a client.
+// metrics are a node's metrics for Prometheus. Each label has a bounded set of values:
+// no label holds an id or a path that a client chose.
 type metrics struct {
 	registry *prometheus.Registry
 	node     *nodeCollector
-	requests *children[requestKey, counted]
-	commands *children[commandKey, counted]
-	appends  *children[string, prometheus.Counter]
+	requests *labelCache[requestKey, counted]
+	commands *labelCache[commandKey, counted]
+	appends  *labelCache[string, prometheus.Counter]
 
 	appendTook, appendCommands, appendEvents prometheus.Observer
 	projectionDelay                          prometheus.Observer
 	admissionLateness, deadlineLateness      prometheus.Observer
 
-	step step // the last step of the clock; owned by the goroutine that follows the log
+	step step // the last step of the timers; owned by the goroutine that follows the log
 }
 
-// step is something that the clock did to a stream.
+// step is the group of events that one wake of the timers appended to a stream.
 type step struct {
 	stream   string
-	revision domain.Revision // of its last event so far
+	revision domain.Revision // of the step's last event so far
 	due      domain.Instant
 }
 
@@ -53,17 +53,17 @@ type commandKey struct {
 	outcome string
 }
 
-// counted is a counter and how long what it counts took.
+// counted is a counter of operations and a histogram of how long they took.
 type counted struct {
 	count prometheus.Counter
 	took  prometheus.Observer
 }
 
-// Bounds of histograms.
+// Buckets of histograms.
 var (
-	// From a read in memory to a command that ran out of time.
+	// Seconds: from a read in memory to a command that timed out.
 	durations = []float64{0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
-	// What one append may hold.
+	// Events or commands in one append.
 	sizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000}
 )
 
@@ -82,31 +82,31 @@ func newMetrics() *metrics {
 		return v
 	}
 
-	zones := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lotline_zoneinfo_info", Help: "1, with the edition of the time zones that local times are read by."}, []string{"edition"})
+	zones := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lotline_zoneinfo_info", Help: "Always 1; the label is the edition of the time zones by which local times are read."}, []string{"edition"})
 	m.registry.MustRegister(zones)
 	zones.WithLabelValues(domain.CurrentZones().Edition()).Set(1)
 	requests := counter("lotline_http_requests_total", "Requests that were answered.", "route", "method", "status")
-	requestsTook := histogram("lotline_http_request_duration_seconds", "From the head of a request to its answer.", durations, "route")
-	m.requests = newChildren(func(k requestKey) counted {
+	requestsTook := histogram("lotline_http_request_duration_seconds", "Seconds from the arrival of a request to the end of its answer.", durations, "route")
+	m.requests = newLabelCache(func(k requestKey) counted {
 		return counted{requests.WithLabelValues(k.route, k.method, strconv.Itoa(k.status)), requestsTook.WithLabelValues(k.route)}
 	})
 	commands := counter("lotline_commands_total", "Commands that have an outcome.", "kind", "command", "outcome")
-	commandsTook := histogram("lotline_command_duration_seconds", "From a command to its outcome, waiting included.", durations, "kind")
-	m.commands = newChildren(func(k commandKey) counted {
+	commandsTook := histogram("lotline_command_duration_seconds", "Seconds from the arrival of a command to its outcome, waiting included.", durations, "kind")
+	m.commands = newLabelCache(func(k commandKey) counted {
 		return counted{commands.WithLabelValues(string(k.kind), k.command.Name(), k.outcome), commandsTook.WithLabelValues(string(k.kind))}
 	})
 	appends := counter("lotline_appends_total", "Appends to the log.", "outcome")
-	m.appends = newChildren(func(outcome string) prometheus.Counter { return appends.WithLabelValues(outcome) })
-	m.appendTook = histogram("lotline_append_duration_seconds", "How long the store took for an append.", durations).WithLabelValues()
-	m.appendCommands = histogram("lotline_append_commands", "Commands that one append was for.", sizes).WithLabelValues()
+	m.appends = newLabelCache(func(outcome string) prometheus.Counter { return appends.WithLabelValues(outcome) })
+	m.appendTook = histogram("lotline_append_duration_seconds", "Seconds that the store took for an append.", durations).WithLabelValues()
+	m.appendCommands = histogram("lotline_append_commands", "Commands in one append.", sizes).WithLabelValues()
 	m.appendEvents = histogram("lotline_append_events", "Events in one append.", sizes).WithLabelValues()
-	m.projectionDelay = histogram("lotline_projection_delay_seconds", "From an event's record to the read models that show it.", durations).WithLabelValues()
-	lateness := histogram("lotline_wake_lateness_seconds", "By how much a step of the clock was recorded after it was due.", append(durations, 60, 600), "step")
+	m.projectionDelay = histogram("lotline_projection_delay_seconds", "Seconds from the recording of an event until the read models show it.", durations).WithLabelValues()
+	lateness := histogram("lotline_wake_lateness_seconds", "Seconds from the time at which a step was due to its recording.", append(durations, 60, 600), "step")
 	m.admissionLateness, m.deadlineLateness = lateness.WithLabelValues("admission"), lateness.WithLabelValues("deadline")
 	return m
 }
 
-// handler answers those who collect the figures.
+// handler serves the metrics to Prometheus.
 func (m *metrics) handler() http.Handler {
 	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -116,8 +116,8 @@ func (m *metrics) handler() http.Handler {
 	})
 }
 
-// maxScrapes is how many may collect at once. Everybody may, where the figures have
-// no listener of their own.
+// maxScrapes limits how many scrapes run at once. Without a separate address for
+// operators, anybody can scrape.
 const maxScrapes = 8
 
 func (m *metrics) finished(method string, a httpapi.Answer) {
@@ -126,7 +126,7 @@ func (m *metrics) finished(method string, a httpapi.Answer) {
 	c.took.Observe(a.Took.Seconds())
 }
 
-func (m *metrics) answered(a commands.Answer) {
+func (m *metrics) answered(a commands.Outcome) {
 	c := m.commands.of(commandKey{a.Kind, reflect.TypeOf(a.Command), commandOutcome(a)})
 	c.count.Inc()
 	c.took.Observe(a.Took.Seconds())
@@ -139,8 +139,8 @@ func (m *metrics) appended(a commands.Append) {
 	m.appendEvents.Observe(float64(a.Events))
 }
 
-// followed counts an event that the read models show since now. before is the wake of its
-// stream before the event; it is only looked at when the clock caused the event.
+// followed records that the read models have applied an event at now. before is the
+// stream's wake before the event. It is used only if the timers caused the event.
 func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time) {
 	m.projectionDelay.Observe(max(0, now.Sub(r.RecordedAt).Seconds()))
 	if r.Metadata.Actor != domain.ActorClock || r.Event == nil || before.Revision != r.Revision-1 {
@@ -150,12 +150,12 @@ func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time
 		m.step = step{stream: r.Stream, due: before.At}
 	}
 	m.step.revision = r.Revision
-	// Most events are dated when they were due. Some are dated when they happen: they were
-	// due when the stream was to be woken, and so were the others of the same step.
+	// Most events have the time at which they were due. Some have the time at which they
+	// were decided. Those were due at the stream's wake, like the whole step.
 	due, lateness := r.Event.When(), m.deadlineLateness
 	switch r.Event.(type) {
 	case domain.ConsumerAdmitted:
-		// Apart from the others: thousands of them would hide an opening that is late.
+		// Admissions have their own label: thousands of them would hide a late opening.
 		due, lateness = m.step.due, m.admissionLateness
 	case *domain.SigningKeyCreated:
 		due = m.step.due
@@ -165,8 +165,8 @@ func (m *metrics) followed(r *domain.Recorded, before domain.Wake, now time.Time
 	}
 }
 
-// commandOutcome is how a command ended, in a word.
-func commandOutcome(a commands.Answer) string {
+// commandOutcome returns the label value for how a command ended.
+func commandOutcome(a commands.Outcome) string {
 	if a.Replayed && a.Err == nil {
 		return "replayed"
 	}
@@ -189,7 +189,7 @@ func commandOutcome(a commands.Answer) string {
 	return "fault"
 }
 
-// appendOutcome is how an append ended, in a word.
+// appendOutcome returns the label value for how an append ended.
 func appendOutcome(err error) string {
 	_, broken := errors.AsType[*domain.HistoryError](err)
 	switch {
@@ -205,7 +205,8 @@ func appendOutcome(err error) string {
 	return "unknown"
 }
 
-// knownMethod is a request's method, of which a client may make up any.
+// knownMethod returns a request's method, or "other" for methods that are not listed: a
+// client can send any text as a method.
 func knownMethod(r *http.Request) string {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
@@ -214,19 +215,19 @@ func knownMethod(r *http.Request) string {
 	return "other"
 }
 
-// children are the members of a vector. To find one by what its labels are made of
-// costs less than by its labels.
-type children[K comparable, M any] struct {
+// labelCache keeps the members of a metric vector by a key of type K. A lookup here
+// costs less than one by label values in the vector.
+type labelCache[K comparable, M any] struct {
 	create func(K) M
 	mu     sync.RWMutex // guards made
 	made   map[K]M
 }
 
-func newChildren[K comparable, M any](create func(K) M) *children[K, M] {
-	return &children[K, M]{create: create, made: map[K]M{}}
+func newLabelCache[K comparable, M any](create func(K) M) *labelCache[K, M] {
+	return &labelCache[K, M]{create: create, made: map[K]M{}}
 }
 
-func (c *children[K, M]) of(k K) M {
+func (c *labelCache[K, M]) of(k K) M {
 	c.mu.RLock()
 	m, ok := c.made[k]
 	c.mu.RUnlock()
@@ -235,135 +236,8 @@ func (c *children[K, M]) of(k K) M {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A vector gives the same member again, so it does not matter who is first.
+	// If another goroutine was faster, the vector returns the same member again.
 	m = c.create(k)
 	c.made[k] = m
 	return m
-}
-
-// measure has n measured from now on. Until then none of its parts is ready.
-func (m *metrics) measure(n *node) {
-	m.node.mu.Lock()
-	defer m.node.mu.Unlock()
-	m.node.node = n
-}
-
-// nodeCollector measures the parts of a node when somebody collects, and not more
-// often than once a second, whoever asks.
-type nodeCollector struct {
-	mu   sync.Mutex // guards the fields below; held while measuring
-	node *node      // nil while the start waits for the log
-	at   time.Time
-	last []prometheus.Metric
-}
-
-const (
-	measureEvery   = time.Second
-	measureTimeout = 2 * time.Second
-	// maxBacklog bounds what is read to find out how far behind the read models are.
-	maxBacklog = 10_000
-)
-
-var (
-	readyDesc         = prometheus.NewDesc("lotline_ready", "1 for a part of /readyz that is as it should be, else 0.", []string{"part"}, nil)
-	lagEventsDesc     = prometheus.NewDesc("lotline_projection_lag_events", "Events in the log that the read models do not show yet, counted to about 10,000.", nil, nil)
-	lagSecondsDesc    = prometheus.NewDesc("lotline_projection_lag_seconds", "Since when the oldest event that the read models do not show is in the log.", nil, nil)
-	overdueDesc       = prometheus.NewDesc("lotline_wake_overdue_seconds", "By how much the clock's next step is overdue.", nil, nil)
-	quarantinedDesc   = prometheus.NewDesc("lotline_quarantined_streams", "Streams that hold what the rules do not allow.", nil, nil)
-	writersDesc       = prometheus.NewDesc("lotline_writers", "Streams whose state is in memory to be written to.", nil, nil)
-	waitingDesc       = prometheus.NewDesc("lotline_commands_waiting", "Commands that no writer has taken up yet.", nil, nil)
-	relayWaitingDesc  = prometheus.NewDesc("lotline_relay_waiting_events", "Events that wait for the message bus.", nil, nil)
-	relayDroppedDesc  = prometheus.NewDesc("lotline_relay_dropped_events_total", "Events that the message bus was too slow for.", nil, nil)
-	busSendingDesc    = prometheus.NewDesc("lotline_bus_sending", "1 when it is this node that sends to the message bus outside, else 0.", nil, nil)
-	busMessagesDesc   = prometheus.NewDesc("lotline_bus_messages_total", "Messages that this node has sent to the message bus outside.", nil, nil)
-	busLagDesc        = prometheus.NewDesc("lotline_bus_lag_seconds", "Since when the oldest event that is not sent to the message bus outside is in the log, as far as this node knows.", nil, nil)
-	clockOffsetDesc   = prometheus.NewDesc("lotline_clock_offset_seconds", "By how much the clock is ahead of the event store's for certain; negative when it is behind, 0 when it may be right.", nil, nil)
-	streamsAheadDesc  = prometheus.NewDesc("lotline_streams_ahead_of_clock", "Streams that hold a time which is ahead of the clock.", nil, nil)
-	writeFailuresDesc = prometheus.NewDesc("lotline_views_write_failures_total", "How often the read models could not be written to their file.", nil, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (c *nodeCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		readyDesc, lagEventsDesc, lagSecondsDesc, overdueDesc, quarantinedDesc, writersDesc, waitingDesc,
-		relayWaitingDesc, relayDroppedDesc, busSendingDesc, busMessagesDesc, busLagDesc, writeFailuresDesc, clockOffsetDesc, streamsAheadDesc,
-	} {
-		to <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c *nodeCollector) Collect(to chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.node == nil {
-		for _, part := range []string{partClock, partEventStore, partProjections, partTimers} {
-			to <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, 0, part)
-		}
-		return
-	}
-	if time.Since(c.at) >= measureEvery {
-		c.last = c.node.measure()
-		c.at = time.Now()
-	}
-	for _, m := range c.last {
-		to <- m
-	}
-}
-
-// measure takes the figures that nobody counts. What the store does not tell is
-// left out.
-func (n *node) measure() (all []prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), measureTimeout)
-	defer cancel()
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		all = append(all, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
-	}
-	counter := func(d *prometheus.Desc, v int64) {
-		all = append(all, prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v)))
-	}
-	for _, check := range n.ready(ctx) {
-		ok := 1.0
-		if check.Err != nil {
-			ok = 0
-		}
-		gauge(readyDesc, ok, check.Name)
-	}
-	if b, err := n.log.Backlog(ctx, n.views.Position(), followedKinds(), maxBacklog); err == nil {
-		seconds := 0.0
-		if b.Events > 0 {
-			seconds = max(0, time.Since(b.Oldest).Seconds())
-		}
-		gauge(lagEventsDesc, float64(b.Events))
-		gauge(lagSecondsDesc, seconds)
-	}
-	overdue := 0.0
-	n.views.Wakes(func(w domain.Wake) bool {
-		overdue = max(0, clock().Sub(w.At.Time()).Seconds())
-		return false
-	})
-	gauge(overdueDesc, overdue)
-	gauge(quarantinedDesc, float64(len(n.views.Quarantined())))
-	gauge(clockOffsetDesc, n.log.clock.Offset().Seconds())
-	gauge(streamsAheadDesc, float64(len(n.ahead.look())))
-	held := n.handler.Occupancy()
-	gauge(writersDesc, float64(held.Writers))
-	gauge(waitingDesc, float64(held.Waiting))
-	gauge(relayWaitingDesc, float64(n.relay.Waiting()))
-	counter(relayDroppedDesc, n.relay.Dropped())
-	if n.sink != nil {
-		s := n.sink.State()
-		sending, lag := 0.0, 0.0
-		if s.Sending {
-			sending = 1
-		}
-		if !s.Oldest.IsZero() {
-			lag = max(0, time.Since(s.Oldest).Seconds())
-		}
-		gauge(busSendingDesc, sending)
-		counter(busMessagesDesc, int64(s.Messages)) //nolint:gosec // a node does not send as many
-		gauge(busLagDesc, lag)
-	}
-	counter(writeFailuresDesc, n.views.WriteFailures())
-	return all
 }

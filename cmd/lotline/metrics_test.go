@@ -27,7 +27,7 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// figures are what an engine tells those who collect metrics.
+// figures are the metrics of an engine.
 type figures map[string]*dto.MetricFamily
 
 func scrape(t testing.TB, url string) figures {
@@ -49,8 +49,8 @@ func scrape(t testing.TB, url string) figures {
 	return f
 }
 
-// value is the sum of a metric's series that have some labels, of a histogram the
-// sum of its counts; -1 when there is none.
+// value returns the sum of a metric's series that have these labels. Of a histogram it
+// sums the counts. It returns -1 if there is no such series.
 func (f figures) value(name string, labels ...string) float64 {
 	sum := -1.0
 	for _, m := range f[name].GetMetric() {
@@ -80,19 +80,14 @@ func (f figures) wants(t *testing.T, want map[string]float64) {
 	}
 }
 
-// engine is the node, for the tests of processes.
-func (n *clusterNode) engine(t testing.TB) *engine {
-	return &engine{t: t, url: n.url, stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
-}
-
 func TestMetrics_tellWhatHappened(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2)
 	first, second := c.nodes[0].engine(t), c.nodes[1].engine(t)
 	key := clusterKey
 	before := scrape(t, first.url+"/metrics")
-	// Prometheus' own handler answers it, in the API's place. It is as the document
-	// says.
+	// Prometheus' own handler answers /metrics, not the API. Its answer follows the
+	// document too.
 	if vary := first.must(200, "GET", "/metrics", "", "").header.Values("Vary"); !slices.Equal(vary, []string{"Accept", "Accept-Encoding"}) {
 		t.Errorf("the figures vary by %q", vary)
 	}
@@ -104,12 +99,12 @@ func TestMetrics_tellWhatHappened(t *testing.T) {
 	first.must(401, "GET", path, key+"x", "")
 	first.must(404, "GET", "/no/such/path", key, "")
 	first.must(405, "BREW", path, key, "")
-	// The second node writes, the first one writes, and so the second one, which goes
-	// on from what it knows, loses a race; so does the first one before.
+	// The nodes write in turn. Each decides on the state that it knows, which the other has
+	// changed, so each loses a race.
 	second.must(200, "PUT", path, key, `{"name":"a"}`)
 	first.must(200, "PUT", path, key, `{"name":"b"}`)
 	second.must(200, "PUT", path, key, `{"name":"c"}`)
-	// The clock opens a draw.
+	// A timer opens a draw.
 	draw := first.must(201, "POST", "/api/v1/draws", key, body(`{"sequenceId":"s","winnerCount":1,"openAt":%q,"drawAt":%q}`, in(100), in(3_600_000))).header.Get("Location")
 	eventually(t, "it opened", func() bool { return first.must(200, "GET", draw, key, "").object(t)["status"] == "OPEN" })
 	bad := first.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`).header.Get("Location")
@@ -169,7 +164,7 @@ func TestMetrics_tellWhatHappened(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v: %v", problems, err)
 	}
-	// No value of a label is a client's.
+	// No label has a value that a client chose.
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
 			for _, l := range m.GetLabel() {
@@ -183,9 +178,9 @@ func TestMetrics_tellWhatHappened(t *testing.T) {
 	}
 }
 
-// Each thing that is done in a queue is counted under its own name, by the clock as
-// well. An admission is no deadline. The opening is one, and the clock does it by a
-// command of its own, since nobody else asks for anything before.
+// Each command on a queue is counted under its own name, and so are the commands of the
+// timers. The lateness of an admission is not counted as that of a deadline. The opening is
+// a deadline, and a timer carries it out, because no request comes earlier.
 func TestMetrics_countWhatIsDoneInAQueue(t *testing.T) {
 	t.Parallel()
 	n := newCluster(t, 1).nodes[0]
@@ -237,7 +232,8 @@ func TestMetrics_showHowFarCatchingUpIs(t *testing.T) {
 	c.nodes[0].engine(t).must(201, "POST", "/api/v1/queues", clusterKey, `{"sequenceId":"s"}`)
 	late := c.openNode(t, lockedDir(t))
 	f := scrape(t, late.url+"/metrics")
-	// The key that signs tokens, the organization, its two keys and the queue.
+	// The five events are of the signing key, the organization, its two API keys and the
+	// queue.
 	f.wants(t, map[string]float64{"lotline_projection_lag_events": 5, "lotline_ready part=projections": 0, "lotline_ready part=eventStore": 1})
 	if seconds := f.value("lotline_projection_lag_seconds"); seconds <= 0 {
 		t.Errorf("it is %v s behind", seconds)
@@ -259,18 +255,18 @@ func TestMetrics_showWhatIsOverdue(t *testing.T) {
 	if _, err := (&serveCmd{SecretKey: clusterKey}).provision(t.Context(), n.node, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody keeps time yet.
+	// The timers do not run yet.
 	n.engine(t).must(201, "POST", "/api/v1/queues", clusterKey, body(`{"sequenceId":"s","openAt":%q}`, in(50)))
 	eventually(t, "it is overdue", func() bool { return scrape(t, n.url+"/metrics").value("lotline_wake_overdue_seconds") > 0 })
-	n.keepTime()
+	n.startTimers()
 	eventually(t, "it is done", func() bool {
 		f := scrape(t, n.url+"/metrics")
 		return f.value("lotline_wake_overdue_seconds") == 0 && f.value("lotline_wake_lateness_seconds") == 1
 	})
 }
 
-// lateness are how many steps of the clock were counted, and by how many seconds they
-// were late together.
+// lateness returns how many steps of the timers were counted, and the sum of their
+// lateness in seconds.
 func lateness(f figures, step string) (n uint64, sum float64) {
 	for _, m := range f["lotline_wake_lateness_seconds"].GetMetric() {
 		for _, l := range m.GetLabel() {
@@ -293,7 +289,7 @@ func TestMetrics_aLateAdmissionIsShownAsLate(t *testing.T) {
 		e.must(200, "POST", path+"/enter", clusterKey, "", "X-Consumer-Id", consumer)
 	}
 	eventually(t, "an admission is overdue", func() bool { return scrape(t, n.url+"/metrics").value("lotline_wake_overdue_seconds") > 0.5 })
-	n.keepTime()
+	n.startTimers()
 	var f figures
 	eventually(t, "all are admitted", func() bool {
 		f = scrape(t, n.url+"/metrics")
@@ -308,8 +304,8 @@ func TestMetrics_aLateAdmissionIsShownAsLate(t *testing.T) {
 	}
 }
 
-// An admission is late from when the stream was to be woken for it, whatever the clock
-// makes up before it, and those that are admitted together are late alike.
+// The lateness of an admission counts from the stream's wake for it, whatever events the
+// timers append before it. Consumers that are admitted together have the same lateness.
 func TestMetrics_theLatenessOfAnAdmission(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(b *bubble) {
@@ -333,7 +329,7 @@ func TestMetrics_theLatenessOfAnAdmission(t *testing.T) {
 		n := &node{observer: newObserver(nil), log: &log{clock: walltime.New(clock)}}
 		n.caughtUp.Store(true)
 		follower := observedViews{views, n}
-		for range 2 { // what is followed again counts once
+		for range 2 { // an event that is followed twice counts once
 			for _, r := range b.all {
 				follower.Follow(r)
 			}
@@ -346,7 +342,7 @@ func TestMetrics_theLatenessOfAnAdmission(t *testing.T) {
 		for _, family := range families {
 			f[family.GetName()] = family
 		}
-		// Ten are made up at once, 29.9 s late. Five follow, every 100 ms.
+		// Ten are admitted at once, 29.9 s late. Five follow, one every 100 ms.
 		if count, sum := lateness(f, "admission"); count != 15 || math.Abs(sum-299) > 1e-6 {
 			t.Errorf("%d admissions are late by %v s together, want 15 by 299", count, sum)
 		}
@@ -401,25 +397,6 @@ func TestMetrics_tellHowSendingToTheBusGoes(t *testing.T) {
 	}
 }
 
-// operatorsListen has an engine serve /metrics and all of /readyz on an address of its
-// own, which operators returns.
-const operatorsListen = "LOTLINE_METRICS_LISTEN=127.0.0.1:0"
-
-var operatorsAddress = regexp.MustCompile(`"address":"([^"]+)"[^\n]*"message":"the metrics are served"`)
-
-// operators is the listener of an engine that was started with operatorsListen.
-func (e *engine) operators() *engine {
-	e.t.Helper()
-	var at string
-	eventually(e.t, "its address is logged", func() bool {
-		if m := operatorsAddress.FindStringSubmatch(e.stderr.String()); m != nil {
-			at = "http://" + m[1]
-		}
-		return at != ""
-	})
-	return &engine{t: e.t, url: at, stderr: e.stderr, foreign: true}
-}
-
 func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	e := testBinary(t).serve(t, dataDirectory(t), operatorsListen)
@@ -435,11 +412,11 @@ func TestMetrics_haveAListenerOfTheirOwn(t *testing.T) {
 	}
 }
 
-// metricNames are the metrics that there are. Histograms have three series each.
+// metricNames returns the names of all series. Each histogram has three.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	c := newClusterStore(t)
-	c.options.broker = "nats://" + freeAddress(t) // nobody is there
+	c.options.broker = "nats://" + freeAddress(t) // no broker listens there
 	n := c.startNode(t)
 	n.engine(t).must(200, "GET", "/livez", "", "")
 	families, err := n.observer.metrics.registry.Gather()
@@ -498,7 +475,8 @@ func TestMetrics_dashboardAlarmsAndPageNameWhatExists(t *testing.T) {
 	}
 }
 
-// BenchmarkObserver measures what figures add to every request and every command.
+// BenchmarkObserver measures what the metrics add to the cost of every request and every
+// command.
 func BenchmarkObserver(b *testing.B) {
 	o := &observer{metrics: newMetrics()}
 	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/api/v1/queues/x", http.NoBody)
@@ -512,14 +490,13 @@ func BenchmarkObserver(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			ctx, _ := o.Begun(b.Context(), domain.KindQueue, domain.Advance{})
-			o.Answered(ctx, commands.Answer{Kind: domain.KindQueue, Command: domain.Advance{}, Took: time.Millisecond})
+			o.Ended(ctx, commands.Outcome{Kind: domain.KindQueue, Command: domain.Advance{}, Took: time.Millisecond})
 		}
 	})
 }
 
-// A browser neither keeps the figures nor takes them for something else, whichever
-// address they are on.
-func TestMetrics_areNotKeptAndNotTakenForSomethingElse(t *testing.T) {
+// A browser does not cache the metrics and does not guess their type, on either address.
+func TestMetrics_areNotCachedAndNotSniffed(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()
 	newMetrics().handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))

@@ -4,65 +4,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/commands"
 	"github.com/lotline/lotline/domain"
-	"github.com/lotline/lotline/eventstore"
 )
 
-// twoNodes are the command handlers of two engines on one real store.
-func twoNodes(t *testing.T) (*log, []*commands.Handler) {
-	t.Helper()
-	s := &settings{DataDir: dataDirectory(t)}
-	dir, err := openDataDir(s.DataDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := openLog(t.Context(), s, dir, zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.dir = dir
-	second, err := eventstore.ConnectSocket(dir.file(socketFile), l.keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for _, c := range []interface{ Close() error }{second, l} {
-			if err := c.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	// Their clocks differ, as clocks do.
-	late := func() time.Time { return time.Now().Add(7 * time.Millisecond) }
-	return l, []*commands.Handler{commands.NewHandler(l, nil, time.Now), commands.NewHandler(second, nil, late)}
-}
-
-// inTheLog folds a stream as it is stored, and so checks it.
-func inTheLog(t *testing.T, l *log, stream string) *domain.History {
-	t.Helper()
-	h := domain.NewHistory(stream)
-	for r, err := range l.Read(t.Context(), stream, domain.NoStream) {
-		if err == nil {
-			err = h.Apply(r)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return h
-}
-
-// Whichever node answers a repeated request, and however close together, the
-// answer is what the log holds. A draw's commitment is the hardest case: it is
-// random, and each node makes one of its own before it knows of the other's.
+// Two nodes get the same request at the same time. Both answer what the log holds. A
+// draw's commitment is the hardest case: it is random, and each node makes its own before
+// it knows the other's.
 func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 	t.Parallel()
 	l, nodes := twoNodes(t)
@@ -70,14 +25,14 @@ func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 		"sequenceId": json.RawMessage(`"s"`), "drawAt": json.RawMessage(`"2199-01-01T00:00:00Z"`), "winnerCount": json.RawMessage(`1`),
 	}
 	for round := range 100 {
-		key := func(name string) commands.Key {
-			return commands.Key{CommandID: uuid.NewSHA1(uuid.Nil, fmt.Appendf(nil, "%s %d", name, round)), BodyHash: "b"}
+		key := func(name string) commands.IdempotencyKey {
+			return commands.IdempotencyKey{CommandID: uuid.NewSHA1(uuid.Nil, fmt.Appendf(nil, "%s %d", name, round)), BodyHash: "b"}
 		}
 		var made [2]*domain.History
 		both(func(i int) {
 			r, err := nodes[i].Create(t.Context(), commands.Creation{
 				Kind: domain.KindDraw, Organization: "org_01h455vb4pex5vsknk084sn02r", Fields: draw,
-				Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"}, Key: key("create"),
+				Defaults: domain.Defaults{TimeZone: "UTC", CurrencyCode: "USD"}, IdempotencyKey: key("create"),
 			})
 			if err != nil {
 				t.Error(err)
@@ -98,7 +53,7 @@ func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 		for _, to := range []domain.Status{domain.StatusOpen, domain.StatusClosed} {
 			var updated [2]domain.Instant
 			both(func(i int) {
-				r, err := nodes[i].Handle(t.Context(), commands.Request{Stream: stream, Command: domain.Step{To: to}, Key: key(string(to))})
+				r, err := nodes[i].Handle(t.Context(), commands.Request{Stream: stream, Command: domain.Step{To: to}, IdempotencyKey: key(string(to))})
 				if err != nil {
 					t.Error(err)
 					return
@@ -112,50 +67,9 @@ func TestNodes_thatGetTheSameRequestAtOnceAnswerTheSame(t *testing.T) {
 	}
 }
 
-// both runs f for 0 and 1 at once.
-func both(f func(i int)) {
-	var all sync.WaitGroup
-	for i := range 2 {
-		all.Go(func() { f(i) })
-	}
-	all.Wait()
-}
-
-// Whoever waits for the address of an engine with nothing overdue finds it ready.
-func TestNode_isReadyOnceItSaysWhereItListens(t *testing.T) {
-	t.Parallel()
-	n := newCluster(t, 1).nodes[0]
-	if !n.scheduler.CaughtUp() {
-		t.Error("it does not know whether anything is overdue")
-	}
-	for _, check := range n.ready(t.Context()) {
-		if check.Err != nil {
-			t.Errorf("%s: %v", check.Name, check.Err)
-		}
-	}
-}
-
-// asking asks the nodes of a cluster, for a consumer or for nobody.
-func asking(t *testing.T, c *cluster) func(node int, method, path, body, consumer string) answer {
-	t.Helper()
-	caller := newCaller(t)
-	header := http.Header{"Authorization": {"Bearer " + clusterKey}, "Content-Type": {"application/json"}}
-	return func(node int, method, path, body, consumer string) answer {
-		h := header.Clone()
-		if consumer != "" {
-			h.Set("X-Consumer-Id", consumer)
-		}
-		a, err := caller.call(t.Context(), method, c.nodes[node].url+path, body, h)
-		if err != nil {
-			t.Error(err)
-		}
-		return a
-	}
-}
-
-// Whoever enters a queue on two nodes at once has one place in it, and both nodes say
-// which.
-func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
+// A consumer that enters a queue on two nodes at once has one place in it, and both nodes
+// answer with that place.
+func TestNodes_aConsumerThatEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2)
 	ask := asking(t, c)
@@ -189,11 +103,11 @@ func TestNodes_whoEntersOnTwoNodesAtOnceHasOnePlace(t *testing.T) {
 	}
 }
 
-// Who waits is admitted, and a session ends, on time and once, though nobody asks and
-// two nodes keep the time.
-func TestNodes_whatIsDueInAQueueHappensThoughNobodyAsks(t *testing.T) {
+// Without any request, consumers are admitted and sessions end on time. This happens once,
+// although two nodes run timers.
+func TestNodes_timersRunAQueueWithoutRequests(t *testing.T) {
 	t.Parallel()
-	// How late it may be: well before the next sweep, so that the timers were told.
+	// latest is well before the next sweep, so only the timers can be the reason.
 	const latest = 10 * time.Second
 	c := newCluster(t, 2)
 	ask := asking(t, c)
@@ -228,4 +142,108 @@ func TestNodes_whatIsDueInAQueueHappensThoughNobodyAsks(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	later := in(3_600_000)
+
+	// same sends one request to both nodes at once.
+	same := func(d *request, status int) (location string) {
+		t.Helper()
+		var replies [2]*reply
+		d.Attempts = 2
+		both(func(i int) {
+			var err error
+			if replies[i], err = d.SendAttempt(i+1, p.http, p.nodes[i].url, testSecretKey); err != nil {
+				t.Error(err)
+			}
+		})
+		if t.Failed() {
+			t.FailNow()
+		}
+		if replies[0].Replayed {
+			slices.Reverse(replies[:])
+		}
+		d.Reply, d.Again = replies[0], []reply{*replies[1]}
+		if d.Reply.Status != status {
+			t.Fatalf("%d %s", d.Reply.Status, d.Reply.Body)
+		}
+		return d.Reply.Location
+	}
+	for range 20 {
+		for _, collection := range collections {
+			path := same(p.request("created", "POST", collection, `{"sequenceId":"s"`+ends(collection, later)+`}`), 201)
+			same(p.request("updated", "POST", path+"/open", ""), 200)
+			// An update needs no key: the second one finds nothing to change.
+			same(p.request("updated", "PUT", path, `{"name":"said at both"}`), 200)
+
+			// Two updates have the same condition, which only one of them can meet.
+			var updates [2]*reply
+			tag := p.nodes[0].must(200, "GET", path, testSecretKey, "").header.Get("ETag")
+			both(func(i int) {
+				d := p.request("updated", "PUT", path, body(`{"name":"of %d"}`, i))
+				d.IfMatch = tag
+				updates[i] = p.do(i, d)
+			})
+			if got := []int{updates[0].Status, updates[1].Status}; !slices.Equal(got, []int{200, 412}) && !slices.Equal(got, []int{412, 200}) {
+				t.Errorf("two updates of one state: %v", got)
+			}
+
+			// A write at one node is read at the other.
+			a := p.do(0, p.request("updated", "PUT", path, body(`{"name":%q}`, in(0))))
+			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.Position)
+			if a.Body != string(b.body) {
+				t.Errorf("written\n%s\nand read\n%s", a.Body, b.body)
+			}
+
+			// An update races with the close. It comes before the close or is refused.
+			both(func(i int) {
+				if i == 0 {
+					p.do(0, p.request("updated", "POST", path+"/close", ""))
+				} else {
+					p.do(1, p.request("updated", "PUT", path, `{"name":"just in time"}`))
+				}
+			})
+
+			// A deletion races with the opening. Only one of them succeeds.
+			other := p.create(0, collection, ends(collection, later))
+			var won [2]int
+			both(func(i int) {
+				if i == 0 {
+					won[0] = p.do(0, p.request("deleted", "DELETE", other, "")).Status
+				} else {
+					won[1] = p.do(1, p.request("updated", "POST", other+"/open", "")).Status
+				}
+			})
+			if won != [2]int{204, 404} && won != [2]int{409, 200} {
+				t.Errorf("deleted %d, opened %d", won[0], won[1])
+			}
+		}
+	}
+
+	// The timers of both nodes race for the same steps.
+	opens, closes := in(3000), in(4000)
+	both(func(i int) {
+		for n := range 150 {
+			collection := collections[n%3]
+			p.create(i, collection, body(`,"openAt":%q`, opens)+ends(collection, closes))
+		}
+	})
+	p.check()
+
+	// One node dies, and the other runs all timers.
+	opens, closes = in(700), in(1200)
+	var paths []string
+	for n := range 30 {
+		paths = append(paths, p.create(0, collections[n%3], body(`,"openAt":%q`, opens)+ends(collections[n%3], closes)))
+	}
+	p.nodes[0].kill()
+	for _, path := range paths {
+		if r := p.do(1, p.request("updated", "PUT", path, `{"name":"by the other"}`)); r.Status != 200 && r.Status != 409 {
+			t.Errorf("%d %s", r.Status, r.Body)
+		}
+	}
+	p.check()
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/lotline/lotline/projections"
 )
 
-// observer is told what the parts of a node do, and turns it into figures and, when
-// somebody takes them, spans.
+// observer receives callbacks from the parts of a node. It turns them into metrics and,
+// if a collector is configured, spans.
 type observer struct {
 	metrics *metrics
 	spans   spans
 }
 
-// newObserver makes spans with tracer, which is nil when nobody takes them.
+// newObserver returns an observer that makes spans with tracer. A nil tracer makes none.
 func newObserver(tracer trace.Tracer) *observer { return &observer{newMetrics(), spans{tracer}} }
 
 func (o *observer) Received(r *http.Request) *http.Request { return o.spans.received(r) }
@@ -34,7 +34,7 @@ func (o *observer) Begun(ctx context.Context, k domain.Kind, c domain.Command) (
 	return o.spans.begun(ctx, k, c)
 }
 
-func (o *observer) Answered(ctx context.Context, a commands.Answer) {
+func (o *observer) Ended(ctx context.Context, a commands.Outcome) {
 	o.metrics.answered(a)
 	o.spans.answered(ctx, a)
 }
@@ -44,8 +44,9 @@ func (o *observer) Appended(a commands.Append) {
 	o.spans.appended(a)
 }
 
-// observedViews are the read models as a follower of the log that is observed, from
-// when they have caught up: what happened before has nobody who waits for it.
+// observedViews follows the log for the read models and reports each event to the
+// observer. It does not report events while the read models catch up, because nobody
+// waits for those.
 type observedViews struct {
 	*projections.Views
 	node *node

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +25,7 @@ func operationsPage(t *testing.T) string {
 	return string(text)
 }
 
-// panel is one of Grafana's, as far as a test looks at it.
+// panel is the part of a Grafana panel that the tests look at.
 type panel struct {
 	ID      int
 	Type    string
@@ -32,7 +34,7 @@ type panel struct {
 	Targets []struct{ Expr string }
 }
 
-// dashboard has the panels of the dashboard that show something.
+// dashboard returns the panels of the dashboard, without the headings of rows.
 func dashboard(t *testing.T) []panel {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "docs", "grafana", "lotline.json"))
@@ -65,7 +67,7 @@ func TestDashboard_panelsShowSomethingAndHaveRoom(t *testing.T) {
 	}
 }
 
-// alarm is one rule of Prometheus.
+// alarm is an alerting rule of Prometheus.
 type alarm struct {
 	Alert       string
 	Expr        string
@@ -99,7 +101,7 @@ func alarms(t *testing.T) []alarm {
 	return all
 }
 
-// Whoever is woken by an alarm finds its name on the page, and no other.
+// The page has one heading for each alarm, in the order of the alarms, and no other.
 func TestOperations_sayWhatEachAlarmMeans(t *testing.T) {
 	t.Parallel()
 	var named, told []string
@@ -117,36 +119,55 @@ func TestOperations_sayWhatEachAlarmMeans(t *testing.T) {
 	}
 }
 
+var updateConfiguration = flag.Bool("update-configuration", false, "write the flags of the program into the table in docs/operations.md")
+
+// TestOperations_nameEveryFlagAndVariable makes the table of configuration in
+// docs/operations.md from the program's flags: one row for each flag that has a
+// variable, in the order of the help. The page keeps the text in its last column. Where
+// a flag has no default, it keeps the text in that column as well. A flag without a
+// variable has to be named somewhere on the page.
 func TestOperations_nameEveryFlagAndVariable(t *testing.T) {
 	t.Parallel()
 	page := operationsPage(t)
+	const begin, end = "<!-- configuration -->\n| flag | variable | default | |\n|---|---|---|---|\n", "<!-- /configuration -->"
+	before, rest, ok := strings.Cut(page, begin)
+	written, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatal("the page has no table of configuration")
+	}
+	type cells struct{ byDefault, text string }
+	old := map[string]cells{}
+	for line := range strings.Lines(written) {
+		if c := strings.SplitN(strings.TrimSuffix(strings.TrimSpace(line), " |"), " | ", 4); len(c) == 4 {
+			old[c[0]] = cells{c[2], c[3]}
+		}
+	}
 	parser, err := kong.New(&cli{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{}
+	var want strings.Builder
+	seen := map[string]bool{}
 	var visit func(*kong.Node)
 	visit = func(n *kong.Node) {
 		for _, f := range n.Flags {
-			if f.Name == "help" {
-				continue
-			}
-			known["--"+f.Name] = true
-			if len(f.Envs) == 0 {
+			switch {
+			case f.Name == "help", seen[f.Name]:
+			case len(f.Envs) == 0:
 				if !strings.Contains(page, "`--"+f.Name+"`") {
 					t.Errorf("the page does not name --%s", f.Name)
 				}
-				continue
-			}
-			row := "| `--" + f.Name + "` | `" + strings.Join(f.Envs, "`, `") + "` | "
-			if f.Default != "" {
-				row += "`" + f.Default + "` |"
-			}
-			if !strings.Contains(page, "\n"+row) {
-				t.Errorf("the page has no row that begins %s", row)
-			}
-			for _, env := range f.Envs {
-				known[env] = true
+			default:
+				seen[f.Name] = true
+				name := "| `--" + f.Name + "`"
+				c, known := old[name]
+				if !known {
+					c = cells{"none", f.Help}
+				}
+				if f.Default != "" {
+					c.byDefault = "`" + f.Default + "`"
+				}
+				fmt.Fprintf(&want, "%s | `%s` | %s | %s |\n", name, strings.Join(f.Envs, "`, `"), c.byDefault, c.text)
 			}
 		}
 		for _, child := range n.Children {
@@ -154,17 +175,22 @@ func TestOperations_nameEveryFlagAndVariable(t *testing.T) {
 		}
 	}
 	visit(parser.Model.Node)
-	for _, m := range regexp.MustCompile("(?m)^\\| `(--[a-z-]+)` \\| `([A-Z_]+)`").FindAllStringSubmatch(page, -1) {
-		if !known[m[1]] || !known[m[2]] {
-			t.Errorf("there is no %s, or no %s", m[1], m[2])
+	if len(seen) == 0 {
+		t.Fatal("the program has no flags with variables")
+	}
+	if want.String() == written {
+		return
+	}
+	if *updateConfiguration {
+		if err := os.WriteFile(filepath.Join(root, "docs", "operations.md"), []byte(before+begin+want.String()+end+after), 0o644); err != nil {
+			t.Fatal(err)
 		}
+		return
 	}
-	if !known["LOTLINE_LISTEN"] {
-		t.Error("no flags were looked at")
-	}
+	t.Errorf("the table is not that of the program; go test ./cmd/lotline -run Operations_name -update-configuration writes it:\n%s", want.String())
 }
 
-// The commands are run as they stand, but for where the files are.
+// The test runs the commands as they are written, in directories of its own.
 func TestOperations_theCommandsForBackupAndRestoreWork(t *testing.T) {
 	t.Parallel()
 	page := operationsPage(t)
@@ -209,7 +235,7 @@ func TestOperations_theCommandsForBackupAndRestoreWork(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The last of them runs until it is stopped.
+	// The last command runs until it is stopped.
 	copied, start, found := strings.Cut(commands("restore"), "LOTLINE_DATA_DIR=")
 	dir, serves := strings.CutSuffix(start, " lotline serve --restored\n")
 	if !found || !serves {
@@ -220,7 +246,7 @@ func TestOperations_theCommandsForBackupAndRestoreWork(t *testing.T) {
 	if got := e.must(200, "GET", path, key, ""); string(got.body) != string(draw.body) {
 		t.Errorf("it was\n%s\nand is\n%s", draw.body, got.body)
 	}
-	// Its secret can be opened.
+	// The draw needs its secret, which only the master key opens.
 	e.must(200, "POST", path+"/open", key, "")
 	e.must(200, "POST", path+"/close", key, "")
 	e.must(200, "POST", path+"/draw", key, "")

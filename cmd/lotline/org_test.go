@@ -13,8 +13,8 @@ func organizationOf(t *testing.T, e *engine, key string) map[string]any {
 	return e.must(200, "GET", "/api/v1/organization", key, "").object(t)
 }
 
-// Every organization may call itself default. The command line still finds the one
-// that the first start made, whether or not that one has kept the name.
+// Every organization may call itself default. The command line still finds the organization
+// that the first start made, even if that organization has another name now.
 func TestOrg_aTenantThatCallsItselfDefaultIsNotHandedOut(t *testing.T) {
 	t.Parallel()
 	for name, kept := range map[string]bool{"the first organization has kept the name": true, "it has another name": false} {
@@ -81,8 +81,8 @@ func TestOrg_theListOfKeysTellsNamesakesApart(t *testing.T) {
 	}
 }
 
-// Organizations choose the names that the operator's terminal shows. No name can do more
-// there than be read.
+// Organizations choose the names that the operator's terminal shows. The terminal must not
+// execute anything in a name.
 func TestOrg_namesCannotRewriteTheOperatorsTerminal(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -97,8 +97,8 @@ func TestOrg_namesCannotRewriteTheOperatorsTerminal(t *testing.T) {
 	}
 }
 
-// What looks like an id is one. An organization that takes an id for its name is
-// found neither in place of its owner nor when the id is nobody's.
+// A text in the form of an id is always taken as an id. An organization whose name is such
+// a text is not found by it, whether or not another organization has that id.
 func TestOrg_aTenantNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -116,8 +116,8 @@ func TestOrg_aTenantNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	}
 }
 
-// Before the first start there is no default organization, and no other is taken in
-// its place.
+// Before the first start there is no default organization. The command line does not use
+// another organization instead.
 func TestOrg_beforeTheFirstStartThereIsNoDefault(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -125,5 +125,52 @@ func TestOrg_beforeTheFirstStartThereIsNoDefault(t *testing.T) {
 	stdout, stderr, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + dir}, "keys", "create")
 	if code != exitConfig || stdout != "" || !strings.Contains(stderr, "the first start makes") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestOrg_isShownAndChanged(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	shown := admin(t, dir, "org", "show")
+	id := e.must(200, "GET", "/api/v1/organization", key, "").object(t)["id"].(string)
+	for name, value := range map[string]string{"id": id, "name": "default", "time zone": "UTC", "currency": "USD"} {
+		if line := lineOf(shown, name); strings.Join(strings.Fields(strings.TrimPrefix(line, name)), " ") != value {
+			t.Errorf("%s: %q in\n%s", name, line, shown)
+		}
+	}
+	changed := admin(t, dir, "org", "update", "--name=Acme", "--time-zone=Europe/Berlin")
+	if again := admin(t, dir, "org", "show", "--org="+id); again != changed || !strings.Contains(changed, "Europe/Berlin") {
+		t.Errorf("changed to\n%s\nshown as\n%s", changed, again)
+	}
+	eventually(t, "the engine knows", func() bool {
+		o := e.must(200, "GET", "/api/v1/organization", key, "").object(t)
+		return o["name"] == "Acme" && o["timeZone"] == "Europe/Berlin" && o["currencyCode"] == "USD"
+	})
+	// The default organization stays the default after a new name.
+	made := admin(t, dir, "keys", "create")
+	eventually(t, "a key for it works", func() bool { return e.call("GET", "/api/v1/organization", made, "").status == 200 })
+	if a := e.must(200, "GET", "/api/v1/organization", made, "").object(t); a["id"] != id {
+		t.Errorf("got %v", a)
+	}
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	testBinary(t).serve(t, dir).must(200, "GET", "/api/v1/organization", key, "")
+	if list := admin(t, dir, "keys", "list"); strings.Count(list, "first start") != 2 {
+		t.Errorf("it was made again:\n%s", list)
+	}
+	for _, args := range [][]string{
+		{"org", "update"},
+		{"org", "update", "--time-zone=Mars/Olympus"},
+		{"org", "update", "--currency=XYZ"},
+		{"org", "update", "--org=nobody", "--name=x"},
+		{"org", "show", "--org=nobody"},
+	} {
+		stdout, stderr, code := testBinary(t).run(t, []string{"LOTLINE_DATA_DIR=" + dir}, args...)
+		if code != exitConfig || stdout != "" || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q", args, code, stdout, stderr)
+		}
 	}
 }

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,238 +10,18 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lotline/lotline/cmd/lotline/ledger"
 )
 
-// outageVariable is how long the store is away, as `make outage` sets it.
+// outageVariable names the variable in which `make outage` sets how long the store is
+// away.
 const outageVariable = "LOTLINE_TEST_OUTAGE"
 
-// processes are a store and its engines, or an engine with a store of its own.
-type processes struct {
-	t      *testing.T
-	dir    string // the store's
-	at     string // where the store listens, when it is a process of its own
-	store  *engine
-	nodes  []*engine
-	http   *http.Client
-	ledger *ledger
-	count  atomic.Int64
-}
-
-func newProcesses(t *testing.T) *processes {
-	t.Helper()
-	dir := dataDirectory(t)
-	return &processes{t: t, dir: dir, http: newHTTPClient(t), ledger: newLedger(t, dir)}
-}
-
-// newPair is two engines on one store.
-func newPair(t *testing.T) *processes {
-	t.Helper()
-	p := newProcesses(t)
-	p.at = freeAddress(t)
-	p.store = startStore(t, testBinary(t), p.dir, p.at)
-	p.nodes = []*engine{p.node(), p.node()}
-	return p
-}
-
-// freeAddress is one to listen on, and to be found at again later.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer free.Close()
-	return free.Addr().String()
-}
-
-// node starts an engine on the store.
-func (p *processes) node() *engine { return p.nodeIn(dataDirectory(p.t)) }
-
-func (p *processes) nodeIn(dir string, env ...string) *engine {
-	return testBinary(p.t).serve(p.t, dir, append(env,
-		"LOTLINE_EVENTSTORE=esdb://"+p.at+"?tls=false", "LOTLINE_MASTER_KEY="+testMasterKey, "LOTLINE_SECRET_KEY="+testSecretKey)...)
-}
-
-func (p *processes) deed(effect, method, path, body string) *deed {
-	n := p.count.Add(1)
-	d := &deed{client: fmt.Sprint("nobody's ", n), id: fmt.Sprint("n-", n), method: method, path: path, body: body, effect: effect}
-	if method == "POST" {
-		d.key = "key-" + d.id
-	}
-	p.ledger.add(d)
-	return d
-}
-
-// do has a deed done by a node, which has to answer.
-func (p *processes) do(node int, d *deed) *reply {
-	r, err := d.send(p.http, p.nodes[node])
-	if err != nil {
-		p.t.Error(err)
-		return &reply{}
-	}
-	d.reply = r
-	return r
-}
-
-func (p *processes) create(node int, collection, fields string) string {
-	p.t.Helper()
-	r := p.do(node, p.deed("created", "POST", collection, `{"sequenceId":"s"`+fields+`}`))
-	if r.status != 201 {
-		p.t.Fatalf("%d %s", r.status, r.body)
-	}
-	return r.location
-}
-
-// tryCreate asks a node for a queue, and returns the status of the answer.
-func (p *processes) tryCreate(node int) int {
-	p.t.Helper()
-	d := p.deed("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
-	r, err := d.send(p.http, p.nodes[node])
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if r.status == 503 {
-		d.denied = append(d.denied, *r)
-	} else {
-		d.reply = r
-	}
-	return r.status
-}
-
-// check compares all of the log with what was said, and with both nodes.
-func (p *processes) check() {
-	p.t.Helper()
-	p.ledger.untilQuiet()
-	for _, e := range p.nodes {
-		if e.cmd.ProcessState == nil {
-			for stream := range p.ledger.distributions() {
-				p.ledger.checkObject(e, stream)
-			}
-			p.ledger.check(e)
-		}
-	}
-	p.ledger.checkUnchanged()
-}
-
-// ends are what each kind needs to have beside its sequenceId.
-func ends(collection string, at string) string {
-	switch collection {
-	case "/api/v1/draws":
-		return body(`,"winnerCount":1,"drawAt":%q`, at)
-	case "/api/v1/auctions":
-		return body(`,"settleAt":%q`, at)
-	}
-	return body(`,"closeAt":%q`, at)
-}
-
-func TestNodes_twoEnginesOnOneStoreActAsOne(t *testing.T) {
-	t.Parallel()
-	p := newPair(t)
-	later := in(3_600_000)
-
-	// One request, at both nodes at once.
-	same := func(d *deed, status int) (location string) {
-		t.Helper()
-		var replies [2]*reply
-		d.attempts = 2
-		both(func(i int) {
-			var err error
-			if replies[i], err = d.attempt(i+1, p.http, p.nodes[i]); err != nil {
-				t.Error(err)
-			}
-		})
-		if t.Failed() {
-			t.FailNow()
-		}
-		if replies[0].replayed {
-			slices.Reverse(replies[:])
-		}
-		d.reply, d.again = replies[0], []reply{*replies[1]}
-		if d.reply.status != status {
-			t.Fatalf("%d %s", d.reply.status, d.reply.body)
-		}
-		return d.reply.location
-	}
-	for range 20 {
-		for _, collection := range collections {
-			path := same(p.deed("created", "POST", collection, `{"sequenceId":"s"`+ends(collection, later)+`}`), 201)
-			same(p.deed("updated", "POST", path+"/open", ""), 200)
-			// An update has no key and needs none: the second finds nothing to change.
-			same(p.deed("updated", "PUT", path, `{"name":"said at both"}`), 200)
-
-			// An update with a condition that only one of two can keep.
-			var updates [2]*reply
-			tag := p.nodes[0].must(200, "GET", path, testSecretKey, "").header.Get("ETag")
-			both(func(i int) {
-				d := p.deed("updated", "PUT", path, body(`{"name":"of %d"}`, i))
-				d.ifMatch = tag
-				updates[i] = p.do(i, d)
-			})
-			if got := []int{updates[0].status, updates[1].status}; !slices.Equal(got, []int{200, 412}) && !slices.Equal(got, []int{412, 200}) {
-				t.Errorf("two updates of one state: %v", got)
-			}
-
-			// What was written at one node is read at the other.
-			a := p.do(0, p.deed("updated", "PUT", path, body(`{"name":%q}`, in(0))))
-			b := p.nodes[1].must(200, "GET", path, testSecretKey, "", "X-Position", a.position)
-			if a.body != string(b.body) {
-				t.Errorf("written\n%s\nand read\n%s", a.body, b.body)
-			}
-
-			// An update against the close: it comes before it, or not at all.
-			both(func(i int) {
-				if i == 0 {
-					p.do(0, p.deed("updated", "POST", path+"/close", ""))
-				} else {
-					p.do(1, p.deed("updated", "PUT", path, `{"name":"just in time"}`))
-				}
-			})
-
-			// A deletion against the opening: one of them.
-			other := p.create(0, collection, ends(collection, later))
-			var won [2]int
-			both(func(i int) {
-				if i == 0 {
-					won[0] = p.do(0, p.deed("deleted", "DELETE", other, "")).status
-				} else {
-					won[1] = p.do(1, p.deed("updated", "POST", other+"/open", "")).status
-				}
-			})
-			if won != [2]int{204, 404} && won != [2]int{409, 200} {
-				t.Errorf("deleted %d, opened %d", won[0], won[1])
-			}
-		}
-	}
-
-	// Timers of both nodes race for the same moments.
-	opens, closes := in(3000), in(4000)
-	both(func(i int) {
-		for n := range 150 {
-			collection := collections[n%3]
-			p.create(i, collection, body(`,"openAt":%q`, opens)+ends(collection, closes))
-		}
-	})
-	p.check()
-
-	// One of them dies, and the other goes on with all there is.
-	opens, closes = in(700), in(1200)
-	var paths []string
-	for n := range 30 {
-		paths = append(paths, p.create(0, collections[n%3], body(`,"openAt":%q`, opens)+ends(collections[n%3], closes)))
-	}
-	p.nodes[0].kill()
-	for _, path := range paths {
-		if r := p.do(1, p.deed("updated", "PUT", path, `{"name":"by the other"}`)); r.status != 200 && r.status != 409 {
-			t.Errorf("%d %s", r.status, r.body)
-		}
-	}
-	p.check()
-}
-
-// The store goes away, and comes back. Nobody restarts the engines.
+// The store goes away and comes back. The engines are not restarted.
 func TestOutage_endsByItself(t *testing.T) {
 	t.Parallel()
-	// Both mostly wait, so they do it together.
+	// The outages mostly wait, so they run concurrently.
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { t.Run("a store that was stopped and is started again", stoppedStore) })
@@ -267,7 +44,7 @@ func frozenStore(t *testing.T) {
 	p.outage(p.send(p.store, syscall.SIGSTOP), p.send(p.store, syscall.SIGCONT))
 }
 
-// Appends are under way whenever the store dies, and some were done by then.
+// killedStore kills the store while appends are in flight, some of which were written.
 func killedStore(t *testing.T) {
 	p := newPair(t)
 	finish := p.keepWriting(16, time.Millisecond)
@@ -283,7 +60,7 @@ func killedStore(t *testing.T) {
 	p.check()
 }
 
-// send returns what sends a signal.
+// send returns a function that sends a signal to an engine.
 func (p *processes) send(e *engine, s syscall.Signal) func() {
 	return func() {
 		if err := e.cmd.Process.Signal(s); err != nil {
@@ -292,8 +69,8 @@ func (p *processes) send(e *engine, s syscall.Signal) func() {
 	}
 }
 
-// readAhead asks both nodes for a position that the log has not reached for them:
-// it is from a copy of the log that went on.
+// readAhead asks both nodes for a position that their log has not reached. The position
+// comes from a copy of the log to which more was appended.
 func (p *processes) readAhead() {
 	p.t.Helper()
 	dir := dataDirectory(p.t)
@@ -319,8 +96,8 @@ func (p *processes) readAhead() {
 	}
 }
 
-// answerWithin is by when a write has an answer that the store does not take: the
-// time that a command may take, and as much for a machine that is busy.
+// answerWithin is how soon a write must be answered while the store is away: twice the
+// time that a command may take, because the machine may be busy.
 const answerWithin = 10 * time.Second
 
 func (p *processes) outage(stop, start func()) {
@@ -337,7 +114,7 @@ func (p *processes) outage(stop, start func()) {
 		}
 	}
 
-	// Some are there before, and come due meanwhile.
+	// Some distributions exist before the outage and become due during it.
 	var paths []string
 	opens, closes := in(2000), in(4000)
 	for n := range 60 {
@@ -349,7 +126,7 @@ func (p *processes) outage(stop, start func()) {
 		shared[i] = p.create(i, "/api/v1/queues", "")
 	}
 
-	// Others come and go all the time, and ask again for what they did not get.
+	// Other clients write all the time, and repeat requests that failed.
 	finish := p.keepWriting(8, 20*time.Millisecond)
 
 	<-time.After(500 * time.Millisecond)
@@ -359,7 +136,7 @@ func (p *processes) outage(stop, start func()) {
 		eventually(t, "it is noticed", func() bool { return e.call("GET", "/readyz", "", "").status == 503 })
 	}
 
-	waiting := p.crowd(shared)
+	waiting := p.writeAtOnce(shared)
 	var reads []time.Duration
 	for len(reads) == 0 || time.Since(stopped) < length {
 		for _, e := range p.nodes {
@@ -388,44 +165,44 @@ func (p *processes) outage(stop, start func()) {
 	}
 	finish()
 	p.check()
-	if opened := p.ledger.opened(paths); opened != len(paths) {
-		t.Errorf("%d of %d opened", opened, len(paths))
+	if n := opened(p.ledger, paths); n != len(paths) {
+		t.Errorf("%d of %d opened", n, len(paths))
 	}
 	slices.Sort(reads)
 	t.Logf("the slowest of 128 writes was answered after %s; reads: p50 %s, at most %s",
 		slowest.Round(time.Millisecond), reads[len(reads)/2].Round(time.Microsecond), reads[len(reads)-1].Round(time.Millisecond))
 }
 
-// crowd has many wait at once for what cannot be written now, for one object and
-// for many. What it returns waits for their answers, and says how long the slowest
-// took and how many were done nevertheless.
-func (p *processes) crowd(shared []string) func() (slowest time.Duration, taken int64) {
+// writeAtOnce sends many writes at once that the store cannot take now, to one object and
+// to many. The returned function waits for the answers. It returns how long the slowest
+// took, and how many writes succeeded.
+func (p *processes) writeAtOnce(shared []string) func() (slowest time.Duration, taken int64) {
 	var waiting sync.WaitGroup
 	var done atomic.Int64
 	took := make([]time.Duration, 128)
 	for i := range took {
-		var d *deed
+		var d *request
 		if i%4 > 1 {
-			d = p.deed("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
+			d = p.request("created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`)
 		} else {
-			d = p.deed("updated", "PUT", shared[i%len(shared)], body(`{"name":"%d"}`, i))
+			d = p.request("updated", "PUT", shared[i%len(shared)], body(`{"name":"%d"}`, i))
 		}
 		waiting.Go(func() {
 			asked := time.Now()
-			r, err := d.send(p.http, p.nodes[i%len(p.nodes)])
+			r, err := d.Send(p.http, p.nodes[i%len(p.nodes)].url, testSecretKey)
 			took[i] = time.Since(asked)
 			if err != nil {
 				p.t.Error(err)
 				return
 			}
-			if r.status < 300 {
-				d.reply = r
+			if r.Status < 300 {
+				d.Reply = r
 				done.Add(1)
 				return
 			}
-			d.denied = append(d.denied, *r)
-			if r.status != 503 || r.retryAfter == "" || took[i] > answerWithin {
-				p.t.Errorf("a write is answered after %s with %d %s", took[i], r.status, r.body)
+			d.Denied = append(d.Denied, *r)
+			if r.Status != 503 || r.RetryAfter == "" || took[i] > answerWithin {
+				p.t.Errorf("a write is answered after %s with %d %s", took[i], r.Status, r.Body)
 			}
 		})
 	}
@@ -436,8 +213,8 @@ func (p *processes) crowd(shared []string) func() (slowest time.Duration, taken 
 	}
 }
 
-// keepWriting has clients write that ask again until they are told. What it
-// returns ends that and waits for them.
+// keepWriting starts clients that write, and repeat each request until it has an answer.
+// The returned function stops the clients and waits for them.
 func (p *processes) keepWriting(clients int, pause time.Duration) (finish func()) {
 	var writing sync.WaitGroup
 	over := make(chan struct{})
@@ -452,8 +229,7 @@ func (p *processes) keepWriting(clients int, pause time.Duration) (finish func()
 	return finish
 }
 
-// persist writes until it is over, at whichever node, and asks again until it is
-// told.
+// persist is one of these clients. It writes to any node until over is closed.
 func (p *processes) persist(c int, pause time.Duration, over <-chan struct{}) {
 	own := ""
 	for n := 0; ; n++ {
@@ -462,41 +238,41 @@ func (p *processes) persist(c int, pause time.Duration, over <-chan struct{}) {
 			return
 		case <-time.After(pause):
 		}
-		d := p.deed("updated", "PUT", own, body(`{"name":"%d of %d"}`, n, c))
+		d := p.request("updated", "PUT", own, body(`{"name":"%d of %d"}`, n, c))
 		switch {
 		case own == "":
-			d.effect, d.method, d.path, d.body, d.key = "created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`, "key-"+d.id
+			d.Effect, d.Method, d.Path, d.Body, d.Key = "created", "POST", "/api/v1/queues", `{"sequenceId":"s"}`, "key-"+d.ID
 		case n%5 == 4:
-			d.effect, d.method, d.path, d.body, d.key = "updated", "POST", own+"/open", "", "key-"+d.id
+			d.Effect, d.Method, d.Path, d.Body, d.Key = "updated", "POST", own+"/open", "", "key-"+d.ID
 		}
-		for d.reply == nil {
-			r, err := d.send(p.http, p.nodes[(c+n+d.attempts)%len(p.nodes)])
+		for d.Reply == nil {
+			r, err := d.Send(p.http, p.nodes[(c+n+d.Attempts)%len(p.nodes)].url, testSecretKey)
 			switch {
 			case err != nil:
 				p.t.Error(err)
 				return
-			case r.status == 503 && p.t.Failed():
+			case r.Status == 503 && p.t.Failed():
 				return
-			case r.status == 503:
-				d.denied = append(d.denied, *r)
+			case r.Status == 503:
+				d.Denied = append(d.Denied, *r)
 				<-time.After(100 * time.Millisecond)
 			default:
-				d.reply = r
+				d.Reply = r
 			}
 		}
-		if d.effect == "created" {
-			own = d.reply.location
-		} else if d.key != "" {
-			own = "" // an open one cannot be opened again
+		if d.Effect == "created" {
+			own = d.Reply.Location
+		} else if d.Key != "" {
+			own = "" // an open object cannot be opened again
 		}
 	}
 }
 
 // opened counts the objects whose opening is in the log.
-func (l *ledger) opened(paths []string) (n int) {
+func opened(l *ledger.Ledger, paths []string) (n int) {
 	for _, path := range paths {
-		for stream, s := range l.streams {
-			if strings.HasSuffix(stream, strings.SplitN(filepath.Base(path), "_", 2)[1]) && strings.Contains(strings.Join(s.rows, ""), `"OPEN"`) {
+		for stream, s := range l.Distributions() {
+			if strings.HasSuffix(stream, strings.SplitN(filepath.Base(path), "_", 2)[1]) && strings.Contains(strings.Join(s.Rows, ""), `"OPEN"`) {
 				n++
 			}
 		}

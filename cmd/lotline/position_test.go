@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// A tenant reads its positions and learns nothing about what others write. It cannot
-// use another tenant's position either. Every engine of the installation takes it.
-func TestServe_positionsDoNotTellATenantTheVolumeOfOthers(t *testing.T) {
+// A tenant's positions tell it nothing about the writes of other tenants. It cannot use
+// another tenant's position. Every engine on the store accepts the tenant's own positions.
+func TestPosition_doesNotTellATenantTheVolumeOfOthers(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir, "LOTLINE_SECRET_KEY="+testSecretKey)
@@ -23,7 +23,7 @@ func TestServe_positionsDoNotTellATenantTheVolumeOfOthers(t *testing.T) {
 			t.Fatalf("%q: %v", position, err)
 		}
 		for i := range len(raw) - 7 {
-			// Of random bytes, one window in 2^31 reads like this.
+			// In random bytes, one window in 2^31 looks like a small number.
 			if n := min(binary.BigEndian.Uint64(raw[i:]), binary.LittleEndian.Uint64(raw[i:])); n < 1<<32 {
 				t.Fatalf("%s reads as position %d", position, n)
 			}

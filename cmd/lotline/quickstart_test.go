@@ -20,6 +20,7 @@ import (
 // block is a fenced block of a page.
 type block struct{ language, text string }
 
+// blocks returns the fenced blocks of a page in their order.
 func blocks(page string) []block {
 	var all []block
 	inside := false
@@ -37,22 +38,21 @@ func blocks(page string) []block {
 	return all
 }
 
-// matches reports whether a text is what a page says, where … stands for anything.
+// matches reports whether got matches a text of a page, in which … matches any text.
 func matches(t *testing.T, says, got string) bool {
 	t.Helper()
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(says)), "…", "(?s:.*?)")
 	return regexp.MustCompile("^" + pattern + "$").MatchString(strings.TrimSpace(got))
 }
 
-// paste runs the blocks of commands of a page one after another in one shell, from
-// a copy of what they need of the repository, and compares what each prints with
-// the block behind it. The program is the one under test, and the port is one that
-// the system gave.
+// paste runs the shell blocks of a page one after another in one shell, in an empty
+// directory, and compares what each prints with the text block that follows it. It
+// uses the program under test, and a port that the system chose.
 func paste(t *testing.T, page string) {
 	t.Helper()
 	dir := filepath.Dir(dataDirectory(t))
 	program := testBinary(t)
-	for _, name := range []string{"lotline", asCurl} {
+	for _, name := range []string{"lotline", asCurl, asJq} {
 		if err := os.Symlink(program.path, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -60,6 +60,8 @@ func paste(t *testing.T, page string) {
 	at := freePort(t)
 	const mark = "--- end of block ---"
 	var script strings.Builder
+	// An engine that the page leaves running is stopped at the end.
+	script.WriteString("trap 'kill $! 2> /dev/null || :; wait' EXIT\n")
 	var expected []string
 	all := blocks(page)
 	for i, b := range all {
@@ -84,7 +86,8 @@ func paste(t *testing.T, page string) {
 	commands := strings.ReplaceAll(script.String(), "localhost:8080", at)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	// What it starts is in a group with it, and ends with it at the latest.
+	// The shell and the processes that it starts are one group, so that all of them can
+	// be killed.
 	shell := exec.CommandContext(ctx, "sh", "-euc", commands)
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	end := func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
@@ -102,7 +105,7 @@ func paste(t *testing.T, page string) {
 	out, err := shell.Output()
 	if err != nil {
 		t.Errorf("%v\n%s\n%s", err, out, &errs)
-		_ = end() // of what is left, if anything is
+		_ = end() // fails when no process is left
 	}
 	printed := strings.Split(strings.ReplaceAll(string(out), at, "localhost:8080"), mark+"\n")
 	if len(printed) != len(expected)+1 {
@@ -115,8 +118,8 @@ func paste(t *testing.T, page string) {
 	}
 }
 
-// asCurl is the name under which the test binary is a curl, as far as the page
-// needs one, so that the test needs none.
+// asCurl is the name under which the test binary acts as curl, with the options that
+// the pages use. So the tests need no curl.
 const asCurl = "curl"
 
 func curlMain(arguments []string) error {
@@ -177,7 +180,36 @@ func TestQuickstart_itsCommandsWork(t *testing.T) {
 	paste(t, string(page))
 }
 
-// A page that is wrong would be found.
+// The README's run is a section of its own: the commands before it start an engine in
+// the foreground.
+func TestReadme_itsRunWorks(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, begins := strings.Cut(string(page), "\n## One run\n")
+	run, _, ends := strings.Cut(rest, "\n## ")
+	if !begins || !ends {
+		t.Fatal("the README has no section One run")
+	}
+	paste(t, run)
+}
+
+// The README is read in one go.
+func TestReadme_isShort(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 900
+	if n := len(strings.Fields(string(page))); n > most {
+		t.Errorf("the README has %d words, more than %d", n, most)
+	}
+}
+
+// The test of a page fails if the output of a command differs from the page.
 func TestQuickstart_aPageThatIsWrongIsFound(t *testing.T) {
 	t.Parallel()
 	page := "```sh\necho a; echo b\n```\n\n```text\na\n…\n```\n\n```sh\nx=1\n```\n"

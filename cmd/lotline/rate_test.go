@@ -11,15 +11,15 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// rateChanges are changes of a rate while consumers wait, the first admission of each
-// long before the wake that the old rate had.
+// rateChanges are changes of a rate while consumers wait. With each new rate the first
+// admission is due long before the wake of the old rate.
 var rateChanges = []struct{ from, to, waiting int }{{0, 60, 3}, {1, 600, 10}, {60, 600, 10}}
 
-// soonEnough is how late the first admission may be on a machine that is busy. A change
-// that is not noticed waits for the sweep, up to 30 s.
+// soonEnough is how late the first admission may be on a busy machine. If the scheduler
+// misses the change, the admission waits up to 30 s for the sweep.
 const soonEnough = 5 * time.Second
 
-// rateBody is a request's body with an admission rate; 0 is none.
+// rateBody returns a request's body with an admission rate. A rate of 0 is null.
 func rateBody(rest string, rate int) string {
 	if rate == 0 {
 		return body(`{%s"admissionRate":null}`, rest)
@@ -27,9 +27,8 @@ func rateBody(rest string, rate int) string {
 	return body(`{%s"admissionRate":%d}`, rest, rate)
 }
 
-// paceAfter checks what the events of a queue say about a change of its rate, the first
-// change in the stream: nobody waits for the sweep, and nobody is admitted faster than
-// the new rate allows.
+// paceAfter checks the events after the first change of a queue's rate: no admission waits
+// for the sweep, and none comes earlier than the new rate allows.
 func paceAfter(t *testing.T, events []domain.Event, to int) {
 	t.Helper()
 	var changed domain.Instant
@@ -54,7 +53,7 @@ func paceAfter(t *testing.T, events []domain.Event, to int) {
 	if first > soonEnough || last > soonEnough+even {
 		t.Errorf("%d are admitted from %s to %s after the change to %d a minute", len(admitted), first, last, to)
 	}
-	most := max(1, to/60) // what the bucket holds
+	most := max(1, to/60) // the size of the bucket
 	for i := most; i < len(admitted); i++ {
 		if gap, least := admitted[i]-admitted[i-most], domain.Instant(most*60_000/to); gap < least-1 {
 			t.Errorf("%d are admitted within %d ms at a rate of %d", most+1, gap, to)
@@ -62,9 +61,9 @@ func paceAfter(t *testing.T, events []domain.Event, to int) {
 	}
 }
 
-// A queue in which consumers wait is given a faster rate. The first admission comes when
-// the new rate says, not at the next sweep.
-func TestServe_aRateThatRisesAdmitsWithoutWaitingForTheSweep(t *testing.T) {
+// A queue gets a faster rate while consumers wait. The first admission comes when it is due
+// by the new rate, not at the next sweep.
+func TestRate_aRiseAdmitsWithoutWaitingForTheSweep(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir)
@@ -102,9 +101,9 @@ func decoded[E domain.Event](t *testing.T, data []byte) (e E) {
 	return e
 }
 
-// A node keeps time for what another one changed: here the node that takes the change
-// keeps no time at all.
-func TestNodes_aRateThatAnotherNodeRaisedAdmitsWithoutWaitingForTheSweep(t *testing.T) {
+// A node's timers learn of changes by another node. Here the node that gets the change has
+// no timers.
+func TestRate_aRiseOnAnotherNodeAdmitsWithoutWaitingForTheSweep(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2)
 	c.nodes[0].stopScheduler()

@@ -4,7 +4,7 @@ import "testing"
 
 // A client repeats a request after its secret key was renewed and the engine was
 // restarted. Nobody else is admitted.
-func TestServe_aRequestRepeatedWithARenewedKeyAdmitsNobodyElse(t *testing.T) {
+func TestRepeat_aRenewedKeyAdmitsNobodyElse(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	e := testBinary(t).serve(t, dir, "LOTLINE_SECRET_KEY="+testSecretKey)

@@ -4,14 +4,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/lotline/lotline/domain"
 )
 
-// An engine in which only the publishable key is given.
-func TestServe_untouched(t *testing.T) {
+// The engine has default settings, except that its publishable key is given.
+func TestSecrets_anEngineWithDefaultSettings(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	const given = "pk_live_given-by-the-operator-0001"
@@ -43,8 +44,8 @@ func TestServe_untouched(t *testing.T) {
 		}
 	})
 
-	// Whoever has the files has nobody's key: there are hashes of them, and the
-	// beginnings by which people tell them apart. Of tokens there is nothing.
+	// The files hold only the hash of each key and its first characters, which identify it
+	// to people. They hold no part of a token.
 	t.Run("keeps keys as hashes only, and no tokens", func(t *testing.T) {
 		keys := []string{key, given}
 		for repeat, body := range map[string]string{"a": `{"level":"secret"}`, "b": `{"level":"publishable","mode":"test"}`} {
@@ -69,7 +70,7 @@ func TestServe_untouched(t *testing.T) {
 				}
 			}
 			for _, token := range tokens {
-				// The header is the same in all.
+				// All tokens have the same header, so it is not looked for.
 				for _, part := range strings.Split(token, ".")[1:] {
 					if strings.Contains(files, part) {
 						t.Errorf("%s %s of a token is there", when, part)
@@ -98,4 +99,30 @@ func everyFile(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return all.String()
+}
+
+func TestSecrets_logsNeverHoldAKey(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t), "LOTLINE_LOG_FORMAT=json")
+	key := e.secretKey()
+	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s","encryptionSeed":"keep-me-to-yourself"}`)
+	e.must(401, "GET", "/api/v1/queues", key+"x", "")
+	e.terminate()
+	logged := e.stderr.String()
+	for _, secret := range []string{key, key[8:20], "keep-me-to-yourself"} {
+		if strings.Contains(logged, secret) {
+			t.Errorf("the log shows %q", secret)
+		}
+	}
+	// The log has one line for each request, and lines about the start and the end. It has
+	// no line for each message on the bus.
+	for line := range strings.Lines(logged) {
+		message, _ := (answer{body: []byte(line)}).object(t)["message"].(string)
+		if !slices.Contains([]string{"ready", "request", "stopping", "stopped"}, message) {
+			t.Errorf("logged %s", line)
+		}
+	}
+	if strings.Count(logged, `"message":"request"`) != 2 {
+		t.Errorf("two requests are logged as %s", logged)
+	}
 }

@@ -3,16 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
-// A terminal that hangs up ends the program as a SIGTERM does.
+// When its terminal hangs up, the program ends as after SIGTERM.
 func TestSignals_aHangUpEndsInOrder(t *testing.T) {
 	t.Parallel()
 	t.Run("serve", func(t *testing.T) {
@@ -64,8 +68,8 @@ func TestSignals_aHangUpEndsInOrder(t *testing.T) {
 	})
 }
 
-// What was started to outlive its terminal does.
-func TestSignals_nohupIsHeeded(t *testing.T) {
+// A program that nohup started outlives its terminal.
+func TestSignals_nohupIsRespected(t *testing.T) {
 	t.Parallel()
 	p := testBinary(t)
 	e := &engine{t: t, stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
@@ -82,7 +86,7 @@ func TestSignals_nohupIsHeeded(t *testing.T) {
 	if err := e.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	// One that stops takes no new connections.
+	// An engine that is stopping accepts no new connections.
 	for range 20 {
 		e.must(http.StatusOK, "GET", "/livez", "", "", "Connection", "close")
 	}
@@ -94,7 +98,7 @@ func TestSignals_nohupIsHeeded(t *testing.T) {
 	}
 }
 
-// When a terminal hangs up, what read the program's output may be gone before it.
+// When a terminal hangs up, the reader of the program's output may end before the program.
 func TestSignals_aReaderThatIsGoneDoesNotCutTheEndShort(t *testing.T) {
 	t.Parallel()
 	c := testBinary(t).command(context.Background(), []string{"LOTLINE_DATA_DIR=" + dataDirectory(t), "LOTLINE_LISTEN=127.0.0.1:0", "LOTLINE_LOG_FORMAT=json"}, "serve")
@@ -106,7 +110,7 @@ func TestSignals_aReaderThatIsGoneDoesNotCutTheEndShort(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Process.Kill() }) // or it has ended
+	t.Cleanup(func() { _ = c.Process.Kill() }) // fails if it has ended
 	if err := write.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -130,5 +134,62 @@ func TestSignals_aReaderThatIsGoneDoesNotCutTheEndShort(t *testing.T) {
 	status, ok := c.ProcessState.Sys().(syscall.WaitStatus)
 	if !ok || status.Signaled() {
 		t.Errorf("it was ended by %s", status.Signal())
+	}
+}
+
+func TestSignals_sigtermEndsInOrder(t *testing.T) {
+	t.Parallel()
+	dir := dataDirectory(t)
+	e := testBinary(t).serve(t, dir)
+	key := e.secretKey()
+	e.must(201, "POST", "/api/v1/queues", key, `{"sequenceId":"s"}`)
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, e.stderr)
+	}
+	for line := range strings.Lines(e.stderr.String()) {
+		if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) {
+			t.Errorf("it complained: %s", line)
+		}
+	}
+}
+
+// A client that does not finish its request does not keep the engine from stopping.
+func TestSignals_sigtermDoesNotWaitForSlowClients(t *testing.T) {
+	t.Parallel()
+	e := testBinary(t).serve(t, dataDirectory(t))
+	key := e.secretKey()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const head = "POST /api/v1/queues HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+	if _, err := fmt.Fprintf(conn, head, key); err != nil {
+		t.Fatal(err)
+	}
+	// The engine accepts connections in order, so now it has accepted the unfinished one.
+	e.must(200, "GET", "/api/v1/queues", key, "")
+	if code := e.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, e.stderr)
+	}
+}
+
+// A start that is asked to stop before it is ready ends without an error.
+func TestSignals_sigtermDuringTheStartIsNoFault(t *testing.T) {
+	t.Parallel()
+	for name, patience := range map[string]time.Duration{"at once": 0, "while it looks for the store": 300 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			var stdout, stderr bytes.Buffer
+			code := run(ctx, []string{
+				"serve", "--data-dir=" + dataDirectory(t), "--listen=127.0.0.1:0",
+				"--eventstore=esdb://127.0.0.1:1?tls=false", "--master-key=" + hex.EncodeToString(make([]byte, 32)),
+			}, &stdout, &stderr)
+			if code != 0 || stdout.Len() > 0 || stderr.Len() > 0 {
+				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout.String(), stderr.String())
+			}
+		})
 	}
 }

@@ -13,17 +13,17 @@ import (
 )
 
 type signingCmd struct {
-	List   signingListCmd   `cmd:"" help:"List the keys whose tokens may still be good."`
-	Rotate signingRotateCmd `cmd:"" help:"Let the next key of the key set sign from now on. What the others signed stays good."`
-	Revoke signingRevokeCmd `cmd:"" help:"End a key and all that it has signed. When it is the key that signs, a fresh one takes its place."`
+	List   signingListCmd   `cmd:"" help:"List the signing keys whose tokens may still be valid."`
+	Rotate signingRotateCmd `cmd:"" help:"Let the next key of the key set sign from now on. Tokens signed by the other keys stay valid."`
+	Revoke signingRevokeCmd `cmd:"" help:"Revoke a signing key and all tokens that it has signed. If it is the key that signs now, a new one replaces it."`
 }
 
-// sign changes the keys by which tokens are signed.
-func (o *office) sign(ctx context.Context, c domain.Command) (commands.Result, error) {
-	return o.handler.Handle(ctx, commands.Request{Stream: domain.SigningStream, Command: c, Caller: operator})
+// changeSigningKeys carries out a command on the keys that sign tokens.
+func (a *adminClient) changeSigningKeys(ctx context.Context, c domain.Command) (commands.Result, error) {
+	return a.handler.Handle(ctx, commands.Request{Stream: domain.SigningStream, Command: c, Caller: operator})
 }
 
-// randomSecret is what nobody can guess.
+// randomSecret returns 32 random bytes.
 func randomSecret() (secret [32]byte) {
 	rand.Read(secret[:])
 	return secret
@@ -31,10 +31,10 @@ func randomSecret() (secret [32]byte) {
 
 type signingListCmd struct{}
 
-// Run prints the keys, the one that signs last.
-func (signingListCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
-		keys, err := o.views.SigningKeys()
+// Run prints the keys. The last one is the key that signs now.
+func (signingListCmd) Run(ctx context.Context, s *settings, to output) error {
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		keys, err := a.views.SigningKeys()
 		if errors.Is(err, projections.ErrBehind) {
 			keys, err = &domain.SigningKeys{}, nil // the first start makes one
 		}
@@ -44,7 +44,7 @@ func (signingListCmd) Run(ctx context.Context, s *settings, to streams) error {
 		table := tabwriter.NewWriter(to.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "KEY\tCREATED\tRETIRED\tREVOKED")
 		for _, k := range keys.Keys {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", k.ID, k.CreatedAt, when(k.RetiredAt), when(k.RevokedAt))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", k.ID, k.CreatedAt, tableTime(k.RetiredAt), tableTime(k.RevokedAt))
 		}
 		return table.Flush()
 	})
@@ -52,10 +52,11 @@ func (signingListCmd) Run(ctx context.Context, s *settings, to streams) error {
 
 type signingRotateCmd struct{}
 
-// Run makes the next key and prints its id. Without any key yet it makes the first.
-func (signingRotateCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
-		made, err := o.sign(ctx, domain.MakeSigningKey{Secret: randomSecret()})
+// Run makes the next key sign and prints the id of the key that signs now. If there is
+// no key yet, it makes the first one.
+func (signingRotateCmd) Run(ctx context.Context, s *settings, to output) error {
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		made, err := a.changeSigningKeys(ctx, domain.MakeSigningKey{Secret: randomSecret()})
 		if err != nil {
 			return err
 		}
@@ -69,11 +70,11 @@ type signingRevokeCmd struct {
 	Key string `arg:"" help:"The key's id, as signing list shows it and tokens name it (kid)."`
 }
 
-// Run ends the key.
-func (c signingRevokeCmd) Run(ctx context.Context, s *settings, to streams) error {
-	return withKeys(ctx, s, func(o *office) error {
-		if _, err := o.sign(ctx, domain.RevokeSigningKey{KeyID: c.Key, Secret: randomSecret()}); err != nil {
-			return refused(err)
+// Run revokes the key.
+func (c signingRevokeCmd) Run(ctx context.Context, s *settings, to output) error {
+	return withExistingData(ctx, s, func(a *adminClient) error {
+		if _, err := a.changeSigningKeys(ctx, domain.RevokeSigningKey{KeyID: c.Key, Secret: randomSecret()}); err != nil {
+			return refusalToConfigError(err)
 		}
 		_, err := fmt.Fprintln(to.out, "revoked", c.Key)
 		return err

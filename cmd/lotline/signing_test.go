@@ -28,8 +28,8 @@ func session(t *testing.T, c *caller, n *clusterNode) (token string) {
 	return a.object(t)["accessToken"].(string)
 }
 
-// holds asks a node for what everybody may see, and so whether a token that is shown
-// beside a publishable key holds.
+// holds reports whether a node accepts a token. It sends the token with a publishable key,
+// with a request that needs only the key.
 func holds(t *testing.T, c *caller, n *clusterNode, publishable, token string) bool {
 	t.Helper()
 	a, err := c.call(t.Context(), http.MethodGet, n.url+"/api/v1/queues/queue_00000000000000000000000000", "", http.Header{
@@ -50,16 +50,16 @@ func signingKeys(t *testing.T, n *clusterNode) []domain.SigningKey {
 	return keys.Keys
 }
 
-// A token counts on all nodes, whichever gave it out, and stops counting on all of
-// them within a second of the revocation of the key that signed it.
+// A token is valid on all nodes, whichever node made it. Within a second after its signing
+// key is revoked, it is invalid on all nodes.
 func TestSigning_aRevokedKeyStopsCountingOnAllNodesWithinASecond(t *testing.T) {
 	t.Parallel()
 	c, nodes := newCaller(t), newCluster(t, 2).nodes
 	_, publishable := keyOf(t, c, nodes[0], `{"level":"publishable"}`)
 	within(t, takesEffect, "the key works", func() bool { return holds(t, c, nodes[1], publishable, session(t, c, nodes[0])) })
 	old := session(t, c, nodes[0])
-	o := &office{nodes[0].log, nodes[0].handler, nodes[0].views}
-	if _, err := o.sign(t.Context(), domain.MakeSigningKey{Secret: randomSecret()}); err != nil {
+	o := &adminClient{nodes[0].log, nodes[0].handler, nodes[0].views}
+	if _, err := o.changeSigningKeys(t.Context(), domain.MakeSigningKey{Secret: randomSecret()}); err != nil {
 		t.Fatal(err)
 	}
 	within(t, takesEffect, "both nodes sign with the new key", func() bool {
@@ -77,7 +77,7 @@ func TestSigning_aRevokedKeyStopsCountingOnAllNodesWithinASecond(t *testing.T) {
 		if token == young {
 			revoked = keys[len(keys)-1].ID
 		}
-		if _, err := o.sign(t.Context(), domain.RevokeSigningKey{KeyID: revoked, Secret: randomSecret()}); err != nil {
+		if _, err := o.changeSigningKeys(t.Context(), domain.RevokeSigningKey{KeyID: revoked, Secret: randomSecret()}); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range nodes {
@@ -122,8 +122,8 @@ func TestSigning_nodesThatStartAtOnceHaveTheSameKey(t *testing.T) {
 	}
 }
 
-// A key whose time is over when a node starts is replaced by it, and goes on being
-// verified.
+// A node that starts after a signing key's time is over makes the next key. Tokens of the
+// old key stay valid.
 func TestSigning_rotatesByItself(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t, 0)
@@ -160,13 +160,13 @@ func TestSigning_rotatesByItself(t *testing.T) {
 	}
 }
 
-// fixedKeys are signing keys that nobody changes.
+// fixedKeys are signing keys that do not change.
 type fixedKeys struct{ keys *domain.SigningKeys }
 
 func (f fixedKeys) SigningKeys() (*domain.SigningKeys, error) { return f.keys, nil }
 
-// A data directory that an older program made has no signing keys. The next start
-// makes one, and one only.
+// A data directory of an older release has no signing keys. The next start makes one, and
+// only one.
 func TestSigning_aDirectoryWithoutKeysGetsOne(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -187,7 +187,7 @@ func TestSigning_aDirectoryWithoutKeysGetsOne(t *testing.T) {
 	}
 }
 
-// keySet are the ids of the keys in the set that verifiers ask for.
+// keySet returns the ids of the keys in the published key set.
 func (e *engine) keySet() (ids []string) {
 	e.t.Helper()
 	var set struct{ Keys []struct{ Kid string } }
@@ -200,8 +200,9 @@ func (e *engine) keySet() (ids []string) {
 	return ids
 }
 
-// A verifier that keeps the key set of before a rotation knows the key of the tokens
-// that are made after it. After the revocation of the key that signs it has to ask again.
+// The published key set has the next key too. So a verifier can check tokens after a
+// rotation with the key set that it read before. After the signing key is revoked, the
+// verifier has to read the key set again.
 func TestSigning_aRotationSignsWithTheKeyThatVerifiersWereTold(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
@@ -276,7 +277,7 @@ func TestSigning_byTheCommandLine(t *testing.T) {
 	if code := e.terminate(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	// The one that signs, while no engine runs: another takes its place.
+	// The key that signs is revoked while no engine runs. Another key replaces it.
 	admin(t, dir, "signing", "revoke", second)
 	cells := strings.Fields(lineOf(admin(t, dir, "signing", "list"), second))
 	if len(cells) != 4 || cells[2] == "-" || cells[3] == "-" {

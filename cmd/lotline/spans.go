@@ -24,14 +24,14 @@ import (
 	"github.com/lotline/lotline/httpapi"
 )
 
-// spans makes the spans of a node: a request, the command in it, the appends for
-// that, and the events' way into the read models. The last of them may be on another
-// node, so the log carries the trace on: events have their command's traceparent.
+// spans makes the spans of a node: for a request, for its command, for the command's
+// appends, and for the projection of each event. Another node may project the event, so
+// the log carries the trace: each event has the traceparent of its command.
 type spans struct {
-	tracer trace.Tracer // nil when nobody takes spans; then nothing is done
+	tracer trace.Tracer // nil if no collector is configured; then no spans are made
 }
 
-// What spans tell beside what OpenTelemetry has names for.
+// Span attributes for which OpenTelemetry has no names.
 const (
 	requestIDAttribute = attribute.Key("lotline.request_id")
 	kindAttribute      = attribute.Key("lotline.kind")
@@ -44,13 +44,13 @@ const (
 	delayAttribute     = attribute.Key("lotline.projection.delay_seconds")
 )
 
-// received begins a request's span. Probes have none.
+// received starts a request's span. Only requests below /api/ have one.
 func (s spans) received(r *http.Request) *http.Request {
 	if s.tracer == nil || !strings.HasPrefix(r.URL.Path, "/api/") {
 		return r
 	}
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	// The route, which it is called by, is known at the end.
+	// The span is renamed at the end, when the route is known.
 	ctx, _ = s.tracer.Start(ctx, knownMethod(r), trace.WithSpanKind(trace.SpanKindServer))
 	return r.WithContext(ctx)
 }
@@ -72,7 +72,7 @@ func (s spans) finished(r *http.Request, a httpapi.Answer) {
 	span.End()
 }
 
-// begun begins a command's span. What is not sampled leaves nothing in the log.
+// begun starts a command's span. The traceparent is "" if the span is not sampled.
 func (s spans) begun(ctx context.Context, k domain.Kind, c domain.Command) (_ context.Context, traceparent string) {
 	if s.tracer == nil {
 		return ctx, ""
@@ -88,7 +88,7 @@ func (s spans) begun(ctx context.Context, k domain.Kind, c domain.Command) (_ co
 	return ctx, carrier.Get("traceparent")
 }
 
-func (s spans) answered(ctx context.Context, a commands.Answer) {
+func (s spans) answered(ctx context.Context, a commands.Outcome) {
 	span := trace.SpanFromContext(ctx)
 	if s.tracer == nil || !span.IsRecording() {
 		return
@@ -100,8 +100,8 @@ func (s spans) answered(ctx context.Context, a commands.Answer) {
 	span.End()
 }
 
-// appended makes a span of an append for each command that waited for it: which of
-// their traces are sampled is not known to the others.
+// appended makes one span of an append for each sampled command that waited for it,
+// because each command belongs to another trace.
 func (s spans) appended(a commands.Append) {
 	if s.tracer == nil {
 		return
@@ -123,8 +123,8 @@ func (s spans) appended(a commands.Append) {
 	}
 }
 
-// followed makes a span of an event's way into the read models, under the command
-// that the event follows from.
+// followed makes a span for the projection of an event into the read models. Its parent
+// is the span of the command that caused the event.
 func (s spans) followed(r *domain.Recorded, started, ended time.Time) {
 	if s.tracer == nil || r.Metadata.Traceparent == "" {
 		return
@@ -146,9 +146,9 @@ type spanSender struct {
 	log      zerolog.Logger
 }
 
-// openSpans returns what sends spans to the collector at an OTLP address, if there
-// is one. It does not wait for the collector. What else there is to set is read from
-// OpenTelemetry's own variables.
+// openSpans returns a sender of spans to the collector at an OTLP address. For the
+// address "" it returns a sender that sends none. It does not wait for the collector.
+// Other settings come from OpenTelemetry's own environment variables.
 func openSpans(ctx context.Context, endpoint string, log zerolog.Logger) (*spanSender, error) {
 	if endpoint == "" {
 		return &spanSender{}, nil
@@ -161,14 +161,14 @@ func openSpans(ctx context.Context, endpoint string, log zerolog.Logger) (*spanS
 	if err != nil {
 		return nil, badConfig("LOTLINE_OTLP_ENDPOINT: %w", err)
 	}
-	// A later one wins.
+	// If an attribute is set twice, the later option wins.
 	about, err := resource.New(ctx, resource.WithService(), resource.WithTelemetrySDK(), resource.WithHost(),
 		resource.WithAttributes(semconv.ServiceName("lotline"), semconv.ServiceVersion(programVersion())), resource.WithFromEnv())
 	if err != nil {
 		return nil, badConfig("OpenTelemetry: %w", err)
 	}
 	s := &spanSender{exporter: exporter, log: log}
-	s.provider = sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithBatcher(complainingExporter{exporter, log}))
+	s.provider = sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithBatcher(loggingExporter{exporter, log}))
 	return s, nil
 }
 
@@ -180,10 +180,10 @@ func (s *spanSender) tracer() trace.Tracer {
 	return s.provider.Tracer("github.com/lotline/lotline")
 }
 
-// spansTimeout is how long the last spans may take to be sent.
+// spansTimeout is how long a shutdown waits for the last spans to be sent.
 const spansTimeout = 5 * time.Second
 
-// close sends what is left, or gives up on it.
+// close sends the spans that are left. After spansTimeout it drops them.
 func (s *spanSender) close() {
 	if s.provider == nil {
 		return
@@ -192,18 +192,18 @@ func (s *spanSender) close() {
 	defer cancel()
 	if err := s.provider.Shutdown(ctx); err != nil {
 		s.log.Warn().Err(err).Msg("the last spans were not sent")
-		// This ends what is under way.
+		// This ends an export that is still in flight.
 		_ = s.exporter.Shutdown(ctx)
 	}
 }
 
-// complainingExporter logs what could not be sent: otherwise the SDK prints it.
-type complainingExporter struct {
+// loggingExporter logs failed exports. Otherwise the SDK would print them itself.
+type loggingExporter struct {
 	sdk.SpanExporter
 	log zerolog.Logger
 }
 
-func (e complainingExporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+func (e loggingExporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
 		e.log.Warn().Err(err).Int("spans", len(spans)).Msg("spans were not sent")
 	}

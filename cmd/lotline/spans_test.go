@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// spanCollector takes spans over OTLP.
+// spanCollector receives spans over OTLP.
 type spanCollector struct {
 	*httptest.Server
 	mu       sync.Mutex // guards the fields below
@@ -68,7 +68,7 @@ func attributeOf[A interface {
 	return ""
 }
 
-// tree is every span with the names above it, from the root on, by trace.
+// tree returns the spans of each trace by their path: the names from the root to the span.
 func (c *spanCollector) tree(t *testing.T) map[string]map[string][]*trace.Span {
 	t.Helper()
 	c.mu.Lock()
@@ -97,7 +97,7 @@ const (
 	callersSpan    = "b7ad6b7169203331"
 )
 
-// What is left when the engine ends is sent: nothing else sends anything here.
+// The engine sends its last spans when it stops. In this test it sends none before.
 func TestSpans_leadFromTheRequestToTheReadModels(t *testing.T) {
 	t.Parallel()
 	c := newSpanCollector(t)
@@ -161,7 +161,7 @@ func TestSpans_leadFromTheRequestToTheReadModels(t *testing.T) {
 	if s := ours[post]; len(s) == 1 && hex.EncodeToString(s[0].GetParentSpanId()) != callersSpan {
 		t.Errorf("the request is below %x", s[0].GetParentSpanId())
 	}
-	// What the clock does is a trace of its own, and probes have none.
+	// A timer's step is a trace of its own. Probes have no trace.
 	found := map[string]int{}
 	for id, paths := range tree {
 		for path, spans := range paths {
@@ -183,9 +183,9 @@ func TestSpans_leadFromTheRequestToTheReadModels(t *testing.T) {
 	}
 }
 
-// A collector that takes connections and says nothing keeps the engine for some
-// seconds at the end, and no request at all.
-func TestSpans_aCollectorThatStandsStillHoldsNobodyUp(t *testing.T) {
+// A collector that accepts connections and does not answer delays the engine's end by a
+// few seconds. It delays no request.
+func TestSpans_aCollectorThatHangsDelaysNoRequest(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
 	c := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ended }))
@@ -208,8 +208,8 @@ func TestSpans_aCollectorThatStandsStillHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// Without a collector nothing is done and nothing is stored.
-func TestSpans_costNothingWhenNobodyTakesThem(t *testing.T) {
+// Without a collector no spans are made and no traceparent is stored.
+func TestSpans_costNothingWithoutACollector(t *testing.T) {
 	t.Parallel()
 	var none spans
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/queues", http.NoBody)

@@ -17,7 +17,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// storePassword has what has to be escaped in a connection string.
+// storePassword has characters that must be escaped in a connection string.
 const storePassword = "correct:horse@battery/staple"
 
 // writeCertificate writes a certificate for 127.0.0.1 and its key.
@@ -50,7 +50,7 @@ func secured(t testing.TB) []string {
 
 var printedAddress = regexp.MustCompile(`The event store is listening on (esdb://\S+)`)
 
-// storeAddress is the connection string that a store or an engine prints.
+// storeAddress returns the connection string that a store or an engine prints.
 func (e *engine) storeAddress() string {
 	e.t.Helper()
 	found := printedAddress.FindStringSubmatch(e.stdout.String())
@@ -78,8 +78,8 @@ func appendTo(t testing.TB, connection string) error {
 	return err
 }
 
-// What is printed can be pasted, once the password is put in, and does not show
-// it.
+// The printed connection string works when the password is put in. It does not contain the
+// password.
 func TestStore_theAddressThatIsPrintedWorks(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -116,8 +116,8 @@ func TestStore_theAddressThatIsPrintedWorks(t *testing.T) {
 	}
 }
 
-// withHost puts this machine's address in the place of the name that the
-// certificate is for, which nobody here resolves.
+// withHost replaces the certificate's host name, which does not resolve here, by this
+// machine's address.
 func withHost(t testing.TB, connection string) string {
 	t.Helper()
 	u, err := url.Parse(connection)
@@ -128,7 +128,7 @@ func withHost(t testing.TB, connection string) string {
 	return u.String()
 }
 
-func TestServe_usesAStoreBehindTLSAndAPassword(t *testing.T) {
+func TestStore_isUsedBehindTLSAndAPassword(t *testing.T) {
 	t.Parallel()
 	lotline := testBinary(t)
 	store := startStore(t, lotline, dataDirectory(t), "127.0.0.1:0", secured(t)...)
@@ -156,5 +156,31 @@ func TestServe_usesAStoreBehindTLSAndAPassword(t *testing.T) {
 		if strings.Contains(printed, "horse") {
 			t.Errorf("it shows the password: %s", printed)
 		}
+	}
+}
+
+// Two engines run on one `lotline store`. Each serves what the other writes.
+func TestStore_isSharedByEngines(t *testing.T) {
+	t.Parallel()
+	lotline, storeDir, at := testBinary(t), dataDirectory(t), freePort(t)
+	store := startStore(t, lotline, storeDir, at)
+	env := []string{"LOTLINE_EVENTSTORE=esdb://" + at + "?tls=false", "LOTLINE_MASTER_KEY=" + hex.EncodeToString(make([]byte, 32)), "LOTLINE_SECRET_KEY=sk_live_provisioned-key-0001"}
+	a := lotline.serve(t, dataDirectory(t), env...)
+	b := lotline.serve(t, dataDirectory(t), env...)
+	const key = "sk_live_provisioned-key-0001"
+	made := a.must(201, "POST", "/api/v1/queues", key, body(`{"sequenceId":"s","openAt":%q,"closeAt":%q}`, in(500), in(1000)))
+	path := made.header.Get("Location")
+	// The position makes the other engine wait until it has the event.
+	b.must(200, "GET", path, key, "", "X-Position", made.header.Get("X-Position"))
+	for _, e := range []*engine{a, b} {
+		eventually(t, "it went through its life", func() bool { return e.must(200, "GET", path, key, "").object(t)["status"] == "COMPLETED" })
+	}
+	for _, e := range []*engine{a, b} {
+		if code := e.terminate(); code != 0 {
+			t.Errorf("exit %d: %s", code, e.stderr)
+		}
+	}
+	if code := store.terminate(); code != 0 {
+		t.Errorf("exit %d: %s", code, store.stderr)
 	}
 }

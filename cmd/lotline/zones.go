@@ -8,15 +8,15 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// useZones replaces the program's own time-zone database by the one that is
-// configured, if any. It is read as a whole: files that change later change nothing.
+// useZones replaces the built-in time-zone database with the configured one, if any.
+// It reads the whole database at once: files that change later have no effect.
 func (s *settings) useZones() error {
 	if s.ZoneInfo == "" {
 		return nil
 	}
 	zones, err := readZones(s.ZoneInfo)
 	if err != nil {
-		return badConfig("LOTLINE_ZONEINFO: %s is no time-zone database: %w", s.ZoneInfo, err)
+		return badConfig("LOTLINE_ZONEINFO: %s is not a time-zone database: %w", s.ZoneInfo, err)
 	}
 	domain.UseZones(zones)
 	return nil

@@ -12,8 +12,8 @@ import (
 
 const carriedArchive = "../../domain/zoneinfo.zip"
 
-// unpackZones makes a folder of time zones: by their names, those of the program
-// that have the given ones.
+// unpackZones makes a folder of time zones. zones maps each name in the folder to the
+// built-in zone that it gets.
 func unpackZones(t *testing.T, edition string, zones map[string]string) string {
 	t.Helper()
 	archive, err := zip.OpenReader(carriedArchive)
@@ -48,7 +48,7 @@ func unpackZones(t *testing.T, edition string, zones map[string]string) string {
 	return dir
 }
 
-func TestVersion_namesTheTimeZones(t *testing.T) {
+func TestZones_theVersionNamesThem(t *testing.T) {
 	t.Parallel()
 	for variable, edition := range map[string]string{
 		"":                                   domain.CurrentZones().Edition(),
@@ -62,9 +62,9 @@ func TestVersion_namesTheTimeZones(t *testing.T) {
 	}
 }
 
-// An edition says how requests are read from now on. What was decided under
-// another one is served as it was decided, names included that are gone.
-func TestServe_replaysWhatWasDecidedUnderOtherTimeZones(t *testing.T) {
+// An edition of the time zones applies to new requests only. Decisions that were made
+// under another edition are served unchanged, even with zone names that no longer exist.
+func TestZones_replayWhatWasDecidedUnderOtherZones(t *testing.T) {
 	t.Parallel()
 	dir := dataDirectory(t)
 	zones := unpackZones(t, "2031c", map[string]string{"UTC": "UTC", "Mars/Olympus": "Asia/Kolkata", "Europe/Berlin": "Asia/Tokyo"})
@@ -73,7 +73,7 @@ func TestServe_replaysWhatWasDecidedUnderOtherTimeZones(t *testing.T) {
 	if f := scrape(t, e.url+"/metrics"); f.value("lotline_zoneinfo_info", "edition", "2031c") != 1 {
 		t.Errorf("the metric is %v", f["lotline_zoneinfo_info"])
 	}
-	// A running engine goes on with what it has read.
+	// A running engine keeps the zones that it has read.
 	if err := os.RemoveAll(zones); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestServe_replaysWhatWasDecidedUnderOtherTimeZones(t *testing.T) {
 		if got := e.must(200, "GET", paths[zone], key, "").object(t)["openAt"]; got != want {
 			t.Errorf("in %s it opens at %s, want %s", zone, got, want)
 		}
-		// Its history is read to write to it.
+		// The write makes the engine read the history.
 		e.must(200, "PUT", paths[zone], key, `{"name":"red"}`)
 	}
 	if got := e.must(200, "PUT", paths["Europe/Berlin"], key, "{"+local+"}").object(t)["openAt"]; got != "2099-12-15T08:00:00.000Z" {

@@ -1,19 +1,19 @@
 // Package scheduler makes timers prompt: it knows when each stream has something to do
 // next and sends it Advance at that time.
 //
-// The read models tell it of the wake of every stream that had an event, whichever node
-// wrote the event and whatever it is. A wake comes with the revision that it follows
-// from, and the newer one counts: the scheduler knows what its own Advance has led to
-// before the read models do. Sweeps load what comes within the next minute, so the
-// scheduler holds that much and no more.
+// A stream's wake is the time of its next timer. After every event of a stream, from
+// whatever node, the read models tell the scheduler the stream's wake. A wake has the
+// revision of the event that it follows from, and the wake with the higher revision
+// counts, because the scheduler learns the result of its own Advance before the read
+// models do. Every 30 seconds a sweep loads the wakes of the next minute. The scheduler
+// holds no later ones.
 //
-// It must not decide anything: Advance is harmless early, late or twice, and
-// every command does what is due before it does its own work. So a timer that is
-// lost costs promptness until the next sweep, and nothing else.
+// The scheduler must not decide anything. Advance does no harm when it comes early, late
+// or twice, and every command does what is due before its own work. So a timer that is
+// lost is late until the next sweep, and nothing else happens.
 package scheduler
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"sync"
@@ -28,33 +28,34 @@ import (
 const (
 	// sweepEvery is how often all wakes are loaded again.
 	sweepEvery = 30 * time.Second
-	// horizon is how far ahead wakes are held. It is more than there is between two
+	// horizon is how far ahead wakes are held. It is longer than the time between two
 	// sweeps, so that a sweep may be late.
 	horizon = 2 * sweepEvery
 	// loadAhead is how long before its wake a stream is brought into memory.
 	loadAhead = 5 * time.Second
-	// atOnce bounds the commands under way.
-	atOnce = 64
-	// raceDelay is how much later a stream's wakes come after another node was
-	// quicker, so that nodes do not fight over a quiet stream. An unfinished outcome
-	// waits as long for the writer that is about to finish it.
+	// maxConcurrent bounds the commands in flight.
+	maxConcurrent = 64
+	// raceDelay is how much later the scheduler sends Advance to a stream whose last wake
+	// another node carried out first, so that the nodes do not compete for it. It waits as
+	// long for another writer to finish an outcome of which only a part is in the log.
 	raceDelay = 250 * time.Millisecond
-	// retryDelay is how long a wake waits that could not be carried out.
+	// retryDelay is how long a wake waits after its Advance failed.
 	retryDelay = time.Second
 )
 
-// Deadlines are the read models: they say when streams have something to do.
+// Deadlines are the part of the read models that this package uses.
 type Deadlines interface {
 	// Wakes yields the wake of every stream that has one, the earliest first.
 	Wakes(yield func(domain.Wake) bool)
-	// Woken tells that NewWakes has something to return: the wakes, 0 as well, of the
-	// streams that had events since it was called last. The first call begins to keep
-	// them and returns none.
-	Woken() <-chan struct{}
+	// NewWakes returns the wakes of the streams that had events since the last call. A
+	// stream that has no wake any more is among them, with the time 0. The first call
+	// returns none: the read models keep new wakes from then on.
 	NewWakes() []domain.Wake
+	// Woken receives a value when NewWakes has something to return.
+	Woken() <-chan struct{}
 }
 
-// Commands carries out what the scheduler asks for.
+// Commands is the part of the command handler that this package uses.
 type Commands interface {
 	Handle(ctx context.Context, r commands.Request) (commands.Result, error)
 	Load(ctx context.Context, stream string) error
@@ -66,45 +67,46 @@ type Scheduler struct {
 	commands  Commands
 	clock     func() time.Time
 	log       zerolog.Logger
-	pause     func() error // why nothing may be done now, or nil
+	pause     func() error // returns why nothing may be sent now, or nil
 
-	slots   chan struct{} // one for each command under way
-	changed chan struct{} // tells Run that the earliest wake may be another
+	slots  chan struct{} // holds one value for each command in flight
+	wakeUp chan struct{} // tells Run that a slot is free or the first wake may have changed
 
 	mu      sync.Mutex // guards the fields below
 	timers  map[string]*timer
-	due     queue               // when each stream is sent Advance
-	ahead   queue               // when each stream is loaded, loadAhead before that
-	raced   map[string]bool     // streams whose last wake another node carried out first
-	overdue map[string]struct{} // what was due at Begin and is not done; nil before
-	started domain.Instant      // when that was
+	due     schedule            // when each stream is sent Advance
+	loads   schedule            // when each stream is loaded, loadAhead before it is due
+	raced   map[string]bool     // the streams whose last wake another node carried out first
+	overdue map[string]struct{} // the streams that were due at Begin and are still; nil before Begin
+	started domain.Instant      // the time of Begin
 }
 
-// timer is what the scheduler knows of a stream that wakes within the horizon, or of
-// whose last wake it knows before the read models do.
+// timer is what the scheduler knows of a stream. It has a timer for each stream whose wake
+// is within the horizon, and for each stream whose newest wake the read models do not have
+// yet.
 type timer struct {
-	domain.Wake      // the newest that is known
-	advancing   bool // Advance is under way
-	loaded      bool // the stream is in memory, or on its way there
+	domain.Wake      // the newest one that the scheduler knows
+	advancing   bool // an Advance is in flight
+	loaded      bool // the stream is in memory or being loaded
 }
 
-// New returns a scheduler that does nothing until Begin and Run.
+// New returns a scheduler that does nothing before Begin and Run are called.
 func New(deadlines Deadlines, c Commands, clock func() time.Time, log zerolog.Logger) *Scheduler {
 	return &Scheduler{
 		deadlines: deadlines, commands: c, clock: clock, log: log, pause: func() error { return nil },
-		slots: make(chan struct{}, atOnce), changed: make(chan struct{}, 1),
-		timers: map[string]*timer{}, due: newQueue(), ahead: newQueue(), raced: map[string]bool{},
+		slots: make(chan struct{}, maxConcurrent), wakeUp: make(chan struct{}, 1),
+		timers: map[string]*timer{}, due: newSchedule(), loads: newSchedule(), raced: map[string]bool{},
 	}
 }
 
-// PauseWhile has the scheduler send nothing while why returns a reason. It is called
+// PauseWhile makes the scheduler send nothing while why returns an error. It must be called
 // before Begin.
 func (s *Scheduler) PauseWhile(why func() error) { s.pause = why }
 
-// Begin notes what is overdue, so that CaughtUp tells of it from then on. The read
-// models have to be caught up.
+// Begin notes which streams are overdue, for CaughtUp. The read models must have caught
+// up before.
 func (s *Scheduler) Begin() {
-	s.deadlines.NewWakes() // are kept from now on, and the sweep has those before
+	s.deadlines.NewWakes() // from now on the read models keep new wakes; the sweep loads the older ones
 	s.sweep()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,8 +118,8 @@ func (s *Scheduler) Begin() {
 	}
 }
 
-// Run keeps time until ctx ends, and returns when the commands under way have
-// their answers. Begin comes before.
+// Run sends Advance to each stream at its wake, until ctx ends. It returns when the
+// commands in flight have their results. Begin must be called before.
 func (s *Scheduler) Run(ctx context.Context) {
 	var working sync.WaitGroup
 	defer working.Wait()
@@ -132,7 +134,7 @@ func (s *Scheduler) Run(ctx context.Context) {
 			next.Reset(retryDelay)
 		} else {
 			if paused {
-				// What was loaded was what a wrong clock called soon.
+				// The last sweep used the time of the wrong clock.
 				s.sweep()
 				paused = false
 			}
@@ -142,43 +144,45 @@ func (s *Scheduler) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-next.C:
-		case <-s.changed:
+		case <-s.wakeUp:
 		case <-s.deadlines.Woken():
-			s.learnNew()
+			s.learnNewWakes()
 		case <-sweep.C:
 			s.sweep()
 		}
 	}
 }
 
-// CaughtUp reports whether all that was overdue at Begin has been done.
+// CaughtUp reports whether no stream that was overdue at Begin is still overdue. Before
+// Begin it reports false.
 func (s *Scheduler) CaughtUp() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.overdue != nil && len(s.overdue) == 0
 }
 
-// sweep loads the wakes that come before the sweep after the next.
+// sweep loads the wakes within the horizon.
 func (s *Scheduler) sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deadlines.Wakes(func(w domain.Wake) bool {
-		if s.beyond(w.At) {
+		if s.beyondHorizon(w.At) {
 			return false
 		}
 		s.learn(w)
 		return true
 	})
 	for stream, t := range s.timers {
-		if _, armed := s.due.at[stream]; !armed && !t.advancing {
-			// The read models have not come to it yet, and its time may be near by now.
+		if _, armed := s.due.byStream[stream]; !armed && !t.advancing {
+			// The read models do not have this wake yet, and it may be within the horizon
+			// by now.
 			s.arm(t, 0)
 		}
 	}
 }
 
-// learnNew takes the wakes of the streams that had events.
-func (s *Scheduler) learnNew() {
+// learnNewWakes learns the wakes of the streams that had events.
+func (s *Scheduler) learnNewWakes() {
 	told := s.deadlines.NewWakes()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,13 +191,14 @@ func (s *Scheduler) learnNew() {
 	}
 }
 
-// beyond reports whether a wake is so far ahead that a sweep will load it in time.
-func (s *Scheduler) beyond(at domain.Instant) bool {
+// beyondHorizon reports whether a wake is so far ahead that a later sweep loads it in
+// time.
+func (s *Scheduler) beyondHorizon(at domain.Instant) bool {
 	return at > domain.InstantOf(s.clock()).Add(horizon)
 }
 
-// learn takes a stream's wake from the read models, unless a newer one is known. The
-// caller holds mu.
+// learn takes a stream's wake from the read models, unless the scheduler knows a newer
+// one. The caller holds mu.
 func (s *Scheduler) learn(w domain.Wake) {
 	t, ok := s.timers[w.Stream]
 	switch {
@@ -204,17 +209,18 @@ func (s *Scheduler) learn(w domain.Wake) {
 		return
 	}
 	t.Wake = w
-	if s.settle(t); !t.advancing && !s.arm(t, 0) {
-		// The read models hold it.
+	if s.dropOutdated(t); !t.advancing && !s.arm(t, 0) {
+		// A sweep finds the wake in the read models.
 		delete(s.timers, w.Stream)
 	}
 }
 
-// settle drops what a stream's newest wake has made untrue: that it is overdue since the
-// start, or that another node is quicker with it. The caller holds mu.
-func (s *Scheduler) settle(t *timer) {
+// dropOutdated removes a stream from overdue if its newest wake is after the start, or if
+// it has no wake. It removes a stream without a wake from raced as well. The caller holds
+// mu.
+func (s *Scheduler) dropOutdated(t *timer) {
 	if t.At == 0 || t.At > s.started {
-		// Whoever did it: what was due at the start is done.
+		// The wake that was overdue has been carried out, here or by another node.
 		delete(s.overdue, t.Stream)
 	}
 	if t.At == 0 {
@@ -222,12 +228,13 @@ func (s *Scheduler) settle(t *timer) {
 	}
 }
 
-// arm has a stream sent Advance at its wake, though not before earliest, and reports
-// whether that is within the horizon. The caller holds mu.
+// arm schedules the Advance of a stream for its wake, but not before earliest. It reports
+// whether the wake is within the horizon; otherwise it schedules nothing. The caller holds
+// mu.
 func (s *Scheduler) arm(t *timer, earliest domain.Instant) bool {
-	if t.At == 0 || s.beyond(t.At) {
+	if t.At == 0 || s.beyondHorizon(t.At) {
 		s.due.remove(t.Stream)
-		s.ahead.remove(t.Stream)
+		s.loads.remove(t.Stream)
 		return false
 	}
 	at := t.At
@@ -240,14 +247,14 @@ func (s *Scheduler) arm(t *timer, earliest domain.Instant) bool {
 	at = max(at, earliest)
 	s.due.set(t.Stream, at)
 	if !t.loaded && !t.Unfinished {
-		s.ahead.set(t.Stream, at.Add(-loadAhead))
+		s.loads.set(t.Stream, at.Add(-loadAhead))
 	}
 	return true
 }
 
-// dispatch starts what is due and loads what is due soon, as far as there are
-// slots, and returns how long there is nothing more to start. A command that ends
-// frees its slot and tells Run.
+// dispatch sends Advance to the streams that are due and loads those that are due soon,
+// while there are free slots. It returns how long Run may wait before the next one. A
+// command that ends frees its slot and tells Run.
 func (s *Scheduler) dispatch(ctx context.Context, working *sync.WaitGroup) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,8 +263,8 @@ func (s *Scheduler) dispatch(ctx context.Context, working *sync.WaitGroup) time.
 		work := s.advance
 		stream, wait := s.due.first(now)
 		if wait > 0 {
-			// Loading counts only while nothing is due.
-			ahead, waitAhead := s.ahead.first(now)
+			// Streams are loaded only while none is due.
+			ahead, waitAhead := s.loads.first(now)
 			if waitAhead > 0 {
 				return min(wait, waitAhead)
 			}
@@ -273,28 +280,27 @@ func (s *Scheduler) dispatch(ctx context.Context, working *sync.WaitGroup) time.
 			s.due.remove(stream)
 			t.advancing = true
 		}
-		s.ahead.remove(stream)
+		s.loads.remove(stream)
 		t.loaded = true
 		working.Go(func() {
 			work(ctx, stream)
 			<-s.slots
 			select {
-			case s.changed <- struct{}{}:
+			case s.wakeUp <- struct{}{}:
 			default:
 			}
 		})
 	}
 }
 
-// load brings a stream into memory. When it cannot be loaded now, it is tried
-// again when it is due.
+// load brings a stream into memory. If that fails, the stream's Advance loads it.
 func (s *Scheduler) load(ctx context.Context, stream string) {
 	if err := s.commands.Load(ctx, stream); err != nil {
 		s.log.Debug().Err(err).Str("stream", stream).Msg("not loaded ahead of its time")
 	}
 }
 
-// advance sends Advance to a stream and sets its next wake.
+// advance sends Advance to a stream and schedules its next wake.
 func (s *Scheduler) advance(ctx context.Context, stream string) {
 	result, err := s.commands.Handle(ctx, commands.Request{
 		Stream: stream, Command: domain.Advance{}, Caller: commands.Caller{Actor: domain.ActorClock},
@@ -307,10 +313,10 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	t := s.timers[stream]
 	t.advancing = false
 	var earliest domain.Instant
-	newer := false // than what the read models have told
+	newer := false // the result has a newer wake than the read models have told
 	if _, broken := errors.AsType[*domain.HistoryError](err); broken {
-		// There is nothing to wake for until somebody mends it. The command handler
-		// has put the stream into quarantine and logged that.
+		// The command handler has put the stream into quarantine and logged that. Until
+		// somebody repairs it, the stream takes no commands.
 		delete(s.overdue, stream)
 		delete(s.timers, stream)
 		return
@@ -321,7 +327,7 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 	} else {
 		delete(s.overdue, stream)
 		if result.Raced && !result.Written {
-			// The other node carried the wake out: it left nothing to do.
+			// The other node carried out the wake, and there was nothing left to do.
 			s.raced[stream] = true
 		} else {
 			delete(s.raced, stream)
@@ -329,87 +335,10 @@ func (s *Scheduler) advance(ctx context.Context, stream string) {
 		if h := result.History; h.Head.Revision > t.Revision {
 			newer = true
 			t.Wake = domain.Wake{Stream: stream, Revision: h.Head.Revision, At: h.Aggregate.Wake()}
-			s.settle(t)
+			s.dropOutdated(t)
 		}
 	}
 	if !s.arm(t, earliest) && !newer {
 		delete(s.timers, stream)
 	}
-}
-
-// turn is when it is a stream's turn in a queue.
-type turn struct {
-	stream string
-	at     domain.Instant
-	index  int // in the heap
-}
-
-// queue has one turn of each stream in it, the earliest first.
-type queue struct {
-	at   map[string]*turn
-	heap turns
-}
-
-func newQueue() queue { return queue{at: map[string]*turn{}} }
-
-// first returns the stream whose turn is next and how long it is until then, not
-// more than sweepEvery.
-func (q *queue) first(now domain.Instant) (stream string, wait time.Duration) {
-	if len(q.heap) == 0 {
-		return "", sweepEvery
-	}
-	t := q.heap[0]
-	return t.stream, min(t.at.Time().Sub(now.Time()), sweepEvery)
-}
-
-// set has it be a stream's turn at a time.
-func (q *queue) set(stream string, at domain.Instant) {
-	t, ok := q.at[stream]
-	switch {
-	case !ok:
-		t = &turn{stream: stream, at: at}
-		q.at[stream] = t
-		heap.Push(&q.heap, t)
-	case t.at != at:
-		t.at = at
-		heap.Fix(&q.heap, t.index)
-	}
-}
-
-func (q *queue) remove(stream string) {
-	if t, ok := q.at[stream]; ok {
-		delete(q.at, stream)
-		heap.Remove(&q.heap, t.index)
-	}
-}
-
-// turns implement heap.Interface. Streams of one moment are in the order of
-// their names, that is, of their creation.
-type turns []*turn
-
-func (h turns) Len() int { return len(h) }
-
-func (h turns) Less(i, j int) bool {
-	if h[i].at != h[j].at {
-		return h[i].at < h[j].at
-	}
-	return h[i].stream < h[j].stream
-}
-
-func (h turns) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *turns) Push(x any) {
-	t := x.(*turn)
-	t.index = len(*h)
-	*h = append(*h, t)
-}
-
-func (h *turns) Pop() any {
-	old := *h
-	t := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return t
 }

@@ -1,17 +1,15 @@
-// Package walltime tells whether a node's clock may be decided by.
+// Package walltime tells whether a node may decide by its clock.
 //
-// What a node decides counts at the time that its clock shows, for all nodes and for
-// ever. So whoever decides asks a Clock for the time, and gets a reason instead when
-// the time cannot be right. The package must not correct a time: a node with a wrong
-// clock waits.
+// The decisions of a node count at the time of its clock, for all nodes and for ever. So
+// the node asks a Clock for the time, and gets an error when the time cannot be right. The
+// package must not correct a time: a node with a wrong clock decides nothing.
 //
-// Right is what the event store's clock shows, which all nodes share. The store
-// records when an event came. That was after the append was sent and before it was
-// answered, which bounds by how much the clock is ahead of the store's or behind it.
-// Every append is such a measurement, and nothing else is sent while all is well. A
-// clock that is set between two of them is noticed because the time that has passed
-// is another one by the clock than it is by the monotonic clock. Then, and before the
-// first decision, the Clock appends an event of its own.
+// The event store's clock counts as right, because all nodes share it. The store records
+// the time of each event. That time is after the append was sent and before it returned, so
+// each append bounds the difference between the two clocks. While nothing is wrong, the
+// appends of the node's commands are measurements enough. When somebody sets the clock, it
+// moves by another amount than the monotonic clock. The Clock notices this and appends an
+// event of its own to measure the difference. It does the same before the first decision.
 package walltime
 
 import (
@@ -28,90 +26,92 @@ import (
 )
 
 const (
-	// tolerated is by how much the clock may differ from the store's without a word.
-	tolerated = 2 * time.Second
-	// refused is the difference beyond which nothing is decided.
-	refused = 30 * time.Second
-	// trusted is how long a comparison says something about the clock. Clocks of
-	// computers drift by less than 2 seconds in an hour.
-	trusted = time.Hour
-	// renewBefore is how long before its end a comparison is renewed, so that nobody
-	// has to wait for that.
+	// maxSilent is how much the clock may differ from the store's before Err says so.
+	maxSilent = 2 * time.Second
+	// maxOffset is the difference above which nothing is decided.
+	maxOffset = 30 * time.Second
+	// validFor is how long a measurement is valid. Clocks of computers drift by less than
+	// 2 seconds in an hour.
+	validFor = time.Hour
+	// renewBefore is how long before its end a measurement is renewed, so that no command
+	// has to wait for it.
 	renewBefore = time.Minute
-	// watchEvery is how often Run looks at the clock.
+	// watchEvery is how often Run checks the clock.
 	watchEvery = time.Second
 )
 
-// WrongError says what is wrong with the clock. Nothing was written because of it, so
-// it is a domain.ErrUnavailable.
+// WrongError says what is wrong with the clock. It counts as domain.ErrUnavailable, because
+// nothing is written with a wrong clock.
 type WrongError struct{ Reason string }
 
 func (e *WrongError) Error() string { return e.Reason }
 
-// Is reports whether the error is of the kind target.
+// Is makes errors.Is report that the error is domain.ErrUnavailable.
 func (e *WrongError) Is(target error) bool { return target == domain.ErrUnavailable }
 
-// unknownError says that the clock has to be compared first.
+// unknownError says that the clock has to be compared before it may be used.
 type unknownError struct{}
 
 func (unknownError) Error() string { return "the clock is yet to be compared with the event store's" }
 
-// Is reports whether the error is of the kind target.
+// Is makes errors.Is report that the error is domain.ErrUnavailable.
 func (unknownError) Is(target error) bool { return target == domain.ErrUnavailable }
 
 // Clock is a node's clock. Safe for concurrent use.
 type Clock struct {
 	read func() time.Time
 
-	// elsewhere is nil while there is nothing to compare with: a store in this process
-	// has this very clock.
-	elsewhere atomic.Pointer[elsewhere]
+	// reference is nil when there is nothing to compare with, because the store is in this
+	// process and uses the same clock.
+	reference atomic.Pointer[reference]
 
-	comparing chan struct{} // taken by the comparison under way, which alone uses the next two
-	tried     time.Duration // when the last one ended
+	comparing chan struct{} // full while a comparison is in progress, which alone uses the next two fields
+	tried     time.Duration // when the last comparison ended
 	failed    error         // why it failed, or nil
 
 	mu       sync.Mutex // guards the fields below
 	known    bool       // whether the next two are set
-	ahead    bounds     // of how much the clock was ahead of the store's
-	since    moment     // when it was
+	offset   bounds     // by how much the clock was ahead of the store's
+	at       moment     // when offset was measured
 	measured measurement
 }
 
-// elsewhere is the store to compare with, and what this node measures by meanwhile.
-type elsewhere struct {
+// reference is the store to compare with, and the monotonic clock of this node.
+type reference struct {
 	Store
 	elapsed func() time.Duration
 }
 
-// moment is one moment by both clocks of the node.
+// moment is a moment by both clocks of the node.
 type moment struct {
 	wall    time.Time
 	elapsed time.Duration // by the monotonic clock, which nobody sets
 }
 
-// New returns the clock that read reads.
+// New returns a Clock that reads the time with read.
 func New(read func() time.Time) *Clock {
 	return &Clock{read: read, comparing: make(chan struct{}, 1)}
 }
 
-// Compare has the clock compared with the store's from now on. elapsed is the time
-// since any one moment by the monotonic clock.
+// Compare makes the Clock compare itself with the store's from now on. elapsed returns the
+// time since some fixed moment by the monotonic clock.
 func (c *Clock) Compare(store Store, elapsed func() time.Duration) {
-	c.elsewhere.Store(&elsewhere{store, elapsed})
+	c.reference.Store(&reference{store, elapsed})
 }
 
-// now does without the monotonic part of a time, by which times would be subtracted.
+// now reads both clocks. It drops the monotonic part of the time, because time.Time.Sub
+// would use it instead of the wall clock.
 func (c *Clock) now() moment {
 	now := moment{wall: c.read().Round(0)}
-	if e := c.elsewhere.Load(); e != nil {
+	if e := c.reference.Load(); e != nil {
 		now.elapsed = e.elapsed()
 	}
 	return now
 }
 
-// Now is the time to decide at, or why nothing may be decided now: *WrongError, or
-// another domain.ErrUnavailable when the clock could not be compared.
+// Now returns the time to decide at. If the clock has to be compared first, Now waits for
+// that. Errors: *WrongError when the clock is wrong, another domain.ErrUnavailable when it
+// could not be compared.
 func (c *Clock) Now(ctx context.Context) (time.Time, error) {
 	now, err := c.check()
 	if isUnknown(err) {
@@ -128,38 +128,38 @@ func isUnknown(err error) bool {
 	return unknown
 }
 
-// Usable returns why nothing may be decided now, or nil. It answers at once.
+// Usable returns why nothing may be decided now, or nil. It does not wait.
 func (c *Clock) Usable() error {
 	_, err := c.check()
 	return err
 }
 
-// check judges the very time that it returns.
+// check reads the clock once, judges that time and returns it.
 func (c *Clock) check() (time.Time, error) {
 	now := c.now()
 	if !domain.InstantOf(now.wall).Recordable() {
 		return time.Time{}, &WrongError{fmt.Sprintf("the clock shows %s, and only the years 2000 to 2199 can be recorded", now.wall.UTC().Format(time.RFC3339))}
 	}
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return now.wall, nil
 	}
-	ahead, known := c.possible(now)
+	ahead, known := c.possibleOffset(now)
 	switch {
-	case known && ahead.certain().Abs() > refused:
-		return time.Time{}, differs(ahead.certain())
-	case !known || !ahead.within(refused):
+	case known && ahead.atLeast().Abs() > maxOffset:
+		return time.Time{}, differs(ahead.atLeast())
+	case !known || !ahead.within(maxOffset):
 		return time.Time{}, unknownError{}
 	}
 	return now.wall, nil
 }
 
-// Err is what is wrong with the clock, or nil. A clock that differs a little from the
-// store's is wrong, but may be decided by. Err answers at once.
+// Err returns what is wrong with the clock, or nil. A clock that differs from the store's by
+// 2 to 30 seconds is wrong, although the node decides by it. Err does not wait.
 func (c *Clock) Err() error {
 	if err := c.Usable(); err != nil {
 		return err
 	}
-	if off := c.Offset(); off.Abs() > tolerated {
+	if off := c.Offset(); off.Abs() > maxSilent {
 		return differs(off)
 	}
 	return nil
@@ -173,11 +173,12 @@ func differs(ahead time.Duration) error {
 	return &WrongError{fmt.Sprintf("the clock is %s %s the event store's", ahead.Abs().Round(100*time.Millisecond), how)}
 }
 
-// Offset is by how much the clock is ahead of the store's for certain; negative when
-// it is behind, and 0 when it may be right.
+// Offset returns how far the clock is ahead of the store's. It is negative when the clock
+// is behind. The measurements only give bounds, so Offset returns the smallest difference
+// that is possible, and 0 when the clock may be right.
 func (c *Clock) Offset() time.Duration {
-	ahead, _ := c.possible(c.now())
-	return ahead.certain()
+	ahead, _ := c.possibleOffset(c.now())
+	return ahead.atLeast()
 }
 
 // Compared reports whether the clock has been compared with the store's at all.
@@ -187,8 +188,9 @@ func (c *Clock) Compared() bool {
 	return c.known
 }
 
-// Run watches the clock until ctx ends: it compares a clock that was set, and one
-// that is wrong again and again, until it is right.
+// Run checks the clock every second until ctx ends. It compares the clock when it was set,
+// and every 5 seconds while it is wrong. It logs when the clock becomes wrong and when it
+// is right again.
 func (c *Clock) Run(ctx context.Context, logger zerolog.Logger) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()

@@ -21,98 +21,98 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a node and a store whose clock is right. Time passes only when the test
-// says so, and in the store's calls.
-type world struct {
+// fakeStore is a store whose clock is right, and the two clocks of a node. Time passes only
+// when the test says so, and in the store's calls.
+type fakeStore struct {
 	true  time.Time
-	wrong time.Duration // of the node's clock
-	slept time.Duration // of which the monotonic clock knows nothing
+	wrong time.Duration // by how much the node's clock is ahead
+	slept time.Duration // how long the machine slept, which the monotonic clock does not count
 	began time.Time
 
-	// before and after are how long an append takes until it is recorded, and until it
-	// is answered.
+	// before is how long an append takes until its event is recorded, after is how long it
+	// takes from then on until it returns.
 	before, after time.Duration
 	fail          error
 	overtaken     int // how many appends lose a race
 	events        []*domain.Recorded
 	appends       int
-	asked         int // how often it was asked for its newest event
+	asked         int // how often Newest was called
 	kept          uint64
-	recording     func() // is called when an append is recorded
+	recording     func() // called when an event is recorded
 }
 
-func newWorld() (*world, *Clock) {
-	w := &world{true: time.Date(2026, 12, 15, 9, 0, 0, 0, time.UTC), recording: func() {}}
-	w.began = w.true
-	c := New(func() time.Time { return w.true.Add(w.wrong) })
-	c.Compare(w, func() time.Duration { return w.true.Sub(w.began) - w.slept })
-	return w, c
+func newFakeStore() (*fakeStore, *Clock) {
+	s := &fakeStore{true: time.Date(2026, 12, 15, 9, 0, 0, 0, time.UTC), recording: func() {}}
+	s.began = s.true
+	c := New(func() time.Time { return s.true.Add(s.wrong) })
+	c.Compare(s, func() time.Duration { return s.true.Sub(s.began) - s.slept })
+	return s, c
 }
 
-func (w *world) pass(d time.Duration) { w.true = w.true.Add(d) }
+func (s *fakeStore) pass(d time.Duration) { s.true = s.true.Add(d) }
 
-func (w *world) sleep(d time.Duration) {
-	w.pass(d)
-	w.slept += d
+func (s *fakeStore) sleep(d time.Duration) {
+	s.pass(d)
+	s.slept += d
 }
 
-func (w *world) Newest(context.Context, string) (*domain.Recorded, error) {
-	w.asked++
-	if w.fail != nil || len(w.events) == 0 {
-		return nil, w.fail
+func (s *fakeStore) Newest(context.Context, string) (*domain.Recorded, error) {
+	s.asked++
+	if s.fail != nil || len(s.events) == 0 {
+		return nil, s.fail
 	}
-	return w.events[len(w.events)-1], nil
+	return s.events[len(s.events)-1], nil
 }
 
-func (w *world) KeepNewest(_ context.Context, _ string, n uint64) error {
-	w.kept = n
-	return w.fail
+func (s *fakeStore) KeepNewest(_ context.Context, _ string, n uint64) error {
+	s.kept = n
+	return s.fail
 }
 
-func (w *world) Encode(_ string, e domain.Event, _ domain.Metadata) (domain.Proposed, error) {
+func (s *fakeStore) Encode(_ string, e domain.Event, _ domain.Metadata) (domain.Proposed, error) {
 	data, err := e.When().MarshalJSON()
 	return domain.Proposed{Data: data, Metadata: []byte(`{"a":1}`)}, err
 }
 
-func (w *world) Append(_ context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
-	w.appends++
+func (s *fakeStore) Append(_ context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
+	s.appends++
 	if stream != domain.ClockStream {
 		return domain.Head{}, domain.Position{}, fmt.Errorf("appended to %s", stream)
 	}
-	w.pass(w.before)
-	if w.fail != nil {
-		return domain.Head{}, domain.Position{}, w.fail
+	s.pass(s.before)
+	if s.fail != nil {
+		return domain.Head{}, domain.Position{}, s.fail
 	}
 	id := events[0].ID
-	if w.overtaken > 0 {
-		w.overtaken--
+	if s.overtaken > 0 {
+		s.overtaken--
 		id = uuid.New()
 	}
 	last := domain.NoStream
-	if len(w.events) > 0 {
-		last = w.events[len(w.events)-1].Revision
+	if len(s.events) > 0 {
+		last = s.events[len(s.events)-1].Revision
 	}
 	if head.Revision != last {
 		return domain.Head{}, domain.Position{}, fmt.Errorf("at %d, not %d", last, head.Revision)
 	}
-	w.events = append(w.events, &domain.Recorded{
-		ID: id, Revision: last + 1, RecordedAt: w.true.Truncate(time.Millisecond), RawMetadata: domain.WithHash([]byte(`{"a":1}`), "h"),
+	s.events = append(s.events, &domain.Recorded{
+		ID: id, Revision: last + 1, RecordedAt: s.true.Truncate(time.Millisecond), RawMetadata: domain.WithHash([]byte(`{"a":1}`), "h"),
 	})
-	w.recording()
-	w.pass(w.after)
+	s.recording()
+	s.pass(s.after)
 	if id != uuid.UUID(events[0].ID) {
 		return domain.Head{}, domain.Position{}, domain.ErrWrongRevision
 	}
 	return domain.Head{}, domain.Position{}, nil
 }
 
-func (w *world) Read(_ context.Context, _ string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
+func (s *fakeStore) Read(_ context.Context, _ string, after domain.Revision) iter.Seq2[*domain.Recorded, error] {
 	return func(yield func(*domain.Recorded, error) bool) {
-		if w.fail != nil {
-			yield(nil, w.fail)
+		if s.fail != nil {
+			yield(nil, s.fail)
 			return
 		}
-		for _, r := range w.events {
+		for _, r := range s.events {
 			if r.Revision > after && !yield(r, nil) {
 				return
 			}
@@ -120,19 +120,19 @@ func (w *world) Read(_ context.Context, _ string, after domain.Revision) iter.Se
 	}
 }
 
-// append is an append of the node's handler, which takes as long as the store does.
-func (w *world) append(c *Clock, followedFirst bool) {
+// append does what the node's handler does for an append.
+func (s *fakeStore) append(c *Clock, followedFirst bool) {
 	id := uuid.New()
 	c.Appending(id)
-	w.pass(w.before)
-	at := w.true.Truncate(time.Millisecond)
+	s.pass(s.before)
+	at := s.true.Truncate(time.Millisecond)
 	if followedFirst {
 		c.Recorded(id, at)
 	}
-	w.pass(w.after)
+	s.pass(s.after)
 	c.Appended(id, nil)
 	if !followedFirst {
-		w.pass(time.Second)
+		s.pass(time.Second)
 		c.Recorded(id, at)
 	}
 }
@@ -142,298 +142,300 @@ func wrong(err error) bool {
 	return is && errors.Is(err, domain.ErrUnavailable)
 }
 
-func (w *world) decides(t *testing.T, c *Clock) {
+// decides checks that the clock may be decided by.
+func (s *fakeStore) decides(t *testing.T, c *Clock) {
 	t.Helper()
 	now, err := c.Now(t.Context())
-	if err != nil || !now.Equal(w.true.Add(w.wrong)) {
-		t.Errorf("at %s, wrong by %s: %s, %v", w.true, w.wrong, now, err)
+	if err != nil || !now.Equal(s.true.Add(s.wrong)) {
+		t.Errorf("at %s, wrong by %s: %s, %v", s.true, s.wrong, now, err)
 	}
 }
 
-func (w *world) refuses(t *testing.T, c *Clock, reason string) {
+// refuses checks that the clock is wrong for a reason.
+func (s *fakeStore) refuses(t *testing.T, c *Clock, reason string) {
 	t.Helper()
 	if _, err := c.Now(t.Context()); !wrong(err) || !strings.Contains(err.Error(), reason) {
-		t.Errorf("wrong by %s: %v, want %s", w.wrong, err, reason)
+		t.Errorf("wrong by %s: %v, want %s", s.wrong, err, reason)
 	}
 	if err := c.Usable(); !wrong(err) {
-		t.Errorf("wrong by %s, it is usable: %v", w.wrong, err)
+		t.Errorf("wrong by %s, it is usable: %v", s.wrong, err)
 	}
 }
 
-// The first decision waits for a comparison. Then nothing is appended while the clock
-// goes right, and every append of the node counts.
+// The first decision waits for a comparison. After that, while the clock is right, the
+// appends of the node's commands are enough and the clock appends nothing.
 func TestClock_isComparedOnceWhenAllIsWell(t *testing.T) {
 	t.Parallel()
-	w, c := newWorld()
-	w.before, w.after = 3*time.Millisecond, 2*time.Millisecond
+	s, c := newFakeStore()
+	s.before, s.after = 3*time.Millisecond, 2*time.Millisecond
 	if err := c.Err(); err == nil || wrong(err) {
 		t.Errorf("before the first comparison: %v", err)
 	}
-	w.decides(t, c)
+	s.decides(t, c)
 	for range 100 {
-		w.pass(time.Minute)
-		w.append(c, true)
-		w.decides(t, c)
+		s.pass(time.Minute)
+		s.append(c, true)
+		s.decides(t, c)
 		c.Recheck(t.Context())
 		if err := c.Err(); err != nil || c.Offset() != 0 {
 			t.Fatalf("off by %s, %v", c.Offset(), err)
 		}
 	}
-	if w.appends != 1 || w.kept != kept {
-		t.Errorf("%d appends, %d are kept", w.appends, w.kept)
+	if s.appends != 1 || s.kept != keptComparisons {
+		t.Errorf("%d appends, %d are kept", s.appends, s.kept)
 	}
-	// What nobody measured for an hour is measured again, before anybody waits for it.
-	w.pass(trusted - renewBefore - time.Second)
+	// After an hour without appends the clock is compared again, before a decision has to
+	// wait for it.
+	s.pass(validFor - renewBefore - time.Second)
 	c.Recheck(t.Context())
-	if w.appends != 1 {
-		t.Errorf("before an hour is over %d appends", w.appends)
+	if s.appends != 1 {
+		t.Errorf("before an hour is over %d appends", s.appends)
 	}
-	w.pass(2 * time.Second)
+	s.pass(2 * time.Second)
 	c.Recheck(t.Context())
-	w.pass(renewBefore)
-	if err := c.Usable(); err != nil || w.appends != 2 {
-		t.Errorf("after an hour %d appends, %v", w.appends, err)
+	s.pass(renewBefore)
+	if err := c.Usable(); err != nil || s.appends != 2 {
+		t.Errorf("after an hour %d appends, %v", s.appends, err)
 	}
-	w.pass(2 * trusted)
-	w.decides(t, c)
-	if w.appends != 3 {
-		t.Errorf("after a long time %d appends", w.appends)
+	s.pass(2 * validFor)
+	s.decides(t, c)
+	if s.appends != 3 {
+		t.Errorf("after a long time %d appends", s.appends)
 	}
 }
 
-// A clock that is set is not decided by before it was compared.
+// After a clock was set, it is compared before the next decision.
 func TestClock_aClockThatIsSetDecidesNothing(t *testing.T) {
 	t.Parallel()
 	for _, by := range []time.Duration{time.Hour, -time.Hour, 31 * time.Second, -31 * time.Second, 160 * 365 * 24 * time.Hour} {
-		w, c := newWorld()
-		w.before, w.after = 3*time.Millisecond, 2*time.Millisecond
-		w.decides(t, c)
-		w.pass(time.Second)
-		w.wrong = by
+		s, c := newFakeStore()
+		s.before, s.after = 3*time.Millisecond, 2*time.Millisecond
+		s.decides(t, c)
+		s.pass(time.Second)
+		s.wrong = by
 		side := map[bool]string{true: "ahead of", false: "behind"}[by > 0]
-		w.refuses(t, c, side+" the event store's")
+		s.refuses(t, c, side+" the event store's")
 		if err := c.Err(); !wrong(err) || c.Offset() == 0 {
 			t.Errorf("%v, off by %s", err, c.Offset())
 		}
-		appends := w.appends
-		w.refuses(t, c, side)
-		if w.appends != appends {
+		appends := s.appends
+		s.refuses(t, c, side)
+		if s.appends != appends {
 			t.Error("each request compares it again")
 		}
 		// Right again, it goes on.
-		w.pass(time.Second)
-		w.wrong = 0
-		w.decides(t, c)
+		s.pass(time.Second)
+		s.wrong = 0
+		s.decides(t, c)
 		if err := c.Err(); err != nil {
 			t.Error(err)
 		}
 	}
-	// At the start, when nothing is known yet.
-	w, c := newWorld()
-	w.wrong = time.Hour
-	w.refuses(t, c, "the clock is 1h0m0s ahead of the event store's")
-	// Nor when it is the store's clock that is set right.
-	w, c = newWorld()
-	w.wrong = 50 * time.Second
-	w.refuses(t, c, "50s")
-	w.true, w.began, w.wrong = w.true.Add(w.wrong), w.began.Add(w.wrong), 0
-	w.pass(compareEvery)
+	// The clock is wrong from the start.
+	s, c := newFakeStore()
+	s.wrong = time.Hour
+	s.refuses(t, c, "the clock is 1h0m0s ahead of the event store's")
+	// The clock was right and the store's was wrong, and the store's is corrected.
+	s, c = newFakeStore()
+	s.wrong = 50 * time.Second
+	s.refuses(t, c, "50s")
+	s.true, s.began, s.wrong = s.true.Add(s.wrong), s.began.Add(s.wrong), 0
+	s.pass(compareEvery)
 	c.Recheck(t.Context())
-	w.decides(t, c)
+	s.decides(t, c)
 }
 
-// A difference of 2 to 30 seconds is told, but decided by.
-func TestClock_aSmallDifferenceIsToldOnly(t *testing.T) {
+// With a difference of 2 to 30 seconds, Err reports it and decisions go on.
+func TestClock_aSmallDifferenceIsOnlyReported(t *testing.T) {
 	t.Parallel()
 	for by, told := range map[time.Duration]bool{
 		time.Second: false, -1900 * time.Millisecond: false, 2100 * time.Millisecond: true, -5 * time.Second: true, 29 * time.Second: true, -29 * time.Second: true,
 	} {
-		w, c := newWorld()
-		w.decides(t, c)
-		w.wrong = by
-		w.pass(time.Minute)
-		w.decides(t, c)
+		s, c := newFakeStore()
+		s.decides(t, c)
+		s.wrong = by
+		s.pass(time.Minute)
+		s.decides(t, c)
 		c.Recheck(t.Context())
 		if err := c.Err(); wrong(err) != told || !told && err != nil {
 			t.Errorf("off by %s: %v", by, err)
 		}
-		w.decides(t, c)
+		s.decides(t, c)
 		// An append tells as much as a comparison.
-		w.wrong = 0
-		w.pass(time.Second)
-		w.append(c, false)
+		s.wrong = 0
+		s.pass(time.Second)
+		s.append(c, false)
 		if err := c.Err(); err != nil {
 			t.Errorf("right again: %v", err)
 		}
 	}
 }
 
-// A machine that slept has a right clock, though it jumped.
+// The clock of a machine that slept is right, although it jumped.
 func TestClock_aMachineThatSleptGoesOn(t *testing.T) {
 	t.Parallel()
-	w, c := newWorld()
-	w.decides(t, c)
-	w.sleep(8 * time.Hour)
+	s, c := newFakeStore()
+	s.decides(t, c)
+	s.sleep(8 * time.Hour)
 	if err := c.Usable(); err == nil || wrong(err) {
 		t.Errorf("before it is compared: %v", err)
 	}
-	w.decides(t, c)
-	if w.appends != 2 || c.Err() != nil {
-		t.Errorf("%d appends, %v", w.appends, c.Err())
+	s.decides(t, c)
+	if s.appends != 2 || c.Err() != nil {
+		t.Errorf("%d appends, %v", s.appends, c.Err())
 	}
 }
 
-// A store that does not answer says nothing of the clock, and is not pressed.
-func TestClock_aStoreThatIsAwayIsNotPressed(t *testing.T) {
+// When the store fails, the clock does not count as wrong, and the store is not asked more
+// than once a second.
+func TestClock_aStoreThatIsAwayIsNotFlooded(t *testing.T) {
 	t.Parallel()
-	w, c := newWorld()
-	w.fail = fmt.Errorf("away: %w", domain.ErrOutcomeUnknown)
+	s, c := newFakeStore()
+	s.fail = fmt.Errorf("away: %w", domain.ErrOutcomeUnknown)
 	for range 100 {
 		_, err := c.Now(t.Context())
 		if !errors.Is(err, domain.ErrUnavailable) || errors.Is(err, domain.ErrOutcomeUnknown) || wrong(err) {
 			t.Fatal(err)
 		}
-		w.pass(50 * time.Millisecond)
+		s.pass(50 * time.Millisecond)
 		c.Recheck(t.Context())
 	}
-	if w.asked > 6 {
-		t.Errorf("in 5 seconds it is asked %d times", w.asked)
+	if s.asked > 6 {
+		t.Errorf("in 5 seconds it is asked %d times", s.asked)
 	}
-	w.fail = nil
-	w.pass(retryPause)
-	w.overtaken = 3
-	w.decides(t, c)
-	// While it is away, a clock that is known goes on, for those whom the store
-	// answers.
-	w.fail = domain.ErrUnavailable
-	w.decides(t, c)
-	w.wrong = time.Hour
+	s.fail = nil
+	s.pass(retryPause)
+	s.overtaken = 3
+	s.decides(t, c)
+	// While the store is away, a clock whose offset is known may still be used.
+	s.fail = domain.ErrUnavailable
+	s.decides(t, c)
+	s.wrong = time.Hour
 	if _, err := c.Now(t.Context()); err == nil || wrong(err) {
 		t.Errorf("it jumped and cannot be compared: %v", err)
 	}
 }
 
-// Appends under load take seconds, come back late, fail or never come back. No alarm
-// is false for that.
+// Under load, appends take seconds, return late, fail or never return. That causes no false
+// alarm.
 func TestClock_slowAppendsAreNoAlarm(t *testing.T) {
 	t.Parallel()
-	w, c := newWorld()
-	w.before, w.after = 4*time.Second, 5*time.Second
+	s, c := newFakeStore()
+	s.before, s.after = 4*time.Second, 5*time.Second
 	for range 20 {
-		w.append(c, false)
-		w.decides(t, c)
+		s.append(c, false)
+		s.decides(t, c)
 		if err := c.Err(); err != nil || c.Offset() != 0 {
 			t.Fatalf("%v, off by %s", err, c.Offset())
 		}
 	}
-	if w.appends > 1 {
-		t.Errorf("%d comparisons", w.appends)
+	if s.appends > 1 {
+		t.Errorf("%d comparisons", s.appends)
 	}
 	lost, failed := uuid.New(), uuid.New()
 	c.Appending(failed)
 	c.Appended(failed, domain.ErrOutcomeUnknown)
-	c.Recorded(failed, w.true.Add(-time.Hour))
+	c.Recorded(failed, s.true.Add(-time.Hour))
 	if err := c.Err(); err != nil {
 		t.Errorf("after an append that failed: %v", err)
 	}
 	c.Appending(lost)
 	c.Appended(lost, nil)
-	w.pass(abandonAfter + time.Second)
-	w.append(c, true)
-	c.Recorded(lost, w.true.Add(-time.Hour))
+	s.pass(abandonAfter + time.Second)
+	s.append(c, true)
+	c.Recorded(lost, s.true.Add(-time.Hour))
 	if err := c.Err(); err != nil || c.Offset() != 0 {
 		t.Errorf("%v, off by %s", err, c.Offset())
 	}
 }
 
-// What is known exactly is not forgotten for what is known roughly, nor what is known
-// of now for what is known of before.
+// An exact measurement is not replaced by a rough one, nor a newer one by an older one.
 func TestClock_theBestOfAllMeasurementsCounts(t *testing.T) {
 	t.Parallel()
-	w, c := newWorld()
-	w.decides(t, c)
+	s, c := newFakeStore()
+	s.decides(t, c)
 	before := uuid.New()
 	c.Appending(before)
-	recorded := w.true
-	w.pass(time.Millisecond)
+	recorded := s.true
+	s.pass(time.Millisecond)
 	c.Appended(before, nil)
-	w.wrong = 10 * time.Second
-	w.pass(compareEvery)
+	s.wrong = 10 * time.Second
+	s.pass(compareEvery)
 	c.Recheck(t.Context())
-	w.before, w.after = 4*time.Second, 5*time.Second
+	s.before, s.after = 4*time.Second, 5*time.Second
 	c.Recorded(before, recorded)
 	for range 3 {
 		if err := c.Err(); !wrong(err) || !strings.Contains(err.Error(), "10s ahead") {
 			t.Errorf("it is %v", err)
 		}
-		w.append(c, true)
+		s.append(c, true)
 	}
 }
 
-// Whatever happens to the clock, and however long the store takes: what is called
+// Whatever happens to the clock and however long the store takes: a clock that is called
 // wrong is wrong, and nothing is decided at a time that is off by more than the limit.
 func TestClock_laws(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		w, c := newWorld()
+		s, c := newFakeStore()
 		duration := func(most time.Duration, name string) time.Duration {
 			return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, name))
 		}
-		// A measurement is as exact as the clock was read, to the millisecond.
+		// A measurement is exact to the millisecond.
 		const exact = 2 * time.Millisecond
 		set := func() {
 			by := rapid.SampledFrom([]time.Duration{0, time.Second, 2 * time.Second, 10 * time.Second, 30 * time.Second, 33 * time.Second, time.Hour, 24 * time.Hour}).Draw(t, "by")
-			w.wrong = by + duration(3*time.Second, "and") - 1500*time.Millisecond
+			s.wrong = by + duration(3*time.Second, "and") - 1500*time.Millisecond
 			if rapid.Bool().Draw(t, "behind") {
-				w.wrong = -w.wrong
+				s.wrong = -s.wrong
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"pass": func(*rapid.T) { w.pass(duration(20*time.Minute, "pass")) },
-			// Run looks at the clock every second, so between two looks it is not set
-			// and asleep as well, which nobody could tell from neither.
+			"pass": func(*rapid.T) { s.pass(duration(20*time.Minute, "pass")) },
+			// Run checks the clock every second. So the machine does not sleep and set
+			// its clock between two checks, which could look as if neither had happened.
 			"sleep": func(t *rapid.T) {
-				look := func() { _ = c.compare(t.Context(), func() bool { return true }) }
-				look()
-				w.sleep(duration(20*time.Hour, "sleep"))
-				look()
+				measure := func() { _ = c.compare(t.Context(), func() bool { return true }) }
+				measure()
+				s.sleep(duration(20*time.Hour, "sleep"))
+				measure()
 			},
 			"set": func(*rapid.T) { set() },
 			"load": func(*rapid.T) {
-				w.before, w.after = duration(5*time.Second, "before"), duration(4*time.Second, "after")
+				s.before, s.after = duration(5*time.Second, "before"), duration(4*time.Second, "after")
 			},
 			"set while it is compared": func(t *rapid.T) {
-				w.recording = func() {
+				s.recording = func() {
 					set()
-					w.recording = func() {}
+					s.recording = func() {}
 				}
 				c.Recheck(t.Context())
-				w.recording = func() {}
+				s.recording = func() {}
 			},
-			"append":  func(*rapid.T) { w.append(c, rapid.Bool().Draw(t, "followed first")) },
+			"append":  func(*rapid.T) { s.append(c, rapid.Bool().Draw(t, "followed first")) },
 			"recheck": func(t *rapid.T) { c.Recheck(t.Context()) },
 			"decide": func(t *rapid.T) {
 				now, err := c.Now(t.Context())
 				if err != nil {
 					return
 				}
-				if off := now.Sub(w.true); off.Abs() > refused+exact {
+				if off := now.Sub(s.true); off.Abs() > maxOffset+exact {
 					t.Fatalf("decided %s off", off)
 				}
 			},
 			"": func(t *rapid.T) {
 				off := c.Offset()
-				if off > 0 && w.wrong < off-exact || off < 0 && w.wrong > off+exact {
-					t.Fatalf("it is off by %s, and is called %s off", w.wrong, off)
+				if off > 0 && s.wrong < off-exact || off < 0 && s.wrong > off+exact {
+					t.Fatalf("it is off by %s, and is called %s off", s.wrong, off)
 				}
-				if err := c.Err(); wrong(err) && w.wrong.Abs() < tolerated-exact {
-					t.Fatalf("it is off by %s: %v", w.wrong, err)
+				if err := c.Err(); wrong(err) && s.wrong.Abs() < maxSilent-exact {
+					t.Fatalf("it is off by %s: %v", s.wrong, err)
 				}
 			},
 		})
-		// In the end the store is quick, and the clock right: it goes on.
-		w.before, w.after, w.wrong = time.Millisecond, time.Millisecond, 0
-		w.pass(compareEvery)
+		// In the end the store is quick and the clock is right, so decisions go on.
+		s.before, s.after, s.wrong = time.Millisecond, time.Millisecond, 0
+		s.pass(compareEvery)
 		c.Recheck(t.Context())
 		if _, err := c.Now(t.Context()); err != nil || c.Err() != nil {
 			t.Fatalf("right again: %v, %v", err, c.Err())
@@ -441,12 +443,11 @@ func TestClock_laws(t *testing.T) {
 	})
 }
 
-// Run finds out by itself that a clock was set, and that it is right again, and says
-// so once.
+// Run notices that the clock was set, and that it is right again, and logs each once.
 func TestClock_runTellsOfAWrongClockOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w, began := &bubbled{world: &world{recording: func() {}}}, time.Now()
+		w, began := &bubbled{fakeStore: &fakeStore{recording: func() {}}}, time.Now()
 		c := New(func() time.Time { return time.Now().Add(time.Duration(w.wrong.Load())) })
 		c.Compare(w, func() time.Duration { return time.Since(began) })
 		var lines strings.Builder
@@ -480,14 +481,14 @@ func TestClock_runTellsOfAWrongClockOnce(t *testing.T) {
 	})
 }
 
-// bubbled is a world whose time is the bubble's, for two goroutines.
+// bubbled is a fakeStore that uses the time of a synctest bubble.
 type bubbled struct {
-	*world
+	*fakeStore
 	wrong, appends atomic.Int64
 }
 
 func (b *bubbled) Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error) {
 	b.appends.Add(1)
-	b.world.true = time.Now()
-	return b.world.Append(ctx, stream, head, events)
+	b.fakeStore.true = time.Now()
+	return b.fakeStore.Append(ctx, stream, head, events)
 }

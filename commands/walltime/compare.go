@@ -13,25 +13,29 @@ import (
 )
 
 const (
-	// compareTimeout is how long one comparison may take.
+	// compareTimeout bounds one comparison.
 	compareTimeout = 10 * time.Second
-	// compareEvery is between comparisons of a clock that is wrong, and retryPause
-	// between those that fail.
+	// compareEvery is the time between two comparisons while the clock is wrong, and
+	// retryPause the time after a comparison that failed.
 	compareEvery = 5 * time.Second
 	retryPause   = time.Second
-	// compareAttempts is how often an append is tried that another node's overtakes.
+	// compareAttempts is how often one comparison appends when other nodes are quicker.
 	compareAttempts = 10
-	// kept is how many comparisons the store shows.
-	kept = 100
-	// abandonAfter is how long an append is waited for to come back.
+	// keptComparisons is how many of the events that comparisons append are kept in the
+	// stream.
+	keptComparisons = 100
+	// abandonAfter is how long a measurement waits for its append to return and its event
+	// to be followed.
 	abandonAfter = time.Minute
-	// resolution is how finely a store may record when an event came.
+	// resolution is how exactly a store records the time of an event.
 	resolution = time.Millisecond
-	// furthest keeps sums of differences from overflowing.
-	furthest = 50 * 365 * 24 * time.Hour
+	// maxDifference limits the differences between times, so that sums of them do not
+	// overflow.
+	maxDifference = 50 * 365 * 24 * time.Hour
 )
 
-// Store is the event store as this package needs it. *eventstore.Log is one.
+// Store is the part of the event store that this package uses. *eventstore.Log implements
+// it.
 type Store interface {
 	Newest(ctx context.Context, stream string) (*domain.Recorded, error)
 	KeepNewest(ctx context.Context, stream string, n uint64) error
@@ -40,11 +44,11 @@ type Store interface {
 	Read(ctx context.Context, stream string, after domain.Revision) iter.Seq2[*domain.Recorded, error]
 }
 
-// bounds are the least and the most that a difference can be.
+// bounds are the lower and the upper bound of a difference.
 type bounds struct{ least, most time.Duration }
 
-// certain is the difference that there is at least, to either side.
-func (b bounds) certain() time.Duration {
+// atLeast is the smallest difference within the bounds, by its absolute value.
+func (b bounds) atLeast() time.Duration {
 	switch {
 	case b.least > 0:
 		return b.least
@@ -61,60 +65,62 @@ func (b bounds) and(other bounds) (both bounds, possible bool) {
 	return both, both.least <= both.most
 }
 
-// between is a-b, not more than furthest.
-func between(a, b time.Time) time.Duration { return min(max(a.Sub(b), -furthest), furthest) }
+// between is a-b, limited to maxDifference.
+func between(a, b time.Time) time.Duration { return min(max(a.Sub(b), -maxDifference), maxDifference) }
 
-// jump is by how much more time has passed by the clock than by the monotonic one.
+// jump is how much more time has passed by the wall clock than by the monotonic clock.
 func jump(from, to moment) time.Duration {
 	return between(to.wall, from.wall) - (to.elapsed - from.elapsed)
 }
 
-// possible is by how much the clock can be ahead now. When it jumped, either it was
-// set by as much, or the machine slept, of which the monotonic clock knows nothing.
-func (c *Clock) possible(now moment) (ahead bounds, known bool) {
+// possibleOffset returns the bounds of how much the clock is ahead of the store's now, and
+// whether they are known. A jump since the last measurement widens the bounds: either the
+// clock was set, or the machine slept, which the monotonic clock does not count.
+func (c *Clock) possibleOffset(now moment) (ahead bounds, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.possibleLocked(now), c.known && now.elapsed-c.since.elapsed <= trusted
+	return c.possibleOffsetLocked(now), c.known && now.elapsed-c.at.elapsed <= validFor
 }
 
-func (c *Clock) possibleLocked(now moment) bounds {
-	by := jump(c.since, now)
-	return bounds{c.ahead.least + min(by, 0), c.ahead.most + max(by, 0)}
+func (c *Clock) possibleOffsetLocked(now moment) bounds {
+	by := jump(c.at, now)
+	return bounds{c.offset.least + min(by, 0), c.offset.most + max(by, 0)}
 }
 
-// learn takes a measurement: the store recorded an event at a time that lies between
-// two moments here.
+// learn takes a measurement: the store recorded an event at the time recorded, which was
+// between the moments sent and answered here.
 func (c *Clock) learn(sent, answered moment, recorded time.Time) {
-	// A jump meanwhile makes the measurement as much less exact.
+	// A jump between the two moments makes the measurement less exact by as much.
 	slack := jump(sent, answered).Abs()
 	ahead := bounds{between(sent.wall, recorded) - resolution - slack, between(answered.wall, recorded) + slack}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known {
-		if answered.elapsed < c.since.elapsed {
-			return // a later one was quicker to come
+		if answered.elapsed < c.at.elapsed {
+			return // a later measurement was learned before
 		}
-		// What cannot be true any more, because a clock drifted or the store's was set,
-		// is forgotten.
-		if both, possible := c.possibleLocked(answered).and(ahead); possible {
+		// When the two measurements contradict each other, a clock drifted or the store's
+		// was set, so the older one is dropped.
+		if both, possible := c.possibleOffsetLocked(answered).and(ahead); possible {
 			ahead = both
 		}
 	}
-	c.known, c.ahead, c.since = true, ahead, answered
+	c.known, c.offset, c.at = true, ahead, answered
 }
 
-// measurement is an append that is under way, or that was not followed yet.
+// measurement is an append that has not returned or whose event was not followed yet.
 type measurement struct {
 	event    [16]byte // zero for none
 	sent     moment
-	answered moment    // zero before the answer
-	recorded time.Time // zero before the event was followed
+	answered moment    // when the append returned; zero before
+	recorded time.Time // the store's time of the event; zero before it was followed
 }
 
-// Appending says that an append with this event is about to be sent. One append at a
-// time is measured. An event that may have been sent before must not be told of.
+// Appending says that an append with this event is about to be sent. The caller must not
+// call it for an event that may have been sent before. The Clock measures one append at a
+// time and ignores the others.
 func (c *Clock) Appending(event [16]byte) {
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return
 	}
 	now := c.now()
@@ -125,9 +131,9 @@ func (c *Clock) Appending(event [16]byte) {
 	}
 }
 
-// Appended says how the append ended.
+// Appended says that the append with this event returned err.
 func (c *Clock) Appended(event [16]byte, err error) {
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return
 	}
 	now := c.now()
@@ -137,7 +143,7 @@ func (c *Clock) Appended(event [16]byte, err error) {
 	})
 }
 
-// Recorded says when the store recorded an event that was followed.
+// Recorded says at which time the store recorded an event that the node follows.
 func (c *Clock) Recorded(event [16]byte, at time.Time) {
 	c.progress(event, func(m *measurement) bool {
 		m.recorded = at
@@ -145,8 +151,9 @@ func (c *Clock) Recorded(event [16]byte, at time.Time) {
 	})
 }
 
-// progress adds to the measurement of an event, which is over when nothing is missing
-// or it is of no use any more.
+// progress adds a part to the measurement of an event. The measurement ends when it has all
+// parts, which are then learned, or when add returns false because the measurement is
+// useless.
 func (c *Clock) progress(event [16]byte, add func(*measurement) (useful bool)) {
 	c.mu.Lock()
 	if c.measured.event != event {
@@ -165,23 +172,24 @@ func (c *Clock) progress(event [16]byte, add func(*measurement) (useful bool)) {
 	}
 }
 
-// Recheck compares the clock when there is a reason to: it is not known how it is, or
-// it may be wrong.
+// Recheck compares the clock with the store's when the offset is unknown, or will be within
+// a minute. While the clock may differ by more than 2 seconds, it does so every 5 seconds.
 func (c *Clock) Recheck(ctx context.Context) {
-	if c.elsewhere.Load() == nil {
+	if c.reference.Load() == nil {
 		return
 	}
-	// What fails is tried again, and until then the clock is as it was.
+	// A comparison that fails is repeated later. Until then the last measurement holds.
 	_ = c.compare(ctx, func() bool {
 		now := c.now()
-		ahead, _ := c.possible(now)
-		_, lasting := c.possible(moment{now.wall.Add(renewBefore), now.elapsed + renewBefore})
-		return isUnknown(c.Usable()) || !lasting || !ahead.within(tolerated) && now.elapsed-c.tried >= compareEvery
+		ahead, _ := c.possibleOffset(now)
+		_, lasting := c.possibleOffset(moment{now.wall.Add(renewBefore), now.elapsed + renewBefore})
+		return isUnknown(c.Usable()) || !lasting || !ahead.within(maxSilent) && now.elapsed-c.tried >= compareEvery
 	})
 }
 
-// compare compares the clock with the store's if that is wanted, once nobody else
-// does.
+// compare compares the clock with the store's if wanted reports true. It waits for a
+// comparison that is in progress, and calls wanted after it. Within retryPause after a
+// failure it returns the same error again.
 func (c *Clock) compare(ctx context.Context, wanted func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
 	defer cancel()
@@ -205,16 +213,16 @@ func (c *Clock) compare(ctx context.Context, wanted func() bool) error {
 	return c.failed
 }
 
-// uncompared does not wrap err: what is not known is not the outcome of what the
-// time was asked for.
+// uncompared does not wrap err. It may be a domain.ErrOutcomeUnknown of the comparison's
+// append, and the command that asks for the time has written nothing.
 func uncompared(err error) error {
 	return fmt.Errorf("%w: the clock was not compared with the store's: %s", domain.ErrUnavailable, err.Error())
 }
 
-// probe measures by an append of its own.
+// probe appends an event to measure the offset.
 func (c *Clock) probe(ctx context.Context) error {
 	const stream = domain.ClockStream
-	store := c.elsewhere.Load()
+	store := c.reference.Load()
 	for range compareAttempts {
 		head, err := newestHead(ctx, store)
 		if err != nil {
@@ -251,14 +259,15 @@ func (c *Clock) probe(ctx context.Context) error {
 	return fmt.Errorf("other nodes overtook each of %d appends to %s", compareAttempts, stream)
 }
 
-// newestHead is where the stream of comparisons ends.
+// newestHead returns the head of the stream of comparisons. The first time it tells the
+// store to keep only the newest keptComparisons events.
 func newestHead(ctx context.Context, store Store) (domain.Head, error) {
 	newest, err := store.Newest(ctx, domain.ClockStream)
 	if err != nil {
 		return domain.Head{}, err
 	}
 	if newest == nil {
-		return domain.EmptyHead(), store.KeepNewest(ctx, domain.ClockStream, kept)
+		return domain.EmptyHead(), store.KeepNewest(ctx, domain.ClockStream, keptComparisons)
 	}
 	_, hash, _ := domain.SplitHash(newest.RawMetadata)
 	return domain.Head{Revision: newest.Revision, Hash: hash}, nil

@@ -1,5 +1,5 @@
-// Package domaintest says in tests what a command leads to after a history. It is
-// for test files only.
+// Package domaintest checks in tests which events a command leads to after a history.
+// It is for test files only.
 package domaintest
 
 import (
@@ -14,10 +14,12 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Scenario is a claim about the rules: after the events Given, the command When
-// that is decided at Now leads to the events Then, those that are due at Now
-// first. Without a command only what is due happens. A command that is refused
-// adds no event of its own and has the code Refused and exactly those Details.
+// Scenario is a test case for the rules. After the events Given, the command When is
+// decided at Now. The result must be the events Then, which begin with the events that
+// are due at Now. Without a command, Then has only what is due.
+//
+// A command that must be refused has the code Refused and exactly the details Details.
+// It adds no event of its own.
 type Scenario struct {
 	Kind    domain.Kind
 	Given   []domain.Event
@@ -28,8 +30,8 @@ type Scenario struct {
 	Details []domain.Detail
 }
 
-// Run proves the claim. It also folds all events anew, which has to give the same
-// state with nothing left to do.
+// Run checks the scenario. It also replays all events. The replay must give the same
+// state, with nothing left to do at Now.
 func (s Scenario) Run(t *testing.T) {
 	t.Helper()
 	h := Fold(t, s.Kind, s.Given)
@@ -64,14 +66,14 @@ func (s Scenario) Run(t *testing.T) {
 	}
 }
 
-// TB is what the helpers need of a test; *testing.T and *rapid.T have it.
+// TB is the part of a test that the helpers use. *testing.T and *rapid.T implement it.
 type TB interface {
 	Helper()
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
 }
 
-// Fold is the history of events; each must be one that the rules allow.
+// Fold returns the history of events. The test fails when the rules refuse one of them.
 func Fold(t TB, k domain.Kind, events []domain.Event) *domain.History {
 	t.Helper()
 	h := domain.NewHistory(string(k) + "-1")
@@ -87,14 +89,15 @@ func Fold(t TB, k domain.Kind, events []domain.Event) *domain.History {
 	return h
 }
 
-// Asked is a command and what the clock shows when it is decided.
+// Asked is a command and the time that the clock shows when the command is decided.
 type Asked struct {
 	Now     domain.Instant
 	Command domain.Command
 }
 
-// Play returns the events to which commands lead, one after the other. None may be
-// refused. A nil command does only what is due.
+// Play carries out commands one after another, beginning with an empty stream, and
+// returns all events. The test fails when a command is refused. A nil command does only
+// what is due.
 func Play(t TB, k domain.Kind, commands ...Asked) []domain.Event {
 	t.Helper()
 	h := domain.NewHistory(string(k) + "-1")
@@ -115,7 +118,7 @@ func Play(t TB, k domain.Kind, commands ...Asked) []domain.Event {
 	return all
 }
 
-// Advance does all that is due at now and returns it.
+// Advance does everything that is due at now and returns the events.
 func Advance(h *domain.History, now domain.Instant) (all []domain.Event, err error) {
 	for events, err := range h.Advance(now) {
 		if err != nil {
@@ -126,8 +129,8 @@ func Advance(h *domain.History, now domain.Instant) (all []domain.Event, err err
 	return all, nil
 }
 
-// Carry decides cmd at now and returns its events with those that are due because
-// of them.
+// Carry decides cmd at now. It returns the events of cmd, and after them the events
+// that are due because of them.
 func Carry(h *domain.History, now domain.Instant, cmd domain.Command) ([]domain.Event, error) {
 	events, err := h.Decide(now, cmd)
 	if err != nil || len(events) == 0 {
@@ -137,27 +140,27 @@ func Carry(h *domain.History, now domain.Instant, cmd domain.Command) ([]domain.
 	return append(events, due...), err
 }
 
-// SameState reports whether two histories have come to the same, however that is
-// laid out in memory.
+// SameState reports whether two histories have the same state and the same wake. Their
+// layout in memory may differ.
 func SameState(a, b *domain.History) bool {
 	plainA, whoA := bare(a)
 	plainB, whoB := bare(b)
-	return reflect.DeepEqual(plainA, plainB) && slices.Equal(whoA, whoB) && a.Aggregate.Wake() == b.Aggregate.Wake()
+	return reflect.DeepEqual(plainA, plainB) && reflect.DeepEqual(whoA, whoB) && a.Aggregate.Wake() == b.Aggregate.Wake()
 }
 
-// bare returns a history of which the participants are taken out, and these.
+// bare returns a copy of a history without its participants, and the participants.
 func bare(h *domain.History) (*domain.History, []domain.Participation) {
 	f := h.Fork()
-	q, ok := f.Aggregate.(*domain.Queue)
+	d, ok := f.Aggregate.(domain.Distribution)
 	if !ok {
 		return f, nil
 	}
-	who := slices.Collect(q.Participants())
-	q.ForgetParticipants()
+	who := slices.Collect(d.Participants())
+	d.ForgetParticipants()
 	return f, who
 }
 
-// Same fails the test unless got and want are the same events, all of each.
+// Same fails the test unless got and want are equal, with all fields of all events.
 func Same(t TB, got, want []domain.Event) {
 	t.Helper()
 	if g, w := Show(got), Show(want); g != w {
@@ -165,8 +168,8 @@ func Same(t TB, got, want []domain.Event) {
 	}
 }
 
-// Show writes events down, one a line, with all that they hold: the name of the Go
-// type and the JSON, in which secrets are readable.
+// Show returns a text with one line for each event: the name of its Go type and its
+// JSON. Secrets are readable in it.
 func Show(events []domain.Event) string {
 	if len(events) == 0 {
 		return "none"

@@ -29,29 +29,30 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// User is the name that goes with an Access's password. It is the one that a real
-// server has from the beginning, and may do everything.
+// User is the user name that goes with the password of an Access. A real server creates a
+// user of that name, with all rights, at its first start.
 const User = "admin"
 
-// Access is what clients of a listener need to get in. Its methods may be called
-// from any goroutine.
+// Access says what a listener requires of its clients. Any goroutine may call its
+// methods.
 type Access struct {
 	certificate *certificate // nil without TLS
 	credentials [sha256.Size]byte
-	guarded     bool           // whether calls need the credentials
+	guarded     bool           // calls need the credentials
 	log         zerolog.Logger // of refused calls
-	crowds      zerolog.Logger // of connections that were closed to make room
+	evictions   zerolog.Logger // of connections that were closed to make room for others
 }
 
-// NewAccess makes an Access with TLS when certFile and keyFile are given, two PEM
-// files that are read anew when they change, and with a password when that is
-// given. Clients send a password over TLS only. With nothing given everybody gets
-// in who can connect.
+// NewAccess returns an Access. If certFile and keyFile are given, clients must use TLS;
+// both are PEM files, and they are read again when they change. NewAccess fails if they
+// hold no usable certificate. If password is given, clients must send it; the official
+// clients send a password over TLS only. If nothing is given, every client that can
+// connect has access.
 func NewAccess(certFile, keyFile, password string, log zerolog.Logger) (*Access, error) {
-	// Who tries many passwords, or only connects, must not fill the log, and the one
-	// not hide the other.
+	// A client that tries many passwords or opens many connections must not fill the log.
+	// Each kind of line has its own limit, so that neither kind suppresses the other.
 	few := func() zerolog.Logger { return log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute}) }
-	a := &Access{log: few(), crowds: few()}
+	a := &Access{log: few(), evictions: few()}
 	if certFile != "" || keyFile != "" {
 		a.certificate = &certificate{certFile: certFile, keyFile: keyFile, log: few()}
 		if err := a.certificate.load(); err != nil {
@@ -65,24 +66,24 @@ func NewAccess(certFile, keyFile, password string, log zerolog.Logger) (*Access,
 	return a, nil
 }
 
-// public lists the methods that need no credentials, because clients send none when
-// they look for a server.
+// public lists the methods that need no credentials: clients send none while they
+// discover the server.
 var public = map[string]bool{
 	gossippb.Gossip_Read_FullMethodName:                              true,
 	serverfeatures.ServerFeatures_GetSupportedMethods_FullMethodName: true,
 }
 
-// authorize refuses a call without the credentials that its connection asks for.
-// Once a connection has made a call for which there is something to be allowed, it is
-// pending no more.
+// authorize refuses a call that lacks the credentials that its listener requires. The
+// first allowed call of a method that is not public ends the pending state of its
+// connection, even if the listener requires no credentials.
 func authorize(ctx context.Context, method string) error {
 	caller, _ := peer.FromContext(ctx)
 	if caller == nil {
-		return status.Error(codes.Unauthenticated, "nobody knows where this call comes from")
+		return status.Error(codes.Unauthenticated, "the call has no known connection")
 	}
-	connection, ok := caller.AuthInfo.(*entrant)
+	connection, ok := caller.AuthInfo.(*incomingConn)
 	if !ok {
-		return status.Error(codes.Unauthenticated, "nobody knows what this connection may do")
+		return status.Error(codes.Unauthenticated, "the call comes over a connection that no listener of this server accepted")
 	}
 	if public[method] {
 		return nil
@@ -94,7 +95,7 @@ func authorize(ctx context.Context, method string) error {
 	return nil
 }
 
-// check refuses a call without the right credentials.
+// check refuses a call with missing or wrong credentials.
 func (a *Access) check(ctx context.Context, client net.Addr) error {
 	if !a.guarded {
 		return nil
@@ -102,10 +103,10 @@ func (a *Access) check(ctx context.Context, client net.Addr) error {
 	given := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(given) != 1 {
 		a.log.Warn().Stringer("client", client).Msg("event store call without credentials")
-		return status.Error(codes.Unauthenticated, "this event store asks for a user and a password")
+		return status.Error(codes.Unauthenticated, "this event store requires a user and a password")
 	}
 	scheme, credentials, _ := strings.Cut(given[0], " ")
-	// Hashing first hides the length as well.
+	// Comparing hashes hides the length of the password as well.
 	sum := sha256.Sum256([]byte(credentials))
 	if !strings.EqualFold(scheme, "Basic") || subtle.ConstantTimeCompare(sum[:], a.credentials[:]) != 1 {
 		a.log.Warn().Stringer("client", client).Msg("event store call with wrong credentials")
@@ -114,8 +115,8 @@ func (a *Access) check(ctx context.Context, client net.Addr) error {
 	return nil
 }
 
-// authorizeCall is an interceptor. It comes before a call's first message is taken,
-// which may be large.
+// authorizeCall is an interceptor. It runs before the server reads a call's first
+// message, which may be large.
 func authorizeCall(server any, call grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	if err := authorize(call.Context(), info.FullMethod); err != nil {
 		return err
@@ -123,14 +124,15 @@ func authorizeCall(server any, call grpc.ServerStream, info *grpc.StreamServerIn
 	return handle(server, call)
 }
 
-// tlsConfig is nil when clients need no TLS.
+// tlsConfig returns nil if clients need no TLS.
 func (a *Access) tlsConfig() *tls.Config {
 	if a.certificate == nil {
 		return nil
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		// Clients of gRPC offer HTTP/2 alone. Who offers both wants a page.
+		// HTTP/1 comes first: gRPC clients offer HTTP/2 only, so a client that offers both
+		// protocols wants the health page.
 		NextProtos: []string{"http/1.1", "h2"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return a.certificate.current(), nil
@@ -138,11 +140,11 @@ func (a *Access) tlsConfig() *tls.Config {
 	}
 }
 
-// ConnectionString is what a client on another machine needs to reach a listener
-// on that host and port, but with PASSWORD in the place of the password. A host
-// that stands for all addresses, or that the certificate is not for, is replaced
-// by one that it is for, if it names one; a certificate that this machine does not trust is named
-// as the one to trust.
+// ConnectionString returns a connection string for clients on other machines, with
+// PASSWORD as a placeholder. host and port are those of a listener. If host means all
+// addresses, or the certificate is not valid for it, ConnectionString uses a name or an
+// address from the certificate instead, if there is one. If this machine does not trust
+// the certificate, the string names the certificate file as the authority to trust.
 func (a *Access) ConnectionString(host string, port int) string {
 	if a.certificate == nil {
 		return "esdb://" + net.JoinHostPort(host, strconv.Itoa(port)) + "?tls=false"
@@ -168,19 +170,19 @@ func (a *Access) ConnectionString(host string, port int) string {
 	return "esdb://" + user + net.JoinHostPort(host, strconv.Itoa(port)) + "?" + query
 }
 
-// certificate is read from two files and follows them, so that one can be renewed
-// while the server runs.
+// certificate is a TLS certificate from two files. It is read again when the files
+// change, so it can be renewed while the server runs.
 type certificate struct {
 	certFile, keyFile string
 	log               zerolog.Logger
 
 	mu     sync.Mutex // guards the fields below
 	pair   *tls.Certificate
-	loaded [2]fs.FileInfo // the files as they were when they were last looked into
+	loaded [2]fs.FileInfo // of the two files when they were last read
 }
 
-// current is the certificate to show. As long as the files hold none that is
-// whole, because they are being replaced, it is the one before.
+// current returns the certificate for new connections. While the files hold no valid
+// pair, because they are being replaced, it returns the previous one.
 func (c *certificate) current() *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -222,11 +224,12 @@ func unchanged(was, is fs.FileInfo) bool {
 	return os.SameFile(was, is) && was.ModTime().Equal(is.ModTime()) && was.Size() == is.Size()
 }
 
-// read takes the certificate from the files, which are as in now.
+// read reads the certificate from the files, whose state is now.
 func (c *certificate) read(now [2]fs.FileInfo) error {
-	// One that is refused is not tried, and complained of, at every connection.
+	// Set this first: otherwise a refused pair would be read and logged again at every
+	// connection.
 	c.loaded = now
-	// A group that is trusted with keys may read it.
+	// The file's group may read the key.
 	if mode := now[1].Mode().Perm(); mode&0o037 != 0 {
 		return fmt.Errorf("certificate %s: its key %s is open to others (mode %04o): chmod g-wx,o= %s", c.certFile, c.keyFile, mode, c.keyFile)
 	}
@@ -236,12 +239,12 @@ func (c *certificate) read(now [2]fs.FileInfo) error {
 	}
 	c.pair = &pair
 	if end := pair.Leaf.NotAfter; time.Now().After(end) {
-		c.log.Warn().Time("until", end).Msg("event store's certificate has expired, clients will not believe it")
+		c.log.Warn().Time("until", end).Msg("event store's certificate has expired, clients will refuse it")
 	}
 	return nil
 }
 
-// trusted tells whether this machine knows who signed the certificate.
+// trusted reports whether this machine trusts the authority that signed the certificate.
 func (c *certificate) trusted() bool {
 	pair := c.current()
 	between := x509.NewCertPool()
@@ -250,7 +253,7 @@ func (c *certificate) trusted() bool {
 			between.AddCert(above)
 		}
 	}
-	// Whether it has expired is another question.
+	// Ignore whether the certificate has expired.
 	then := time.Now()
 	if then.After(pair.Leaf.NotAfter) {
 		then = pair.Leaf.NotAfter

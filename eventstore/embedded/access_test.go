@@ -33,11 +33,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// testPassword has what has to be escaped in a connection string.
+// testPassword has characters that must be escaped in a connection string.
 const testPassword = "correct:horse@battery/staple"
 
-// writeCertificate makes a certificate for names, signed by itself, and puts it
-// where the one of the same test was before.
+// writeCertificate makes a self-signed certificate for names, and writes it to dir, over
+// the previous one if there is one.
 func writeCertificate(t testing.TB, dir string, names ...string) (certFile, keyFile string) {
 	t.Helper()
 	return writeCertificateUntil(t, dir, time.Now().Add(time.Hour), names...)
@@ -95,7 +95,7 @@ func newAccess(t testing.TB, certFile, keyFile, password string, log zerolog.Log
 	return access
 }
 
-// connectBy makes the official client from a connection string alone.
+// connectBy returns an official client for a connection string.
 func connectBy(t testing.TB, connection string) *esdb.Client {
 	t.Helper()
 	config, err := esdb.ParseConnectionString(connection)
@@ -143,8 +143,8 @@ func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
 		}
 		_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials}, newEvent("x", "{}"))
 		for t.Context().Err() == nil && err != nil && strings.HasSuffix(err.Error(), "EOF") {
-			// The official client does not ask why its call was ended when that happens
-			// while it sends. It is asked again until it does.
+			// If the call ends while the official client sends, the client returns EOF
+			// instead of the reason. So the test repeats the call until it gets the reason.
 			_, err = client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}, Authenticated: credentials}, newEvent("x", "{}"))
 		}
 		refused("append", err)
@@ -170,21 +170,21 @@ func TestAccess_everyCallNeedsTheRightPassword(t *testing.T) {
 	}
 	said := log.String()
 	if !strings.Contains(said, "wrong credentials") || !strings.Contains(said, "without credentials") {
-		t.Errorf("nobody is told of it: %s", said)
+		t.Errorf("the refused call is not logged: %s", said)
 	}
 	if lines := strings.Count(said, "\n"); lines > 10 {
-		t.Errorf("who tries passwords filled the log with %d lines", lines)
+		t.Errorf("a client that tries passwords filled the log with %d lines", lines)
 	}
 	for _, secret := range []string{testPassword, testPassword[:10], base64.StdEncoding.EncodeToString([]byte(User + ":" + testPassword))[:20]} {
 		if strings.Contains(said, secret) {
-			t.Errorf("the log shows %q", secret)
+			t.Errorf("the log contains %q", secret)
 		}
 	}
 }
 
-// No call is taken in before it is allowed: neither one that the official client
-// does not make, nor one whose request, of up to 17 MiB, never ends. The methods
-// that are open to everybody answer without a request.
+// The server reads no request before the call is allowed. That holds for calls that the
+// official client does not make, and for requests of up to 17 MiB that never end. Methods
+// without credentials respond without reading a request.
 func TestAccess_noMethodTakesARequestBeforeThePassword(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
@@ -222,7 +222,7 @@ func TestAccess_noMethodTakesARequestBeforeThePassword(t *testing.T) {
 	}
 }
 
-func TestAccess_unknownConnectionsMayDoNothing(t *testing.T) {
+func TestAccess_refusesUnknownConnections(t *testing.T) {
 	t.Parallel()
 	for claim, ctx := range map[string]context.Context{
 		"no peer":         t.Context(),
@@ -252,7 +252,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// The header as other clients may write it.
+// Other clients may write the header in other forms.
 func TestAccess_theFormsOfTheHeader(t *testing.T) {
 	t.Parallel()
 	access := newAccess(t, "", "", testPassword, zerolog.Nop())
@@ -270,7 +270,7 @@ func TestAccess_theFormsOfTheHeader(t *testing.T) {
 		{headers: []string{"Basic " + right, "Basic " + right}, refused: true},
 		{refused: true},
 	} {
-		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: &entrant{access: access, pendingConn: newPending(zerolog.Nop()).add(addressed{remote: &net.TCPAddr{}})}})
+		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: &incomingConn{access: access, pendingConn: newPending(zerolog.Nop()).add(addressed{remote: &net.TCPAddr{}})}})
 		ctx = metadata.NewIncomingContext(ctx, metadata.MD{"authorization": c.headers})
 		if err := authorize(ctx, "/any"); (status.Code(err) == codes.Unauthenticated) != c.refused {
 			t.Errorf("%q: %v", c.headers, err)
@@ -298,7 +298,7 @@ func TestAccess_tlsWithoutAPassword(t *testing.T) {
 	}
 }
 
-// A certificate is renewed under a server that runs, in two steps as tools do it.
+// A certificate is renewed while the server runs, in two steps, as the usual tools do it.
 func TestAccess_takesARenewedCertificate(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
@@ -316,7 +316,7 @@ func TestAccess_takesARenewedCertificate(t *testing.T) {
 	}
 	first := shown()
 	if again := shown(); again != first {
-		t.Errorf("shows %s and %s", first, again)
+		t.Errorf("the server sent %s and then %s", first, again)
 	}
 	old, err := os.ReadFile(keyFile)
 	if err != nil {
@@ -333,7 +333,7 @@ func TestAccess_takesARenewedCertificate(t *testing.T) {
 		}
 		for range 3 {
 			if now := shown(); now != first {
-				t.Errorf("with %s beside the new certificate it shows %s", claim, now)
+				t.Errorf("with %s beside the new certificate the server sends %s", claim, now)
 			}
 		}
 	}
@@ -345,13 +345,13 @@ func TestAccess_takesARenewedCertificate(t *testing.T) {
 	}
 	second := shown()
 	if second == first {
-		t.Error("it still shows the old certificate")
+		t.Error("the server still sends the old certificate")
 	}
 	if err := os.Remove(certFile); err != nil {
 		t.Fatal(err)
 	}
 	if now := shown(); now != second {
-		t.Errorf("without the file it shows %s", now)
+		t.Errorf("without the file the server sends %s", now)
 	}
 }
 
@@ -367,12 +367,12 @@ func TestNewAccess_refusals(t *testing.T) {
 		"nothing is there": {certFile + "x", keyFile},
 	} {
 		if _, err := NewAccess(files[0], files[1], "", zerolog.Nop()); err == nil {
-			t.Errorf("%s: taken", claim)
+			t.Errorf("%s: accepted", claim)
 		}
 	}
 }
 
-// What is printed for people works, once the password is put in.
+// The printed connection string works once the password is filled in.
 func TestAccess_connectionString(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -418,7 +418,7 @@ func TestAccess_connectionString(t *testing.T) {
 	}
 }
 
-// What nobody can resolve is no host.
+// A name that cannot be resolved is not used as the host.
 func TestAccess_connectionStringWithoutAName(t *testing.T) {
 	t.Parallel()
 	for _, names := range [][]string{{"*.store.example"}, nil} {
@@ -440,7 +440,7 @@ func TestAccess_saysThatACertificateHasExpired(t *testing.T) {
 		t.Errorf("of one that is valid it says %s", said)
 	}
 	writeCertificateUntil(t, dir, time.Now().Add(-time.Minute), "localhost")
-	// That it has expired does not make it one that others trust.
+	// Expiry has no influence on whether this machine trusts it.
 	if connection := access.ConnectionString("localhost", 2113); !strings.Contains(connection, "tlsCAFile=") {
 		t.Errorf("got %s", connection)
 	}
@@ -461,14 +461,14 @@ func TestAccess_connectionsDoNotFillTheLogWhenTheCertificateIsGone(t *testing.T)
 	for range 100 {
 		access.certificate.current()
 	}
-	// Those that try passwords do not keep it from being said.
+	// Clients that try passwords do not suppress this line.
 	if lines := strings.Count(log.String(), "cannot be used"); lines == 0 || lines > 20 {
 		t.Errorf("it is said in %d lines", lines)
 	}
 }
 
-// The certificate is for a name and not for the address behind it, so a client
-// that was sent to the address would not believe it.
+// The certificate is for a name, not for the address behind it, so a client that was sent
+// to the address would refuse the certificate.
 func TestGossip_clientDiscoversByTheNameItAskedFor(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t, t.TempDir(), "localhost")

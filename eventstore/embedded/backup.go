@@ -12,25 +12,23 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// Contents is what a backup holds.
+// Contents describes a backup.
 type Contents struct {
 	Events   int64
 	Streams  int64
 	Position int64     // of the newest event
-	Newest   time.Time // when that was recorded; zero when there is none
+	Newest   time.Time // when the newest event was recorded; zero if there is none
 	Bytes    int64
 }
 
-// Backup copies the store in the file at source to a new file at target, whether
-// a server has it open or not, in this process or another. The copy is one file
-// that Open takes. It holds the log as it was at one moment after the call: every
-// event that was acknowledged before is in it, and none without those before it.
-// Appends go on meanwhile.
+// Backup copies the store file source to a new file target. A server may have the store
+// open meanwhile, in this process or in another one, and appends continue. The copy is a
+// single file that Open accepts. It is a snapshot of the log at one moment after the call
+// began: it holds every event that was acknowledged before the call, and has no gaps.
 //
-// The target has the mode 0600. It is there either as a whole, checked and on
-// disk, or not at all, and Backup fails with fs.ErrExist rather than replace
-// what is there. It fails with fs.ErrPermission unless this process runs as the
-// owner of the source.
+// The target gets the mode 0600. It appears only once it is complete, checked and on
+// disk. Backup fails with fs.ErrExist if target exists, and with fs.ErrPermission if this
+// process does not run as the owner of source.
 func Backup(ctx context.Context, source, target string) (_ Contents, err error) {
 	defer func() {
 		if err != nil {
@@ -40,7 +38,7 @@ func Backup(ctx context.Context, source, target string) (_ Contents, err error) 
 	if _, err := os.Lstat(target); err == nil {
 		return Contents{}, &fs.PathError{Op: "create", Path: target, Err: fs.ErrExist}
 	}
-	// SQLite takes the name of a file from the root on.
+	// SQLite resolves file names from the root directory.
 	if source, err = filepath.Abs(source); err != nil {
 		return Contents{}, err
 	}
@@ -69,25 +67,24 @@ func Backup(ctx context.Context, source, target string) (_ Contents, err error) 
 	if err := errors.Join(copied.Sync(), copied.Close()); err != nil {
 		return Contents{}, err
 	}
-	// Unlike a renamed file, a link never takes another's place.
+	// A link, unlike a rename, never replaces an existing file.
 	if err := os.Link(copied.Name(), target); err != nil {
 		return Contents{}, err
 	}
 	return contents, syncDirectory(filepath.Dir(target))
 }
 
-// stepPages is how much is copied before ctx is looked at.
+// stepPages is how many pages are copied between two checks of ctx.
 const stepPages = 4096
 
 // copyLog copies a store and returns the position at which the copy ends.
 //
-// It copies page by page, by SQLite's backup interface, and not by VACUUM INTO,
-// which builds every row and index anew and takes twice as long. To the server
-// that is writing both are a reader in a read transaction: its commits go on, into
-// the write-ahead log, which cannot be started over before the transaction ends
-// and so grows by what is written meanwhile. The transaction is ours, and spans
-// all steps, because a step that had to begin one of its own would start the copy
-// over whenever somebody has written.
+// It copies page by page with SQLite's backup interface. VACUUM INTO would rebuild every
+// row and index, and take twice as long. For the writing server both are a reader in a
+// read transaction. The server's commits continue into the write-ahead log, which cannot
+// be reset before the transaction ends and so grows meanwhile. The transaction is ours
+// and spans all steps. If each step began its own, the copy would start over after every
+// commit of the server.
 func copyLog(ctx context.Context, source, target string) (position int64, err error) {
 	registerDisk()
 	conn, err := sqlite3.OpenFlags(fileURI(source, diskVFS), sqlite3.OPEN_READWRITE|sqlite3.OPEN_URI)
@@ -106,7 +103,7 @@ func copyLog(ctx context.Context, source, target string) (position int64, err er
 	if fresh {
 		return 0, errors.New("the file is empty")
 	}
-	// Reading is what makes the transaction see this moment.
+	// A read transaction fixes its snapshot at its first read.
 	if position, err = queryInt(conn, lastPosition); err != nil {
 		return 0, err
 	}
@@ -128,7 +125,7 @@ func copyLog(ctx context.Context, source, target string) (position int64, err er
 
 const lastPosition = `SELECT coalesce(max(position), 0) FROM events`
 
-// checkCopy reads a copy from one end to the other.
+// checkCopy reads all of a copy and checks it.
 func checkCopy(ctx context.Context, copied *os.File) (c Contents, err error) {
 	conn, err := connect(fileURI(copied.Name(), diskVFS))
 	if err != nil {
@@ -136,8 +133,8 @@ func checkCopy(ctx context.Context, copied *os.File) (c Contents, err error) {
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	conn.SetInterrupt(ctx)
-	// The copy has inherited that it has a write-ahead log, and would get files
-	// beside it as soon as it is read.
+	// The copy inherits journal mode WAL. Reading it in that mode would create files
+	// beside it.
 	if err := conn.Exec(`PRAGMA journal_mode = DELETE; PRAGMA query_only = ON`); err != nil {
 		return c, err
 	}
@@ -172,7 +169,7 @@ func checkCopy(ctx context.Context, copied *os.File) (c Contents, err error) {
 	if c.Bytes, err = queryInt(conn, `SELECT page_count * page_size FROM pragma_page_count, pragma_page_size`); err != nil {
 		return c, err
 	}
-	// What was read has to be what will be kept.
+	// The file that was checked must be the file that is kept.
 	if info, err := copied.Stat(); err != nil || info.Size() != c.Bytes {
 		return c, errors.Join(err, fmt.Errorf("the file does not have the %d bytes that were read", c.Bytes))
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// writers append to a store until they are stopped, and remember what was
-// acknowledged and how long it took.
+// writers append to a store until they are stopped. They remember the acknowledged events
+// and how long each append took.
 type writers struct {
 	mu           sync.Mutex // guards the fields below
 	acknowledged []uuid.UUID
@@ -29,7 +29,7 @@ func (w *writers) run(ctx context.Context, t *testing.T, s *store, writer int) {
 	for i := 0; ctx.Err() == nil; i++ {
 		events := proposals(1+i%3, 300)
 		begun := time.Now()
-		// Not with ctx, which would leave open what became of the last.
+		// Not with ctx, which would leave the outcome of the last append unknown.
 		if _, err := s.append(context.Background(), fmt.Sprintf("s-%d-%d", writer, i%50), expectAny, events); err != nil {
 			t.Error(err)
 			return
@@ -43,14 +43,14 @@ func (w *writers) run(ctx context.Context, t *testing.T, s *store, writer int) {
 	}
 }
 
-// before is what was acknowledged until now.
+// before returns the ids acknowledged so far.
 func (w *writers) before() []uuid.UUID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.acknowledged)
 }
 
-// p99 is how long all but one of a hundred appends took since it was asked last.
+// p99 returns the 99th percentile of the append times since the last call.
 func (w *writers) p99() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,7 +63,7 @@ func (w *writers) p99() time.Duration {
 func TestBackup_holdsAllThatWasAcknowledgedBeforeIt(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	// Enough for a copy to take several steps.
+	// Enough data for a copy in several steps.
 	for range 17 {
 		if _, err := s.append(t.Context(), "ballast", expectAny, proposals(1, 1<<20)); err != nil {
 			t.Fatal(err)
@@ -78,7 +78,7 @@ func TestBackup_holdsAllThatWasAcknowledgedBeforeIt(t *testing.T) {
 	defer running.Wait()
 	defer stop()
 	for len(w.before()) < 1000 {
-		// One more append is as long to wait as any.
+		// This append may wait as long as any other.
 		if _, err := s.append(t.Context(), "waiting", expectAny, proposals(1, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -104,15 +104,15 @@ func TestBackup_holdsAllThatWasAcknowledgedBeforeIt(t *testing.T) {
 	}
 }
 
-// lookInto opens a copy as a store and looks for everything in it.
+// lookInto opens a copy as a store and checks that it holds everything it should.
 func lookInto(t *testing.T, path string, contents Contents, acknowledged []uuid.UUID) {
 	t.Helper()
 	header, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// 2 would say that there is a write-ahead log beside it, and the copy could not
-	// be read where none can be made.
+	// With version 2 SQLite would expect a write-ahead log beside the copy, and could not
+	// read the copy in a directory without write permission.
 	if header[18] != 1 || header[19] != 1 {
 		t.Errorf("the copy is of the formats %d and %d", header[18], header[19])
 	}
@@ -138,7 +138,7 @@ func lookInto(t *testing.T, path string, contents Contents, acknowledged []uuid.
 		}
 		for _, event := range p.events {
 			if event.position != want {
-				t.Fatalf("position %d comes after %d", event.position, want-1)
+				t.Fatalf("position %d follows %d", event.position, want-1)
 			}
 			want++
 			streams[event.stream] = true
@@ -158,7 +158,7 @@ func lookInto(t *testing.T, path string, contents Contents, acknowledged []uuid.
 	}
 }
 
-// What a process that was killed has left in the write-ahead log is in the copy.
+// Events that a killed process left in the write-ahead log are in the copy.
 func TestBackup_ofAStoreThatIsNotOpen(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -187,7 +187,7 @@ func TestBackup_ofAStoreThatIsNotOpen(t *testing.T) {
 	}
 }
 
-// SQLite knows no directory but the root when it is given the name of a file.
+// SQLite resolves file names from the root directory.
 func TestBackup_toARelativePath(t *testing.T) {
 	s := newStore(t)
 	if _, err := s.append(t.Context(), "s", expectAny, proposals(3, 10)); err != nil {
@@ -206,8 +206,8 @@ func TestBackup_toARelativePath(t *testing.T) {
 	}
 }
 
-// What is checked has to be what is kept.
-func TestCheckCopy_ofAnotherFile(t *testing.T) {
+// The file that was checked must be the file that is kept.
+func TestCheckCopy_refusesAReplacedFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "copy.db")
 	kept, err := os.Create(path)
@@ -319,7 +319,7 @@ func TestBackup_refusals(t *testing.T) {
 				t.Errorf("there was %v and is %v, %v", before, after, err)
 			}
 			if content, err := os.ReadFile(target); err == nil && string(content) != "precious" {
-				t.Error("what was there was replaced")
+				t.Error("the existing file was replaced")
 			}
 		})
 	}

@@ -18,35 +18,36 @@ import (
 )
 
 const (
-	// batchesOpen bounds the appends of one call that have begun to arrive and
-	// are not complete, batchesCommitting those that are being committed.
+	// batchesOpen limits the incomplete appends of one call, batchesCommitting the
+	// appends of one call that are being committed.
 	batchesOpen       = 64
 	batchesCommitting = 256
 )
 
-// batchCall is one BatchAppend: many appends over one call, each with an id by
-// which it is answered, in pieces that may be interleaved.
+// batchCall is one BatchAppend call. It carries many appends. Each append has an id,
+// which its response repeats, and arrives in one or more pieces. Pieces of different
+// appends may be interleaved.
 type batchCall struct {
 	store *store
 	call  streamspb.Streams_BatchAppendServer
 	open  map[uuid.UUID]*batchedAppend // owned by the goroutine of the call
 
-	expired    chan *batchedAppend // those whose deadline passed before they were complete
-	committing chan struct{}       // holds a value for each append that was begun
-	answering  sync.WaitGroup
+	expired    chan *batchedAppend // appends whose deadline passed before they were complete
+	committing chan struct{}       // holds a value for each append that is being committed
+	responding sync.WaitGroup
 	sending    sync.Mutex // guards sends on call
 }
 
 type batchedAppend struct {
-	write    *write
-	options  *streamspb.BatchAppendReq_Options
-	size     int
-	refusal  *status.Status
-	response *streamspb.BatchAppendResp
-	answered bool // or about to be; owned by the goroutine of the call
+	write     *write
+	options   *streamspb.BatchAppendReq_Options
+	size      int
+	refusal   *status.Status
+	response  *streamspb.BatchAppendResp
+	responded bool // a response was sent or will be; owned by the goroutine of the call
 
 	deadline context.Context //nolint:containedctx // the append's own, within that of the call
-	release  func()          // gives up what the deadline needs
+	release  func()          // releases the deadline's resources
 }
 
 func (s *streams) BatchAppend(call streamspb.Streams_BatchAppendServer) error {
@@ -69,7 +70,7 @@ func (s *streams) BatchAppend(call streamspb.Streams_BatchAppendServer) error {
 			}
 		}
 	}()
-	defer b.answering.Wait()
+	defer b.responding.Wait()
 	defer func() {
 		for _, a := range b.open {
 			a.release()
@@ -78,7 +79,7 @@ func (s *streams) BatchAppend(call streamspb.Streams_BatchAppendServer) error {
 	for {
 		select {
 		case request := <-requests:
-			if err := b.take(request); err != nil {
+			if err := b.receive(request); err != nil {
 				return err
 			}
 		case a := <-b.expired:
@@ -96,15 +97,16 @@ func (s *streams) BatchAppend(call streamspb.Streams_BatchAppendServer) error {
 	}
 }
 
-// take adds a piece to its append and begins the append when it is complete.
-func (b *batchCall) take(request *streamspb.BatchAppendReq) error {
+// receive adds a piece to its append. If that completes the append, it begins to commit
+// it.
+func (b *batchCall) receive(request *streamspb.BatchAppendReq) error {
 	id, err := parseUUID(request.GetCorrelationId())
 	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "the correlation id is not valid: %v", err)
 	}
 	a, options := b.open[id], request.GetOptions()
 	if a != nil && options != nil && !proto.Equal(options, a.options) {
-		a.refuseFor(status.Error(codes.InvalidArgument, "an append's options come with its first piece, and later pieces have the same or none"))
+		a.refuseWith(status.Error(codes.InvalidArgument, "the first piece of an append has its options, and later pieces must have the same or none"))
 	}
 	if a == nil {
 		if len(b.open) == batchesOpen {
@@ -121,8 +123,8 @@ func (b *batchCall) take(request *streamspb.BatchAppendReq) error {
 	return b.begin(a)
 }
 
-// prepare makes an append of its options. What is wrong with them is answered
-// when it is complete; the call goes on.
+// prepare returns a new append with the given options. If the options are not valid, the
+// append is refused once it is complete, and the call continues.
 func (b *batchCall) prepare(id *shared.UUID, options *streamspb.BatchAppendReq_Options) *batchedAppend {
 	a := &batchedAppend{
 		write:    &write{},
@@ -133,7 +135,7 @@ func (b *batchCall) prepare(id *shared.UUID, options *streamspb.BatchAppendReq_O
 	}
 	var err error
 	if a.write.stream, err = writableStream(options.GetStreamIdentifier()); err != nil {
-		a.refuseFor(err)
+		a.refuseWith(err)
 	}
 	switch expected := options.GetExpectedStreamPosition().(type) {
 	case *streamspb.BatchAppendReq_Options_StreamPosition:
@@ -149,7 +151,7 @@ func (b *batchCall) prepare(id *shared.UUID, options *streamspb.BatchAppendReq_O
 		a.write.expected = expectStreamExists
 		a.response.ExpectedStreamPosition = &streamspb.BatchAppendResp_StreamExists{StreamExists: expected.StreamExists}
 	default:
-		a.refuseFor(status.Error(codes.InvalidArgument, "the expected revision is missing"))
+		a.refuseWith(status.Error(codes.InvalidArgument, "the expected revision is missing"))
 	}
 	if left, limited := b.timeLeft(options); limited {
 		deadline, cancel := context.WithTimeout(b.call.Context(), left)
@@ -167,8 +169,9 @@ func (b *batchCall) prepare(id *shared.UUID, options *streamspb.BatchAppendReq_O
 	return a
 }
 
-// timeLeft is how long the client waits for an append, as present clients say it
-// or as old ones did.
+// timeLeft returns how long the client waits for an append. The clients for NodeJS send
+// the time at which they give up. The protocol has a duration as well, since release
+// 21.10.
 func (b *batchCall) timeLeft(options *streamspb.BatchAppendReq_Options) (left time.Duration, limited bool) {
 	switch deadline := options.GetDeadlineOption().(type) {
 	case *streamspb.BatchAppendReq_Options_Deadline:
@@ -191,7 +194,7 @@ func (a *batchedAppend) add(messages []*streamspb.BatchAppendReq_ProposedMessage
 		}
 		event, err := proposedEvent(message.GetId(), message.GetMetadata(), message.GetData(), message.GetCustomMetadata())
 		if err != nil {
-			a.refuseFor(err)
+			a.refuseWith(err)
 			return
 		}
 		if a.size += event.size(); a.size > maxAppendBytes {
@@ -202,41 +205,41 @@ func (a *batchedAppend) add(messages []*streamspb.BatchAppendReq_ProposedMessage
 	}
 }
 
-// expire answers an append that is still incomplete. The rest of its pieces are
-// taken and dropped.
+// expire responds to an append that is incomplete at its deadline. Its remaining pieces
+// are received and dropped.
 func (b *batchCall) expire(a *batchedAppend) error {
-	if a.answered {
+	if a.responded {
 		return nil
 	}
-	a.answered, a.write.events = true, nil
-	a.refuseFor(context.DeadlineExceeded)
-	return b.answer(a)
+	a.responded, a.write.events = true, nil
+	a.refuseWith(context.DeadlineExceeded)
+	return b.respond(a)
 }
 
-// refuse remembers what to answer. Clients tell refusals apart by the type of the
-// detail.
+// refuse sets the error that the response will have. Clients tell errors apart by the
+// type of the detail.
 func (a *batchedAppend) refuse(code codes.Code, message string, detail protoadapt.MessageV1) {
 	a.refusal = status.New(code, message)
-	// It fails only for what cannot be encoded, which these details can.
+	// WithDetails fails only for details that cannot be encoded. These can.
 	if detailed, err := a.refusal.WithDetails(detail); err == nil {
 		a.refusal = detailed
 	}
 }
 
-// begin hands an append to the committer in the order in which it came, and
-// leaves waiting for it to another goroutine.
+// begin gives an append to the committer, in the order of arrival, and starts a goroutine
+// that waits for the result.
 func (b *batchCall) begin(a *batchedAppend) error {
-	if a.answered {
+	if a.responded {
 		return nil
 	}
-	// From here on its deadline is looked after where it is waited for.
-	a.answered = true
+	// From here on the goroutine that waits for the result handles the deadline.
+	a.responded = true
 	if a.refusal == nil && a.deadline.Err() != nil {
-		a.refuseFor(a.deadline.Err())
+		a.refuseWith(a.deadline.Err())
 	}
 	if a.refusal != nil {
 		a.release()
-		return b.answer(a)
+		return b.respond(a)
 	}
 	select {
 	case b.committing <- struct{}{}:
@@ -249,7 +252,7 @@ func (b *batchCall) begin(a *batchedAppend) error {
 		a.release()
 		return toStatus(err)
 	}
-	b.answering.Go(func() {
+	b.responding.Go(func() {
 		defer a.release()
 		var result receipt
 		if err == nil {
@@ -257,18 +260,18 @@ func (b *batchCall) begin(a *batchedAppend) error {
 		}
 		<-b.committing
 		if err != nil {
-			a.refuseFor(err)
+			a.refuseWith(err)
 		} else {
 			a.response.Result = &streamspb.BatchAppendResp_Success_{Success: batchSuccess(result)}
 		}
-		// When this fails the call is over, and its receiving side says so.
-		_ = b.answer(a)
+		// If sending fails, the call has ended, and its receiving side returns the error.
+		_ = b.respond(a)
 	})
 	return nil
 }
 
-// answer sends what an append came to.
-func (b *batchCall) answer(a *batchedAppend) error {
+// respond sends the response to an append.
+func (b *batchCall) respond(a *batchedAppend) error {
 	if a.refusal != nil {
 		a.response.Result = &streamspb.BatchAppendResp_Error{Error: a.refusal.Proto()}
 	}
@@ -277,7 +280,7 @@ func (b *batchCall) answer(a *batchedAppend) error {
 	return b.call.Send(a.response)
 }
 
-func (a *batchedAppend) refuseFor(err error) {
+func (a *batchedAppend) refuseWith(err error) {
 	if refusal, ok := errors.AsType[*revisionError](err); ok {
 		a.refuse(codes.AlreadyExists, "WrongExpectedVersion", wrongExpectedDetail(refusal))
 		return

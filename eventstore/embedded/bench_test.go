@@ -17,16 +17,16 @@ import (
 	"github.com/lotline/lotline/eventstore/embedded/rawlog"
 )
 
-// benchmarkData is an event as large as most.
+// benchmarkData is as large as most events.
 var benchmarkData = `{"consumer":"` + strings.Repeat("c", 360) + `"}`
 
 func reportEvents(b *testing.B, each int) {
 	b.ReportMetric(float64(b.N)*float64(each)/b.Elapsed().Seconds(), "events/s")
 }
 
-// Callers append batches through the Go API, to streams of their own at the exact
-// revision, and wait for the answers. The same bytes go to a raw log in turn, and
-// of-raw is the share of its rate that is reached.
+// Callers append batches through the Go API to their own streams, at the exact revision,
+// and wait for each result. In turns with that, they append the same bytes to a raw log.
+// The metric of-raw is the rate of the store divided by the rate of the raw log.
 func BenchmarkAppend_ofRaw(b *testing.B) {
 	for _, callers := range []int{1, 8, 64, 256} {
 		for _, batch := range []int{1, 100, 1000} {
@@ -34,7 +34,7 @@ func BenchmarkAppend_ofRaw(b *testing.B) {
 				continue // 150 MB a turn show nothing more
 			}
 			b.Run(fmt.Sprintf("callers=%d/batch=%d", callers, batch), func(b *testing.B) {
-				each := max(1, 20/batch) // appends of a caller in a turn
+				each := max(1, 20/batch) // appends per caller and turn
 				s, raw := newStore(b), newRawLog(b)
 				record := bytes.Repeat([]byte(benchmarkData+benchmarkMetadata+"queue.consumer.entered"+strings.Repeat("i", 16)), batch)
 				var inStore, inRaw time.Duration
@@ -94,7 +94,7 @@ func newRawLog(b *testing.B) *rawlog.Log {
 	return raw
 }
 
-// together runs do for each caller at once and returns how long that took.
+// together runs do for all callers concurrently and returns how long that took.
 func together(b *testing.B, callers int, do func(caller int) error) time.Duration {
 	b.Helper()
 	var all sync.WaitGroup
@@ -110,8 +110,8 @@ func together(b *testing.B, callers int, do func(caller int) error) time.Duratio
 	return time.Since(started)
 }
 
-// Each caller appends one event at a time to streams of its own, at the exact
-// revision, and waits for the answer.
+// Each caller appends one event at a time to its own streams, at the exact revision, and
+// waits for the response.
 func BenchmarkAppend(b *testing.B) {
 	for _, callers := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("client/callers=%d", callers), func(b *testing.B) {
@@ -130,7 +130,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// spread shares b.N appends among callers; a stream is used for ten of them.
+// spread divides b.N appends among callers. Ten appends go to each stream.
 func spread(b *testing.B, callers int, do func(stream string, revision int64) error) {
 	b.ReportAllocs()
 	b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
@@ -152,7 +152,7 @@ func spread(b *testing.B, callers int, do func(stream string, revision int64) er
 	reportEvents(b, 1)
 }
 
-// benchmarkLog holds count events, all in streams of the same length.
+// benchmarkLog starts a store with count events in streams of equal length.
 func benchmarkLog(b *testing.B, count, length int) *running {
 	b.Helper()
 	server := start(b)

@@ -21,7 +21,7 @@ const (
 
 	maxStreamName = 64 << 10
 
-	// allStream is the name that the whole log has.
+	// allStream is the name of the whole log.
 	allStream = "$all"
 )
 
@@ -35,12 +35,12 @@ func streamName(identifier *shared.StreamIdentifier) (string, error) {
 	case !utf8.Valid(name):
 		return "", status.Error(codes.InvalidArgument, "the stream's name is not UTF-8")
 	case string(name) == metadataPrefix:
-		return "", status.Error(codes.InvalidArgument, "the stream is the metadata of one without a name")
+		return "", status.Error(codes.InvalidArgument, "the stream's name is $$ without the name of a stream")
 	}
 	return string(name), nil
 }
 
-// writableStream is the name of a stream that may be written to and ended.
+// writableStream returns the name of a stream that clients may append to and delete.
 func writableStream(identifier *shared.StreamIdentifier) (string, error) {
 	name, err := streamName(identifier)
 	if err == nil && name == allStream {
@@ -49,19 +49,20 @@ func writableStream(identifier *shared.StreamIdentifier) (string, error) {
 	return name, err
 }
 
-// clamp brings revisions and positions into the range that SQLite can hold.
-// Clients send the highest number there is for "as far as there is".
+// clamp limits revisions and positions to the range of SQLite's integers. Clients send
+// the highest number to say "to the end".
 func clamp(value uint64) int64 {
 	return int64(min(value, math.MaxInt64))
 }
 
-// positionMessage is what the positions of all calls have in common.
+// positionMessage is what the position messages of all calls have in common.
 type positionMessage interface {
 	GetCommitPosition() uint64
 	GetPreparePosition() uint64
 }
 
-// positionOf reads a position. Those of this store have one number, twice.
+// positionOf reads a position. In this store the commit and the prepare position of an
+// event are the same number.
 func positionOf(message positionMessage) (int64, error) {
 	if commit, prepare := message.GetCommitPosition(), message.GetPreparePosition(); commit != prepare {
 		return 0, status.Errorf(codes.InvalidArgument, "the position is not one of this event store: its commit and prepare position are %d and %d, and must be the same", commit, prepare)

@@ -15,11 +15,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// childEnvironment makes the test binary a writer to the store it names.
+// childEnvironment is the environment variable that makes the test binary write to the
+// store that it names.
 const childEnvironment = "LOTLINE_EMBEDDED_TEST_CHILD"
 
-// runChild appends until it is killed and prints the id of every event that was
-// acknowledged.
+// runChild appends until it is killed, and prints the id of every acknowledged event.
 func runChild(path string) {
 	s, err := openStore(path, time.Now)
 	if err != nil {
@@ -72,7 +72,7 @@ func TestStore_survivesKill(t *testing.T) {
 			}
 			id, err := uuid.Parse(lines.Text())
 			if err != nil {
-				// The last line may be cut off.
+				// The last line may be incomplete.
 				if count < 2000 {
 					t.Fatalf("the child said %q", lines.Text())
 				}

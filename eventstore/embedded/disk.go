@@ -12,10 +12,10 @@ import (
 // diskVFS is the name under which SQLite finds disk.
 const diskVFS = "lotline"
 
-// disk is the system's file layer with one answer put right: a write for which
-// there is no room is reported as SQLITE_FULL. The layer beneath calls it an I/O
-// error without a cause, and then nobody could tell a full disk, after which all
-// is as it was, from a broken one, after which nothing is known.
+// disk is the system's file layer with one error corrected: a write for which there is no
+// room fails with SQLITE_FULL. The layer below reports an I/O error without a cause. The
+// store could then not tell a full disk, after which nothing was written, from a broken
+// disk, after which the outcome is unknown.
 type disk struct{ vfs.VFSFilename }
 
 func registerDisk() {
@@ -30,8 +30,8 @@ func (d disk) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vf
 	return diskFile{file.(systemFile)}, flags, nil
 }
 
-// systemFile is all that SQLite asks of a file of the system, so that nothing of
-// it is lost behind diskFile, and what tells the file from others.
+// systemFile has all optional interfaces that SQLite uses of a system file, so that
+// diskFile hides none of them, and Stat to identify the file.
 type systemFile interface {
 	vfs.File
 	vfs.FileHasMoved

@@ -19,8 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// faultyDisk is the system's file layer on a disk whose room and whose faults a
-// test decides on.
+// faultyDisk is the system's file layer with limited space and with faults that a test
+// sets.
 type faultyDisk struct {
 	vfs.VFSFilename
 	room    atomic.Int64 // bytes that can still be written to the write-ahead log
@@ -40,7 +40,7 @@ type faultyFile struct {
 	disk *faultyDisk
 }
 
-// WriteAt writes what there is room for, as a file system does.
+// WriteAt writes as much as there is room for, as a file system does.
 func (f faultyFile) WriteAt(p []byte, offset int64) (int, error) {
 	left := f.disk.room.Add(-int64(len(p)))
 	if left >= 0 {
@@ -80,9 +80,9 @@ func openOnFaultyDisk(t *testing.T) (*store, *faultyDisk, string) {
 	return s, faulty, path
 }
 
-// The disk fills up at every point of a transaction's way into the write-ahead
-// log. Whatever was answered is what is there, also for somebody who recovers the
-// log as it lies there after a crash.
+// The disk fills up at every point while a transaction is written to the write-ahead log.
+// Each result matches what is in the store, and what is in the files when they are
+// recovered after a crash.
 func TestCommit_aFullDiskWritesNothingAndSaysSo(t *testing.T) {
 	t.Parallel()
 	s, faulty, path := openOnFaultyDisk(t)
@@ -103,7 +103,7 @@ func TestCommit_aFullDiskWritesNothingAndSaysSo(t *testing.T) {
 			t.Fatalf("with room for %d bytes, the log ends at %d after a crash", room, last)
 		}
 	}
-	// There is room again: it goes on by itself.
+	// Once there is room again, appends succeed.
 	faulty.room.Store(1 << 40)
 	if result, err := s.append(t.Context(), "s", 1, proposals(1, 5_000)); err != nil || result.position != 3 {
 		t.Errorf("afterwards: %+v, %v", result, err)
@@ -113,7 +113,8 @@ func TestCommit_aFullDiskWritesNothingAndSaysSo(t *testing.T) {
 	}
 }
 
-// lastAfterACrash copies a store's files as they are and opens the copy.
+// lastAfterACrash copies a store's files as they are, and returns the last position in
+// the copy.
 func lastAfterACrash(t *testing.T, path string) int64 {
 	t.Helper()
 	crashed := filepath.Join(t.TempDir(), "events.db")
@@ -140,7 +141,8 @@ func lastAfterACrash(t *testing.T, path string) int64 {
 	return last
 }
 
-// After a sync that failed nobody knows what is on the disk, a full disk or not.
+// After a failed sync the contents of the disk are unknown, even if the disk was full as
+// well.
 func TestCommit_afterAFailedSyncTheOutcomeIsUnknown(t *testing.T) {
 	t.Parallel()
 	s, faulty, _ := openOnFaultyDisk(t)
@@ -171,8 +173,8 @@ func TestRead_aDamagedFileIsReportedAsSuch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Neither the pages with the schema nor the newest events, which are read when
-	// it is opened.
+	// The damage spares the pages with the schema and with the newest events, which are
+	// read on opening.
 	from, to := len(content)/3, len(content)/2
 	copy(content[from:to], bytes.Repeat([]byte{0xa5}, to-from))
 	if err := os.WriteFile(server.path, content, 0o600); err != nil {

@@ -14,11 +14,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Clients tell errors apart by the trailer "exception" and take the details from
-// the trailers beside it.
+// Clients tell errors apart by the trailer "exception". The trailers beside it hold the
+// details.
 const trailerException = "exception"
 
-// statusError is an error together with the trailers that explain it.
+// statusError is a gRPC error with the trailers that explain it.
 type statusError struct {
 	*status.Status
 	trailer metadata.MD
@@ -27,7 +27,8 @@ type statusError struct {
 func (e *statusError) Error() string              { return e.Err().Error() }
 func (e *statusError) GRPCStatus() *status.Status { return e.Status }
 
-// printable escapes what a trailer cannot carry. Stream names may hold anything.
+// printable escapes the bytes that a trailer cannot hold. Stream names may contain any
+// bytes.
 func printable(name string) string {
 	var escaped strings.Builder
 	for _, b := range []byte(name) {
@@ -80,7 +81,7 @@ func closingStatus() error {
 	return status.Error(codes.Unavailable, "the event store is shutting down")
 }
 
-// toStatus makes the answer to a call from what went wrong with it.
+// toStatus converts the error of a call to a gRPC error.
 func toStatus(err error) error {
 	if deleted, ok := errors.AsType[*deletedError](err); ok {
 		return deletedStatus(deleted.stream)
@@ -101,8 +102,8 @@ func toStatus(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// sendTrailers sends the trailers of the errors that have some. It is an
-// interceptor, so that no handler can forget them.
+// sendTrailers is an interceptor that sends the trailers of errors, so that no handler
+// can forget them.
 func sendTrailers(server any, call grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	err := handle(server, call)
 	if explained, ok := errors.AsType[*statusError](err); ok {

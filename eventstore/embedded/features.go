@@ -9,11 +9,11 @@ import (
 	"google.golang.org/grpc"
 )
 
-// serverVersion is the release of EventStoreDB whose behaviour is offered.
-// Clients parse it: three numbers and nothing else.
+// serverVersion is the release of EventStoreDB whose behaviour this server has. Clients
+// parse it and accept only three numbers.
 const serverVersion = "23.10.0"
 
-// features tells clients what they may call.
+// features tells clients which methods they can call.
 type features struct {
 	serverfeatures.UnimplementedServerFeaturesServer
 
@@ -22,7 +22,8 @@ type features struct {
 
 const persistentService = "event_store.client.persistent_subscriptions.persistentsubscriptions/"
 
-// variants are what a method can do beyond what it always could.
+// variants lists, by method, the options that the protocol gained later. Clients ask for
+// this list before they use such an option.
 var variants = map[string][]string{
 	"event_store.client.streams.streams/batchappend": {"deadline_duration"},
 	persistentService + "create":                     {"stream", "all"},
@@ -34,8 +35,8 @@ var variants = map[string][]string{
 	persistentService + "replayparked":               {"stream", "all"},
 }
 
-// GetSupportedMethods names the services and methods that are registered, in lower
-// case, as clients compare them.
+// GetSupportedMethods returns the registered services and methods, in lower case, because
+// clients compare them in lower case.
 func (f *features) GetSupportedMethods(context.Context, *shared.Empty) (*serverfeatures.SupportedMethods, error) {
 	methods := &serverfeatures.SupportedMethods{EventStoreServerVersion: serverVersion}
 	for service, info := range f.offered() {

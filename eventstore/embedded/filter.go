@@ -9,11 +9,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// filter selects events of the whole log by their stream's name or their type.
+// filter selects events of the whole log by stream name or by type.
 type filter struct {
 	byType   bool
 	prefixes [][]byte
-	pattern  *regexp.Regexp // nil when prefixes decide
+	pattern  *regexp.Regexp // nil if prefixes decide
 }
 
 func newFilter(options *streamspb.ReadReq_Options_FilterOptions) (*filter, error) {
@@ -61,10 +61,11 @@ func (f *filter) matches(stream, kind []byte) bool {
 	return false
 }
 
-// checkpointInterval is after how many considered events the position is told to
-// a subscriber whose filter lets few of them through.
+// checkpointInterval returns after how many considered events a filtered subscription is
+// sent its position. Without that a subscriber whose filter matches few events would not
+// learn how far the log was read.
 func checkpointInterval(options *streamspb.ReadReq_Options_FilterOptions) (int64, error) {
-	// What a real server takes when the client sets no window.
+	// The default of a real server for clients that set no window.
 	const defaultWindow = 32
 	window := int64(options.GetMax())
 	if window == 0 {

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// gossip tells clients that look for a cluster that there is one member, and
-// that it leads.
+// gossip responds to clients that discover a cluster: there is one member, and it is the
+// leader.
 type gossip struct {
 	gossippb.UnimplementedGossipServer
 
@@ -22,9 +22,8 @@ type gossip struct {
 	now      func() time.Time
 }
 
-// Read gives the address that the client has asked for: it is the one that is
-// sure to be reachable for that client, and that a certificate was checked
-// against.
+// Read returns the address that the client itself used. The client can reach that
+// address, and has checked the certificate against it.
 func (g *gossip) Read(ctx context.Context, _ *shared.Empty) (*gossippb.ClusterInfo, error) {
 	endpoint := &gossippb.EndPoint{}
 	if asked := metadata.ValueFromIncomingContext(ctx, ":authority"); len(asked) == 1 {
@@ -47,8 +46,8 @@ func (g *gossip) Read(ctx context.Context, _ *shared.Empty) (*gossippb.ClusterIn
 	}}}, nil
 }
 
-// splitAuthority cuts host:port in two. An IPv6 address keeps its brackets, since
-// clients put a colon and the port behind what they get.
+// splitAuthority splits host:port. An IPv6 address keeps its brackets, because clients
+// append a colon and the port to it.
 func splitAuthority(authority string) (host string, port uint16, ok bool) {
 	at := strings.LastIndexByte(authority, ':')
 	if at <= 0 {

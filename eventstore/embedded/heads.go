@@ -10,16 +10,16 @@ import (
 // noRevision is the revision of a stream without events.
 const noRevision = -1
 
-// head is where a stream stands.
+// head is the state of a stream: its newest revision and its limits.
 type head struct {
-	id     int64 // 0 as long as the file does not know the stream
+	id     int64 // 0 if the stream is not in the file yet
 	name   string
 	last   int64
 	limits limits
 }
 
-// firstShown is the lowest revision that readers are shown.
-func (h *head) firstShown() int64 {
+// firstVisible returns the lowest revision that readers can see.
+func (h *head) firstVisible() int64 {
 	first := h.limits.before
 	if h.limits.maxCount > 0 {
 		first = max(first, h.last-h.limits.maxCount+1)
@@ -27,8 +27,9 @@ func (h *head) firstShown() int64 {
 	return first
 }
 
-// oldestShown is the earliest time of creation that readers are shown, in ticks.
-func (h *head) oldestShown(now int64) int64 {
+// oldestVisible returns the earliest creation time, in ticks, that an event must have for
+// readers to see it.
+func (h *head) oldestVisible(now int64) int64 {
 	const ticksPerSecond = 10_000_000
 	if h.limits.maxAge == 0 || h.limits.maxAge > now/ticksPerSecond {
 		return math.MinInt64
@@ -36,11 +37,11 @@ func (h *head) oldestShown(now int64) int64 {
 	return now - h.limits.maxAge*ticksPerSecond
 }
 
-// headCache keeps the heads of the streams used last, so that an append to one
-// of them need not look anything up. It is owned by the committer.
+// headCache keeps the heads of the most recently used streams, so that appends to them
+// need no lookup. Only the committer uses it.
 type headCache struct {
 	limit int
-	order *list.List // of *head, the one used last in front
+	order *list.List // of *head, the most recently used first
 	byKey map[string]*list.Element
 }
 
@@ -73,19 +74,19 @@ func (c *headCache) drop(name string) {
 	}
 }
 
-// place is where an event went.
+// place says where an event was written.
 type place struct {
 	stream   int64
 	revision int64
 	position int64
 }
 
-// recentIDs remembers the events that were appended without an exact expected
-// revision, so that an append sent again soon is recognised. Those with one are
-// recognised by what stands in the stream. It is owned by the committer.
+// recentIDs remembers the ids of events that were appended without an exact expected
+// revision, so that a repeated append is recognised. For an append with an exact revision
+// the events in the stream show whether it is a repeat. Only the committer uses it.
 type recentIDs struct {
 	places map[uuid.UUID]place
-	ring   []uuid.UUID // the ids in places, oldest at next once it is full
+	ring   []uuid.UUID // the ids in places; once it is full, the oldest is at next
 	next   int
 	limit  int
 }
@@ -107,8 +108,8 @@ func (r *recentIDs) add(id uuid.UUID, at place) {
 	r.places[id] = at
 }
 
-// forget takes back ids whose events were not committed. Their slots in the ring
-// stay and are reused in turn.
+// forget removes the ids of events that were not committed. Their slots in the ring are
+// reused in turn.
 func (r *recentIDs) forget(ids []uuid.UUID) {
 	for _, id := range ids {
 		delete(r.places, id)

@@ -2,23 +2,23 @@ package embedded
 
 import "sync"
 
-// hub tells those who follow a stream, or the whole log under the name "", that
-// something was committed. It carries no events: a follower reads them from the
-// file, at its own pace, so that a slow one holds nobody up and none can miss or
-// repeat an event where history ends and news begin.
+// hub signals followers of a stream, or of the whole log under the name "", that
+// something was committed. It carries no events: each follower reads them at its own
+// pace. So a slow follower delays nobody, and no follower misses or repeats an event
+// between its history and the live events.
 type hub struct {
 	mu       sync.Mutex // guards watchers
 	watchers map[string]map[*watcher]struct{}
 }
 
-// watcher is signalled after each commit that concerns it. Signals that were not
-// taken yet are one.
+// watcher receives a signal after each commit to its stream. Signals that it did not
+// receive yet are merged into one.
 type watcher struct {
 	signal chan struct{}
 }
 
-// watch starts signalling; stop ends it. What was committed before is not
-// signalled, so a follower must read after it began to watch.
+// watch starts the signals of a new watcher, and stop ends them. Commits from before are
+// not signalled, so a follower must read after it called watch.
 func (h *hub) watch(stream string) (w *watcher, stop func()) {
 	w = &watcher{signal: make(chan struct{}, 1)}
 	h.mu.Lock()

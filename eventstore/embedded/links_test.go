@@ -16,16 +16,16 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// newLink makes a link as a real server's projections do: its data is text but not
-// JSON.
+// newLink returns a link as a real server's projections write it: its data is text but
+// not JSON.
 func newLink(to string) esdb.EventData {
 	link := newEvent(linkType, to)
 	link.ContentType = esdb.ContentTypeBinary
 	return link
 }
 
-// spell writes an event as revision@stream, and with the link that it came by as
-// "event by link". An event that a link did not find is "nothing".
+// spell writes an event as revision@stream, and an event that was reached through a link
+// as "event by link". The target of a link that leads nowhere is "nothing".
 func spell(e *esdb.ResolvedEvent) string {
 	name := func(e *esdb.RecordedEvent) string {
 		if e == nil {
@@ -61,7 +61,7 @@ func spellAll(t testing.TB, read *esdb.ReadStream, err error) []string {
 	}
 }
 
-// expectSpelled takes events from a subscription and passes over what else it says.
+// expectSpelled receives events from a subscription and ignores its other messages.
 func expectSpelled(t testing.TB, claim string, subscription *esdb.Subscription, want ...string) {
 	t.Helper()
 	for _, want := range want {
@@ -94,7 +94,7 @@ func TestRead_resolvesLinks(t *testing.T) {
 	mustAppend(t, client, "links of links", esdb.NoStream{}, newLink("0@links"))
 	whole := []string{"0@s", "1@s", "2@s", "0@order@home@2", "1@order@home@2"}
 	links := []string{"2@s by 0@links", "1@links", "1@order@home@2 by 2@links", "0@s by 3@links", "nothing by 4@links"}
-	second := "0@links by 0@links of links" // a link is followed once
+	second := "0@links by 0@links of links" // only one link is followed
 	all := append(append(slices.Clone(whole), links...), second)
 
 	for claim, c := range map[string]struct {
@@ -128,7 +128,7 @@ func TestRead_resolvesLinks(t *testing.T) {
 		}
 	}
 
-	// What is read by a link is the target as it stands in its own stream.
+	// The target has the data and the position that it has in its own stream.
 	read, err := client.ReadStream(within(t), "links", esdb.ReadStreamOptions{From: esdb.Start{}, ResolveLinkTos: true}, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestRead_resolvesLinks(t *testing.T) {
 		string(resolved.Link.Data) != "2@s" || resolved.Link.EventType != linkType || resolved.Link.Position.Commit != 6 {
 		t.Errorf("got %+v by %+v, %v", resolved.Event, resolved.Link, err)
 	}
-	// Nothing is resolved for a reader who does not ask for it.
+	// Nothing is resolved unless the reader asks for it.
 	read, err = client.ReadStream(within(t), "links", esdb.ReadStreamOptions{From: esdb.Start{}}, 100)
 	if got := spellAll(t, read, err); !slices.Equal(got, []string{"0@links", "1@links", "2@links", "3@links", "4@links"}) {
 		t.Errorf("without the option: %q", got)
@@ -150,8 +150,8 @@ func TestRead_resolvesLinks(t *testing.T) {
 	}
 }
 
-// A link leads to an event as a reader of its stream would be shown it.
-func TestRead_linksToWhatIsHidden(t *testing.T) {
+// The target of a link is found only if a reader of its stream can see it.
+func TestRead_linksToHiddenEvents(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	for _, stream := range []string{"deleted", "ended", "short", "old"} {
@@ -176,7 +176,7 @@ func TestRead_linksToWhatIsHidden(t *testing.T) {
 		"0@$all":                    "nothing",
 		"0@":                        "nothing",
 		"0":                         "nothing",
-		// An event that has no revision in the place of one is no link.
+		// An event whose data does not begin with a revision is not a link.
 		"":                         "",
 		"@":                        "",
 		"two@old":                  "",
@@ -208,7 +208,7 @@ func TestSubscribe_resolvesLinks(t *testing.T) {
 	raw := subscribeTo(t, client, "links", esdb.Start{})
 	all := subscribeToAll(t, client, esdb.SubscribeToAllOptions{From: esdb.Start{}, ResolveLinkTos: true})
 	plain := subscribeToAll(t, client, esdb.SubscribeToAllOptions{From: esdb.Start{}})
-	// A filter looks at the link, not at what it leads to.
+	// A filter is applied to the link, not to its target.
 	byStream := subscribeToAll(t, client, esdb.SubscribeToAllOptions{
 		From: esdb.Start{}, ResolveLinkTos: true, Filter: &esdb.SubscriptionFilter{Type: esdb.StreamFilterType, Prefixes: []string{"links"}},
 	})
@@ -222,8 +222,8 @@ func TestSubscribe_resolvesLinks(t *testing.T) {
 	expectSpelled(t, "$all by stream", byStream, "1@s by 0@links", "nothing by 1@links")
 	expectSpelled(t, "$all by type", byType, "0@s", "1@s", "2@s")
 
-	// All of them are live by now, or soon will be. A link and its target are news
-	// together.
+	// All subscriptions are live now, or soon will be. A link and its target arrive
+	// together as live events.
 	mustAppend(t, client, "s", esdb.Revision(2), newEvents(1)...)
 	mustAppend(t, client, "links", esdb.Revision(1), newLink("3@s"), newEvent("x", "{}"), newLink("0@s"))
 	expectSpelled(t, "a stream, live", links, "3@s by 2@links", "3@links", "0@s by 4@links")
@@ -234,7 +234,8 @@ func TestSubscribe_resolvesLinks(t *testing.T) {
 	expectSpelled(t, "$all by type, live", byType, "3@s")
 }
 
-// A parked event is a link in a stream of its own, which anybody can read.
+// A parked event is a link in the group's stream of parked events, which anybody can
+// read.
 func TestRead_resolvesParkedEvents(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
@@ -250,7 +251,7 @@ func TestRead_resolvesParkedEvents(t *testing.T) {
 	}
 	for stream, want := range map[string][]string{
 		"s":     {"0@s by 0@", "1@s by 1@"},
-		"links": {"1@s by 0@", "nothing by 1@"}, // a link that found nothing is parked as it is
+		"links": {"1@s by 0@", "nothing by 1@"}, // a link without a target is parked unchanged
 	} {
 		parked := "$persistentsubscription-" + stream + "::g-parked"
 		read, err := client.ReadStream(within(t), parked, esdb.ReadStreamOptions{From: esdb.Start{}, ResolveLinkTos: true}, 10)
@@ -263,7 +264,7 @@ func TestRead_resolvesParkedEvents(t *testing.T) {
 	}
 }
 
-// Links are small and their targets can be large: a page is bounded by both.
+// Links are small and their targets can be large. Both count towards the size of a page.
 func TestRead_pagesAreBoundedByWhatLinksLeadTo(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -280,7 +281,7 @@ func TestRead_pagesAreBoundedByWhatLinksLeadTo(t *testing.T) {
 	}
 	for claim, read := range map[string]func() (page, error){
 		"a stream": func() (page, error) { return server.store.readStream(t.Context(), "links", 0, false, true, count) },
-		"its news": func() (page, error) { return server.store.readNews(t.Context(), "links", 0, true) },
+		"its news": func() (page, error) { return server.store.readLive(t.Context(), "links", 0, true) },
 		"backwards": func() (page, error) {
 			return server.store.readStream(t.Context(), "links", math.MaxInt64, true, true, count)
 		},
@@ -291,14 +292,14 @@ func TestRead_pagesAreBoundedByWhatLinksLeadTo(t *testing.T) {
 			t.Errorf("%s: a page has %d events of %d bytes, complete %t, %v", claim, len(p.events), size, p.complete, err)
 		}
 	}
-	// All of them arrive nevertheless.
+	// All links arrive nevertheless.
 	read, err := server.connect(t).ReadStream(within(t), "links", esdb.ReadStreamOptions{From: esdb.Start{}, ResolveLinkTos: true}, math.MaxUint64)
 	if got := spellAll(t, read, err); len(got) != count {
 		t.Errorf("%d of %d came", len(got), count)
 	}
 }
 
-// The target of a link is found by an index, however long its stream and the log are.
+// The target of a link is looked up by an index, however long its stream and the log are.
 func TestLinks_areLookedUpByIndex(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -335,7 +336,7 @@ func explain(t testing.TB, conn *sqlite3.Conn, sql string) (steps []string) {
 	return steps
 }
 
-// The ids of a link and of its target come in the form that the reader asks for.
+// The ids of a link and of its target come in the form that the reader asked for.
 func TestRead_resolvedLinksHaveIdsAsAskedFor(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -362,11 +363,11 @@ func TestRead_resolvedLinksHaveIdsAsAskedFor(t *testing.T) {
 	}
 }
 
-// The newest events are in memory, but not the targets of links: a page ends before
-// a link whose target is asked for.
-func TestNews_leaveLinksToTheFile(t *testing.T) {
+// The cache holds the newest events, but not the targets of links. So a page from the
+// cache ends before a link that is to be resolved.
+func TestTailCache_leavesLinksToTheFile(t *testing.T) {
 	t.Parallel()
-	var n news
+	var n tailCache
 	n.add([]recorded{{position: 1}, {position: 2, kind: linkType, stream: "links"}, {position: 3}})
 	if p, ok := n.read(1, true, nil, 10); !ok || len(p.events) != 1 || p.last != 1 || p.complete {
 		t.Errorf("before the link: %+v, %t", p, ok)
@@ -382,7 +383,8 @@ func TestNews_leaveLinksToTheFile(t *testing.T) {
 	}
 }
 
-// A group reads ahead as much as it may hold, whatever the links lead to.
+// A group reads ahead only as much as its limit, however large the targets of its links
+// are.
 func TestGroup_readsNoMoreAheadForLinks(t *testing.T) {
 	t.Parallel()
 	inBubble(t, groupSettings{ResolveLinks: true, ReadBatchSize: 100, HistoryBufferSize: 1000}, func(g testGroup) {

@@ -8,13 +8,13 @@ import (
 	"syscall"
 )
 
-// lockPath is where the lock of the store at path is.
+// lockPath returns the path of the lock file of the store at path.
 func lockPath(path string) string { return path + ".lock" }
 
-// lockFile takes the exclusive lock that keeps a second process from writing to
-// the same store. The lock is on a file of its own, since SQLite locks the
-// database file itself and lets go of all locks on it when any handle closes.
-// It ends with the process, however that ends.
+// lockFile takes the exclusive lock that keeps a second process from opening the same
+// store. It locks a file of its own: SQLite locks the database file itself, and closing
+// any handle of a file releases all its locks. The lock ends with the process, however
+// the process ends.
 func lockFile(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -30,16 +30,16 @@ func lockFile(path string) (*os.File, error) {
 	return file, nil
 }
 
-// checkOwner refuses a file of somebody else. Who has the rights to open it
-// nevertheless, as root has, would leave an index of the write-ahead log beside it
-// that its owner cannot open.
+// checkOwner refuses a file that belongs to another user. Some users, such as root, could
+// open it nevertheless. They would leave an index of the write-ahead log beside it that
+// its owner cannot open.
 func checkOwner(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
-		return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: it belongs to the user with the id %d, who alone can do this without leaving files that stop its engine (this is %d)", fs.ErrPermission, owner, os.Geteuid())}
+		return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: it belongs to the user with the id %d: another user would leave files that stop the owner's engine (this process has the id %d)", fs.ErrPermission, owner, os.Geteuid())}
 	}
 	return nil
 }

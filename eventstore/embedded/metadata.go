@@ -12,20 +12,20 @@ const (
 	metadataType   = "$metadata"
 	tombstoneType  = "$streamDeleted"
 
-	// deletedBefore is the value of $tb that says that a stream is deleted.
+	// deletedBefore is the value of $tb of a deleted stream.
 	deletedBefore = math.MaxInt64
 )
 
-// limits says which events of a stream its metadata still shows. Zero values
-// limit nothing.
+// limits says which events of a stream its metadata leaves visible. Zero values limit
+// nothing.
 type limits struct {
-	before   int64 // first revision shown
+	before   int64 // first visible revision
 	maxCount int64
 	maxAge   int64 // seconds
 }
 
-// parseLimits takes what it understands. Metadata that is no JSON object limits
-// nothing, as on a real server.
+// parseLimits reads the limits that it knows. As on a real server, metadata that is not a
+// JSON object limits nothing.
 func parseLimits(metadata []byte) limits {
 	var fields struct {
 		Before   int64 `json:"$tb"`
@@ -38,8 +38,8 @@ func parseLimits(metadata []byte) limits {
 	return limits{before: max(fields.Before, 0), maxCount: max(fields.MaxCount, 0), maxAge: max(fields.MaxAge, 0)}
 }
 
-// withTruncateBefore returns the metadata with another $tb and all else as it
-// was. Metadata that is no JSON object is replaced.
+// withTruncateBefore returns metadata with a new $tb and all else unchanged. Metadata
+// that is not a JSON object is replaced.
 func withTruncateBefore(metadata []byte, before int64) ([]byte, error) {
 	fields := make(map[string]json.RawMessage)
 	if err := json.Unmarshal(metadata, &fields); err != nil || fields == nil {
@@ -49,7 +49,8 @@ func withTruncateBefore(metadata []byte, before int64) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// described is the stream whose metadata a stream holds.
-func described(stream string) (string, bool) {
+// describedStream returns the stream that a metadata stream describes. It reports false for
+// other streams.
+func describedStream(stream string) (string, bool) {
 	return strings.CutPrefix(stream, metadataPrefix)
 }

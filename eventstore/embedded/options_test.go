@@ -23,7 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Each option of a request is carried out or refused. None is passed over in silence.
+// Every option of a request has its effect or is refused. None is ignored silently.
 
 func (r *running) rawConnection(t testing.TB) *grpc.ClientConn {
 	t.Helper()
@@ -35,7 +35,7 @@ func (r *running) rawConnection(t testing.TB) *grpc.ClientConn {
 	return connection
 }
 
-// plainGroup is what a group is created by, on $all.
+// plainGroup returns a request for a group on $all.
 func plainGroup(name string, all *persistentpb.CreateReq_AllOptions) *persistentpb.CreateReq {
 	return &persistentpb.CreateReq{Options: &persistentpb.CreateReq_Options{
 		StreamOption: &persistentpb.CreateReq_Options_All{All: all}, GroupName: name,
@@ -145,8 +145,8 @@ func TestOptions_thatContradictEachOtherAreRefused(t *testing.T) {
 	}
 }
 
-// Clients that know of it ask for the last revision of a stream that they read.
-func TestRead_tellsTheLastRevisionToThoseWhoAsk(t *testing.T) {
+// Newer clients ask for the last revision of the stream that they read.
+func TestRead_tellsTheLastRevisionToClientsThatAsk(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	mustAppend(t, server.connect(t), "s", esdb.NoStream{}, newEvents(5)...)
@@ -195,7 +195,7 @@ func TestRead_tellsTheLastRevisionToThoseWhoAsk(t *testing.T) {
 	}
 }
 
-// The options of an append come with its first piece. Later ones may repeat them.
+// The options of an append are in its first piece. Later pieces may repeat them.
 func TestBatchAppend_optionsDoNotChange(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -230,17 +230,17 @@ func TestBatchAppend_optionsDoNotChange(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.taken != (answer.GetSuccess() != nil) || !c.taken && !strings.Contains(answer.GetError().GetMessage(), "options") {
-			t.Errorf("%s: %v", claim, answer)
+		if c.taken != (response.GetSuccess() != nil) || !c.taken && !strings.Contains(response.GetError().GetMessage(), "options") {
+			t.Errorf("%s: %v", claim, response)
 		}
 	}
 }
 
-// A time of less than a millisecond is not none.
+// A time of less than a millisecond does not become 0, which means none.
 func TestPersistent_shortTimesAreRoundedUp(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -252,17 +252,17 @@ func TestPersistent_shortTimesAreRoundedUp(t *testing.T) {
 		if _, err := groups.Create(within(t), request); err != nil {
 			t.Fatal(err)
 		}
-		answer, err := groups.GetInfo(within(t), &persistentpb.GetInfoReq{Options: &persistentpb.GetInfoReq_Options{
+		response, err := groups.GetInfo(within(t), &persistentpb.GetInfoReq{Options: &persistentpb.GetInfoReq_Options{
 			StreamOption: &persistentpb.GetInfoReq_Options_All{All: &shared.Empty{}}, GroupName: fmt.Sprint(ticks),
 		}})
-		info := answer.GetSubscriptionInfo()
+		info := response.GetSubscriptionInfo()
 		if err != nil || info.GetMessageTimeoutMilliseconds() != want || info.GetCheckPointAfterMilliseconds() != want {
 			t.Errorf("%d ticks: %d and %d ms, want %d, %v", ticks, info.GetMessageTimeoutMilliseconds(), info.GetCheckPointAfterMilliseconds(), want, err)
 		}
 	}
 }
 
-// A consumer's connection has the name that its client gave it.
+// GetInfo returns the connection name that a consumer's client set.
 func TestPersistent_consumersHaveTheNamesOfTheirConnections(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -289,7 +289,7 @@ func TestPersistent_consumersHaveTheNamesOfTheirConnections(t *testing.T) {
 	}
 }
 
-// Extra statistics are how long a consumer takes to answer, in milliseconds.
+// The extra statistics are how long a consumer takes to acknowledge, in milliseconds.
 func TestGroup_extraStatistics(t *testing.T) {
 	t.Parallel()
 	for _, extra := range []bool{true, false} {

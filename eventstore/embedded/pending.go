@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// firstCallTimeout is how long a client may take from its connection's handshake
-	// to its first call that is allowed.
+	// firstCallTimeout is how long a connection may take from its handshake to its first
+	// allowed call.
 	firstCallTimeout = 10 * time.Second
 
 	// pendingLimit is how many connections of a listener may be pending at once, and
@@ -22,34 +22,35 @@ const (
 	pendingPerNetwork = 64
 )
 
-// pending holds the connections of a listener that have not made a call yet that is
-// allowed: those in their handshake, those that stay silent after it, those without
-// the right password, and those that ask for the state of the store over HTTP/1.
+// pending holds the connections of a listener that have not made an allowed call yet:
+// connections in their handshake, silent connections, connections without the right
+// password, and HTTP/1 connections.
 //
-// Anybody can open such connections, in any number, so none of them can rely on its
-// place. When there are too many, a new connection takes the place of the oldest. A
-// client makes its first call within milliseconds and is then pending no more; so the
-// connections that lose their places are those that were opened to hold them.
+// Anybody can open any number of such connections, so none of them is sure to keep its
+// place. A new connection evicts the oldest one of its network if that network has
+// pendingPerNetwork pending connections already. A real client makes its first call within
+// milliseconds and is no longer pending after it, so it is rarely evicted.
 //
-// A client at its first call has at worst as many newer connections against it as one
-// network may have: the network with the most connections loses one, whoever makes
-// the new one.
+// When all pendingLimit places are taken, the network with the most pending connections
+// loses its oldest one, whichever network the new connection is from. So somebody who
+// fills the places from many networks evicts their own connections before those of a
+// network that has fewer.
 type pending struct {
-	log zerolog.Logger // says which connections were closed to make room
+	log zerolog.Logger // of evicted connections
 
 	mu        sync.Mutex                 // guards the fields below
-	byNetwork map[network][]*pendingConn // each with the oldest first, none empty
-	count     int                        // of all of them
-	opened    uint64                     // how many there have ever been
+	byNetwork map[network][]*pendingConn // the oldest first; no slice is empty
+	count     int                        // of all connections in byNetwork
+	opened    uint64                     // how many were ever added
 }
 
 func newPending(log zerolog.Logger) *pending {
 	return &pending{log: log, byNetwork: make(map[network][]*pendingConn)}
 }
 
-// network is where connections are counted together: an IPv4 address, or the 64 bits of
-// an IPv6 address below which a client can have any address that it likes. All
-// connections over a Unix socket come from the zero network.
+// network is the unit in which connections are counted: an IPv4 address, or the first 64
+// bits of an IPv6 address, within which a client can choose any address. All connections
+// over a Unix socket belong to the zero network.
 type network = netip.Prefix
 
 func networkOf(address net.Addr) network {
@@ -62,7 +63,7 @@ func networkOf(address net.Addr) network {
 	if ip.Is6() {
 		bits = 64
 	}
-	// It fails for what is no address, which the zero network stands for as well.
+	// Prefix fails for an invalid address, which then belongs to the zero network.
 	prefix, _ := ip.Prefix(bits)
 	return prefix
 }
@@ -72,9 +73,9 @@ type pendingConn struct {
 	net.Conn
 	pending *pending
 	network network
-	number  uint64      // rises with each connection of the listener
-	done    atomic.Bool // whether it is pending no more; set with the mutex of pending held
-	timer   *time.Timer // closes the connection, nil before awaitCall; guarded by the mutex of pending
+	number  uint64      // increases with each connection of the listener
+	done    atomic.Bool // no longer pending; set with the mutex of pending held
+	timer   *time.Timer // closes the connection; nil before awaitCall; guarded by the mutex of pending
 }
 
 // add makes a new connection pending.
@@ -97,8 +98,8 @@ func (p *pending) add(conn net.Conn) *pendingConn {
 	return c
 }
 
-// surplus is the connection that has to make room for a new one of a network, nil if
-// there is room. It is called with mu held.
+// surplus returns the connection that a new one of a network evicts, or nil if there is
+// room. The caller holds mu.
 func (p *pending) surplus(newcomer network) *pendingConn {
 	if same := p.byNetwork[newcomer]; len(same) >= pendingPerNetwork {
 		return same[0]
@@ -115,7 +116,7 @@ func (p *pending) surplus(newcomer network) *pendingConn {
 	return most[0]
 }
 
-// remove ends that a connection is pending, if it is. It is called with mu held.
+// remove ends the pending state of a connection, if it is pending. The caller holds mu.
 func (p *pending) remove(c *pendingConn) {
 	if c.done.Swap(true) {
 		return
@@ -130,7 +131,8 @@ func (p *pending) remove(c *pendingConn) {
 	}
 }
 
-// awaitCall closes the connection if it is still pending after firstCallTimeout.
+// awaitCall starts the timer that closes the connection if it is still pending after
+// firstCallTimeout.
 func (c *pendingConn) awaitCall() {
 	c.pending.mu.Lock()
 	defer c.pending.mu.Unlock()
@@ -139,8 +141,8 @@ func (c *pendingConn) awaitCall() {
 	}
 }
 
-// release says that the connection has made a call that is allowed. It keeps its
-// place from then on.
+// release is called when the connection has made an allowed call. From then on it cannot
+// be evicted.
 func (c *pendingConn) release() {
 	if c.done.Load() {
 		return

@@ -29,7 +29,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// bubbleServer serves on pipes, in a synctest bubble.
+// bubbleServer is a server on pipes in a synctest bubble.
 type bubbleServer struct {
 	*testing.T
 	*pipeListener
@@ -55,7 +55,7 @@ func servePipes(t *testing.T, path string, access *Access, test func(bubbleServe
 // pipeClient is a gRPC client of a bubbleServer.
 type pipeClient struct {
 	*grpc.ClientConn
-	dialed int // how many connections it has made
+	dialed int // number of connections made
 }
 
 func (s bubbleServer) client(ip string, secured bool) *pipeClient {
@@ -77,7 +77,7 @@ func (s bubbleServer) client(ip string, secured bool) *pipeClient {
 	return c
 }
 
-// call reads from $all, which needs the password where there is one.
+// call reads from $all, which needs the password if there is one.
 func (c *pipeClient) call(ctx context.Context, password string) error {
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(User+":"+password)))
 	read, err := streamspb.NewStreamsClient(c).Read(ctx, &streamspb.ReadReq{Options: &streamspb.ReadReq_Options{
@@ -93,8 +93,7 @@ func (c *pipeClient) call(ctx context.Context, password string) error {
 	return err
 }
 
-// silent is what clients send that open connections and do not go on. It is by
-// whether the listener asks for TLS.
+// silent is what silent connections send before they stop, without and with TLS.
 var silent = map[bool]map[string]string{
 	false: {
 		"nothing at all":            "",
@@ -142,7 +141,7 @@ func TestEntrance_silentConnectionsKeepNobodyOut(t *testing.T) {
 							s.Error(err)
 						}
 					}
-					// A client that was in is not touched.
+					// A client that made a call before keeps its connection.
 					if err := before.call(s.Context(), testPassword); err != nil || before.dialed != 1 {
 						s.Errorf("the one that was in: %d connections, %v", before.dialed, err)
 					}
@@ -158,7 +157,7 @@ func TestEntrance_silentConnectionsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// Many addresses together get no further.
+// Silent connections from many addresses do not keep a client out either.
 func TestEntrance_silentConnectionsOfManyAddresses(t *testing.T) {
 	t.Parallel()
 	servePipes(t, filepath.Join(t.TempDir(), "events.db"), nil, func(s bubbleServer) {
@@ -182,8 +181,8 @@ func TestEntrance_silentConnectionsOfManyAddresses(t *testing.T) {
 	})
 }
 
-// A client without the password may ask for what everybody may know, but does not
-// keep a place by that.
+// A client without the password may call the public methods, but its connection stays
+// pending and is closed after firstCallTimeout.
 func TestEntrance_strangersDoNotStay(t *testing.T) {
 	t.Parallel()
 	for claim, call := range map[string]func(context.Context, *pipeClient) error{
@@ -222,7 +221,7 @@ func TestEntrance_strangersDoNotStay(t *testing.T) {
 	}
 }
 
-// The same over TCP, with the certificate, the password and the official client.
+// The same over TCP, with a certificate, a password and the official client.
 func TestEntrance_silentConnectionsDoNotHoldTheTLSPort(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t, t.TempDir(), "127.0.0.1")
@@ -240,14 +239,14 @@ func TestEntrance_silentConnectionsDoNotHoldTheTLSPort(t *testing.T) {
 	_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{
 		ExpectedRevision: esdb.NoStream{}, Authenticated: &esdb.Credentials{Login: User, Password: testPassword},
 	}, newEvent("x", "{}"))
-	if took := time.Since(begun); err != nil || took > entranceTimeout-time.Second {
+	if took := time.Since(begun); err != nil || took > handshakeTimeout-time.Second {
 		t.Errorf("after %v: %v", took, err)
 	}
 }
 
 func TestPending_theOldestOfTheMostNumerousMakesRoom(t *testing.T) {
 	t.Parallel()
-	closed := make(map[string]int) // by address, how often
+	closed := make(map[string]int) // number of closed connections by address
 	var open []*pendingConn
 	var log bytes.Buffer
 	p := newPending(zerolog.New(&log))
@@ -262,7 +261,7 @@ func TestPending_theOldestOfTheMostNumerousMakesRoom(t *testing.T) {
 			t.Errorf("%s: %d are pending, closed were %v, want %d and %v", claim, p.count, closed, count, want)
 		}
 	}
-	// One network has so many, whether they are written in one way or in another.
+	// Both ways to write an address count as one network.
 	first := add("10.0.0.1")
 	for range pendingPerNetwork - 1 {
 		add("::ffff:10.0.0.1")
@@ -279,7 +278,7 @@ func TestPending_theOldestOfTheMostNumerousMakesRoom(t *testing.T) {
 		t.Errorf("the log says %s", got)
 	}
 	expect("one more of each", 2*pendingPerNetwork, map[string]int{"10.0.0.1": 1, "2001:db8::1": 1})
-	// One that made a call is counted no more, and not closed.
+	// A connection that made a call is no longer counted, and is not closed.
 	for range pendingPerNetwork - 1 {
 		add("10.0.0.2")
 	}
@@ -287,8 +286,8 @@ func TestPending_theOldestOfTheMostNumerousMakesRoom(t *testing.T) {
 	called.release()
 	add("10.0.0.2")
 	expect("one made a call", 3*pendingPerNetwork, map[string]int{"10.0.0.1": 1, "2001:db8::1": 1})
-	// When all are too many, one of those with the most has to go, and the oldest of all
-	// where none has more than another.
+	// When all places are taken, a network with the most connections loses one, and the
+	// oldest connection goes if all have the same number.
 	for i := range pendingLimit - 3*pendingPerNetwork {
 		add(fmt.Sprintf("10.1.%d.%d", i/250, i%250))
 	}
@@ -303,7 +302,7 @@ func TestPending_theOldestOfTheMostNumerousMakesRoom(t *testing.T) {
 	}
 }
 
-// closing is a connection that does nothing but end.
+// closing is a connection that can only be closed.
 type closing struct {
 	net.Conn
 	closed func()

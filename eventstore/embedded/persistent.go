@@ -21,24 +21,24 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// groupsStream holds the settings of all groups; its newest event counts.
+// groupsStream holds the settings of all groups, in its newest event.
 const groupsStream = "$persistentSubscriptionConfig"
 
-// persistent answers the calls of the service of persistent subscriptions: groups
-// of consumers that share the events of a stream, or of the whole log, among
-// them, and whose progress the store remembers. All that outlives the process is
-// events in system streams, under the names that a real server gives them.
+// persistent is the service of persistent subscriptions: groups of consumers that share
+// the events of a stream, or of the whole log. The store remembers a group's progress.
+// Everything that must survive a restart is an event in a system stream. The streams have
+// the names that a real server gives them.
 type persistent struct {
 	persistentpb.UnimplementedPersistentSubscriptionsServer
 
 	store   *store
-	closing <-chan struct{} // closed when consumers have to go
+	closing <-chan struct{} // closed when the calls of consumers have to end
 	log     zerolog.Logger
 
-	mu     sync.Mutex // guards the fields below, and is held while groups are changed in the log
+	mu     sync.Mutex // guards the fields below; held while groups are changed in the log
 	groups map[string]*group
-	// failure is why the groups could not be read, and answers every call until
-	// RestartSubsystem can read them.
+	// failure is why the groups could not be read. Every call fails with it until
+	// RestartSubsystem can read the groups.
 	failure error
 }
 
@@ -48,31 +48,32 @@ func openPersistent(s *store, closing <-chan struct{}, log zerolog.Logger) *pers
 	return p
 }
 
-// groupsVersion is the present form of groupsEvent.
+// groupsVersion is the version of groupsEvent that this program reads and writes.
 const groupsVersion = "2"
 
 // groupsEvent is the data of an event of groupsStream.
 type groupsEvent struct {
 	Version string          `json:"version"`
-	Entries []groupSettings `json:"entries"`
+	Groups  []groupSettings `json:"entries"`
 }
 
-// load starts the groups that the log knows. It is called with mu held, or
-// before anybody else knows p.
+// load starts the groups that are in the log. The caller holds mu, or p is not shared
+// yet.
 func (p *persistent) load() {
 	p.groups, p.failure = make(map[string]*group), nil
-	entries, err := p.read(context.Background())
+	stored, err := p.read(context.Background())
 	if err != nil {
 		p.failure = fmt.Errorf("read %s: %w", groupsStream, err)
 		p.log.Error().Err(err).Str("stream", groupsStream).Msg("persistent subscriptions cannot be read")
 		return
 	}
-	for _, settings := range entries {
+	for _, settings := range stored {
 		p.groups[settings.id()] = startGroup(p.store, settings, p.log)
 	}
 }
 
-// read does not take the log's word for it: anybody can append to the stream.
+// read returns the settings of all groups. It checks them, because any client can append
+// to the stream.
 func (p *persistent) read(ctx context.Context) ([]groupSettings, error) {
 	newest, err := p.store.newest(ctx, groupsStream)
 	if err != nil || newest == nil {
@@ -86,20 +87,20 @@ func (p *persistent) read(ctx context.Context) ([]groupSettings, error) {
 		return nil, fmt.Errorf("the newest event has version %q, not %q", stored.Version, groupsVersion)
 	}
 	seen := make(map[string]bool)
-	for _, settings := range stored.Entries {
+	for _, settings := range stored.Groups {
 		if seen[settings.id()] {
-			return nil, fmt.Errorf("%s is there twice", settings.id())
+			return nil, fmt.Errorf("the newest event has %s twice", settings.id())
 		}
 		seen[settings.id()] = true
 		if err := settings.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", settings.id(), err)
 		}
 	}
-	return stored.Entries, nil
+	return stored.Groups, nil
 }
 
-// close stops the groups, whose progress is then on disk. Consumers must have
-// gone.
+// close stops all groups, which write their progress to disk. The calls of their
+// consumers must have ended.
 func (p *persistent) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -108,18 +109,18 @@ func (p *persistent) close() {
 	}
 }
 
-// save writes the settings of all groups but one, and those of another; either
-// can be none. It is called with mu held, and not cut short: what the log says
-// and what is in memory would part.
+// save writes the settings of all groups to the log. It leaves out the group whose id is
+// without, and adds the group with, unless they are empty. The caller holds mu. save
+// ignores the end of ctx: otherwise the log and the memory could differ.
 func (p *persistent) save(ctx context.Context, without string, with *groupSettings) error {
 	stored := groupsEvent{Version: groupsVersion}
 	for _, id := range slices.Sorted(maps.Keys(p.groups)) {
 		if id != without {
-			stored.Entries = append(stored.Entries, p.groups[id].settings)
+			stored.Groups = append(stored.Groups, p.groups[id].settings)
 		}
 	}
 	if with != nil {
-		stored.Entries = append(stored.Entries, *with)
+		stored.Groups = append(stored.Groups, *with)
 	}
 	data, err := json.Marshal(stored)
 	if err != nil {
@@ -141,7 +142,7 @@ func (p *persistent) Create(ctx context.Context, request *persistentpb.CreateReq
 	if p.groups[settings.id()] != nil {
 		return nil, groupStatus(codes.AlreadyExists, "persistent-subscription-exists", settings, "exists")
 	}
-	// A group of the same name may have been deleted halfway.
+	// The deletion of a group of the same name may have been interrupted.
 	if err := p.clear(ctx, settings); err != nil {
 		return nil, toStatus(err)
 	}
@@ -153,8 +154,8 @@ func (p *persistent) Create(ctx context.Context, request *persistentpb.CreateReq
 	return &persistentpb.CreateResp{}, g.failure
 }
 
-// Update lets the group's consumers go, as a real server does. The group goes on
-// from where it was: where it was told to start counts only once.
+// Update disconnects the group's consumers, as a real server does. The group continues
+// from its checkpoint: its start position is used at its creation only.
 func (p *persistent) Update(ctx context.Context, request *persistentpb.UpdateReq) (*persistentpb.UpdateResp, error) {
 	settings, err := updatedSettings(request.GetOptions())
 	if err != nil {
@@ -198,7 +199,7 @@ func (p *persistent) Delete(ctx context.Context, request *persistentpb.DeleteReq
 	return &persistentpb.DeleteResp{}, nil
 }
 
-// clear deletes what a group has left in the log.
+// clear deletes the streams of a group.
 func (p *persistent) clear(ctx context.Context, settings groupSettings) error {
 	for _, stream := range []string{settings.checkpointStream(), settings.parkedStream()} {
 		h, err := p.store.state(ctx, stream)
@@ -215,7 +216,7 @@ func (p *persistent) clear(ctx context.Context, settings groupSettings) error {
 	return nil
 }
 
-// find is called with mu held.
+// find returns a group. The caller holds mu.
 func (p *persistent) find(named groupSettings) (*group, error) {
 	if p.failure != nil {
 		return nil, failedStatus(named, p.failure)
@@ -227,7 +228,7 @@ func (p *persistent) find(named groupSettings) (*group, error) {
 	return g, nil
 }
 
-// locate is find for calls that change no group.
+// locate returns a group. It is for calls that change no group.
 func (p *persistent) locate(options namesGroup) (*group, error) {
 	named, err := nameGroup(options)
 	if err != nil {
@@ -302,7 +303,7 @@ func (p *persistent) ReplayParked(ctx context.Context, request *persistentpb.Rep
 	return &persistentpb.ReplayParkedResp{}, nil
 }
 
-// RestartSubsystem lets all consumers go and reads the groups from the log again.
+// RestartSubsystem disconnects all consumers and reads the groups from the log again.
 func (p *persistent) RestartSubsystem(context.Context, *shared.Empty) (*shared.Empty, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -316,7 +317,7 @@ func (p *persistent) RestartSubsystem(context.Context, *shared.Empty) (*shared.E
 	return &shared.Empty{}, nil
 }
 
-// Read is a consumer for as long as the call lasts.
+// Read connects a consumer for as long as the call lasts.
 func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) error {
 	request, err := call.Recv()
 	if err != nil {
@@ -324,7 +325,7 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 	}
 	options := request.GetOptions()
 	if options == nil {
-		return status.Error(codes.InvalidArgument, "a consumer begins with its options")
+		return status.Error(codes.InvalidArgument, "the first request of a consumer must have its options")
 	}
 	if size := options.GetBufferSize(); size <= 0 || size > slotsLimit {
 		return status.Errorf(codes.InvalidArgument, "the buffer size must be from 1 to %d", slotsLimit)
@@ -356,7 +357,7 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- receiveAnswers(call, g, c) }()
+	go func() { ended <- receiveSettlements(call, g, c) }()
 	for {
 		select {
 		case d := <-c.out:
@@ -373,8 +374,8 @@ func (p *persistent) Read(call persistentpb.PersistentSubscriptions_ReadServer) 
 	}
 }
 
-// receiveAnswers hands a consumer's acknowledgements and refusals to its group.
-func receiveAnswers(call persistentpb.PersistentSubscriptions_ReadServer, g *group, c *consumer) error {
+// receiveSettlements passes a consumer's acknowledgements and refusals to its group.
+func receiveSettlements(call persistentpb.PersistentSubscriptions_ReadServer, g *group, c *consumer) error {
 	for {
 		request, err := call.Recv()
 		if errors.Is(err, io.EOF) {
@@ -427,7 +428,7 @@ func persistentEvent(e *recorded, asUUID func(uuid.UUID) *shared.UUID) *persiste
 	}
 }
 
-// newest returns the newest event of a stream, nil when it has none.
+// newest returns the newest event of a stream, or nil if it has none.
 func (s *store) newest(ctx context.Context, stream string) (*recorded, error) {
 	p, err := s.readStream(ctx, stream, math.MaxInt64, true, false, 1)
 	if errors.Is(err, errNoStream) || err == nil && len(p.events) == 0 {
@@ -439,7 +440,7 @@ func (s *store) newest(ctx context.Context, stream string) (*recorded, error) {
 	return &p.events[0].recorded, nil
 }
 
-// appendOne adds an event of the store's own.
+// appendOne appends an event that the store itself makes.
 func (s *store) appendOne(ctx context.Context, stream string, event proposed) error {
 	event.id = uuid.New()
 	_, err := s.append(ctx, stream, expectAny, []proposed{event})

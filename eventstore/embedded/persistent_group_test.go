@@ -13,7 +13,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// testGroup is a group in a synctest bubble, so that its time passes as told.
+// testGroup is a group in a synctest bubble, where a test decides how time passes.
 type testGroup struct {
 	*testing.T
 	*group
@@ -33,8 +33,8 @@ func inBubble(t *testing.T, settings groupSettings, test func(testGroup)) {
 	})
 }
 
-// bubbleStore opens its connections ahead. One that is opened during a commit
-// waits for it by the clock, and in a bubble that is for ever.
+// bubbleStore returns a store with all connections open. Opening one during a commit
+// would wait by SQLite's clock, which does not end in a bubble.
 func bubbleStore(t *testing.T) *store {
 	t.Helper()
 	s := newStore(t)
@@ -62,7 +62,7 @@ func (g testGroup) join(slots int) *consumer {
 	return c
 }
 
-// given takes what a consumer has been given by now, as "revision" or
+// given receives what a consumer was sent so far, each as "revision" or
 // "revision+retries".
 func (g testGroup) given(c *consumer) (places []string, ids []uuid.UUID) {
 	synctest.Wait()
@@ -94,7 +94,7 @@ func (g testGroup) acks(c *consumer, ids ...uuid.UUID) {
 	}
 }
 
-// wantCheckpoint compares what is on disk.
+// wantCheckpoint checks the checkpoint on disk.
 func (g testGroup) wantCheckpoint(want string) {
 	g.Helper()
 	synctest.Wait()
@@ -125,7 +125,8 @@ func TestGroup_timeoutRedeliversAndThenParks(t *testing.T) {
 		g.wantGiven(c)
 		g.sleep(1)
 		g.wantGiven(c, "1+1")
-		// An answer that is late is about a message that somebody may have by now.
+		// A late acknowledgement is ignored, because another consumer may have the
+		// message by now.
 		g.sleep(10 * time.Second)
 		third := g.wantGiven(c, "2+1")
 		g.acks(c, third...)
@@ -165,13 +166,13 @@ func TestGroup_checkpointsByCountAndTime(t *testing.T) {
 		g.sleep(time.Hour)
 		g.wantCheckpoint(`"-1"`) // fewer than the minimum
 		g.acks(c, ids[1])
-		g.wantCheckpoint(`"1"`) // as many, and long ago
+		g.wantCheckpoint(`"1"`) // the minimum is reached, and enough time has passed
 		g.acks(c, ids[2], ids[3])
 		g.sleep(5*time.Second - 1)
 		g.wantCheckpoint(`"1"`)
 		g.sleep(1)
 		g.wantCheckpoint(`"3"`)
-		// The maximum does not wait, and never passes what is in flight.
+		// The maximum is written at once, but never passes an in-flight message.
 		g.acks(c, ids[4], ids[6], ids[7], ids[8])
 		g.wantCheckpoint(`"4"`)
 	})
@@ -182,14 +183,14 @@ func TestGroup_readsAheadNoMoreThanItsBuffer(t *testing.T) {
 	inBubble(t, groupSettings{ReadBatchSize: 10, HistoryBufferSize: 25}, func(g testGroup) {
 		g.append("s", 100)
 		open := func() (count int) {
-			if err := g.do(g.Context(), func() { count = g.source.open.Len() }); err != nil {
+			if err := g.do(g.Context(), func() { count = g.source.unfinished.Len() }); err != nil {
 				t.Fatal(err)
 			}
 			return count
 		}
 		synctest.Wait()
 		if got := open(); got != 0 {
-			t.Errorf("%d events were read for nobody", got)
+			t.Errorf("%d events were read without a consumer", got)
 		}
 		c := g.join(3)
 		g.wantGiven(c, "0", "1", "2")
@@ -197,7 +198,7 @@ func TestGroup_readsAheadNoMoreThanItsBuffer(t *testing.T) {
 			t.Errorf("%d events were read for a consumer of 3 with a buffer of 25", got)
 		}
 	})
-	// Large events count by their bytes.
+	// Large events count by size.
 	inBubble(t, groupSettings{ReadBatchSize: 10, HistoryBufferSize: 1000}, func(g testGroup) {
 		for range 6 {
 			if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, pageBytes/2)); err != nil {
@@ -216,9 +217,9 @@ func TestGroup_readsAheadNoMoreThanItsBuffer(t *testing.T) {
 	})
 }
 
-// A consumer that takes nothing holds no more of large events than of small ones,
-// also when what it has times out and others follow.
-func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
+// A consumer that does not receive holds no more memory with large events than with small
+// ones, even if its messages time out and others follow.
+func TestGroup_aConsumerThatDoesNotReceiveHoldsLittle(t *testing.T) {
 	t.Parallel()
 	inBubble(t, groupSettings{MessageTimeout: 1000}, func(g testGroup) {
 		const size = flightBytes / 4
@@ -230,7 +231,7 @@ func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
 		c := g.join(slotsLimit)
 		g.sleep(100 * time.Second)
 		g.wantGiven(c, "0", "1", "2", "3")
-		// One that goes on gets the others, four at a time.
+		// A consumer that receives gets the others, four at a time.
 		for next := 4; next < 12; next += 4 {
 			g.append("another", 1)
 			if err := g.do(g.Context(), func() {}); err != nil {
@@ -239,12 +240,12 @@ func TestGroup_aStandingConsumerHoldsLittle(t *testing.T) {
 			g.acks(c, g.wantGiven(c, fmt.Sprint(next), fmt.Sprint(next+1), fmt.Sprint(next+2), fmt.Sprint(next+3))...)
 		}
 		var held int
-		if err := g.do(g.Context(), func() { held = c.bytes + c.late }); err != nil || held != 0 {
+		if err := g.do(g.Context(), func() { held = c.bytes + c.lateBytes }); err != nil || held != 0 {
 			t.Errorf("%d bytes are in flight, %v", held, err)
 		}
 	})
-	// An event that is larger than that is given all the same, and those without
-	// data count as well.
+	// An event larger than the limit is sent nevertheless, and events without data count
+	// as well.
 	inBubble(t, groupSettings{}, func(g testGroup) {
 		if _, err := g.store.append(g.Context(), "s", expectAny, proposals(1, flightBytes)); err != nil {
 			t.Fatal(err)
@@ -267,7 +268,7 @@ func TestGroup_strategies(t *testing.T) {
 			a, b := g.join(2), g.join(10)
 			g.append("s", 6)
 			g.wantGiven(a, "0", "2")
-			g.wantGiven(b, "1", "3", "4", "5") // a is full
+			g.wantGiven(b, "1", "3", "4", "5") // a has no room
 		})
 	})
 	t.Run("the first as long as it has room", func(t *testing.T) {
@@ -319,7 +320,7 @@ func TestGroup_strategies(t *testing.T) {
 	})
 }
 
-// Events that are stored twice under one id are two messages.
+// Two events with the same id are two messages.
 func TestGroup_sameIDTwice(t *testing.T) {
 	t.Parallel()
 	inBubble(t, groupSettings{}, func(g testGroup) {
@@ -337,7 +338,7 @@ func TestGroup_sameIDTwice(t *testing.T) {
 	})
 }
 
-// What cannot be parked for want of room on the disk is not lost.
+// Messages that cannot be parked because the disk is full are not lost.
 func TestGroup_cannotPark(t *testing.T) {
 	t.Parallel()
 	inBubble(t, groupSettings{}, func(g testGroup) {
@@ -361,8 +362,8 @@ func TestGroup_cannotPark(t *testing.T) {
 	})
 }
 
-// A consumer that refuses on, before it knows that it was dropped, is nobody that
-// its group waits for.
+// A consumer that was dropped and keeps refusing messages before it knows must not block
+// its group.
 func TestGroup_severalRefusalsWithStop(t *testing.T) {
 	t.Parallel()
 	inBubble(t, groupSettings{}, func(g testGroup) {

@@ -10,7 +10,7 @@ import (
 	persistentpb "github.com/EventStore/EventStore-Client-Go/v4/protos/persistent"
 )
 
-// info tells operators how a group is set and how far it is.
+// info returns the settings and the progress of a group, for operators.
 func (g *group) info(ctx context.Context) (*persistentpb.SubscriptionInfo, error) {
 	known, err := g.store.lastPosition(ctx)
 	if err != nil {
@@ -44,7 +44,7 @@ func (g *group) info(ctx context.Context) (*persistentpb.SubscriptionInfo, error
 		MaxCheckPointCount:          s.MaxCheckpointCount,
 		MaxSubscriberCount:          s.MaxSubscriberCount,
 		NamedConsumerStrategy:       s.ConsumerStrategy,
-		ParkedMessageCount:          max(0, after(parked.last)-min(parked.firstShown(), after(parked.last))),
+		ParkedMessageCount:          max(0, after(parked.last)-min(parked.firstVisible(), after(parked.last))),
 	}
 	if known >= 0 {
 		info.LastKnownEventPosition = s.format(known)
@@ -52,12 +52,12 @@ func (g *group) info(ctx context.Context) (*persistentpb.SubscriptionInfo, error
 	return info, g.do(ctx, func() { g.describe(info, time.Now()) })
 }
 
-// describe adds what only the group's goroutine knows.
+// describe adds the values that belong to the group's goroutine, in which it runs.
 func (g *group) describe(info *persistentpb.SubscriptionInfo, now time.Time) {
 	switch {
 	case g.failure != nil:
 		info.Status = "Failed"
-	case g.behind:
+	case g.mayHaveMore:
 		info.Status = "Behind"
 	default:
 		info.Status = "Live"
@@ -95,13 +95,15 @@ func (g *group) describe(info *persistentpb.SubscriptionInfo, now time.Time) {
 	}
 	info.ReadBufferCount = int32(g.source.waiting.Len())
 	info.RetryBufferCount = int32(g.parked.waiting.Len())
-	info.OutstandingMessagesCount = int32(g.source.open.Len() + g.parked.open.Len())
+	info.OutstandingMessagesCount = int32(g.source.unfinished.Len() + g.parked.unfinished.Len())
 }
 
-// timingsKept is how many of a consumer's answers extra statistics are about.
+// timingsKept is how many of a consumer's newest acknowledgements and refusals the extra
+// statistics cover.
 const timingsKept = 1000
 
-// timings are how many milliseconds a consumer took for each of its last answers.
+// timings holds how many milliseconds a consumer took for each of its newest
+// acknowledgements and refusals, up to timingsKept.
 type timings struct {
 	kept []int64
 	next int // index of the oldest once timingsKept are kept
@@ -116,7 +118,7 @@ func (t *timings) add(took time.Duration) {
 	t.next = (t.next + 1) % timingsKept
 }
 
-// measurements are those that a real server gives, under the same names.
+// measurements returns the same figures as a real server, under the same names.
 func (t *timings) measurements() []*persistentpb.SubscriptionInfo_Measurement {
 	if len(t.kept) == 0 {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// startFromEnd is where a group starts that wants what comes after its creation.
+// startFromEnd is the start of a group that gets only events from after its creation.
 const startFromEnd = -1
 
 const (
@@ -23,30 +23,31 @@ const (
 	strategyPinned           = "Pinned"
 )
 
-// groupSettings is what a group was created with. Times are in milliseconds, as
-// in the protocol and in the log of a real server.
+// groupSettings are the settings of a group. Times are in milliseconds, as in the
+// protocol and in the log of a real server.
 type groupSettings struct {
 	Stream             string       `json:"stream"` // or allStream
 	Group              string       `json:"group"`
 	Filter             *groupFilter `json:"filter,omitempty"`
 	StartFrom          int64        `json:"startFrom"`
 	ResolveLinks       bool         `json:"resolveLinkTos"`
-	ExtraStatistics    bool         `json:"extraStatistics"` // whether it is measured how long consumers take
+	ExtraStatistics    bool         `json:"extraStatistics"` // measure how long consumers take
 	MessageTimeout     int32        `json:"messageTimeout"`  // 0 for none
 	MaxRetryCount      int32        `json:"maxRetryCount"`
 	CheckpointAfter    int32        `json:"checkPointAfter"`
 	MinCheckpointCount int32        `json:"minCheckPointCount"`
 	MaxCheckpointCount int32        `json:"maxCheckPointCount"`
 	MaxSubscriberCount int32        `json:"maxSubscriberCount"` // 0 for any number
-	// LiveBufferSize is kept for those who ask. A group reads live events from the
-	// file as it reads old ones, so there is no second buffer.
+	// LiveBufferSize is stored because GetInfo returns it. It has no effect: a group
+	// reads live events from the file, as it reads old ones, so there is no second
+	// buffer.
 	LiveBufferSize    int32  `json:"liveBufferSize"`
 	ReadBatchSize     int32  `json:"readBatchSize"`
 	HistoryBufferSize int32  `json:"historyBufferSize"`
 	ConsumerStrategy  string `json:"namedConsumerStrategy"`
 }
 
-// groupFilter selects events of the whole log, as filter does.
+// groupFilter is the stored form of filter.
 type groupFilter struct {
 	ByType   bool     `json:"byType"`
 	Regex    string   `json:"regex,omitempty"`
@@ -68,18 +69,19 @@ func (f *groupFilter) compile() (*filter, error) {
 	})
 }
 
-// id is also what the group is called in the names of its streams, so that groups
-// which would share those are one.
-func (s *groupSettings) id() string               { return s.Stream + "::" + s.Group }
-func (s *groupSettings) checkpointStream() string { return bookkeeping + s.id() + "-checkpoint" }
-func (s *groupSettings) parkedStream() string     { return bookkeeping + s.id() + "-parked" }
+// id is also part of the names of the group's streams. So two groups that would share
+// streams have the same id and cannot both exist.
+func (s *groupSettings) id() string { return s.Stream + "::" + s.Group }
+
+func (s *groupSettings) checkpointStream() string { return groupStreamPrefix + s.id() + "-checkpoint" }
+func (s *groupSettings) parkedStream() string     { return groupStreamPrefix + s.id() + "-parked" }
 func (s *groupSettings) ofAll() bool              { return s.Stream == allStream }
 
-// bookkeeping begins the names of the streams that hold what groups remember.
-const bookkeeping = "$persistentsubscription-"
+// groupStreamPrefix is the prefix of the streams that hold checkpoints and parked events.
+const groupStreamPrefix = "$persistentsubscription-"
 
-// format writes a revision, or a position when the group is on the whole log, as
-// a real server does.
+// format returns a revision, or a position for a group on the whole log, as a real server
+// writes it.
 func (s *groupSettings) format(place int64) string {
 	if s.ofAll() {
 		return fmt.Sprintf("C:%[1]d/P:%[1]d", place)
@@ -95,8 +97,8 @@ func (s *groupSettings) parse(text string) (place int64, err error) {
 	return strconv.ParseInt(text, 10, 64)
 }
 
-// namesGroup is what the options of most calls have in common. Those without a
-// stream have All.
+// namesGroup is what the options of most calls have in common. Options without a stream
+// have All.
 type namesGroup interface {
 	GetStreamIdentifier() *shared.StreamIdentifier
 	GetAll() *shared.Empty
@@ -124,8 +126,8 @@ func namedGroup(stream, name string) (groupSettings, error) {
 	return groupSettings{Stream: stream, Group: name}, nil
 }
 
-// sharedStream is the name of a stream that a group can be on. The whole log has
-// fields of its own.
+// sharedStream returns the name of a stream that a group can be on. Requests name the
+// whole log in a field of its own, not as a stream.
 func sharedStream(identifier *shared.StreamIdentifier) (string, error) {
 	stream, err := streamName(identifier)
 	if err == nil && stream == allStream {
@@ -134,9 +136,10 @@ func sharedStream(identifier *shared.StreamIdentifier) (string, error) {
 	return stream, err
 }
 
-// formerSource says on what a group is and where it starts by the fields of before
-// groups could be on $all. The clients for NodeJS know no others for a stream.
-func formerSource(identifier *shared.StreamIdentifier, revision uint64) (stream string, from int64, err error) {
+// oldSource reads the stream and the start of a group from the old fields of the
+// protocol, from before groups could be on $all. The clients for NodeJS use only these
+// for groups on a stream.
+func oldSource(identifier *shared.StreamIdentifier, revision uint64) (stream string, from int64, err error) {
 	if from = clamp(revision); revision == math.MaxUint64 {
 		from = startFromEnd
 	}
@@ -151,8 +154,8 @@ func createdSettings(options *persistentpb.CreateReq_Options) (groupSettings, er
 	switch source := options.GetStreamOption().(type) {
 	case nil:
 		var err error
-		//nolint:staticcheck // see formerSource
-		if stream, from, err = formerSource(options.GetStreamIdentifier(), options.GetSettings().GetRevision()); err != nil {
+		//nolint:staticcheck // see oldSource
+		if stream, from, err = oldSource(options.GetStreamIdentifier(), options.GetSettings().GetRevision()); err != nil {
 			return groupSettings{}, err
 		}
 	case *persistentpb.CreateReq_Options_Stream:
@@ -188,7 +191,7 @@ func createdSettings(options *persistentpb.CreateReq_Options) (groupSettings, er
 	}
 	strategy := options.GetSettings().GetConsumerStrategy()
 	if strategy == "" {
-		// Clients of before the field was a name.
+		// Some clients, the one for Go among them, send the strategy as a number.
 		strategy = options.GetSettings().GetNamedConsumerStrategy().String() //nolint:staticcheck // see above
 	}
 	settings, err := newSettings(stream, options.GetGroupName(), from, options.GetSettings(), strategy)
@@ -205,8 +208,8 @@ func updatedSettings(options *persistentpb.UpdateReq_Options) (groupSettings, er
 	switch source := options.GetStreamOption().(type) {
 	case nil:
 		var err error
-		//nolint:staticcheck // see formerSource
-		if stream, from, err = formerSource(options.GetStreamIdentifier(), options.GetSettings().GetRevision()); err != nil {
+		//nolint:staticcheck // see oldSource
+		if stream, from, err = oldSource(options.GetStreamIdentifier(), options.GetSettings().GetRevision()); err != nil {
 			return groupSettings{}, err
 		}
 	case *persistentpb.UpdateReq_Options_Stream:
@@ -235,7 +238,7 @@ func updatedSettings(options *persistentpb.UpdateReq_Options) (groupSettings, er
 	return newSettings(stream, options.GetGroupName(), from, options.GetSettings(), options.GetSettings().GetNamedConsumerStrategy().String())
 }
 
-// settingsMessage is what the settings of both calls have in common.
+// settingsMessage is what the settings of Create and Update have in common.
 type settingsMessage interface {
 	GetResolveLinks() bool
 	GetExtraStatistics() bool
@@ -256,7 +259,7 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 	if _, err := namedGroup(stream, name); err != nil {
 		return groupSettings{}, err
 	}
-	// Only one of the two units is set.
+	// A request sets one of the two units.
 	timeout := int64(message.GetMessageTimeoutMs()) + ticksToMilliseconds(message.GetMessageTimeoutTicks())
 	after := int64(message.GetCheckpointAfterMs()) + ticksToMilliseconds(message.GetCheckpointAfterTicks())
 	if max(timeout, after) > math.MaxInt32 {
@@ -274,7 +277,8 @@ func newSettings(stream, name string, from int64, message settingsMessage, strat
 	return s, s.check()
 }
 
-// ticksToMilliseconds rounds away from 0, which stands for no time at all.
+// ticksToMilliseconds converts ticks of 100 ns. It rounds away from 0, because 0 means
+// that no time is set.
 func ticksToMilliseconds(ticks int64) int64 {
 	const ticksPerMillisecond = 10_000
 	whole := ticks / ticksPerMillisecond
@@ -287,7 +291,7 @@ func ticksToMilliseconds(ticks int64) int64 {
 	return whole
 }
 
-// check refuses settings that no group can work by.
+// check returns an error for settings that no group can work with.
 func (s *groupSettings) check() error {
 	for _, rule := range []struct {
 		kept  bool
@@ -314,8 +318,8 @@ func (s *groupSettings) check() error {
 	return nil
 }
 
-// groupStatus is an error that is about a group; fate is what the sentence about
-// it ends with.
+// groupStatus returns an error about a group. fate ends the message, for example "does not
+// exist".
 func groupStatus(code codes.Code, exception string, s groupSettings, fate string) error {
 	return &statusError{
 		status.Newf(code, "Subscription group %s on stream %s %s.", s.Group, s.Stream, fate),

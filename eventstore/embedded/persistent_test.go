@@ -28,7 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// eachChecked are settings by which every acknowledgement is written down.
+// eachChecked returns settings with a checkpoint after every acknowledgement.
 func eachChecked() *esdb.PersistentSubscriptionSettings {
 	settings := esdb.SubscriptionSettingsDefault()
 	settings.CheckpointLowerBound, settings.CheckpointUpperBound = 1, 1
@@ -53,7 +53,7 @@ func consume(t testing.TB, client *esdb.Client, stream, group string, buffer uin
 	return subscription
 }
 
-// deliver takes what a consumer gets next.
+// deliver receives the next event of a consumer.
 func deliver(t testing.TB, subscription *esdb.PersistentSubscription) *esdb.EventAppeared {
 	t.Helper()
 	said := subscription.Recv()
@@ -63,7 +63,7 @@ func deliver(t testing.TB, subscription *esdb.PersistentSubscription) *esdb.Even
 	return said.EventAppeared
 }
 
-// deliverAll takes events and compares their revisions.
+// deliverAll receives events and compares their revisions.
 func deliverAll(t testing.TB, subscription *esdb.PersistentSubscription, want ...uint64) []*esdb.ResolvedEvent {
 	t.Helper()
 	var events []*esdb.ResolvedEvent
@@ -93,8 +93,8 @@ func nack(t testing.TB, subscription *esdb.PersistentSubscription, action esdb.N
 	}
 }
 
-// awaitInfo asks for a group until it is as wanted: answers of consumers are not
-// answered themselves.
+// awaitInfo calls GetInfo until the result is as wanted: acknowledgements have no
+// response to wait for.
 func awaitInfo(t testing.TB, client *esdb.Client, stream, group string, wanted func(*esdb.PersistentSubscriptionInfo) bool) {
 	t.Helper()
 	ctx := within(t)
@@ -126,7 +126,7 @@ func parkedIs(count int64) func(*esdb.PersistentSubscriptionInfo) bool {
 	return func(info *esdb.PersistentSubscriptionInfo) bool { return info.Stats.ParkedMessagesCount == count }
 }
 
-// dropped waits for a consumer to be dropped and returns why.
+// dropped waits until a consumer is dropped and returns the reason.
 func dropped(t testing.TB, subscription *esdb.PersistentSubscription) error {
 	t.Helper()
 	for {
@@ -136,10 +136,11 @@ func dropped(t testing.TB, subscription *esdb.PersistentSubscription) error {
 	}
 }
 
-// servedEnvironment makes TestPersistent_servedForAnother serve the file it names.
+// servedEnvironment is the environment variable that makes
+// TestPersistent_servedForAnother serve the file that it names.
 const servedEnvironment = "LOTLINE_EMBEDDED_TEST_SERVE"
 
-// This is no test, but the process that TestPersistent_killRedelivers kills.
+// This is not a test but the process that TestPersistent_killRedelivers kills.
 func TestPersistent_servedForAnother(t *testing.T) {
 	path := os.Getenv(servedEnvironment)
 	if path == "" {
@@ -197,12 +198,13 @@ func TestPersistent_killRedelivers(t *testing.T) {
 	}
 
 	client = startAt(t, path, time.Now).connect(t)
-	// Exactly what was not acknowledged.
+	// Exactly the events that were not acknowledged come again.
 	deliverAll(t, consume(t, client, "s", "each", 100), 4, 5, 6, 7, 8, 9, 10)
 	awaitInfo(t, client, "s", "each", inFlightIs(7))
-	// Four are too few to be written down with these settings: they come again.
+	// With these settings four acknowledgements make no checkpoint, so these events come
+	// again.
 	deliverAll(t, consume(t, client, "s", "some", 100), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-	// What came between the creation and the crash, and nothing from before.
+	// Events from between the creation and the crash, and none from before.
 	deliverAll(t, consume(t, client, "s", "end", 100), 10)
 }
 
@@ -257,7 +259,7 @@ func TestPersistent_nack(t *testing.T) {
 		}
 		nack(t, subscription, action, again.Event)
 	}
-	// Two retries were allowed.
+	// Two retries are allowed.
 	stopped := deliverAll(t, subscription, 3)
 	awaitInfo(t, client, "s", "g", parkedIs(2))
 	awaitInfo(t, client, "s", "g", checkpointIs(2))
@@ -299,8 +301,8 @@ func TestPersistent_replayParked(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// It was delivered, but not acknowledged: it is parked still. So is revision 0
-	// not done with.
+	// It was delivered but not acknowledged, so it is still parked. So is revision 0,
+	// which is not finished either.
 	client = startAt(t, server.path, time.Now).connect(t)
 	awaitInfo(t, client, "s", "g", parkedIs(1))
 	subscription = consume(t, client, "s", "g", 10)
@@ -308,7 +310,7 @@ func TestPersistent_replayParked(t *testing.T) {
 	replay(0)
 	ack(t, subscription, deliverAll(t, subscription, 3)...)
 	awaitInfo(t, client, "s", "g", parkedIs(0))
-	// Parking goes on behind what was replayed.
+	// Newly parked events follow those that were replayed.
 	mustAppend(t, client, "s", esdb.Revision(3), newEvent("x", "{}"))
 	nack(t, subscription, esdb.NackActionPark, deliverAll(t, subscription, 4)...)
 	awaitInfo(t, client, "s", "g", parkedIs(1))
@@ -366,7 +368,7 @@ func TestPersistent_consumersShareWithoutDuplicates(t *testing.T) {
 	}
 }
 
-func TestPersistent_consumerGivesBackWhenItGoes(t *testing.T) {
+func TestPersistent_aLeavingConsumerGivesItsMessagesBack(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(4)...)
@@ -379,13 +381,13 @@ func TestPersistent_consumerGivesBackWhenItGoes(t *testing.T) {
 	deliverAll(t, second, 2, 3)
 	_, err := client.SubscribeToPersistentSubscription(within(t), "s", "g", esdb.SubscribeToPersistentSubscriptionOptions{})
 	if err == nil || !strings.Contains(err.Error(), "as many consumers as it may have") {
-		t.Errorf("a third consumer was answered %v", err)
+		t.Errorf("a third consumer got %v", err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	deliverAll(t, second, 0, 1)
-	// Its place is free again.
+	// Its place in the group is free again.
 	consume(t, client, "s", "g", 1)
 }
 
@@ -399,7 +401,7 @@ func TestPersistent_deleteAndUpdateDropConsumers(t *testing.T) {
 	awaitInfo(t, client, "s", "g", inFlightIs(2))
 	settings := esdb.SubscriptionSettingsDefault()
 	settings.MaxRetryCount = 77
-	// The client sends Start for the End that is its default here.
+	// The default start is End, but the client sends Start in its place.
 	err := client.UpdatePersistentSubscription(within(t), "s", "g", esdb.PersistentStreamSubscriptionOptions{Settings: &settings})
 	if err != nil {
 		t.Fatal(err)
@@ -418,7 +420,7 @@ func TestPersistent_deleteAndUpdateDropConsumers(t *testing.T) {
 	if err := dropped(t, subscription); status.Code(err) != codes.NotFound {
 		t.Errorf("a deletion dropped the consumer with %v, want not found", err)
 	}
-	// Another of the same name knows nothing of it.
+	// A new group of the same name does not continue the old one.
 	createGroup(t, client, "s", "g", esdb.Revision(1), nil)
 	awaitInfo(t, client, "s", "g", parkedIs(0))
 	subscription = consume(t, client, "s", "g", 10)
@@ -445,7 +447,7 @@ func TestPersistentToAll_filterAndOwnStreams(t *testing.T) {
 	if err := client.CreatePersistentSubscriptionToAll(within(t), "bad", esdb.PersistentAllSubscriptionOptions{
 		Filter: &esdb.SubscriptionFilter{Type: esdb.StreamFilterType, Regex: "("},
 	}); err == nil || !strings.Contains(err.Error(), "regular expression") {
-		t.Errorf("a bad filter was answered %v", err)
+		t.Errorf("a bad filter got %v", err)
 	}
 	read := func(group string, want ...string) *esdb.PersistentSubscription {
 		t.Helper()
@@ -468,8 +470,8 @@ func TestPersistentToAll_filterAndOwnStreams(t *testing.T) {
 	mustAppend(t, client, "a-2", esdb.NoStream{}, newEvent("last", "{}"))
 	read("types", "before-1/wanted", "a-1/wanted", "b-1/wanted")
 	read("streams", "a-1/wanted", "a-1/other", "a-2/last")
-	// Creating a group is news; that groups write down how far they are is not, or
-	// they would never come to an end.
+	// The creation of a group is an event for groups on $all. Checkpoints of groups are
+	// not, because each would cause another one without end.
 	everything := read("everything", "a-1/wanted", "a-1/other", "b-1/wanted", "a-2/last")
 	mustAppend(t, client, "a-3", esdb.NoStream{}, newEvent("marker", "{}"))
 	if got := deliver(t, everything).Event.Event.StreamID; got != "a-3" {
@@ -515,11 +517,11 @@ func TestPersistent_resolvesLinks(t *testing.T) {
 	}
 }
 
-// entryOf is the one entry of the data of an event of groupsStream.
-func entryOf(data []byte) string {
+// groupIn returns the only group in the data of an event of groupsStream.
+func groupIn(data []byte) string {
 	_, rest, _ := strings.Cut(string(data), "[")
-	entry, _, _ := strings.Cut(rest, "]")
-	return entry
+	group, _, _ := strings.Cut(rest, "]")
+	return group
 }
 
 func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
@@ -541,18 +543,18 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	}
 	deliverAll(t, consume(t, client, "s", "g", 1), 1)
 
-	// Anybody can write to the stream that holds the settings.
+	// Any client can write to the stream that holds the settings.
 	good, err := readStream(t, client, groupsStream, esdb.ReadStreamOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, rubbish := range []string{
 		"[", "{}", `{"version":"2","entries":[{"stream":"s","group":"g"}]}`,
-		strings.Replace(string(good[0].Data), `"entries":[`, `"entries":[`+entryOf(good[0].Data)+`,`, 1),
+		strings.Replace(string(good[0].Data), `"entries":[`, `"entries":[`+groupIn(good[0].Data)+`,`, 1),
 	} {
 		mustAppend(t, client, groupsStream, esdb.Any{}, newEvent("rubbish", rubbish))
 		if err := restart(); err == nil {
-			t.Errorf("%s was taken for settings", rubbish)
+			t.Errorf("%s was accepted as settings", rubbish)
 		}
 	}
 	_, err = client.GetPersistentSubscriptionInfo(within(t), "s", "g", esdb.GetPersistentSubscriptionOptions{})
@@ -568,7 +570,7 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	}
 	deliverAll(t, consume(t, client, "s", "g", 1), 1)
 
-	// Nor does a group start from anywhere when it cannot tell where it was.
+	// A group with an unreadable checkpoint delivers no events and refuses consumers.
 	createGroup(t, client, "s", "lost", esdb.Start{}, nil)
 	mustAppend(t, client, "$persistentsubscription-s::lost-checkpoint", esdb.Any{}, newEvent("rubbish", "[]"))
 	if err := restart(); err != nil {
@@ -576,10 +578,10 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	}
 	_, err = client.SubscribeToPersistentSubscription(within(t), "s", "lost", esdb.SubscribeToPersistentSubscriptionOptions{})
 	if err == nil || !strings.Contains(err.Error(), "failed") {
-		t.Errorf("a group that is lost took a consumer: %v", err)
+		t.Errorf("a group with an unreadable checkpoint accepted a consumer: %v", err)
 	}
 	awaitInfo(t, client, "s", "lost", func(info *esdb.PersistentSubscriptionInfo) bool { return info.Status == "Failed" })
-	// Its checkpoint can be deleted, and it starts over.
+	// If its checkpoint is deleted, it starts over.
 	if _, err := client.DeleteStream(within(t), "$persistentsubscription-s::lost-checkpoint", esdb.DeleteStreamOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -589,7 +591,7 @@ func TestPersistent_restartSubsystemReadsTheGroupsAgain(t *testing.T) {
 	deliverAll(t, consume(t, client, "s", "lost", 2), 0, 1)
 }
 
-func TestPersistent_aGroupIsMadeAndChangedByTheFormerFields(t *testing.T) {
+func TestPersistent_aGroupIsMadeAndChangedByTheOldFields(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	client := server.connect(t)
@@ -601,7 +603,7 @@ func TestPersistent_aGroupIsMadeAndChangedByTheFormerFields(t *testing.T) {
 	raw := persistentpb.NewPersistentSubscriptionsClient(connection)
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(3)...)
 	stream := &shared.StreamIdentifier{StreamName: []byte("s")}
-	//nolint:staticcheck // deprecated they are, and still in use
+	//nolint:staticcheck // they are deprecated but still in use
 	create := func(group string, revision uint64) {
 		t.Helper()
 		_, err := raw.Create(within(t), &persistentpb.CreateReq{Options: &persistentpb.CreateReq_Options{
@@ -704,7 +706,7 @@ func TestPersistent_refusals(t *testing.T) {
 		"a group without a stream":    {create(func(o *options, _ *setting) { o.StreamOption = nil }), codes.InvalidArgument, ""},
 		"a stream called $all":        {create(func(o *options, _ *setting) { o.GetStream().StreamIdentifier = identifier("$all") }), codes.InvalidArgument, ""},
 		"a group on $all by the former field": {create(func(o *options, _ *setting) {
-			o.StreamOption, o.StreamIdentifier = nil, identifier("$all") //nolint:staticcheck // that is the one
+			o.StreamOption, o.StreamIdentifier = nil, identifier("$all") //nolint:staticcheck // tests the deprecated field
 		}), codes.InvalidArgument, ""},
 		"a long name": {create(func(o *options, _ *setting) { o.GroupName = strings.Repeat("g", maxStreamName) }), codes.InvalidArgument, ""},
 		"a negative timeout": {create(func(_ *options, s *setting) {
@@ -751,7 +753,7 @@ func TestPersistent_refusals(t *testing.T) {
 			err := test.call(within(t), grpc.Trailer(&trailer))
 			exception := strings.Join(trailer.Get(trailerException), "")
 			if status.Code(err) != test.code || exception != test.exception {
-				t.Errorf("answered %v with exception %q, want %v with %q", err, exception, test.code, test.exception)
+				t.Errorf("got %v with exception %q, want %v with %q", err, exception, test.code, test.exception)
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// What a real server does in each of these cases is the measure.
+// These tests expect what a real server does in each case.
 
 func mustDelete(t testing.TB, client *esdb.Client, stream string) {
 	t.Helper()
@@ -87,7 +87,7 @@ func TestDeleteAndTombstone_expectedRevision(t *testing.T) {
 			got := fine
 			switch {
 			case err == nil:
-			// The client has no code for it in these two calls.
+			// The client has no error code for it in these two calls.
 			case strings.Contains(err.Error(), "WrongExpectedVersion"):
 				got = wrong
 			case codeOf(err) == esdb.ErrorCodeStreamDeleted:
@@ -154,9 +154,9 @@ func TestTrailers_nameTheStream(t *testing.T) {
 	}
 }
 
-// A stream's metadata says what readers of the stream are shown. The whole log
-// shows everything.
-func TestReadAll_showsWhatStreamsHide(t *testing.T) {
+// A stream's metadata limits what readers of the stream see. Readers of the whole log see
+// everything.
+func TestReadAll_returnsEventsThatStreamsHide(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	mustAppend(t, client, "short", esdb.NoStream{}, newEvents(5)...)
@@ -179,7 +179,7 @@ func TestReadAll_showsWhatStreamsHide(t *testing.T) {
 	subscription := subscribeToAll(t, client, esdb.SubscribeToAllOptions{From: esdb.Start{}})
 	for _, want := range want {
 		if event := nextEvent(t, subscription); fmt.Sprint(event.StreamID, "@", event.EventNumber) != want {
-			t.Fatalf("a subscription shows %s@%d, want %s", event.StreamID, event.EventNumber, want)
+			t.Fatalf("the subscription got %s@%d, want %s", event.StreamID, event.EventNumber, want)
 		}
 	}
 }
@@ -194,7 +194,7 @@ func subscribeTo(t testing.TB, client *esdb.Client, stream string, from esdb.Str
 	return subscription
 }
 
-// next is what a subscription says next: a revision, or what else it is.
+// next returns the next message of a subscription: a revision, or the kind of message.
 func next(subscription *esdb.Subscription) string {
 	switch said := subscription.Recv(); {
 	case said.EventAppeared != nil:
@@ -215,12 +215,12 @@ func expectNext(t testing.TB, claim string, subscription *esdb.Subscription, wan
 	t.Helper()
 	for _, want := range want {
 		if got := next(subscription); got != want {
-			t.Fatalf("%s: %s comes, want %s of %v", claim, got, want, want)
+			t.Fatalf("%s: got %s, want %s of %v", claim, got, want, want)
 		}
 	}
 }
 
-// While it catches up, a subscription shows what a reader is shown.
+// While it catches up, a subscription gets only what a reader can see.
 func TestSubscribeToStream_historyIsLimitedByMetadata(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
@@ -235,7 +235,7 @@ func TestSubscribeToStream_historyIsLimitedByMetadata(t *testing.T) {
 		mustAppend(t, client, stream, esdb.Revision(4), newEvent("x", "{}"))
 		expectNext(t, stream, subscription, "5")
 	}
-	// All of it is hidden, and stays so when the subscription is live.
+	// All events are hidden, and are not sent after the subscription is live either.
 	mustAppend(t, client, "gone", esdb.NoStream{}, newEvents(3)...)
 	mustDescribe(t, client, "gone", func(m *esdb.StreamMetadata) { m.SetTruncateBefore(10) })
 	mustAppend(t, client, "deleted", esdb.NoStream{}, newEvents(3)...)
@@ -250,9 +250,9 @@ func TestSubscribeToStream_historyIsLimitedByMetadata(t *testing.T) {
 	expectNext(t, "ended", subscribeTo(t, client, "ended", esdb.Start{}), "ended")
 }
 
-// A live subscription shows all that is committed, also what is hidden, deleted or
-// at its end before the subscription gets to it.
-func TestSubscribeToStream_newsAreComplete(t *testing.T) {
+// A live subscription gets every committed event, even if the event is hidden, deleted or
+// followed by a tombstone before the subscription reads it.
+func TestSubscribeToStream_liveEventsAreComplete(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	client := server.connect(t)
@@ -260,8 +260,8 @@ func TestSubscribeToStream_newsAreComplete(t *testing.T) {
 	subscription := subscribeTo(t, client, "s", esdb.Start{})
 	expectNext(t, "at first", subscription, "caught up")
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(3)...)
-	expectNext(t, "more than are shown", subscription, "0", "1", "2")
-	// One commit brings events and takes them away again.
+	expectNext(t, "more than are visible", subscription, "0", "1", "2")
+	// One commit appends events and hides them again.
 	server.store.commitTogether(t, []*write{
 		{stream: "s", expected: 2, events: proposals(2, 1)},
 		{operation: softDelete, stream: "s", expected: expectAny},
@@ -296,8 +296,8 @@ func TestSubscribe_fromBehindTheEnd(t *testing.T) {
 	expectNext(t, "the end of $all", end, "3", "4", "5", "6", "7", "8", "0", "1")
 }
 
-// The metadata of a metadata stream is kept and limits nothing: of metadata only
-// the newest is shown, whatever it says.
+// The metadata of a metadata stream is stored and limits nothing: only the newest
+// metadata is visible, whatever it says.
 func TestMetadata_ofMetadata(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
@@ -320,7 +320,7 @@ func TestMetadata_ofMetadata(t *testing.T) {
 	}
 }
 
-func TestMetadata_thatIsNone(t *testing.T) {
+func TestMetadata_thatIsNotJSON(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	for _, data := range []string{"", "no JSON", "[1]", "null", `{"$maxCount":"two"}`, `{"$maxCount":-1,"$tb":-1,"$maxAge":-1}`, `{"$maxAge":9223372036854775807}`} {
@@ -333,7 +333,7 @@ func TestMetadata_thatIsNone(t *testing.T) {
 	mustDelete(t, client, "s")
 }
 
-func TestNames_anythingGoes(t *testing.T) {
+func TestNames_mayContainAnything(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	for _, name := range []string{
@@ -362,8 +362,8 @@ func TestNames_anythingGoes(t *testing.T) {
 	}
 }
 
-// Data, metadata and twice the type count towards the limit, of all events of an
-// append together.
+// Data, metadata and twice the length of the type count towards the limit, summed over
+// all events of an append.
 func TestAppend_sizeAtTheLimitAndOneOver(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
@@ -402,8 +402,8 @@ func TestAppend_sizeAtTheLimitAndOneOver(t *testing.T) {
 	}
 }
 
-// A filtered read goes on until it has as many as were asked for, or there are no
-// more, however far apart they are.
+// A filtered read continues until it has the requested number of events or the log ends,
+// however far apart they are.
 func TestReadAll_filteredCounts(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -427,7 +427,7 @@ func TestReadAll_filteredCounts(t *testing.T) {
 				ReadDirection: direction,
 				CountOption:   &streamspb.ReadReq_Options_Count{Count: count},
 				FilterOption: &streamspb.ReadReq_Options_Filter{Filter: &streamspb.ReadReq_Options_FilterOptions{
-					// A window narrower than the distance does not end the read.
+					// A search window smaller than the distance does not end the read.
 					Window: &streamspb.ReadReq_Options_FilterOptions_Max{Max: 10},
 					Filter: &streamspb.ReadReq_Options_FilterOptions_StreamIdentifier{
 						StreamIdentifier: &streamspb.ReadReq_Options_FilterOptions_Expression{Prefix: []string{"signal"}},
@@ -458,7 +458,7 @@ func TestReadAll_filteredCounts(t *testing.T) {
 	}
 }
 
-func TestFeatures_areWhatIsServed(t *testing.T) {
+func TestFeatures_areTheServedMethods(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	connection, err := grpc.NewClient("unix:"+server.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -494,7 +494,8 @@ func TestFeatures_areWhatIsServed(t *testing.T) {
 			t.Errorf("variants of %s, which is not served", name)
 		}
 	}
-	// Without these the clients for NodeJS ask by HTTP, or do not ask at all.
+	// Without these features the clients for NodeJS call over HTTP, or do not call at
+	// all.
 	for _, method := range []string{"create", "update", "delete", "read", "getinfo", "list", "replayparked"} {
 		if name := persistentService + method; !slices.Equal(offered[name], []string{"stream", "all"}) {
 			t.Errorf("%s can %v", name, offered[name])
@@ -502,8 +503,8 @@ func TestFeatures_areWhatIsServed(t *testing.T) {
 	}
 }
 
-// A reader that does not take what is sent costs a page and what is on the way,
-// not the stream.
+// A slow reader costs the memory of one page and of what is on the way, not of the whole
+// stream.
 func TestRead_slowReadersOfLargeEventsCostLittle(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -529,7 +530,7 @@ func TestRead_slowReadersOfLargeEventsCostLittle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// With the first event a page has been read, and the rest waits.
+		// Once the first event arrives, one page has been read, and the rest waits.
 		for {
 			response, err := read.Recv()
 			if err != nil {

@@ -12,16 +12,15 @@ import (
 )
 
 const (
-	// A page is what a read takes from the file at once. It is bounded by bytes
-	// because events can be a mebibyte each, and by rows because a filter may
-	// refuse all of them.
+	// A read takes one page from the file at a time. It is limited by bytes, because an
+	// event can have a mebibyte, and by rows, because a filter may match none of them.
 	pageBytes = 1 << 20
 	pageRows  = 1024
 
 	internedLimit = 4096
 )
 
-// reader is one connection for reading, used by one goroutine at a time.
+// reader is a connection for reading. One goroutine at a time uses it.
 type reader struct {
 	conn            *sqlite3.Conn
 	stream          *sqlite3.Stmt
@@ -31,8 +30,8 @@ type reader struct {
 	allBackwards    *sqlite3.Stmt
 	target          *sqlite3.Stmt
 	last            *sqlite3.Stmt
-	// interned keeps the few names and types that most events share from being
-	// copied for each of them.
+	// interned holds names and types that many events share, so that they are not copied
+	// for each event.
 	interned map[string]string
 }
 
@@ -47,7 +46,7 @@ func openReader(uri string) (*reader, error) {
 	}
 	const (
 		ofOne = selectEvent + ` FROM events e WHERE e.stream = ? AND e.revision BETWEEN ? AND ? AND e.created >= ? ORDER BY e.revision `
-		// CROSS JOIN makes SQLite walk the events and look the names up.
+		// CROSS JOIN makes SQLite scan the events and look up the stream of each.
 		ofAll = selectEvent + `, s.name FROM events e CROSS JOIN streams s ON s.id = e.stream WHERE e.position BETWEEN ? AND ? ORDER BY e.position `
 	)
 	err = prepareAll(conn, map[**sqlite3.Stmt]string{
@@ -80,8 +79,8 @@ func prepareAll(conn *sqlite3.Conn, statements map[**sqlite3.Stmt]string) error 
 	return nil
 }
 
-// closeConnection finalizes the statements first: SQLite refuses to close a
-// connection that has any.
+// closeConnection closes the statements first: SQLite refuses to close a connection that
+// has open ones.
 func closeConnection(conn *sqlite3.Conn) error {
 	var errs []error
 	for _, stmt := range slices.Collect(conn.Stmts()) {
@@ -91,7 +90,7 @@ func closeConnection(conn *sqlite3.Conn) error {
 }
 
 const (
-	// selectEvent has the columns that copyEvent reads.
+	// selectEvent selects the columns that copyEvent reads.
 	selectEvent  = `SELECT e.position, e.revision, e.id, e.type, e.is_json, e.created, e.data, e.metadata`
 	selectTarget = selectEvent + ` FROM events e WHERE e.stream = ? AND e.revision = ? AND e.created >= ?`
 )
@@ -100,8 +99,8 @@ const selectStream = `SELECT s.id, s.truncate_before, s.max_count, s.max_age,
 	(SELECT e.revision FROM events e WHERE e.stream = s.id ORDER BY e.revision DESC LIMIT 1)
 	FROM streams s WHERE s.name = ?`
 
-// lookUp reads what is known of a stream. A stream nobody wrote to comes back
-// without an id and at noRevision.
+// lookUp reads the head of a stream. A stream that is not in the file has the id 0 and
+// noRevision.
 func lookUp(stmt *sqlite3.Stmt, name string) (head, error) {
 	h := head{name: name, last: noRevision}
 	if err := stmt.BindText(1, name); err != nil {
@@ -119,30 +118,31 @@ func lookUp(stmt *sqlite3.Stmt, name string) (head, error) {
 			h.last = stmt.ColumnInt64(4)
 		}
 	}
-	if _, isMetadata := described(name); isMetadata {
-		// Of metadata only the newest counts. Clients rely on it: they read the
-		// first event there is.
+	if _, isMetadata := describedStream(name); isMetadata {
+		// Only the newest metadata counts. Clients rely on reading it as the first event
+		// of the metadata stream.
 		h.limits = limits{maxCount: 1}
 	}
 	return h, errors.Join(stmt.Err(), stmt.Reset())
 }
 
-// page is a run of events.
+// page is the result of one read from the file.
 type page struct {
 	events []resolved
-	// considered counts the rows looked at, whether a filter took them or not.
+	// considered is the number of rows that were read, whether the filter matched them or
+	// not.
 	considered int
-	// last is the revision or position of the last row that was considered; it
-	// means nothing when none was.
+	// last is the revision or position of the last row that was read. It has no meaning
+	// if considered is 0.
 	last int64
-	// newest is the revision of the newest event of the stream that was read.
+	// newest is the revision of the newest event in the stream that was read.
 	newest int64
-	// complete says that the page ended for want of rows.
+	// complete says that there are no more rows after the page.
 	complete bool
 }
 
-// withReader lends a connection to do. It fails once the file is not at its path any
-// more, so that whoever asks how the store is learns of it.
+// withReader calls do with a reader. It fails if a file of the store is no longer at its
+// path, so that a caller that only checks the store's health notices.
 func (s *store) withReader(ctx context.Context, do func(*reader) error) error {
 	select {
 	case r, open := <-s.readers:
@@ -150,7 +150,7 @@ func (s *store) withReader(ctx context.Context, do func(*reader) error) error {
 			return errClosed
 		}
 		defer func() { s.readers <- r }()
-		if err := s.places.check(); err != nil {
+		if err := s.files.check(); err != nil {
 			return err
 		}
 		if r == nil {
@@ -166,7 +166,7 @@ func (s *store) withReader(ctx context.Context, do func(*reader) error) error {
 	}
 }
 
-// lastPosition is the position of the newest event, 0 when there is none.
+// lastPosition returns the position of the newest event, or 0 if there is none.
 func (s *store) lastPosition(ctx context.Context) (int64, error) {
 	var position int64
 	err := s.withReader(ctx, func(r *reader) error {
@@ -181,8 +181,7 @@ func (s *store) lastPosition(ctx context.Context) (int64, error) {
 	return position, nil
 }
 
-// state is what a reader of a stream must know: its newest revision and which
-// events its metadata hides.
+// state returns the head of a stream: its newest revision and what its metadata hides.
 func (s *store) state(ctx context.Context, stream string) (head, error) {
 	var h head
 	err := s.withReader(ctx, func(r *reader) (err error) {
@@ -195,8 +194,8 @@ func (s *store) state(ctx context.Context, stream string) (head, error) {
 	return h, nil
 }
 
-// unreadable says why nobody can read a stream: errNoStream if it has no readable
-// events, a *deletedError if it was ended for good, nil if it can be read.
+// unreadable returns why a stream cannot be read: errNoStream if it has no events or was
+// deleted, a *deletedError if it was tombstoned, nil if it can be read.
 func (h *head) unreadable() error {
 	switch {
 	case h.last == tombstoneRevision:
@@ -207,9 +206,9 @@ func (h *head) unreadable() error {
 	return nil
 }
 
-// readStream returns up to count events of a stream, from the given revision on
-// and including it, and resolves the links among them if it is told to. Its error
-// for a stream that cannot be read is that of unreadable.
+// readStream returns up to count events of a stream, beginning with the revision from,
+// and resolves links if resolve is true. If the stream cannot be read, it returns the
+// error of unreadable.
 func (s *store) readStream(ctx context.Context, stream string, from int64, backwards, resolve bool, count int64) (page, error) {
 	var p page
 	err := s.withReader(ctx, func(r *reader) error {
@@ -221,16 +220,16 @@ func (s *store) readStream(ctx context.Context, stream string, from int64, backw
 			return err
 		}
 		p.newest = h.last
-		low, high, stmt := max(from, h.firstShown()), h.last, r.streamForwards
+		low, high, stmt := max(from, h.firstVisible()), h.last, r.streamForwards
 		if backwards {
-			low, high, stmt = h.firstShown(), min(from, h.last), r.streamBackwards
+			low, high, stmt = h.firstVisible(), min(from, h.last), r.streamBackwards
 		}
 		p.complete = true
 		if low > high {
 			return nil
 		}
 		now := s.ticks()
-		return r.collectStream(stmt, &p, &h, low, high, h.oldestShown(now), min(count, pageRows), r.resolver(resolve, now))
+		return r.collectStream(stmt, &p, &h, low, high, h.oldestVisible(now), min(count, pageRows), r.resolver(resolve, now))
 	})
 	if err != nil {
 		return page{}, fmt.Errorf("read %s: %w", stream, err)
@@ -238,10 +237,10 @@ func (s *store) readStream(ctx context.Context, stream string, from int64, backw
 	return p, nil
 }
 
-// readNews returns a page of a stream's events from the given revision on,
-// whatever the stream's metadata hides. An event that ended the stream for good is
-// among them. It resolves links if it is told to.
-func (s *store) readNews(ctx context.Context, stream string, from int64, resolve bool) (page, error) {
+// readLive returns a page of a stream's events, beginning with the revision from. Unlike
+// readStream it also returns events that the stream's metadata hides, and the tombstone.
+// It resolves links if resolve is true.
+func (s *store) readLive(ctx context.Context, stream string, from int64, resolve bool) (page, error) {
 	p := page{complete: true}
 	err := s.withReader(ctx, func(r *reader) error {
 		h, err := lookUp(r.stream, stream)
@@ -256,8 +255,8 @@ func (s *store) readNews(ctx context.Context, stream string, from int64, resolve
 	return p, nil
 }
 
-// collectStream copies the events of a stream from low to high into p, as far as
-// they were created at oldest or later.
+// collectStream copies into p the events of a stream from revision low to high that were
+// created at oldest or later.
 func (r *reader) collectStream(stmt *sqlite3.Stmt, p *page, h *head, low, high, oldest, rows int64, resolve resolver) error {
 	for i, value := range []int64{h.id, low, high, oldest, rows} {
 		if err := stmt.BindInt64(i+1, value); err != nil {
@@ -268,9 +267,9 @@ func (r *reader) collectStream(stmt *sqlite3.Stmt, p *page, h *head, low, high, 
 		func(e *recorded) int64 { return e.revision }, resolve)
 }
 
-// readAll returns up to count events of the whole log that match, from the given
-// position on and including it, having considered at most limit rows. It resolves
-// the links among them if it is told to: what matches is the link, not its target.
+// readAll returns up to count matching events of the whole log, beginning with the
+// position from. It reads limit rows at most. It resolves links if resolve is true; the
+// filter is applied to the link, not to its target.
 func (s *store) readAll(ctx context.Context, from int64, backwards, resolve bool, matching *filter, count, limit int64) (page, error) {
 	var p page
 	err := s.withReader(ctx, func(r *reader) error {
@@ -299,9 +298,9 @@ func (s *store) readAll(ctx context.Context, from int64, backwards, resolve bool
 	return p, nil
 }
 
-// collect copies rows into p until it holds count events, enough bytes, or the
-// statement has no more; rows is the statement's own limit. named gives the
-// stream of the present row and whether the row is wanted.
+// collect copies rows into p until p has count events, p has enough bytes, or the
+// statement has no more rows. rows is the limit of the statement itself. named returns
+// the stream of the current row and whether the row matches.
 func (r *reader) collect(
 	stmt *sqlite3.Stmt, p *page, rows, count int64, named func() (string, bool), at func(*recorded) int64, resolve resolver,
 ) error {
@@ -325,8 +324,8 @@ func (r *reader) collect(
 	return errors.Join(stmt.Err(), stmt.Reset())
 }
 
-// copyEvent copies the event of a statement's present row, whose columns are those
-// of selectEvent.
+// copyEvent copies the event in a statement's current row. The columns are those of
+// selectEvent.
 func (r *reader) copyEvent(stmt *sqlite3.Stmt, stream string) recorded {
 	e := recorded{
 		position: stmt.ColumnInt64(0),

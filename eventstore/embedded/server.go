@@ -22,50 +22,52 @@ import (
 )
 
 const (
-	// receiveLimit lets an append that is too large come in whole, so that it can
-	// be told so. It is the limit that clients set on their side.
+	// receiveLimit is higher than the limit on appends, so that an append that is too
+	// large arrives whole and gets the right error. Clients have the same limit for what
+	// they receive.
 	receiveLimit = 17 << 20
 
-	// callsLimit is how many calls a connection may have under way, and headerLimit
-	// how large the header of each may be. A client without a password can have
-	// that much kept for it.
+	// callsLimit is how many calls a connection may have in flight, and headerLimit how
+	// large each header may be. A client without a password can make the server hold that
+	// much.
 	callsLimit  = 1000
 	headerLimit = 64 << 10
 
-	// pingInterval is after which silence a client is asked whether it is there,
-	// and how long it has to answer.
+	// pingInterval is how long a client may be silent before it is pinged, and how long
+	// it then has to respond.
 	pingInterval = 30 * time.Second
 
-	// idleLimit is after how long without a call a connection is closed, which
-	// costs clients no more than connecting anew, and connectionsLimit how many a
-	// listener has room for at once beside those that are pending. Later ones wait.
+	// idleLimit is how long a connection without calls stays open. Reconnecting costs a
+	// client little. connectionsLimit is how many connections a listener accepts at once
+	// beside the pending ones; further clients wait.
 	idleLimit        = time.Minute
 	connectionsLimit = 1000
 
-	// closeGrace is how long Close waits for calls whose clients neither take
-	// what is sent nor go away.
+	// closeGrace is how long Close waits for calls whose clients neither receive nor
+	// disconnect.
 	closeGrace = 2 * time.Second
 )
 
-// Server is an event store that clients of EventStoreDB can talk to. Its methods
-// may be called from any goroutine.
+// Server is an event store for clients of EventStoreDB. Any goroutine may call its
+// methods.
 type Server struct {
 	store      *store
 	persistent *persistent
 	grpc       *grpc.Server
-	entrance   *entrance
+	handshaker *handshaker
 	closing    <-chan struct{}
 	announce   func() // closes closing
 	close      func() error
 	log        zerolog.Logger
 }
 
-// Open opens the store in the file at path, and creates it when there is none.
-// Beside it stand a lock file and, while it is open, SQLite's write-ahead log;
-// the file may be read by other programs meanwhile. Open fails when another
-// process has the store open, when the file is something else, and when it was
-// written by a newer release. It fails with ErrLost when there was a store at path
-// before and the file is missing or empty; see Forget.
+// Open opens the store in the file at path, and creates it if there is none. It also
+// creates a lock file beside it and, while the store is open, SQLite's write-ahead log.
+// Other programs may read the file meanwhile.
+//
+// Open fails if another process has the store open, if the file is not a store, or if a
+// newer release wrote it. It fails with ErrLost if there was a store at path before and
+// the file is now missing or empty; see Forget.
 func Open(path string, log zerolog.Logger) (*Server, error) {
 	return open(path, log, time.Now)
 }
@@ -76,23 +78,23 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 		return nil, err
 	}
 	closing, announce := context.WithCancel(context.Background())
-	entrance := &entrance{TransportCredentials: insecure.NewCredentials(), closing: closing}
+	handshake := &handshaker{TransportCredentials: insecure.NewCredentials(), closing: closing}
 	s := &Server{
-		store:    store,
-		entrance: entrance,
-		closing:  closing.Done(),
-		announce: announce,
-		log:      log,
+		store:      store,
+		handshaker: handshake,
+		closing:    closing.Done(),
+		announce:   announce,
+		log:        log,
 		grpc: grpc.NewServer(
-			grpc.Creds(entrance),
+			grpc.Creds(handshake),
 			grpc.ForceServerCodecV2(newCodec()),
-			grpc.ConnectionTimeout(entranceTimeout),
+			grpc.ConnectionTimeout(handshakeTimeout),
 			grpc.MaxRecvMsgSize(receiveLimit),
-			// Clients ping every ten seconds, idle or not; by default that would
-			// have them thrown out after half a minute.
+			// Clients ping every ten seconds, idle or not. With gRPC's defaults the
+			// server would disconnect them after half a minute.
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-			// A client that vanished without a word would hold its subscriptions
-			// for two hours.
+			// With gRPC's defaults a client that vanished without notice would keep its
+			// subscriptions for two hours.
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingInterval, MaxConnectionIdle: idleLimit}),
 			grpc.MaxConcurrentStreams(callsLimit),
 			grpc.MaxHeaderListSize(headerLimit),
@@ -100,7 +102,7 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 			grpc.WaitForHandlers(true),
 		),
 	}
-	entrance.visitors.open(http.HandlerFunc(s.health))
+	handshake.http.open(http.HandlerFunc(s.health))
 	s.close = sync.OnceValue(s.shutDown)
 	calls := registrar{s.grpc}
 	streamspb.RegisterStreamsServer(calls, &streams{store: store, closing: s.closing})
@@ -112,23 +114,22 @@ func open(path string, log zerolog.Logger, now func() time.Time) (*Server, error
 	return s, nil
 }
 
-// registrar registers all methods as such that stream. A client sees no difference,
-// but gRPC takes the request of one that does not before it asks whether the call
-// is allowed.
+// registrar registers all methods as streaming methods. Clients see no difference. For a
+// unary method gRPC would read the request before an interceptor can refuse the call.
 type registrar struct{ *grpc.Server }
 
 func (r registrar) RegisterService(service *grpc.ServiceDesc, server any) {
 	streaming := *service
 	streaming.Methods, streaming.Streams = nil, slices.Clone(service.Streams)
 	for _, method := range service.Methods {
-		// What everybody may call has nothing to be told, and does not listen.
-		deaf := public["/"+service.ServiceName+"/"+method.MethodName]
+		// Methods without credentials take no options, so their requests are not read.
+		ignoresRequest := public["/"+service.ServiceName+"/"+method.MethodName]
 		streaming.Streams = append(streaming.Streams, grpc.StreamDesc{
 			StreamName:    method.MethodName,
-			ServerStreams: true, // or it goes past the interceptors
+			ServerStreams: true, // otherwise the stream interceptors are skipped
 			Handler: func(server any, call grpc.ServerStream) error {
 				take := call.RecvMsg
-				if deaf {
+				if ignoresRequest {
 					take = func(any) error { return nil }
 				}
 				response, err := method.Handler(server, call.Context(), take, nil)
@@ -142,30 +143,30 @@ func (r registrar) RegisterService(service *grpc.ServiceDesc, server any) {
 	r.Server.RegisterService(&streaming, server)
 }
 
-// Serve answers clients that come in on l until Close, and then returns nil. It
-// closes l, and may be called for several listeners. Clients get in as access says;
-// when it is nil, everybody who can connect does. Besides gRPC it answers HTTP/1
-// requests for /health/live, as a real server does, and that to everybody.
+// Serve serves the clients that connect to l until Close, and then returns nil. It closes
+// l. It may be called for several listeners. access says what clients need; nil means
+// that every client that can connect has access. Serve also responds to HTTP/1 requests
+// for /health/live, as a real server does, and needs no credentials for these.
 func (s *Server) Serve(l net.Listener, access *Access) error {
 	if access == nil {
 		access = &Access{}
 	}
 	limited := netutil.LimitListener(l, connectionsLimit+pendingLimit)
-	err := s.grpc.Serve(door{limited, access, s.entrance, newPending(access.crowds)})
+	err := s.grpc.Serve(accessListener{limited, access, s.handshaker, newPending(access.evictions)})
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}
 	return err
 }
 
-// LeaveAsItIs has Close leave the files as they are, the write-ahead log included: it
-// may hold events that SQLite does not show because the file is damaged, and that
-// somebody may still save.
-func (s *Server) LeaveAsItIs() { s.store.asItIs.Store(true) }
+// LeaveAsItIs makes Close leave the files as they are, including the write-ahead log. If
+// the file is damaged, that log may hold events that SQLite cannot show but an operator
+// can still save.
+func (s *Server) LeaveAsItIs() { s.store.leaveFiles.Store(true) }
 
-// Close stops taking calls, ends subscriptions, finishes the appends that are
-// under way and closes the file. It returns when all of that is done; calling it
-// again waits for the same and gives the same result.
+// Close refuses new calls, ends subscriptions, finishes the appends in flight and closes
+// the file. It returns when that is done. A second call waits for the first and returns
+// the same error.
 func (s *Server) Close() error {
 	return s.close()
 }
@@ -187,7 +188,7 @@ func (s *Server) shutDown() error {
 		<-graceful
 	}
 	s.persistent.close()
-	err := errors.Join(s.entrance.visitors.close(), s.store.close())
+	err := errors.Join(s.handshaker.http.close(), s.store.close())
 	s.log.Debug().Msg("event store closed")
 	return err
 }

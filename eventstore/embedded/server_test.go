@@ -25,15 +25,14 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// running is a server on a Unix socket and the file it keeps.
+// running is a server on a Unix socket with its store file.
 type running struct {
 	*Server
 	path   string
 	socket string
 }
 
-// start opens a store in a directory of its own and serves it until the test
-// ends.
+// start opens a store in a new directory and serves it until the test ends.
 func start(t testing.TB) *running {
 	t.Helper()
 	return startAt(t, filepath.Join(t.TempDir(), "events.db"), time.Now)
@@ -45,8 +44,8 @@ func startAt(t testing.TB, path string, now func() time.Time) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The names of sockets are limited to about a hundred bytes, which the
-	// directory of a test can exceed.
+	// The path of a Unix socket is limited to about a hundred bytes. The path of a test's
+	// directory can be longer.
 	directory, err := os.MkdirTemp("", "es")
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +86,7 @@ func (r *running) listenTCP(t testing.TB, access *Access) string {
 	return listener.Addr().String()
 }
 
-// connect makes the official client, unmodified.
+// connect returns an official client of the server.
 func (r *running) connect(t testing.TB) *esdb.Client {
 	t.Helper()
 	return connectTo(t, "unix:"+r.socket)
@@ -109,7 +108,7 @@ func connectTo(t testing.TB, address string) *esdb.Client {
 	return client
 }
 
-// within bounds what a test waits for.
+// within returns a context that limits how long a test waits.
 func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -137,7 +136,7 @@ func mustAppend(t testing.TB, client *esdb.Client, stream string, expected esdb.
 	return result
 }
 
-// codeOf is the client's code for an error, which it wraps in some calls only.
+// codeOf returns the client's code for an error. Only some calls wrap it.
 func codeOf(err error) esdb.ErrorCode {
 	if known, ok := errors.AsType[*esdb.Error](err); ok {
 		return known.Code()
@@ -190,7 +189,7 @@ func revisions(events []*esdb.RecordedEvent) []uint64 {
 	return numbers
 }
 
-// nextEvent takes the subscription's next event, passing over what else it says.
+// nextEvent receives the next event of a subscription and ignores its other messages.
 func nextEvent(t testing.TB, subscription *esdb.Subscription) *esdb.RecordedEvent {
 	t.Helper()
 	for {
@@ -216,7 +215,7 @@ func TestServer_appendReadSubscribe(t *testing.T) {
 	before := time.Now()
 	result := mustAppend(t, client, "order-1", esdb.NoStream{}, sent...)
 	if result.NextExpectedVersion != 2 || result.CommitPosition != 3 {
-		t.Errorf("append answered revision %d, position %d", result.NextExpectedVersion, result.CommitPosition)
+		t.Errorf("append returned revision %d, position %d", result.NextExpectedVersion, result.CommitPosition)
 	}
 	got, err := readStream(t, client, "order-1", esdb.ReadStreamOptions{From: esdb.Start{}}, 100)
 	if err != nil {

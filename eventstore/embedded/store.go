@@ -20,19 +20,19 @@ import (
 )
 
 const (
-	// applicationID marks the file as ours in the SQLite header ("LOTL").
+	// applicationID identifies the file as a store in SQLite's header ("LOTL").
 	applicationID = 0x4c4f544c
-	// formatVersion is raised when a file written by this program can no longer
-	// be read by the one before it.
+	// formatVersion increases when an earlier release can no longer read the files of
+	// this program.
 	formatVersion = 1
 
-	// readConnections is small because a read holds one only while it copies a
-	// page out, never while it waits for a client.
+	// readConnections is small because a read uses a connection only while it copies a
+	// page, never while it waits for a client.
 	readConnections = 4
 )
 
-// schema is written for people as well: the file can be opened with the sqlite3
-// tool while it is in use, and the comments are kept in it.
+// schema is also for people: they can open the file with the sqlite3 tool while it is in
+// use, and the file keeps these comments.
 const schema = `
 CREATE TABLE streams (
 	id              INTEGER PRIMARY KEY,
@@ -64,7 +64,7 @@ CREATE VIEW log AS
 	FROM events e CROSS JOIN streams s ON s.id = e.stream;
 `
 
-// recorded is an event as it stands in the log.
+// recorded is an event in the log.
 type recorded struct {
 	position int64
 	stream   string
@@ -77,20 +77,20 @@ type recorded struct {
 	metadata []byte
 }
 
-// store is the log in its file. Its methods may be called from any goroutine;
-// what they return is the caller's.
+// store is the log in its file. Any goroutine may call its methods. What they return
+// belongs to the caller.
 type store struct {
-	lock    *os.File
-	writer  *committer
-	readers chan *reader // nil for one that was not needed yet
-	uri     string
-	hub     hub
-	news    news
-	now     func() time.Time
-	places  *places
-	asItIs  atomic.Bool // close leaves the files as they are
+	lock       *os.File
+	writer     *committer
+	readers    chan *reader // nil for a reader that was not opened yet
+	uri        string
+	hub        hub
+	tail       tailCache
+	now        func() time.Time
+	files      *openFiles
+	leaveFiles atomic.Bool // close must not change the files
 
-	mu     sync.RWMutex // guards closed and the sending to the writer's queue
+	mu     sync.RWMutex // guards closed and sending to the writer's queue
 	closed bool
 }
 
@@ -101,7 +101,7 @@ func openStore(path string, now func() time.Time) (*store, error) {
 	return openStoreOn(diskVFS, path, now)
 }
 
-// openStoreOn opens a store over the file layer of that name.
+// openStoreOn opens a store on a named file layer of SQLite.
 func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
@@ -128,7 +128,7 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 	if err := checkNotLost(path, lock); err != nil {
 		return nil, err
 	}
-	// SQLite would create the file readable by everybody.
+	// SQLite would create the file with permissions for everybody.
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
@@ -140,14 +140,14 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 	if err != nil {
 		return nil, err
 	}
-	// The entries of the file and of its write-ahead log must outlive a power
-	// failure as well, and SQLite's file layer here does not see to it.
+	// The directory entries of the file and of its write-ahead log must survive a power
+	// failure as well. SQLite's file layer in use does not sync the directory.
 	err = syncDirectory(filepath.Dir(path))
 	if err == nil {
 		err = leaveNote(lock)
 	}
 	if err == nil {
-		s.places, err = findPlaces(path, s.writer.conn)
+		s.files, err = findOpenFiles(path, s.writer.conn)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.writer.close())
@@ -160,9 +160,9 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 }
 
 func fileURI(path, vfsName string) string {
-	// The write-ahead log gets the mode and the owner of the database. Its index,
-	// -shm, gets neither: it is its maker's, as the umask says.
-	// SQLite does not read a plus sign in a query as a space.
+	// With modeof the write-ahead log gets the mode and the owner of the database. Its
+	// index, -shm, does not: it belongs to the process that creates it, with the mode of
+	// that process's umask. In a query SQLite does not read a plus sign as a space.
 	mode := strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
 	uri := url.URL{Scheme: "file", Path: path, RawQuery: "vfs=" + vfsName + "&modeof=" + mode}
 	return uri.String()
@@ -176,12 +176,11 @@ func syncDirectory(path string) error {
 	return errors.Join(directory.Sync(), directory.Close())
 }
 
-// settings are what all connections need. The build of SQLite in use syncs the
-// write-ahead log only at checkpoints unless it is told otherwise, which would
-// lose acknowledged events.
+// settings are for all connections. Without them the SQLite build in use syncs the
+// write-ahead log at checkpoints only, which would lose acknowledged events.
 const settings = `PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF`
 
-// connect opens a connection with the settings.
+// connect opens a connection and applies settings.
 func connect(uri string) (*sqlite3.Conn, error) {
 	conn, err := sqlite3.Open(uri)
 	if err != nil {
@@ -193,8 +192,8 @@ func connect(uri string) (*sqlite3.Conn, error) {
 	return conn, nil
 }
 
-// checkFormat refuses a file that is not a store of a format we know. A fresh one
-// is still empty.
+// checkFormat returns an error if the file is not a store in a format that this program
+// knows. fresh says that the file is empty.
 func checkFormat(conn *sqlite3.Conn) (fresh bool, err error) {
 	application, err := queryInt(conn, `PRAGMA application_id`)
 	if err != nil {
@@ -218,13 +217,14 @@ func checkFormat(conn *sqlite3.Conn) (fresh bool, err error) {
 	return fresh, nil
 }
 
-// prepareFile checks that the file is ours, and lays the tables when it is new.
+// prepareFile checks the format of the file, and creates the tables if the file is new.
 func prepareFile(conn *sqlite3.Conn) error {
 	fresh, err := checkFormat(conn)
 	if err != nil {
 		return err
 	}
-	// SQLite answers with the mode it stays in where it cannot have this one.
+	// SQLite returns the mode that is in effect, which is another one if it cannot use
+	// this one.
 	if mode, err := queryText(conn, `PRAGMA journal_mode = WAL`); err != nil {
 		return err
 	} else if mode != "wal" {
@@ -263,8 +263,8 @@ func queryText(conn *sqlite3.Conn, sql string) (string, error) {
 	return value, stmt.Err()
 }
 
-// close waits for the appends that were taken and closes the file. Reads must
-// have ended: those that come later fail.
+// close waits for the appends in the queue and closes the file. Reads must have ended:
+// later reads fail.
 func (s *store) close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -283,14 +283,14 @@ func (s *store) close() error {
 		}
 	}
 	close(s.readers)
-	if s.asItIs.Load() || s.places.lost.Load() != nil {
-		// SQLite deletes the write-ahead log by its name, which may be that of
-		// another file by now.
+	if s.leaveFiles.Load() || s.files.lost.Load() != nil {
+		// SQLite deletes the write-ahead log by its name, which may belong to another
+		// file by now.
 		_, err := s.writer.conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true)
 		errs = append(errs, err)
 	}
-	// The writer goes last: the last connection to close empties the
-	// write-ahead log into the database.
+	// The writer is closed last: the last connection to close moves the write-ahead log
+	// into the database.
 	errs = append(errs, s.writer.close(), s.lock.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close event store: %w", err)
@@ -298,20 +298,20 @@ func (s *store) close() error {
 	return nil
 }
 
-// append adds events to a stream when it stands at the expected revision and
-// returns once they are on disk. After a *revisionError, a *deletedError or
-// errFull they were not added; any other error leaves that open.
+// append appends events to a stream if it has the expected revision. It returns once they
+// are on disk. After a *revisionError, a *deletedError or errFull nothing was written;
+// after any other error the outcome is unknown.
 func (s *store) append(ctx context.Context, stream string, expected expectation, events []proposed) (receipt, error) {
 	return s.write(ctx, &write{stream: stream, expected: expected, events: events})
 }
 
-// delete hides the events that a stream has now. Its revisions go on from where
-// they are when somebody appends to it again.
+// delete hides the present events of a stream. If a client appends to the stream later,
+// its revisions continue from where they were.
 func (s *store) delete(ctx context.Context, stream string, expected expectation) (receipt, error) {
 	return s.write(ctx, &write{operation: softDelete, stream: stream, expected: expected})
 }
 
-// tombstone ends a stream for good.
+// tombstone ends a stream: nobody can append to it any more.
 func (s *store) tombstone(ctx context.Context, stream string, expected expectation) (receipt, error) {
 	return s.write(ctx, &write{operation: tombstone, stream: stream, expected: expected})
 }
@@ -323,8 +323,7 @@ func (s *store) write(ctx context.Context, w *write) (receipt, error) {
 	return s.finish(ctx, w)
 }
 
-// begin puts a write in line. Those of one goroutine are carried out in the
-// order in which it begins them.
+// begin queues a write. Writes that one goroutine begins are carried out in that order.
 func (s *store) begin(ctx context.Context, w *write) error {
 	w.done = make(chan struct{})
 	if err := s.enqueue(ctx, w); err != nil {
@@ -333,7 +332,7 @@ func (s *store) begin(ctx context.Context, w *write) error {
 	return nil
 }
 
-// finish waits for a write that was begun.
+// finish waits for the result of a write that was begun.
 func (s *store) finish(ctx context.Context, w *write) (receipt, error) {
 	select {
 	case <-w.done:
@@ -344,8 +343,8 @@ func (s *store) finish(ctx context.Context, w *write) (receipt, error) {
 }
 
 func (s *store) enqueue(ctx context.Context, w *write) error {
-	// Held while sending, so that close cannot close the queue under the sender.
-	// The committer goes on emptying the queue meanwhile.
+	// The lock is held while sending, so that close cannot close the queue meanwhile. The
+	// committer keeps receiving.
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
@@ -359,10 +358,10 @@ func (s *store) enqueue(ctx context.Context, w *write) error {
 	}
 }
 
-// ticks is the time in the unit of the log.
+// ticks returns the time in the unit of the log, 100 ns.
 func (s *store) ticks() int64 {
 	return s.now().UnixNano() / 100
 }
 
-// tombstoneRevision is the revision of the event that ends a stream for good.
+// tombstoneRevision is the revision of a tombstone, the event that ends a stream.
 const tombstoneRevision = math.MaxInt64

@@ -154,7 +154,7 @@ func TestOpen_oddPath(t *testing.T) {
 	}
 }
 
-// What somebody with the sqlite3 tool sees while the store is in use.
+// What the sqlite3 tool shows while the store is in use.
 func TestFile_isReadableWhileOpen(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -221,8 +221,8 @@ func TestCommit_oneRefusalInABatch(t *testing.T) {
 	}
 }
 
-// commitTogether holds the committer up until all writes wait, so that they
-// share a transaction.
+// commitTogether blocks the committer until all writes are queued, so that they share a
+// transaction.
 func (s *store) commitTogether(t testing.TB, batch []*write) {
 	t.Helper()
 	blocker, err := connect(s.uri)
@@ -250,7 +250,7 @@ func (s *store) commitTogether(t testing.TB, batch []*write) {
 	}
 }
 
-// A full disk, by way of SQLite's own limit on the size of the file.
+// A full disk, simulated by SQLite's own limit on the file size.
 func TestCommit_fullDisk(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -265,8 +265,8 @@ func TestCommit_fullDisk(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "full") {
 		t.Fatalf("an append to a full disk: %v", err)
 	}
-	// Another stream and an append that is recognised by its ids, in one batch
-	// with the one that does not fit.
+	// In the same batch as the write that does not fit: a write to another stream, and a
+	// repeated append.
 	small := proposals(1, 10)
 	batch := []*write{
 		{stream: "t", expected: expectAny, events: small},
@@ -295,7 +295,7 @@ func TestCommit_fullDisk(t *testing.T) {
 	}
 }
 
-// A statement that fails leaves its transaction open, unlike a full disk.
+// Unlike a full disk, a failed statement leaves its transaction open.
 func TestCommit_failsHalfway(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -307,14 +307,14 @@ func TestCommit_failsHalfway(t *testing.T) {
 	}
 	s.writer.conn.Limit(sqlite3.LIMIT_LENGTH, limit)
 	if state, err := s.state(t.Context(), "s"); err != nil || state.last != noRevision {
-		t.Errorf("the stream stands at %d, %v", state.last, err)
+		t.Errorf("the stream is at revision %d, %v", state.last, err)
 	}
 	if result, err := s.append(t.Context(), "s", expectNoStream, events); err != nil || result.position != 3 {
 		t.Errorf("afterwards: %+v, %v", result, err)
 	}
 }
 
-// limitPages sets how large the file may get. The committer must be idle.
+// limitPages limits the size of the file. The committer must be idle.
 func (s *store) limitPages(t testing.TB, pages int64) {
 	t.Helper()
 	if err := s.writer.conn.Exec(fmt.Sprintf(`PRAGMA max_page_count = %d`, pages)); err != nil {
@@ -322,8 +322,8 @@ func (s *store) limitPages(t testing.TB, pages int64) {
 	}
 }
 
-// Another program that holds the file for longer than the store waits.
-func TestCommit_heldByAnother(t *testing.T) {
+// Another program locks the file for longer than the store waits.
+func TestCommit_fileLockedByAnotherProgram(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	if err := s.writer.conn.BusyTimeout(time.Millisecond); err != nil {
@@ -338,7 +338,7 @@ func TestCommit_heldByAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.append(t.Context(), "s", expectNoStream, proposals(1, 1)); err == nil {
-		t.Error("an append was acknowledged while another held the file")
+		t.Error("an append was acknowledged while another program had locked the file")
 	}
 	if err := blocker.Exec(`ROLLBACK`); err != nil {
 		t.Fatal(err)

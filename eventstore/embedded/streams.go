@@ -12,11 +12,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// maxAppendBytes is the default of a real server. A store that took more would
-// surprise its users when they move to one.
+// maxAppendBytes is the default of a real server. With a higher limit appends could fail
+// after a move to a real server.
 const maxAppendBytes = 1 << 20
 
-// streams answers the calls of the service of the same name.
+// streams is the gRPC service of the same name.
 type streams struct {
 	streamspb.UnimplementedStreamsServer
 
@@ -31,7 +31,7 @@ func (s *streams) Append(call streamspb.Streams_AppendServer) error {
 	}
 	options := request.GetOptions()
 	if options == nil {
-		return status.Error(codes.InvalidArgument, "an append begins with its options")
+		return status.Error(codes.InvalidArgument, "the first request of an append must have its options")
 	}
 	stream, err := writableStream(options.GetStreamIdentifier())
 	if err != nil {
@@ -55,9 +55,9 @@ func (s *streams) Append(call streamspb.Streams_AppendServer) error {
 	return call.SendAndClose(&streamspb.AppendResp{Result: &streamspb.AppendResp_Success_{Success: appendSuccess(result)}})
 }
 
-// receiveEvents takes a call's events. When one is refused it goes on receiving,
-// and drops what comes: a client that is cut off while it sends does not look at
-// the reason.
+// receiveEvents receives the events of an append. After it has refused one, it receives
+// and drops the rest: a client whose call ends while it sends does not look at the
+// reason.
 func receiveEvents(call streamspb.Streams_AppendServer) ([]proposed, error) {
 	var events []proposed
 	var refusal error
@@ -75,7 +75,7 @@ func receiveEvents(call streamspb.Streams_AppendServer) ([]proposed, error) {
 		}
 		message := request.GetProposedMessage()
 		if message == nil {
-			refusal = status.Error(codes.InvalidArgument, "an append's options come once, then its events")
+			refusal = status.Error(codes.InvalidArgument, "every request of an append after the first must have an event")
 			continue
 		}
 		event, err := proposedEvent(message.GetId(), message.GetMetadata(), message.GetData(), message.GetCustomMetadata())
@@ -107,41 +107,30 @@ func appendSuccess(r receipt) *streamspb.AppendResp_Success {
 	return success
 }
 
-// wrongExpectedVersion fills the fields of old clients beside the present ones,
-// as a real server does.
+// wrongExpectedVersion is the response to an append whose expected revision is wrong.
 func wrongExpectedVersion(refusal *revisionError) *streamspb.AppendResp {
 	wrong := &streamspb.AppendResp_WrongExpectedVersion{}
 	if refusal.actual == noRevision {
 		wrong.CurrentRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_CurrentNoStream{CurrentNoStream: &shared.Empty{}}
-		wrong.CurrentRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_NoStream_20_6_0{NoStream_20_6_0: &shared.Empty{}}
 	} else {
-		actual := uint64(refusal.actual)
-		wrong.CurrentRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_CurrentRevision{CurrentRevision: actual}
-		wrong.CurrentRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_CurrentRevision_20_6_0{CurrentRevision_20_6_0: actual}
+		wrong.CurrentRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_CurrentRevision{CurrentRevision: uint64(refusal.actual)}
 	}
 	switch refusal.expected {
 	case expectAny:
 		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedAny{ExpectedAny: &shared.Empty{}}
-		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_Any_20_6_0{Any_20_6_0: &shared.Empty{}}
 	case expectStreamExists:
 		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedStreamExists{ExpectedStreamExists: &shared.Empty{}}
-		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_StreamExists_20_6_0{StreamExists_20_6_0: &shared.Empty{}}
 	case expectNoStream:
-		// The old fields have no way to say it but the revision before the first.
-		before := uint64(math.MaxUint64)
 		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedNoStream{ExpectedNoStream: &shared.Empty{}}
-		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_ExpectedRevision_20_6_0{ExpectedRevision_20_6_0: before}
 	default:
-		expected := uint64(refusal.expected)
-		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedRevision{ExpectedRevision: expected}
-		wrong.ExpectedRevisionOption_20_6_0 = &streamspb.AppendResp_WrongExpectedVersion_ExpectedRevision_20_6_0{ExpectedRevision_20_6_0: expected}
+		wrong.ExpectedRevisionOption = &streamspb.AppendResp_WrongExpectedVersion_ExpectedRevision{ExpectedRevision: uint64(refusal.expected)}
 	}
 	return &streamspb.AppendResp{Result: &streamspb.AppendResp_WrongExpectedVersion_{WrongExpectedVersion: wrong}}
 }
 
 func (s *streams) Delete(ctx context.Context, request *streamspb.DeleteReq) (*streamspb.DeleteResp, error) {
 	options := request.GetOptions()
-	position, err := s.end(ctx, "Delete", s.store.delete, options.GetStreamIdentifier(), options.GetExpectedStreamRevision())
+	position, err := s.deleteWith(ctx, "Delete", s.store.delete, options.GetStreamIdentifier(), options.GetExpectedStreamRevision())
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +141,7 @@ func (s *streams) Delete(ctx context.Context, request *streamspb.DeleteReq) (*st
 
 func (s *streams) Tombstone(ctx context.Context, request *streamspb.TombstoneReq) (*streamspb.TombstoneResp, error) {
 	options := request.GetOptions()
-	position, err := s.end(ctx, "Tombstone", s.store.tombstone, options.GetStreamIdentifier(), options.GetExpectedStreamRevision())
+	position, err := s.deleteWith(ctx, "Tombstone", s.store.tombstone, options.GetStreamIdentifier(), options.GetExpectedStreamRevision())
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +150,7 @@ func (s *streams) Tombstone(ctx context.Context, request *streamspb.TombstoneReq
 	}}}, nil
 }
 
-func (s *streams) end(
+func (s *streams) deleteWith(
 	ctx context.Context,
 	operation string,
 	do func(context.Context, string, expectation) (receipt, error),
@@ -186,8 +175,7 @@ func (s *streams) end(
 	return uint64(result.position), nil
 }
 
-// expectedOf reads the expected revision out of the options of any of the calls
-// that have one.
+// expectedOf returns the expected revision from the options of any call that has one.
 func expectedOf(option any) (expectation, error) {
 	switch expected := option.(type) {
 	case *streamspb.AppendReq_Options_Revision:
@@ -206,20 +194,21 @@ func expectedOf(option any) (expectation, error) {
 	return 0, status.Error(codes.InvalidArgument, "the expected revision is missing")
 }
 
-// readCall is one Read, whose many forms share how events are sent.
+// readCall is one call of Read: a read or a subscription.
 type readCall struct {
 	*streams
 	streamspb.Streams_ReadServer
 	eventEncoder
-	resolve  bool // whether the client asked for the targets of links
-	tellLast bool // whether the client asked for the last revision of a stream that it reads
+	resolve   bool // the client asked to resolve links
+	wantsLast bool // the client asked for the last revision of the stream that it reads
 }
 
 func (s *streams) Read(request *streamspb.ReadReq, server streamspb.Streams_ReadServer) error {
 	options := request.GetOptions()
 	call := &readCall{streams: s, Streams_ReadServer: server, resolve: options.GetResolveLinks()}
-	// Clients that do not understand what was added to the protocol later say nothing.
-	call.tellLast = options.GetControlOption().GetCompatibility() >= 1
+	// Clients set this to 1 or more if they understand messages that the protocol gained
+	// later, such as the one with the last revision.
+	call.wantsLast = options.GetControlOption().GetCompatibility() >= 1
 	_, call.uuidAsText = options.GetUuidOption().GetContent().(*streamspb.ReadReq_Options_UUIDOption_String_)
 	return toStatus(call.dispatch(options))
 }
@@ -229,10 +218,10 @@ func (c *readCall) dispatch(options *streamspb.ReadReq_Options) error {
 	counted, isCounted := options.GetCountOption().(*streamspb.ReadReq_Options_Count)
 	_, isSubscription := options.GetCountOption().(*streamspb.ReadReq_Options_Subscription)
 	if !isCounted && !isSubscription {
-		return status.Error(codes.InvalidArgument, "a read has a count or is a subscription")
+		return status.Error(codes.InvalidArgument, "the read has no count and is not a subscription")
 	}
 	if isSubscription && backwards {
-		return status.Error(codes.InvalidArgument, "a subscription goes forwards")
+		return status.Error(codes.InvalidArgument, "a subscription cannot read backwards")
 	}
 	switch source := options.GetStreamOption().(type) {
 	case *streamspb.ReadReq_Options_Stream:
@@ -260,7 +249,7 @@ func (c *readCall) dispatch(options *streamspb.ReadReq_Options) error {
 		}
 		return c.readAll(source.All, matching, backwards, clamp(counted.Count))
 	}
-	return status.Error(codes.InvalidArgument, "a read names a stream or $all")
+	return status.Error(codes.InvalidArgument, "the read has neither a stream nor $all")
 }
 
 func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_StreamOptions, backwards bool, count int64) error {
@@ -272,7 +261,7 @@ func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_
 	case *streamspb.ReadReq_Options_StreamOptions_End:
 		next = math.MaxInt64
 	default:
-		return status.Error(codes.InvalidArgument, "a read says where to start")
+		return status.Error(codes.InvalidArgument, "the read has no start")
 	}
 	for {
 		p, err := c.store.readStream(c.Context(), stream, next, backwards, c.resolve, count)
@@ -294,15 +283,15 @@ func (c *readCall) readStream(stream string, options *streamspb.ReadReq_Options_
 		if p.complete || count == 0 || next < 0 {
 			return c.endStream(p.newest)
 		}
-		if err := c.goOn(); err != nil {
+		if err := c.checkClosing(); err != nil {
 			return err
 		}
 	}
 }
 
-// endStream is the last that is sent of a stream.
+// endStream sends the last message of a stream's read.
 func (c *readCall) endStream(newest int64) error {
-	if !c.tellLast {
+	if !c.wantsLast {
 		return nil
 	}
 	return c.Send(&streamspb.ReadResp{Content: &streamspb.ReadResp_LastStreamPosition{LastStreamPosition: uint64(newest)}})
@@ -317,14 +306,14 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 			return err
 		}
 		if backwards {
-			// A position stands before its event when reading backwards.
+			// A read backwards from a position begins with the event before it.
 			next--
 		}
 	case *streamspb.ReadReq_Options_AllOptions_Start:
 	case *streamspb.ReadReq_Options_AllOptions_End:
 		next = math.MaxInt64
 	default:
-		return status.Error(codes.InvalidArgument, "a read says where to start")
+		return status.Error(codes.InvalidArgument, "the read has no start")
 	}
 	for count > 0 && next >= 0 {
 		p, err := c.store.readAll(c.Context(), next, backwards, c.resolve, matching, count, pageRows)
@@ -341,14 +330,14 @@ func (c *readCall) readAll(options *streamspb.ReadReq_Options_AllOptions, matchi
 		if next = p.last + 1; backwards {
 			next = p.last - 1
 		}
-		if err := c.goOn(); err != nil {
+		if err := c.checkClosing(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sendEvents blocks as long as the client does not take them.
+// sendEvents sends events. It blocks while the client does not receive.
 func (c *readCall) sendEvents(events []resolved) error {
 	for i := range events {
 		if err := c.SendMsg(c.encode(&events[i])); err != nil {
@@ -358,8 +347,8 @@ func (c *readCall) sendEvents(events []resolved) error {
 	return nil
 }
 
-// goOn ends a call between two pages when the server is closing.
-func (c *readCall) goOn() error {
+// checkClosing returns an error if the server is closing. It is called between pages.
+func (c *readCall) checkClosing() error {
 	select {
 	case <-c.closing:
 		return closingStatus()

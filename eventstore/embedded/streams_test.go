@@ -54,7 +54,7 @@ func TestAppend_expectedRevision(t *testing.T) {
 		{claim: "no stream, and it is deleted", stream: "deleted", expected: esdb.NoStream{}, want: 3},
 		{claim: "no stream, and it was brought back", stream: "deleted", expected: esdb.NoStream{}, refused: true},
 	} {
-		// The cases build on each other.
+		// Each case builds on the ones before it.
 		result, err := client.AppendToStream(within(t), test.stream, esdb.AppendToStreamOptions{ExpectedRevision: test.expected}, newEvent("x", fmt.Sprint(i)))
 		switch {
 		case test.refused && codeOf(err) != esdb.ErrorCodeWrongExpectedVersion:
@@ -72,7 +72,7 @@ func TestAppend_nothing(t *testing.T) {
 	client := start(t).connect(t)
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(3)...)
 	if result := mustAppend(t, client, "s", esdb.Revision(2)); result.NextExpectedVersion != 2 {
-		t.Errorf("answered revision %d", result.NextExpectedVersion)
+		t.Errorf("returned revision %d", result.NextExpectedVersion)
 	}
 	mustAppend(t, client, "none", esdb.Any{})
 	_, err := client.AppendToStream(within(t), "s", esdb.AppendToStreamOptions{ExpectedRevision: esdb.Revision(1)})
@@ -81,17 +81,14 @@ func TestAppend_nothing(t *testing.T) {
 	}
 }
 
-// The client's message is made of the present fields; other clients read the old.
 func TestAppend_wrongRevisionTellsBoth(t *testing.T) {
 	t.Parallel()
 	refused := wrongExpectedVersion(&revisionError{expected: 7, actual: 3}).GetWrongExpectedVersion()
-	if refused.GetCurrentRevision() != 3 || refused.GetCurrentRevision_20_6_0() != 3 ||
-		refused.GetExpectedRevision() != 7 || refused.GetExpectedRevision_20_6_0() != 7 {
+	if refused.GetCurrentRevision() != 3 || refused.GetExpectedRevision() != 7 {
 		t.Errorf("revisions: %v", refused)
 	}
 	refused = wrongExpectedVersion(&revisionError{expected: expectStreamExists, actual: noRevision}).GetWrongExpectedVersion()
-	if refused.GetCurrentNoStream() == nil || refused.GetNoStream_20_6_0() == nil ||
-		refused.GetExpectedStreamExists() == nil || refused.GetStreamExists_20_6_0() == nil {
+	if refused.GetCurrentNoStream() == nil || refused.GetExpectedStreamExists() == nil {
 		t.Errorf("no stream: %v", refused)
 	}
 }
@@ -150,12 +147,12 @@ func TestAppend_sentAgainIsStoredOnce(t *testing.T) {
 		first := mustAppend(t, client, stream, test.expected, events...)
 		again := mustAppend(t, client, stream, test.expected, events...)
 		if *again != *first {
-			t.Errorf("%s: answered %+v, then %+v", test.claim, *first, *again)
+			t.Errorf("%s: got %+v, then %+v", test.claim, *first, *again)
 		}
-		// Others may have written meanwhile.
+		// Other writers may have appended meanwhile.
 		mustAppend(t, client, stream, esdb.Any{}, newEvent("later", "{}"))
 		if again := mustAppend(t, client, stream, test.expected, events...); *again != *first {
-			t.Errorf("%s: answered %+v, then %+v after a later event", test.claim, *first, *again)
+			t.Errorf("%s: got %+v, then %+v after a later event", test.claim, *first, *again)
 		}
 		got, err := readStream(t, client, stream, esdb.ReadStreamOptions{From: esdb.Start{}}, 100)
 		if err != nil || len(got) != test.existing+3+1 {
@@ -177,8 +174,8 @@ func TestAppend_tooLarge(t *testing.T) {
 	mustAppend(t, client, "large", esdb.NoStream{}, fits)
 	for claim, events := range map[string][]esdb.EventData{
 		"one event": {newEvent("counted", strings.Repeat("x", maxAppendBytes-overhead+1))},
-		// More than the buffers on the way hold, so that a server that hung up in
-		// the middle would be seen to.
+		// More than all buffers on the way hold, so that the client would notice if the
+		// server stopped receiving.
 		"many events": slices.Repeat([]esdb.EventData{newEvent("counted", strings.Repeat("x", 900_000))}, 8),
 		"a huge one":  {newEvent("counted", strings.Repeat("x", 8<<20))},
 	} {
@@ -193,7 +190,7 @@ func TestAppend_tooLarge(t *testing.T) {
 	}
 }
 
-func TestAppend_refusesWhatNoServerTakes(t *testing.T) {
+func TestAppend_refusesInvalidEvents(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	for claim, test := range map[string]struct{ stream, kind string }{
@@ -204,7 +201,7 @@ func TestAppend_refusesWhatNoServerTakes(t *testing.T) {
 	} {
 		_, err := client.AppendToStream(within(t), test.stream, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}}, newEvent(test.kind, "{}"))
 		if err == nil {
-			t.Errorf("%s was taken", claim)
+			t.Errorf("%s was accepted", claim)
 		}
 	}
 	if got := readAll(t, client, esdb.ReadAllOptions{From: esdb.Start{}}, 10); len(got) != 0 {
@@ -254,7 +251,7 @@ func TestRead_directionsAndStarts(t *testing.T) {
 	}
 }
 
-// Several pages by count, and several by bytes.
+// Several pages because of the number of events, and several because of their size.
 func TestRead_longAndLarge(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -350,7 +347,7 @@ func TestTombstone_endsAStream(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	client := server.connect(t)
-	const name = "größe\n" // no header can carry it as it is
+	const name = "größe\n" // a header must escape this name
 	mustAppend(t, client, name, esdb.NoStream{}, newEvents(2)...)
 	if _, err := client.TombstoneStream(within(t), name, esdb.TombstoneStreamOptions{ExpectedRevision: esdb.Revision(1)}); err != nil {
 		t.Fatal(err)
@@ -377,7 +374,7 @@ func TestTombstone_endsAStream(t *testing.T) {
 	}
 }
 
-func TestMetadata_limitsWhatIsShown(t *testing.T) {
+func TestMetadata_limitsWhatIsVisible(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Int64
 	clock.Store(time.Now().UnixNano())
@@ -391,7 +388,7 @@ func TestMetadata_limitsWhatIsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	shown := func(claim string, want ...uint64) {
+	visible := func(claim string, want ...uint64) {
 		t.Helper()
 		forwards, err := readStream(t, client, "s", esdb.ReadStreamOptions{From: esdb.Start{}}, 100)
 		if err != nil || !slices.Equal(revisions(forwards), want) {
@@ -405,15 +402,15 @@ func TestMetadata_limitsWhatIsShown(t *testing.T) {
 	}
 	describe(func(m *esdb.StreamMetadata) { m.SetMaxCount(2) })
 	mustAppend(t, client, "s", esdb.NoStream{}, newEvents(4)...)
-	shown("at most two", 2, 3)
+	visible("at most two", 2, 3)
 	describe(func(m *esdb.StreamMetadata) { m.SetTruncateBefore(1) })
-	shown("from the second on", 1, 2, 3)
+	visible("from the second on", 1, 2, 3)
 	describe(func(m *esdb.StreamMetadata) { m.SetMaxAge(10 * time.Second) })
 	clock.Add(int64(11 * time.Second))
 	mustAppend(t, client, "s", esdb.Revision(3), newEvent("young", "{}"))
-	shown("ten seconds", 4)
+	visible("ten seconds", 4)
 	describe(func(*esdb.StreamMetadata) {})
-	shown("no limits", 0, 1, 2, 3, 4)
+	visible("no limits", 0, 1, 2, 3, 4)
 }
 
 func TestRecorded_timeNeverRunsBackwards(t *testing.T) {
@@ -439,7 +436,7 @@ func TestRecorded_timeNeverRunsBackwards(t *testing.T) {
 	}
 }
 
-// What the client in Go has no way to ask for.
+// Requests that the client for Go cannot send.
 func TestProtocol_raw(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -584,32 +581,32 @@ func TestBatchAppend(t *testing.T) {
 	if err := call.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	answers := make(map[string]*streamspb.BatchAppendResp)
+	responses := make(map[string]*streamspb.BatchAppendResp)
 	for range 4 {
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		answers[answer.GetCorrelationId().GetString_()] = answer
+		responses[response.GetCorrelationId().GetString_()] = response
 	}
-	for id, answer := range answers {
-		if refused := answer.GetError() != nil; refused != (id == third || id == fourth) || refused && len(answer.GetError().GetDetails()) != 1 {
-			t.Fatalf("%s was answered %v", id, answer)
+	for id, response := range responses {
+		if refused := response.GetError() != nil; refused != (id == third || id == fourth) || refused && len(response.GetError().GetDetails()) != 1 {
+			t.Fatalf("%s got the response %v", id, response)
 		}
 	}
-	if got := answers[first].GetSuccess(); got.GetCurrentRevision() != 2 || got.GetPosition().GetCommitPosition() != 3 {
-		t.Errorf("first: %v", answers[first])
+	if got := responses[first].GetSuccess(); got.GetCurrentRevision() != 2 || got.GetPosition().GetCommitPosition() != 3 {
+		t.Errorf("first: %v", responses[first])
 	}
-	if got := answers[second]; got.GetSuccess().GetCurrentRevision() != 3 || got.GetStreamPosition() != 2 || string(got.GetStreamIdentifier().GetStreamName()) != "s" {
+	if got := responses[second]; got.GetSuccess().GetCurrentRevision() != 3 || got.GetStreamPosition() != 2 || string(got.GetStreamIdentifier().GetStreamName()) != "s" {
 		t.Errorf("second: %v", got)
 	}
 	var wrong shared.WrongExpectedVersion
-	if err := answers[third].GetError().GetDetails()[0].UnmarshalTo(&wrong); err != nil || wrong.GetCurrentStreamRevision() != 3 || wrong.GetExpectedStreamPosition() != 9 {
-		t.Errorf("third: %v, %v", answers[third], err)
+	if err := responses[third].GetError().GetDetails()[0].UnmarshalTo(&wrong); err != nil || wrong.GetCurrentStreamRevision() != 3 || wrong.GetExpectedStreamPosition() != 9 {
+		t.Errorf("third: %v, %v", responses[third], err)
 	}
 	var tooLarge shared.MaximumAppendSizeExceeded
-	if err := answers[fourth].GetError().GetDetails()[0].UnmarshalTo(&tooLarge); err != nil || tooLarge.GetMaxAppendSize() != maxAppendBytes {
-		t.Errorf("fourth: %v, %v", answers[fourth], err)
+	if err := responses[fourth].GetError().GetDetails()[0].UnmarshalTo(&tooLarge); err != nil || tooLarge.GetMaxAppendSize() != maxAppendBytes {
+		t.Errorf("fourth: %v, %v", responses[fourth], err)
 	}
 	if _, err := call.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("the call ended with %v", err)
@@ -641,7 +638,7 @@ func TestGossip_clientDiscoversTheOneMember(t *testing.T) {
 	}
 }
 
-// rawClient speaks the protocol without the official client.
+// rawClient returns a gRPC client without the official client.
 func (r *running) rawClient(t testing.TB) streamspb.StreamsClient {
 	t.Helper()
 	connection, err := grpc.NewClient("unix:"+r.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -684,7 +681,7 @@ func TestBatchAppend_deadlines(t *testing.T) {
 		request('2', true, time.Now().Add(time.Minute)),
 		request('3', true, time.Duration(0)),
 		request('4', true, time.Now().Add(-time.Minute)),
-		// These two never become complete in time.
+		// These two are still incomplete at their deadlines.
 		request('5', false, 20*time.Millisecond),
 		request('6', false, time.Now().Add(20*time.Millisecond)),
 	} {
@@ -693,31 +690,31 @@ func TestBatchAppend_deadlines(t *testing.T) {
 		}
 	}
 	for range len(timedOut) {
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := parseUUID(answer.GetCorrelationId())
+		id, err := parseUUID(response.GetCorrelationId())
 		if err != nil {
 			t.Fatal(err)
 		}
 		var timeout shared.Timeout
-		details := answer.GetError().GetDetails()
+		details := response.GetError().GetDetails()
 		got := len(details) == 1 && details[0].UnmarshalTo(&timeout) == nil
-		if want, asked := timedOut[id[0]-'0']; !asked || got != want || got == (answer.GetSuccess() != nil) {
-			t.Errorf("append %c was answered %v", id[0], answer)
+		if want, asked := timedOut[id[0]-'0']; !asked || got != want || got == (response.GetSuccess() != nil) {
+			t.Errorf("append %c got the response %v", id[0], response)
 		}
 		delete(timedOut, id[0]-'0')
 	}
-	// What comes too late is dropped, and the call goes on.
+	// Late pieces are dropped, and the call continues.
 	for _, r := range []*streamspb.BatchAppendReq{request('5', true, nil), request('7', true, nil)} {
 		if err := call.Send(r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	answer, err := call.Recv()
-	if id, _ := parseUUID(answer.GetCorrelationId()); err != nil || id[0] != '7' || answer.GetSuccess() == nil {
-		t.Errorf("got %v, %v", answer, err)
+	response, err := call.Recv()
+	if id, _ := parseUUID(response.GetCorrelationId()); err != nil || id[0] != '7' || response.GetSuccess() == nil {
+		t.Errorf("got %v, %v", response, err)
 	}
 	var streams []string
 	for _, event := range readAll(t, server.connect(t), esdb.ReadAllOptions{From: esdb.Start{}}, 100) {
@@ -729,9 +726,9 @@ func TestBatchAppend_deadlines(t *testing.T) {
 	}
 }
 
-// A deadline that passes while an append waits for its transaction leaves open
-// what becomes of it, and is answered.
-func TestBatchAppend_deadlineWhileItIsCommitted(t *testing.T) {
+// If its deadline passes while an append waits for its transaction, the client gets a
+// response, and the outcome is unknown.
+func TestBatchAppend_deadlineDuringTheCommit(t *testing.T) {
 	t.Parallel()
 	server := start(t)
 	blocker, err := connect(server.store.uri)
@@ -760,16 +757,16 @@ func TestBatchAppend_deadlineWhileItIsCommitted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := call.Recv()
-	if err != nil || codes.Code(answer.GetError().GetCode()) != codes.DeadlineExceeded {
-		t.Errorf("got %v, %v", answer, err)
+	response, err := call.Recv()
+	if err != nil || codes.Code(response.GetError().GetCode()) != codes.DeadlineExceeded {
+		t.Errorf("got %v, %v", response, err)
 	}
 	if err := blocker.Exec(`ROLLBACK`); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// What is wrong with one append is answered to that one.
+// A bad append is refused alone, and the call continues.
 func TestBatchAppend_refusesOneAndGoesOn(t *testing.T) {
 	t.Parallel()
 	server := start(t)
@@ -812,18 +809,18 @@ func TestBatchAppend_refusesOneAndGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := call.Recv()
+		response, err := call.Recv()
 		if err != nil {
 			t.Fatalf("%s: %v", c.claim, err)
 		}
 		if c.detail == nil {
-			if answer.GetSuccess() == nil {
-				t.Errorf("%s wrong, and answered %v", c.claim, answer)
+			if response.GetSuccess() == nil {
+				t.Errorf("%s wrong, but the response is %v", c.claim, response)
 			}
 			continue
 		}
-		if details := answer.GetError().GetDetails(); len(details) != 1 || details[0].UnmarshalTo(c.detail) != nil {
-			t.Errorf("%s: answered %v", c.claim, answer)
+		if details := response.GetError().GetDetails(); len(details) != 1 || details[0].UnmarshalTo(c.detail) != nil {
+			t.Errorf("%s: got the response %v", c.claim, response)
 		}
 	}
 }

@@ -25,16 +25,16 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 	case *streamspb.ReadReq_Options_StreamOptions_End:
 		next = after(state.last)
 	default:
-		return status.Error(codes.InvalidArgument, "a subscription says where to start")
+		return status.Error(codes.InvalidArgument, "the subscription has no start")
 	}
-	// As on a real server, what comes while the subscriber is live is sent whatever
-	// the metadata hides: it was news when it was committed.
+	// As on a real server, a live subscriber gets every new event. An event is sent even
+	// if the stream's metadata hides it by then.
 	live := false
 	return c.follow(watcher, func() (bool, error) {
 		var p page
 		var err error
 		if live {
-			p, err = c.store.readNews(c.Context(), stream, next, c.resolve)
+			p, err = c.store.readLive(c.Context(), stream, next, c.resolve)
 		} else {
 			p, err = c.store.readStream(c.Context(), stream, next, false, c.resolve, math.MaxInt64)
 		}
@@ -52,7 +52,8 @@ func (c *readCall) subscribeToStream(stream string, options *streamspb.ReadReq_O
 		}
 		return p.complete, c.sendEvents(p.events)
 	}, func() error {
-		// What was there at the beginning and has not been sent is hidden.
+		// The stream ended at state.last when the subscription began. Any event up to
+		// there that was not sent is hidden, so it is skipped.
 		live, next = true, max(next, after(state.last))
 		return nil
 	})
@@ -75,7 +76,7 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 			return err
 		}
 	default:
-		return status.Error(codes.InvalidArgument, "a subscription says where to start")
+		return status.Error(codes.InvalidArgument, "the subscription has no start")
 	}
 	interval := int64(math.MaxInt64)
 	if matching != nil {
@@ -95,8 +96,8 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 		}})
 	}
 	return c.follow(watcher, func() (bool, error) {
-		// A page ends where a checkpoint is due.
-		p, fresh := c.store.news.read(after(last), c.resolve, matching, untilCheckpoint)
+		// A page ends where the next checkpoint is due.
+		p, fresh := c.store.tail.read(after(last), c.resolve, matching, untilCheckpoint)
 		if !fresh {
 			var err error
 			p, err = c.store.readAll(c.Context(), after(last), false, c.resolve, matching, math.MaxInt64, untilCheckpoint)
@@ -117,8 +118,7 @@ func (c *readCall) subscribeToAll(options *streamspb.ReadReq_Options_AllOptions,
 	}, checkpoint)
 }
 
-// after is the revision or position behind one. The highest there is stays where
-// it is: nothing ever comes behind it.
+// after returns the revision or position after place. Nothing comes after the highest.
 func after(place int64) int64 {
 	if place == math.MaxInt64 {
 		return place
@@ -126,9 +126,9 @@ func after(place int64) int64 {
 	return place + 1
 }
 
-// follow sends what there is and then what comes, until the client leaves or the
-// server closes. Send sends the next page and says whether it was the last one
-// there is; caughtUp is called once, when that happens first.
+// follow sends the existing events and then new ones, until the client disconnects or the
+// server closes. send sends the next page and reports whether it was the last one for
+// now. caughtUp is called once, the first time that happens.
 func (c *readCall) follow(w *watcher, send func() (bool, error), caughtUp func() error) error {
 	err := c.Send(&streamspb.ReadResp{Content: &streamspb.ReadResp_Confirmation{
 		Confirmation: &streamspb.ReadResp_SubscriptionConfirmation{SubscriptionId: uuid.NewString()},
@@ -143,7 +143,7 @@ func (c *readCall) follow(w *watcher, send func() (bool, error), caughtUp func()
 			return err
 		}
 		if !complete {
-			if err := c.goOn(); err != nil {
+			if err := c.checkClosing(); err != nil {
 				return err
 			}
 			continue

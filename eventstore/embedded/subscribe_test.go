@@ -81,7 +81,7 @@ func TestSubscribeToAll_everyEventOnceInOrder(t *testing.T) {
 	for range writers * appends / 3 {
 		<-written
 	}
-	// In the middle of it, from the start and from where the log is.
+	// While appends go on: from the start, and from the present end of the log.
 	midway := follow(subscribeToAll(t, client, esdb.SubscribeToAllOptions{From: esdb.Start{}}), 1)
 	resumed := follow(subscribeToAll(t, client, esdb.SubscribeToAllOptions{From: esdb.Position{Commit: 100, Prepare: 100}}), 101)
 	wait.Wait()
@@ -90,7 +90,7 @@ func TestSubscribeToAll_everyEventOnceInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	total <- uint64(last) + 1
-	// The last event comes after total is known, so that every follower sees it.
+	// The last event is appended after total is known, so that every follower sees it.
 	mustAppend(t, client, "last", esdb.Any{}, newEvent("last", "{}"))
 	for name, done := range map[string]<-chan error{"from the start": fromStart, "midway": midway, "resumed": resumed} {
 		select {
@@ -112,7 +112,7 @@ func TestSubscribeToAll_everyEventOnceInOrder(t *testing.T) {
 	}
 }
 
-func TestSubscribeToStream_historyThenNews(t *testing.T) {
+func TestSubscribeToStream_historyThenLiveEvents(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	subscribe := func(from esdb.StreamPosition) *esdb.Subscription {
@@ -124,7 +124,7 @@ func TestSubscribeToStream_historyThenNews(t *testing.T) {
 		t.Cleanup(func() { subscription.Close() })
 		return subscription
 	}
-	early := subscribe(esdb.Start{}) // before there is a stream
+	early := subscribe(esdb.Start{}) // before the stream exists
 	if said := early.Recv(); said.CaughtUp == nil {
 		t.Fatalf("an empty stream begins with %+v", said)
 	}
@@ -194,7 +194,7 @@ func TestSubscribeToAll_filters(t *testing.T) {
 						t.Errorf("checkpoint %d after event %d", checkpoint, got[len(got)-1])
 					}
 					if skipped := slices.ContainsFunc(want[len(got):], func(p uint64) bool { return p <= checkpoint }); skipped {
-						t.Errorf("checkpoint %d before events that come later", checkpoint)
+						t.Errorf("checkpoint %d is ahead of events that were not sent", checkpoint)
 					}
 					checkpoints = append(checkpoints, checkpoint)
 				case said.CaughtUp != nil:
@@ -232,14 +232,14 @@ func TestSubscribeToAll_checkpointsGoOnWhileLive(t *testing.T) {
 	}
 }
 
-// A subscriber that does not receive must cost nobody else anything, and must
-// find everything when it goes on.
+// A subscriber that does not receive must not slow other clients down, and must get every
+// event once it receives again.
 func TestSubscribeToAll_slowSubscriber(t *testing.T) {
 	t.Parallel()
 	client := start(t).connect(t)
 	slow := subscribeToAll(t, client, esdb.SubscribeToAllOptions{From: esdb.Start{}})
 	quick := subscribeToAll(t, client, esdb.SubscribeToAllOptions{From: esdb.Start{}})
-	// Much more than the buffers between server and client hold.
+	// Much more than all buffers between server and client hold.
 	const events, size = 24, 512 << 10
 	for i := range events {
 		mustAppend(t, client, "s", esdb.Any{}, newEvent("large", strings.Repeat("x", size)))
@@ -254,10 +254,10 @@ func TestSubscribeToAll_slowSubscriber(t *testing.T) {
 	}
 }
 
-// Clients ping each ten seconds, also when nothing goes on. A gRPC server that
-// has not been told so hangs up at the third ping; this speaks the few frames of
-// HTTP/2 that show it without waiting for half a minute.
-func TestServer_bearsPingsWhileIdle(t *testing.T) {
+// Clients ping every ten seconds, even without calls. A gRPC server with default settings
+// disconnects them at the third ping. This test sends the few HTTP/2 frames that show it,
+// without waiting for half a minute.
+func TestServer_acceptsPingsWhileIdle(t *testing.T) {
 	t.Parallel()
 	connection, err := net.Dial("unix", start(t).socket)
 	if err != nil {
@@ -280,9 +280,9 @@ func TestServer_bearsPingsWhileIdle(t *testing.T) {
 	}
 	frame(settingsFrame, 0)
 	frame(settingsFrame, acknowledged)
-	answers := make(chan byte)
+	responses := make(chan byte)
 	go func() {
-		defer close(answers)
+		defer close(responses)
 		header := make([]byte, 9)
 		for {
 			if _, err := io.ReadFull(connection, header); err != nil {
@@ -293,24 +293,24 @@ func TestServer_bearsPingsWhileIdle(t *testing.T) {
 				return
 			}
 			if kind, flags := header[3], header[4]; kind == pingFrame && flags == acknowledged || kind == goAwayFrame {
-				answers <- kind
+				responses <- kind
 			}
 		}
 	}()
-	// A little more than the least interval that is allowed.
+	// A little longer than the shortest allowed interval.
 	ticker := time.NewTicker(1100 * time.Millisecond)
 	defer ticker.Stop()
 	for i := range pings {
 		<-ticker.C
 		frame(pingFrame, 0, 0, 0, 0, 0, 0, 0, 0, byte(i))
-		if kind := <-answers; kind != pingFrame {
-			t.Fatalf("ping %d was answered with frame %d", i, kind)
+		if kind := <-responses; kind != pingFrame {
+			t.Fatalf("ping %d got frame %d", i, kind)
 		}
 	}
 	if err := connection.Close(); err != nil {
 		t.Error(err)
 	}
-	for range answers {
+	for range responses {
 	}
 }
 
@@ -333,7 +333,7 @@ func TestClose_endsSubscriptions(t *testing.T) {
 	}
 }
 
-// Nothing can be sent to a client that does not receive, not even the end.
+// A client that does not receive cannot even be told the end of its call.
 func TestClose_dropsASubscriberThatDoesNotReceive(t *testing.T) {
 	t.Parallel()
 	server := start(t)

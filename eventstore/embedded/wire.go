@@ -11,12 +11,12 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// encoded is a message in protocol buffers already. Each event that somebody reads
-// or follows is sent as one, because general encoding takes as long as reading the
+// encoded is a message that is already encoded as protobuf. Every event that a client
+// reads is sent as one, because protobuf's general encoder takes as long as reading the
 // event from the file.
 type encoded []byte
 
-// codec is gRPC's for protocol buffers, which sends what is encoded as it is.
+// codec is gRPC's protobuf codec, except that it sends a value of type encoded unchanged.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
@@ -28,8 +28,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// eventEncoder encodes events as streams.ReadResp. Its buffers are used again, so
-// it is one call's.
+// eventEncoder encodes events as streams.ReadResp. It reuses its buffers, so it is for
+// one call.
 type eventEncoder struct {
 	uuidAsText        bool
 	event, link, part []byte
@@ -49,8 +49,7 @@ func (c *eventEncoder) encode(e *resolved) encoded {
 	return appendVarint(m, 3, position) // ReadEvent.commit_position
 }
 
-// appendRecorded appends the fields of a RecordedEvent. It appends nothing if there
-// is no event.
+// appendRecorded appends the fields of a RecordedEvent, or nothing if e is nil.
 func (c *eventEncoder) appendRecorded(b []byte, e *recorded) []byte {
 	if e == nil {
 		return b
@@ -69,7 +68,7 @@ func (c *eventEncoder) appendRecorded(b []byte, e *recorded) []byte {
 	return appendBytes(b, 8, e.data)
 }
 
-// appendMetadata appends an entry of the map that is field 6.
+// appendMetadata appends a key and its value to the map in field 6.
 func (c *eventEncoder) appendMetadata(b []byte, key, value string) []byte {
 	c.part = appendString(c.part[:0], 1, key)
 	c.part = appendString(c.part, 2, value)
@@ -99,8 +98,8 @@ func appendString(b []byte, field protowire.Number, v string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), v)
 }
 
-// appendPresent appends a message unless it has no bytes, which is how this file
-// writes that there is none.
+// appendPresent appends a message field. It omits a message of no bytes, which in this
+// file means that there is none.
 func appendPresent(b []byte, field protowire.Number, v []byte) []byte {
 	if len(v) == 0 {
 		return b
@@ -130,6 +129,6 @@ func (e *recorded) contentType() string {
 	return contentTypeBytes
 }
 
-// createdText is the time as clients want it: they end their process when it is
-// not a decimal number.
+// createdText returns the creation time as a decimal number. Clients end their process
+// for anything else.
 func (e *recorded) createdText() string { return strconv.FormatInt(e.created, 10) }

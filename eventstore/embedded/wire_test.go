@@ -10,10 +10,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What is sent for an event is what the protocol's own code reads as that event.
+// The protocol's own decoder reads what is sent for an event as that event.
 func TestEncode_isReadAsTheEvent(t *testing.T) {
 	t.Parallel()
-	var encoder eventEncoder // of all cases: nothing is left of the one before
+	var encoder eventEncoder // for all cases: nothing may remain of the case before
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringMatching(`\PM{1,300}`)
 		number := rapid.OneOf(rapid.Just[int64](0), rapid.Int64Min(0))

@@ -1,6 +1,6 @@
-// Package natsbus publishes on NATS JetStream, through Watermill. A message of the
-// topic queue has the subject lotline.queue, its id as Nats-Msg-Id, by which
-// JetStream recognises a repeat, and a CloudEvent as its data.
+// Package natsbus publishes on NATS JetStream, through Watermill. The subject of a message
+// is its topic after "lotline.", for example lotline.queue. The data is a CloudEvent. The
+// header Nats-Msg-Id is the message's ID: JetStream recognises repeated messages by it.
 package natsbus
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/lotline/lotline/eventstore/sink"
 )
 
-// What is made when no stream takes the messages.
+// Settings of the stream that the bus makes if no stream takes the messages.
 const (
 	Stream        = "LOTLINE"
 	SubjectPrefix = "lotline."
@@ -34,7 +34,7 @@ const (
 	pingEvery      = 10 * time.Second
 )
 
-// Bus is a NATS server or cluster. It is for one goroutine.
+// Bus publishes to a NATS server or cluster. Only one goroutine may use it.
 type Bus struct {
 	servers   string
 	log       zerolog.Logger
@@ -42,13 +42,13 @@ type Bus struct {
 
 	conn      *nats.Conn // nil before the first connection
 	publisher *wmnats.Publisher
-	missing   bool // no stream took the last message
+	missing   bool // no stream took the last message, so one has to be made
 }
 
 var _ sink.Bus = (*Bus)(nil)
 
-// New returns the bus at an address, nats://[user:password@]host[:port][,host…] or
-// the same with tls://. It does not connect yet.
+// New returns the bus at an address: nats://[user:password@]host[:port][,host…], or the
+// same with tls://. It does not connect yet.
 func New(address string, log zerolog.Logger, watermill watermill.LoggerAdapter) (*Bus, error) {
 	servers, err := parse(address)
 	if err != nil {
@@ -57,14 +57,14 @@ func New(address string, log zerolog.Logger, watermill watermill.LoggerAdapter) 
 	return &Bus{servers: strings.Join(servers, ","), log: log, watermill: watermill}, nil
 }
 
-// Check returns what is wrong with an address, without a password that is in it.
+// Check returns an error if an address is not valid. The error never shows the password.
 func Check(address string) error {
 	_, err := parse(address)
 	return err
 }
 
-// parse splits an address into one for each server: what the first says of scheme
-// and user holds for those that say nothing.
+// parse splits an address into one address per server. A server without a scheme or a
+// user gets that of the first server.
 func parse(address string) ([]string, error) {
 	var servers []string
 	var first *url.URL
@@ -74,7 +74,7 @@ func parse(address string) ([]string, error) {
 		}
 		u, err := url.Parse(part)
 		if err != nil {
-			// What the parser says of it may show the password.
+			// The parser's error may show the password.
 			return nil, errors.New("it cannot be parsed: is the password escaped as in a URL?")
 		}
 		if first == nil {
@@ -100,17 +100,18 @@ func checkServer(u *url.URL) error {
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("%s is no port", port)
+			return fmt.Errorf("%s is not a port", port)
 		}
 	}
 	if u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
-		return errors.New("nothing may follow a host and its port but a comma and another one")
+		return errors.New("only a comma and another host may follow a host and its port")
 	}
 	return nil
 }
 
-// Ready connects if there is no connection, makes the stream then, and when none took
-// the last message, and returns why nothing can be published.
+// Ready returns nil if messages can be published now, and otherwise the reason why not. It
+// connects if there is no connection. It makes the stream after it has connected, and
+// again if no stream took the last message.
 func (b *Bus) Ready(ctx context.Context) error {
 	if b.conn == nil || b.conn.IsClosed() {
 		if err := b.connect(ctx); err != nil {
@@ -135,9 +136,11 @@ func (b *Bus) connect(ctx context.Context) error {
 		nats.Timeout(connectTimeout),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
-		// A user who is refused twice would be given up otherwise.
+		// Without this option the client stops reconnecting to a server that has refused
+		// the user twice.
 		nats.IgnoreAuthErrorAbort(),
-		// What cannot be sent is not sent later, behind what was sent in between.
+		// No buffer: a message that cannot be sent must not be sent later, after newer
+		// ones.
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(pingEvery),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -148,7 +151,7 @@ func (b *Bus) connect(ctx context.Context) error {
 		nats.ReconnectHandler(func(*nats.Conn) { b.log.Info().Msg("the bus is connected again") }),
 		// The default writes to stderr.
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			b.log.Warn().Err(err).Msg("the bus complains")
+			b.log.Warn().Err(err).Msg("the connection to the bus reports an error")
 		}),
 	)
 	if err != nil {
@@ -168,14 +171,15 @@ func (b *Bus) connect(ctx context.Context) error {
 	}
 	b.conn, b.publisher = conn, publisher
 	if err := b.makeStream(ctx); err != nil {
-		// Whoever made it may not let us; what we publish will tell.
-		b.log.Warn().Err(err).Str("stream", Stream).Msg("the bus was not asked for its stream")
+		// Our user may lack the right to make streams. If the stream is missing,
+		// publishing fails and says so.
+		b.log.Warn().Err(err).Str("stream", Stream).Msg("the stream on the bus could not be made")
 	}
 	return nil
 }
 
-// makeStream makes the stream that takes the messages, unless somebody has made
-// one, with settings of their own.
+// makeStream makes the stream that takes the messages, unless one exists. It leaves the
+// settings of an existing stream alone.
 func (b *Bus) makeStream(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sink.PublishTimeout)
 	defer cancel()
@@ -200,10 +204,10 @@ func (b *Bus) makeStream(ctx context.Context) error {
 	return err
 }
 
-// Codes of JetStream that its client has no names for.
+// Error codes of JetStream for which its client has no names.
 const (
-	tooLarge      = 10054 // for the stream
-	subjectsTaken = 10065 // by another stream
+	tooLarge      = 10054 // the message is larger than the stream allows
+	subjectsTaken = 10065 // another stream already takes these subjects
 )
 
 // Publish implements sink.Bus.
@@ -220,7 +224,7 @@ func (b *Bus) Publish(topic string, messages ...*message.Message) error {
 	return err
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (b *Bus) Close() error {
 	if b.conn != nil {
 		b.conn.Close()

@@ -80,7 +80,7 @@ func (b *broker) bus(address string) *Bus {
 	return bus
 }
 
-// jetStream is a client of the broker's own.
+// jetStream returns a client of the broker for the test itself.
 func (b *broker) jetStream() nats.JetStreamContext {
 	b.t.Helper()
 	conn, err := nats.Connect(b.url(), nats.UserInfo(b.options.Username, b.options.Password))
@@ -95,7 +95,7 @@ func (b *broker) jetStream() nats.JetStreamContext {
 	return js
 }
 
-// deliver publishes as a sink does: until it succeeds.
+// deliver publishes as a sink does: it repeats until the bus takes the message.
 func deliver(t *testing.T, b *Bus, topic, id, payload string) {
 	t.Helper()
 	for {
@@ -114,7 +114,7 @@ func deliver(t *testing.T, b *Bus, topic, id, payload string) {
 	}
 }
 
-// stored is what the stream that takes a subject holds.
+// stored returns the messages in the stream that takes a subject.
 func stored(t *testing.T, js nats.JetStreamContext, stream string) []string {
 	t.Helper()
 	info, err := js.StreamInfo(stream)
@@ -193,7 +193,7 @@ func TestBus_makesTheStreamThatIsMissingAndPublishesOnceForAnID(t *testing.T) {
 	if c := info.Config; c.Storage != nats.FileStorage || c.MaxAge != keptFor || !slices.Equal(c.Subjects, []string{"lotline.>"}) {
 		t.Errorf("the stream is %+v", c)
 	}
-	// And again when somebody takes it away.
+	// It makes the stream again when somebody deletes it.
 	if err := js.DeleteStream(Stream); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,8 @@ func TestBus_leavesAStreamAloneThatSomebodyHasMade(t *testing.T) {
 		if name != Stream {
 			continue
 		}
-		// One that does not take all is not changed either, and said to be the reason.
+		// A stream that takes only some subjects is left alone as well, and Publish names
+		// it as the reason.
 		if err := bus.Publish("auction", message.NewMessage("2", nil)); !errors.Is(err, nats.ErrNoStreamResponse) {
 			t.Errorf("got %v", err)
 		}
@@ -274,7 +275,7 @@ func TestBus_goesOnAfterTheBrokerWasAway(t *testing.T) {
 	}
 }
 
-func TestBus_nobodyListens(t *testing.T) {
+func TestBus_withoutABroker(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t)
 	bus := b.bus(b.url())
@@ -306,7 +307,7 @@ func TestBus_tlsIsNotLeftOut(t *testing.T) {
 	if err := plain.bus("tls://" + plain.server.Addr().String()).Ready(t.Context()); !errors.Is(err, nats.ErrSecureConnWanted) {
 		t.Errorf("a broker without TLS: %v", err)
 	}
-	// Nobody vouches for this one's certificate.
+	// The broker's certificate is not signed by a trusted authority.
 	secured := newBroker(t, func(o *server.Options) {
 		o.TLS, o.TLSConfig, o.TLSTimeout = true, &tls.Config{Certificates: []tls.Certificate{certificate(t)}}, 5
 	})

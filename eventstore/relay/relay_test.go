@@ -31,7 +31,7 @@ const (
 
 var eventID = uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057")
 
-// believing are read models that believe everything.
+// believing are read models that accept every event.
 type believing struct{}
 
 func (believing) Believes(*domain.Recorded) bool { return true }
@@ -52,73 +52,7 @@ func renamed() domain.Updated {
 	return domain.Updated{Stamp: domain.Stamp{At: nine}, Changed: map[string]domain.Change{"name": {Old: []byte(`null`), New: []byte(`"x"`)}}, Cause: domain.CauseUpdate}
 }
 
-func TestMessages_anEventIsACloudEventOnItsKindsTopic(t *testing.T) {
-	t.Parallel()
-	got, err := Messages(recorded(1, "queue.opened", domain.Opened{Stamp: domain.Stamp{At: nine}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(got) != 1 || got[0].Topic != "queue" {
-		t.Fatalf("got %+v", got)
-	}
-	const want = `{"specversion":"1.0","id":"01890a5d-ac96-774b-bcce-b302099a8057","source":"lotline","type":"queue.opened",` +
-		`"subject":"queue_01h455vb4pex5vsknk084sn02q","time":"2026-11-18T11:06:40.000Z","datacontenttype":"application/json","data":{"n":1}}`
-	if string(got[0].Payload) != want {
-		t.Errorf("got %s", got[0].Payload)
-	}
-}
-
-func TestMessages_everyTimingChangeIsDistributionUpdated(t *testing.T) {
-	t.Parallel()
-	moved := domain.Updated{Stamp: domain.Stamp{At: nine}, Cause: domain.CauseHand, Changed: map[string]domain.Change{
-		"closeAt": {Old: []byte(`null`), New: []byte(`"2026-12-15T09:00:00.000Z"`)},
-		"name":    {Old: []byte(`null`), New: []byte(`"x"`)},
-	}}
-	for name, c := range map[string]struct {
-		event domain.Event
-		data  string
-	}{
-		"creation": {created(), `{"distributionId":"queue_01h455vb4pex5vsknk084sn02q","distributionType":"queue","changed":{"openAt":{"old":null,"new":"2026-11-18T11:06:41.000Z"}},"cause":"create"}`},
-		"by hand":  {moved, `{"distributionId":"queue_01h455vb4pex5vsknk084sn02q","distributionType":"queue","changed":{"closeAt":{"old":null,"new":"2026-12-15T09:00:00.000Z"}},"cause":"hand"}`},
-	} {
-		got, err := Messages(recorded(1, "queue.x", c.event))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(got) != 2 {
-			t.Fatalf("%s: got %+v", name, got)
-		}
-		m := got[1]
-		if m.Topic != "distribution.updated" || m.Event.Type != "distribution.updated" || string(m.Event.Data) != c.data {
-			t.Errorf("%s: got %s %s", name, m.Topic, m.Payload)
-		}
-		if want := uuid.NewSHA1(eventID, []byte("distribution.updated")).String(); m.Event.ID != want {
-			t.Errorf("%s: id %s, want %s", name, m.Event.ID, want)
-		}
-	}
-	for name, e := range map[string]domain.Event{"a name": renamed(), "a step": domain.Opened{}, "a creation without times": &domain.QueueCreated{}} {
-		got, err := Messages(recorded(1, "queue.x", e))
-		if err != nil || len(got) != 1 {
-			t.Errorf("%s: %+v, %v", name, got, err)
-		}
-	}
-}
-
-func TestMessage_withoutDataIsTheSameEvent(t *testing.T) {
-	t.Parallel()
-	got, err := Messages(recorded(1, "queue.opened", domain.Opened{Stamp: domain.Stamp{At: nine}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := got[0].WithoutData()
-	const want = `{"specversion":"1.0","id":"01890a5d-ac96-774b-bcce-b302099a8057","source":"lotline","type":"queue.opened",` +
-		`"subject":"queue_01h455vb4pex5vsknk084sn02q","time":"2026-11-18T11:06:40.000Z","datacontenttype":"application/json"}`
-	if m.Topic != "queue" || string(m.Payload) != want {
-		t.Errorf("got %s on %s", m.Payload, m.Topic)
-	}
-}
-
-// start runs r and returns what stops it.
+// start runs r and returns the function that stops it.
 func start(r *Relay) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -143,9 +77,9 @@ func TestRelay_publishesInTheOrderOfTheLog(t *testing.T) {
 		for i := uint64(1); i <= n; i++ {
 			e := recorded(i, "queue.updated", renamed())
 			r.Follow(e)
-			r.Follow(e) // it comes again after a reconnection
+			r.Follow(e) // delivered again, as after a reconnection
 		}
-		// What is no distribution's is not published.
+		// Events of streams that are not distributions are not published.
 		org := recorded(n+1, "organization.created", domain.OrganizationCreated{})
 		org.Stream = "organization-01h455vb4pex5vsknk084sn02q"
 		r.Follow(org)
@@ -174,7 +108,7 @@ func TestRelay_publishesInTheOrderOfTheLog(t *testing.T) {
 	}
 }
 
-// stubborn refuses every message a few times.
+// stubborn is a bus that refuses every message a few times.
 type stubborn struct {
 	mu    sync.Mutex
 	tries map[string]int
@@ -223,12 +157,12 @@ func TestRelay_doesNotHoldUpTheLog(t *testing.T) {
 	}
 }
 
-// doubting are read models that do not believe what is opened.
+// doubting are read models that do not accept openings.
 type doubting struct{}
 
 func (doubting) Believes(r *domain.Recorded) bool { return r.Type != "queue.opened" }
 
-// What the read models have refused is no fact to tell anybody.
+// Events that the read models refused are not published.
 func TestRelay_publishesNothingThatIsInQuarantine(t *testing.T) {
 	t.Parallel()
 	bus := &stubborn{tries: map[string]int{}, taken: make(chan string, 10)}

@@ -1,14 +1,14 @@
-// Package sink sends what happens to distributions out of the system, to a message
-// broker: every message that the relay makes of an event, in the order of the log,
-// at least once, from one node at a time.
+// Package sink sends what happens to distributions to a message broker outside the
+// system: every message that the relay makes of an event, in the order of the log, at
+// least once, from one node at a time.
 //
-// Who sends, and up to where all is sent, stands in a stream of the log, sink-<name>,
-// in one event (domain.Leased). It is written with the expected revision, so a node
-// that was overtaken learns of it at its next write, and a node may send for a short
-// while only without writing. Nobody writes while there is nothing to send. A node
-// that sees something unsent and nothing written for a while takes over. How long
-// that is it measures by its own clock, from what it saw itself, so clocks need not
-// agree.
+// A stream of the log, sink-<name>, records which node holds the lease to send and up to
+// which position everything is sent (domain.Leased). Nodes append to it at the expected
+// revision, so a node that lost its lease learns that at its next write. A holder must
+// renew its lease every second while it sends, and nobody writes while there is nothing
+// to send. A node takes over when it sees unsent events and the lease has not changed for
+// some seconds. Each node measures that by its own clock, so the clocks of the nodes need
+// not agree.
 package sink
 
 import (
@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,10 +24,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/lotline/lotline/domain"
-	"github.com/lotline/lotline/eventstore/relay"
+	"github.com/lotline/lotline/eventstore/backoff"
 )
 
-// Log is what a sink needs of the event log. *eventstore.Log is one.
+// Log is the part of the event log that a sink uses. *eventstore.Log implements it.
 type Log interface {
 	Between(ctx context.Context, after, until domain.Position, kinds []domain.Kind) iter.Seq2[*domain.Recorded, error]
 	Newest(ctx context.Context, stream string) (*domain.Recorded, error)
@@ -37,49 +36,50 @@ type Log interface {
 	Append(ctx context.Context, stream string, head domain.Head, events []domain.Proposed) (domain.Head, domain.Position, error)
 }
 
-// Bus is where a sink sends to. It is called by one goroutine.
+// Bus is the broker that a sink sends to. One goroutine calls it.
 type Bus interface {
-	// Ready returns why nothing can be published now. It returns soon.
+	// Ready returns nil if messages can be published now, and otherwise the reason why
+	// not. It must not block for long.
 	Ready(ctx context.Context) error
-	// Publish returns when the broker has the message, within PublishTimeout, or
-	// why it may not have it. ErrTooLarge says that it does not take one as large.
+	// Publish returns nil once the broker has stored the messages. After an error the
+	// broker may or may not have stored them. The error is ErrTooLarge if the broker does
+	// not take a message of that size. Publish must return within PublishTimeout.
 	Publish(topic string, messages ...*message.Message) error
 }
 
-// Views are the read models, as far as a sink needs them.
+// Views are the read models.
 type Views interface {
-	// WaitFor returns when the read models have followed the log up to p, or an error
-	// when ctx ends first.
+	// WaitFor waits until the read models have followed the log up to p. It returns an
+	// error if ctx ends first.
 	WaitFor(ctx context.Context, p domain.Position) error
-	// Believes reports whether an event that they have followed may be taken for a fact.
+	// Believes reports whether the read models accepted an event as part of a consistent
+	// history. They must have followed the log up to the event: call WaitFor first.
 	Believes(r *domain.Recorded) bool
 }
 
 // ErrTooLarge says that a message is too large for the broker.
 var ErrTooLarge = errors.New("the message is too large for the bus")
 
-// errBus says that it was the bus that failed, and not the log.
+// errBus marks failures of the bus, in contrast to failures of the log.
 var errBus = errors.New("the bus does not take a message")
 
-// PublishTimeout is how long a bus may take for a message. What is under way when a
-// lease may no longer be relied on ends before another node's patience does.
+// PublishTimeout is how long a bus may take for a message. The lease may run out while a
+// message is in flight. The timeout is short enough for Publish to return before another
+// node takes over.
 const PublishTimeout = 2 * time.Second
 
 const (
-	writeEvery  = time.Second     // at most, and as long as there is something to send
-	leaseLasts  = 2 * time.Second // from the beginning of the write
-	patience    = 5 * time.Second // longer than leaseLasts and PublishTimeout together
-	lookEvery   = time.Second
-	retrySoon   = 100 * time.Millisecond
-	retryLate   = 5 * time.Second
-	leaveWithin = 2 * time.Second
+	writeEvery     = time.Second     // between writes of the lease, while there are events to send
+	leaseLasts     = 2 * time.Second // counted from the start of the write
+	takeOverAfter  = 5 * time.Second // without a change of the lease; longer than leaseLasts and PublishTimeout together
+	checkEvery     = time.Second
+	firstPause     = 100 * time.Millisecond
+	longestPause   = 5 * time.Second
+	giveBackWithin = 2 * time.Second
 )
 
-// kept is how many of its events a sink's stream shows: the newest counts, the
-// others are for people.
-const kept = 100
-
-// Sink is a follower of the log. Its methods but Run may be called by any goroutine.
+// Sink is a follower of the log. Run is for one goroutine; any goroutine may call the
+// other methods.
 type Sink struct {
 	stream string
 	node   string
@@ -91,40 +91,29 @@ type Sink struct {
 	window *window
 
 	// owned by Run
-	lease lease
-	wrote time.Time // when this node last began to write, whatever became of it
+	lease     lease
+	lastWrite time.Time // when this node last began to write the lease, successfully or not
 
 	mu    sync.Mutex      // guards the fields below
-	sent  domain.Position // up to here all is sent, as far as this node knows; only Run changes it
+	sent  domain.Position // up to here everything is sent, as far as this node knows; only Run changes it
 	state State
 }
 
-// lease is what a node knows of the stream's newest event.
-type lease struct {
-	head     domain.Head
-	holder   string
-	position domain.Position
-	written  time.Time // when this node began to write it, zero when another did
-	// untouched is since when the lease has been as it is while something was unsent,
-	// as far as this node has seen.
-	untouched time.Time
-}
-
-// State is how a sink is doing on this node.
+// State describes how the sink is doing on this node.
 type State struct {
-	Err      error     // why what is unsent cannot be sent, nil when it can
-	Sending  bool      // it is this node that sends
+	Err      error     // why sending fails; nil if it works or nothing had to be sent
+	Sending  bool      // this node holds the lease
 	Messages uint64    // sent by this node since its start
 	UpTo     time.Time // when the last event sent by this node was recorded
-	// Oldest is when the oldest event was recorded of which this node does not know
-	// that it is sent, among the newest few thousand; zero when there is none.
+	// Oldest is when the oldest unsent event was recorded, as far as this node knows and
+	// among the newest few thousand events. It is zero if there is none.
 	Oldest time.Time
 }
 
-// New returns a sink called name, which sends nothing until Run. head is where the
-// log ends now. A sink that has never sent begins with the beginning of the log.
-// Events that views do not believe are left out.
-// now is for measuring, so its times need a monotonic part, as those of time.Now.
+// New returns a sink called name. It sends nothing until Run. head is the present end of
+// the log. A sink that has never sent starts at the beginning of the log. It leaves out
+// events for which views.Believes is false. now measures durations, so its times must
+// have a monotonic reading, as those of time.Now have.
 func New(name string, log Log, bus Bus, views Views, head domain.Position, now func() time.Time, logger zerolog.Logger) *Sink {
 	return &Sink{
 		stream: domain.SinkStream(name), node: uuid.NewString(), log: log, bus: bus, views: views, now: now,
@@ -132,7 +121,7 @@ func New(name string, log Log, bus Bus, views Views, head domain.Position, now f
 	}
 }
 
-// State returns how the sink is doing.
+// State returns the present state.
 func (s *Sink) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,69 +130,70 @@ func (s *Sink) State() State {
 	return state
 }
 
-// Position is the last event taken.
+// Position is the position of the last event that Follow took.
 func (s *Sink) Position() domain.Position { return s.window.newest() }
 
-// Follow takes an event to be sent by this node or another. It does not wait.
+// Follow takes an event that this node or another one has to send. It never waits.
 func (s *Sink) Follow(e *domain.Recorded) {
 	if domain.StreamKind(e.Stream).Distribution() {
 		s.window.add(e)
 	}
 }
 
-// Passed does nothing: where there are no events there is nothing to send.
+// Passed does nothing: the sink sends events only.
 func (s *Sink) Passed(domain.Position) {}
 
-// CaughtUp does nothing: what is unsent is found in the log.
+// CaughtUp does nothing: the sink reads events that it missed from the log.
 func (s *Sink) CaughtUp() {}
 
-// Run sends, or watches another node send, until ctx ends. Then it gives the lease
-// back.
+// Run sends while this node holds the lease and watches the lease otherwise, until ctx
+// ends. Then it gives the lease back.
 func (s *Sink) Run(ctx context.Context) {
-	retry := retrySoon
+	pauses := backoff.Backoff{First: firstPause, Limit: longestPause}
 	for ctx.Err() == nil {
 		before := s.sent
-		err := s.turn(ctx)
+		err := s.round(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		s.note(err)
+		s.setState(err)
 		if err == nil || s.sent != before {
-			retry = retrySoon
+			pauses.Reset()
 		}
 		if err == nil {
-			s.rest(ctx)
+			s.waitForWork(ctx)
 			continue
 		}
 		if errors.Is(err, errBus) {
-			// Perhaps another node reaches the bus, which now may take the lease.
-			retry = max(retry, 2*lookEvery)
+			// Another node may reach the bus, and may take the lease in the meantime.
+			pauses.Raise(2 * checkEvery)
 		}
-		s.logger.Warn().Err(err).Dur("again_in", retry).Msg("the sink does not send")
-		wait(ctx, nil, retry)
-		retry = min(2*retry, retryLate)
+		pause := pauses.Next()
+		s.logger.Warn().Err(err).Dur("again_in", pause).Msg("the sink does not send")
+		backoff.Sleep(ctx, pause)
 	}
-	if s.mine() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
+	if s.holdsLease() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
 		defer cancel()
-		if err := s.write(ctx, ""); err != nil {
+		if err := s.writeLease(ctx, ""); err != nil {
 			s.logger.Warn().Err(err).Msg("the sink's lease is not given back")
 		}
 	}
 }
 
-// rest waits until there may be something to do.
-func (s *Sink) rest(ctx context.Context) {
+// waitForWork waits until there may be something to do.
+func (s *Sink) waitForWork(ctx context.Context) {
 	news := s.window.news
-	if s.lease.holder != "" && !s.mine() {
-		// Each event would have it look whether the other one sends.
+	if s.lease.holder != "" && !s.holdsLease() {
+		// While another node sends, its lease is checked once per checkEvery, not at each
+		// event.
 		news = nil
 	}
-	wait(ctx, news, lookEvery)
+	wait(ctx, news, checkEvery)
 }
 
-// wait returns when there is news, when the time is over, or when ctx ends. It
-// reports whether there is news.
+// wait returns when news receives a value, after pause, or when ctx ends. It reports
+// whether news received a value. news may be nil.
 func wait(ctx context.Context, news <-chan struct{}, pause time.Duration) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -216,73 +206,49 @@ func wait(ctx context.Context, news <-chan struct{}, pause time.Duration) bool {
 	return false
 }
 
-func (s *Sink) note(err error) {
+func (s *Sink) setState(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.Err, s.state.Sending = err, s.mine()
+	s.state.Err, s.state.Sending = err, s.holdsLease()
 }
 
-func (s *Sink) mine() bool { return s.lease.holder == s.node }
+// hasUnsent reports whether events may be unsent.
+func (s *Sink) hasUnsent() bool { return s.sent.Before(s.window.newest()) }
 
-// unsent reports whether there may be something to send.
-func (s *Sink) unsent() bool { return s.sent.Before(s.window.newest()) }
-
-// turn sends what there is to send, if it is this node's turn.
-func (s *Sink) turn(ctx context.Context) error {
+// round sends all unsent events if this node holds the lease or may take it.
+func (s *Sink) round(ctx context.Context) error {
 	if err := s.bus.Ready(ctx); err != nil {
 		return err
 	}
-	if !s.unsent() {
-		s.lease.untouched = s.now()
+	if !s.hasUnsent() {
+		s.lease.unchangedSince = s.now()
 		return nil
 	}
-	if err := s.look(ctx); err != nil {
+	if err := s.readLease(ctx); err != nil {
 		return err
 	}
-	if !s.unsent() || !s.free() {
+	if !s.hasUnsent() || !s.mayTakeLease() {
 		return nil
 	}
-	// Or a node would take the lease for nothing whenever it starts.
-	if there, err := s.peek(ctx); err != nil || !there {
+	// The unsent part of the log may hold no event of a distribution. Without this check
+	// every node that starts would then take the lease for nothing.
+	if found, err := s.findsUnsent(ctx); err != nil || !found {
 		return err
 	}
-	err := s.hold(ctx)
+	err := s.keepLease(ctx)
 	if err == nil {
-		s.note(nil)
-		err = s.lead(ctx)
+		s.setState(nil)
+		err = s.sendAll(ctx)
 	}
 	if errors.Is(err, errBus) {
-		s.pace(ctx, nil)
-		err = errors.Join(err, s.write(ctx, ""))
+		s.waitToWrite(ctx, nil)
+		err = errors.Join(err, s.writeLease(ctx, ""))
 	}
 	return err
 }
 
-// free reports whether this node may take the lease.
-func (s *Sink) free() bool {
-	return s.lease.holder == "" || s.mine() || s.now().Sub(s.lease.untouched) >= patience
-}
-
-// look reads how the lease is.
-func (s *Sink) look(ctx context.Context) error {
-	r, err := s.log.Newest(ctx, s.stream)
-	if err != nil || r == nil || r.Revision == s.lease.head.Revision {
-		return err
-	}
-	e, ok := r.Event.(domain.Leased)
-	_, hash, hashed := domain.SplitHash(r.RawMetadata)
-	if !ok || !hashed {
-		return fmt.Errorf("%s@%d is no lease that this program can read", s.stream, r.Revision)
-	}
-	s.lease = lease{
-		head: domain.Head{Revision: r.Revision, Hash: hash}, holder: e.Holder, position: e.Position, untouched: s.now(),
-	}
-	s.done(e.Position)
-	return nil
-}
-
-// done says that up to p all is sent.
-func (s *Sink) done(p domain.Position) {
+// markSent records that everything up to p is sent.
+func (s *Sink) markSent(p domain.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sent.Before(p) {
@@ -290,18 +256,19 @@ func (s *Sink) done(p domain.Position) {
 	}
 }
 
-// peek reports whether there is indeed something to send.
-func (s *Sink) peek(ctx context.Context) (bool, error) {
-	for _, err := range s.behind(ctx) {
+// findsUnsent looks for an unsent event of a distribution.
+func (s *Sink) findsUnsent(ctx context.Context) (bool, error) {
+	for _, err := range s.unsentEvents(ctx) {
 		return err == nil, err
 	}
 	return false, nil
 }
 
-// behind yields events that are not sent yet, in order: those of the window if it
-// reaches back that far, else those of the log up to what is newest now. Then it rests
-// half as long as its caller works, so that a long way leaves the node time.
-func (s *Sink) behind(ctx context.Context) iter.Seq2[*domain.Recorded, error] {
+// unsentEvents yields unsent events, oldest first. If the window reaches back far enough,
+// it yields a chunk of events from there. Otherwise it reads the log, up to the newest
+// event that this node has seen. After each chunk from the log it pauses for half the time
+// that the chunk took, so that a long catch-up leaves the node time for other work.
+func (s *Sink) unsentEvents(ctx context.Context) iter.Seq2[*domain.Recorded, error] {
 	return func(yield func(*domain.Recorded, error) bool) {
 		if events, ok := s.window.after(s.sent); ok {
 			for _, e := range events {
@@ -318,99 +285,48 @@ func (s *Sink) behind(ctx context.Context) iter.Seq2[*domain.Recorded, error] {
 				return
 			}
 			if read++; read%chunk == 0 {
-				wait(ctx, nil, s.now().Sub(began)/2)
+				backoff.Sleep(ctx, s.now().Sub(began)/2)
 				began = s.now()
 			}
 		}
-		if until == s.window.began {
-			// No event of a distribution may stand there.
-			s.done(until)
+		if until == s.window.logEnd {
+			// The log ended here when the sink was made, perhaps with an event that is not
+			// of a distribution. Such an event is not yielded, so sendAll cannot mark it as
+			// sent.
+			s.markSent(until)
 		} else if s.sent.Before(until) {
-			yield(nil, fmt.Errorf("%w: the log is said to end before %d", domain.ErrUnavailable, until.Commit))
+			yield(nil, fmt.Errorf("%w: the store says that the log ends before position %d", domain.ErrUnavailable, until.Commit))
 		}
 	}
 }
 
-// lead sends until all is sent and that is written down.
-func (s *Sink) lead(ctx context.Context) error {
+// sendAll sends until everything is sent and the log says so.
+func (s *Sink) sendAll(ctx context.Context) error {
 	for {
-		for s.unsent() {
-			for e, err := range s.behind(ctx) {
+		for s.hasUnsent() {
+			for e, err := range s.unsentEvents(ctx) {
 				if err == nil {
 					err = s.send(ctx, e)
 				}
 				if err != nil {
 					return err
 				}
-				s.done(e.Position)
+				s.markSent(e.Position)
 			}
 		}
 		if s.sent == s.lease.position || ctx.Err() != nil {
 			return nil
 		}
-		if !s.pace(ctx, s.window.news) {
-			return s.write(ctx, s.node)
+		if !s.waitToWrite(ctx, s.window.news) {
+			return s.writeLease(ctx, s.node)
 		}
 	}
 }
 
-// hold returns when this node has the lease for the next message.
-func (s *Sink) hold(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if s.mine() && s.now().Sub(s.lease.written) < writeEvery {
-		return nil
-	}
-	s.pace(ctx, nil)
-	if err := s.write(ctx, s.node); err != nil {
-		return err
-	}
-	if took := s.now().Sub(s.lease.written); took >= leaseLasts {
-		return fmt.Errorf("%w: writing to %s took %s, longer than the lease lasts", domain.ErrUnavailable, s.stream, took)
-	}
-	return nil
-}
-
-// pace waits until this node may write again, or for news if any is wanted. It
-// reports whether there is news.
-func (s *Sink) pace(ctx context.Context, news <-chan struct{}) bool {
-	return wait(ctx, news, s.wrote.Add(writeEvery).Sub(s.now()))
-}
-
-// write has the log say who holds the lease from now on, and how far all is sent.
-func (s *Sink) write(ctx context.Context, holder string) error {
-	began := s.now()
-	s.wrote = began
-	if s.lease.head == domain.EmptyHead() {
-		if err := s.log.KeepNewest(ctx, s.stream, kept); err != nil {
-			return err
-		}
-	}
-	id := uuid.New()
-	proposed, err := s.log.Encode(s.stream, domain.Leased{
-		Stamp: domain.Stamp{At: domain.InstantOf(began)}, Holder: holder, Position: s.sent,
-	}, domain.Metadata{
-		CommandID: id.String(), CorrelationID: id.String(), CausationID: id.String(), Actor: domain.ActorClock,
-	})
-	if err != nil {
-		return err
-	}
-	proposed.ID = id
-	head, _, err := s.log.Append(ctx, s.stream, s.lease.head, []domain.Proposed{proposed})
-	if err != nil {
-		return err
-	}
-	if holder != s.lease.holder {
-		s.logger.Info().Str("from", s.lease.holder).Str("to", holder).Msg("the sink's lease changes hands")
-	}
-	s.lease = lease{head: head, holder: holder, position: s.sent, written: began, untouched: began}
-	return nil
-}
-
-// send sends an event's messages, one after another.
+// send publishes an event's messages, one after another.
 func (s *Sink) send(ctx context.Context, e *domain.Recorded) error {
-	// What the read models have not looked at may turn out to be no fact.
+	// Wait for the read models: until they have followed the event it is not known
+	// whether its history is consistent.
 	if err := s.views.WaitFor(ctx, e.Position); err != nil {
 		return err
 	}
@@ -419,13 +335,13 @@ func (s *Sink) send(ctx context.Context, e *domain.Recorded) error {
 			Msg("an event was not sent: its stream is in quarantine")
 		return nil
 	}
-	messages, err := relay.Messages(e)
+	messages, err := domain.Messages(e)
 	if err != nil {
 		s.logger.Error().Err(err).Str("stream", e.Stream).Int64("revision", int64(e.Revision)).Msg("an event was not sent")
 		return nil
 	}
 	for _, m := range messages {
-		if err := s.hold(ctx); err != nil {
+		if err := s.keepLease(ctx); err != nil {
 			return err
 		}
 		err := s.publish(m)
@@ -444,96 +360,6 @@ func (s *Sink) send(ctx context.Context, e *domain.Recorded) error {
 	return nil
 }
 
-func (s *Sink) publish(m relay.Message) error {
+func (s *Sink) publish(m domain.Message) error {
 	return s.bus.Publish(m.Topic, message.NewMessage(m.Event.ID, m.Payload))
-}
-
-// What the window holds at most, so that what the bus does not take costs no
-// memory: the log has it.
-const (
-	windowEvents = 4096
-	windowBytes  = 4 << 20
-)
-
-// chunk is how many events of the window are looked at without its lock, and of the
-// log without a rest.
-const chunk = 256
-
-// window has the newest events of the log.
-type window struct {
-	began domain.Position // where the log ended when the window was opened
-	news  chan struct{}   // holds something when an event came
-
-	mu     sync.Mutex // guards the fields below
-	events []*domain.Recorded
-	bytes  int
-	floor  domain.Position // all behind it is here
-	last   domain.Position
-}
-
-func newWindow(at domain.Position) *window {
-	return &window{began: at, news: make(chan struct{}, 1), floor: at, last: at}
-}
-
-func size(e *domain.Recorded) int { return len(e.Data) + len(e.RawMetadata) }
-
-func (w *window) add(e *domain.Recorded) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.last.Before(e.Position) {
-		return
-	}
-	w.last = e.Position
-	w.events = append(w.events, e)
-	w.bytes += size(e)
-	for len(w.events) > windowEvents || w.bytes > windowBytes {
-		oldest := w.events[0]
-		w.floor = oldest.Position
-		w.bytes -= size(oldest)
-		w.events[0] = nil
-		w.events = w.events[1:]
-	}
-	select {
-	case w.news <- struct{}{}:
-	default:
-	}
-}
-
-func (w *window) newest() domain.Position {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.last
-}
-
-// after returns the first events behind p. It reports false when some of them are
-// here no more.
-func (w *window) after(p domain.Position) ([]*domain.Recorded, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if p.Before(w.floor) {
-		return nil, false
-	}
-	from := w.find(p)
-	return slices.Clone(w.events[from:min(from+chunk, len(w.events))]), true
-}
-
-// oldest is when the first event here behind p was recorded, or zero.
-func (w *window) oldest(p domain.Position) time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if from := w.find(p); from < len(w.events) {
-		return w.events[from].RecordedAt
-	}
-	return time.Time{}
-}
-
-// find is where the events behind p begin. The lock is held.
-func (w *window) find(p domain.Position) int {
-	from, _ := slices.BinarySearchFunc(w.events, p, func(e *domain.Recorded, p domain.Position) int {
-		if p.Before(e.Position) {
-			return 1
-		}
-		return -1
-	})
-	return from
 }

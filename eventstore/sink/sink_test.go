@@ -13,7 +13,7 @@ import (
 
 func TestSink_sendsWhatHappenedAndWhatHappensInOrder(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.happen(1000) // before there was a sink
+		w.happen(1000) // before the sink starts
 		n := w.start()
 		w.happen(10)
 		w.once(w.arrives(time.Second))
@@ -29,7 +29,7 @@ func TestSink_sendsWhatHappenedAndWhatHappensInOrder(t *testing.T) {
 		if state.Err != nil || !state.Sending || state.Messages != 1220 || state.UpTo != w.happened[1219].RecordedAt {
 			t.Errorf("the state is %+v", state)
 		}
-		if w.kept != kept {
+		if w.kept != keptEvents {
 			t.Errorf("%d leases are kept", w.kept)
 		}
 	})
@@ -58,14 +58,14 @@ func TestSink_writesNothingWhileThereIsNothingToSend(t *testing.T) {
 		if before != 2 {
 			t.Errorf("%d writes for one event", before)
 		}
-		w.start() // its log ends behind the lease, not with an event
+		w.start() // the log now ends with the lease, not with an event of a distribution
 		sleep(time.Hour)
 		w.start()
 		sleep(time.Hour)
 		if got := w.writes(); got != before {
 			t.Errorf("%d writes for nothing", got-before)
 		}
-		// Who sent before goes on.
+		// The node that sent before continues.
 		w.happen(1)
 		if all := w.arrives(time.Minute); all[1].node != 0 {
 			t.Errorf("node %d took over", all[1].node)
@@ -75,7 +75,7 @@ func TestSink_writesNothingWhileThereIsNothingToSend(t *testing.T) {
 
 func TestSink_oneNodeSends(t *testing.T) {
 	inWorld(t, func(w *world) {
-		// Their clocks differ, as clocks do.
+		// The nodes' clocks differ.
 		w.start()
 		w.start(func(n *node) { n.skew = 3 * time.Hour })
 		w.start(func(n *node) { n.skew = -3 * time.Hour })
@@ -92,7 +92,7 @@ func TestSink_oneNodeSends(t *testing.T) {
 		}
 		for _, n := range w.nodes {
 			if n.number != all[0].node && n.looks > 70 {
-				t.Errorf("node %d looked %d times in a minute whether the other one sends", n.number, n.looks)
+				t.Errorf("node %d read the lease %d times in a minute while the other node sent", n.number, n.looks)
 			}
 		}
 	})
@@ -112,14 +112,14 @@ func TestSink_anotherNodeGoesOnWhenOneIsKilled(t *testing.T) {
 		w.nodes[0].kill()
 		died := time.Now()
 		w.happen(500)
-		all := w.arrives(patience + 3*lookEvery)
+		all := w.arrives(takeOverAfter + 3*checkEvery)
 		for _, m := range all {
-			if d := m.at.Sub(died); m.node != 0 && d < patience-lookEvery {
-				t.Errorf("node %d sent %s after the other one died", m.node, d)
+			if d := m.at.Sub(died); m.node != 0 && d < takeOverAfter-checkEvery {
+				t.Errorf("node %d began to send %s after the other node was killed", m.node, d)
 			}
 		}
 		if first := all[len(all)-1].node; first == 0 {
-			t.Error("the dead one sent")
+			t.Error("the killed node sent")
 		}
 	})
 }
@@ -137,12 +137,12 @@ func TestSink_anotherNodeGoesOnAtOnceWhenOneStops(t *testing.T) {
 			t.Errorf("the lease is %+v", e)
 		}
 		w.happen(300)
-		w.once(w.arrives(2 * lookEvery))
+		w.once(w.arrives(2 * checkEvery))
 	})
 }
 
-// A node that stands still for longer than its lease, in the middle of sending, sends
-// no more than what was on its way.
+// A node that is suspended for longer than its lease while it sends finishes only the
+// message in flight.
 func TestSink_aLeaseLostWhileSendingEndsIt(t *testing.T) {
 	inWorld(t, func(w *world) {
 		var stands atomic.Bool
@@ -161,7 +161,7 @@ func TestSink_aLeaseLostWhileSendingEndsIt(t *testing.T) {
 		w.happen(1000)
 		sleep(30 * time.Second)
 		if _, complete := w.arrived(); !complete {
-			t.Error("nobody took over")
+			t.Error("no node took over")
 		}
 		w.happen(10)
 		all := w.arrives(time.Minute)
@@ -176,7 +176,7 @@ func TestSink_aLeaseLostWhileSendingEndsIt(t *testing.T) {
 			t.Errorf("it sent %d messages after it lost the lease", late)
 		}
 		if first.State().Sending {
-			t.Error("it believes that it has the lease")
+			t.Error("the state says that it still holds the lease")
 		}
 	})
 }
@@ -195,13 +195,13 @@ func TestSink_nothingIsMissingAfterTheBusWasAway(t *testing.T) {
 		began := time.Now()
 		w.happen(3 * windowEvents)
 		if took := time.Since(began); took != 0 {
-			t.Errorf("what happens waited %s for the bus", took)
+			t.Errorf("appends waited %s for the bus", took)
 		}
 		sleep(time.Hour)
 		synctest.Wait()
 		for _, n := range w.nodes {
 			if err := n.State().Err; err == nil {
-				t.Error("nothing is said to be wrong")
+				t.Error("the state has no error")
 			}
 			if got := len(n.window.events); got > windowEvents {
 				t.Errorf("%d events are held in memory", got)
@@ -214,7 +214,7 @@ func TestSink_nothingIsMissingAfterTheBusWasAway(t *testing.T) {
 			n.set(func() { n.cut = false })
 		}
 		w.happen(10)
-		w.arrives(retryLate + 2*lookEvery + patience)
+		w.arrives(longestPause + 2*checkEvery + takeOverAfter)
 		for _, n := range w.nodes {
 			if err := n.State().Err; err != nil {
 				t.Error(err)
@@ -228,9 +228,9 @@ func TestSink_aNodeThatReachesTheBusTakesOverFromOneThatDoesNot(t *testing.T) {
 		w.start()
 		w.happen(10)
 		w.arrives(3 * time.Second)
-		sleep(lookEvery / 2) // or it looks right when the lease is given back
+		sleep(checkEvery / 2) // otherwise it reads the lease just when it is given back
 		w.start()
-		// It does not notice but by what it sends.
+		// The node notices only by a failed write.
 		w.nodes[0].set(func() {
 			w.nodes[0].publish = func() (error, error) {
 				sleep(PublishTimeout)
@@ -238,11 +238,11 @@ func TestSink_aNodeThatReachesTheBusTakesOverFromOneThatDoesNot(t *testing.T) {
 			}
 		})
 		w.happen(10)
-		w.once(w.arrives(PublishTimeout + writeEvery + 2*lookEvery))
+		w.once(w.arrives(PublishTimeout + writeEvery + 2*checkEvery))
 	})
 }
 
-// Whatever fails, and whether it fails before it is done or when it is, nothing is
+// Calls fail in every possible place, before or after they took effect. No message may be
 // missing.
 func TestSink_faultsCostRepeatsOnly(t *testing.T) {
 	type fault func() (before, behind error)
@@ -289,7 +289,7 @@ func TestSink_aStoreTooSlowForTheLeaseIsNotReliedOn(t *testing.T) {
 		w.happen(10)
 		sleep(time.Minute)
 		if all, _ := w.arrived(); len(all) > 0 {
-			t.Errorf("%d messages were sent on leases that were over", len(all))
+			t.Errorf("%d messages were sent with expired leases", len(all))
 		}
 		slow.Store(int64(leaseLasts - time.Millisecond))
 		w.arrives(time.Minute)
@@ -319,7 +319,7 @@ func TestSink_aMessageTooLargeIsSentWithoutData(t *testing.T) {
 	})
 }
 
-// One that is too large in any form is tried again, and that is said.
+// A message that is too large even without its data is retried, and the state says so.
 func TestSink_aMessageThatIsNeverTakenIsNotSilent(t *testing.T) {
 	inWorld(t, func(w *world) {
 		n := w.start(func(n *node) { n.publish = func() (error, error) { return ErrTooLarge, nil } })
@@ -330,7 +330,7 @@ func TestSink_aMessageThatIsNeverTakenIsNotSilent(t *testing.T) {
 			t.Errorf("the state says %v", err)
 		}
 		n.set(func() { n.publish = nil })
-		w.arrives(2 * retryLate)
+		w.arrives(2 * longestPause)
 		n.stop()
 		if logged := n.logged.String(); strings.Count(logged, "the sink does not send") < 5 {
 			t.Errorf("logged %s", logged)
@@ -356,8 +356,8 @@ func TestSink_anEventThatCannotBeReadIsPassedOver(t *testing.T) {
 	})
 }
 
-// What the read models have put into quarantine is no fact to tell anybody, whether it
-// is sent at once or found in the log after a restart.
+// Events that the read models have quarantined are not sent, neither at once nor from the
+// log after a restart.
 func TestSink_anEventInQuarantineIsPassedOver(t *testing.T) {
 	inWorld(t, func(w *world) {
 		threeOfWhichOneIsDoubted := func() {
@@ -387,7 +387,8 @@ func TestSink_anEventInQuarantineIsPassedOver(t *testing.T) {
 	})
 }
 
-// Who sends, and up to where, cannot be known from a stream that somebody wrote into.
+// A stream that somebody else wrote into cannot tell which node sends and up to where
+// everything is sent.
 func TestSink_aDamagedLeaseEndsSendingAndIsTold(t *testing.T) {
 	inWorld(t, func(w *world) {
 		n := w.start()
@@ -396,7 +397,7 @@ func TestSink_aDamagedLeaseEndsSendingAndIsTold(t *testing.T) {
 		n.set(func() { n.spoilt = true })
 		w.happen(1)
 		sleep(time.Minute)
-		if err := n.State().Err; err == nil || !strings.Contains(err.Error(), "sink-bus@99 is no lease") {
+		if err := n.State().Err; err == nil || !strings.Contains(err.Error(), "sink-bus@99 is not a lease") {
 			t.Errorf("the state says %v", err)
 		}
 		if len(w.taken) != 1 {
@@ -405,17 +406,17 @@ func TestSink_aDamagedLeaseEndsSendingAndIsTold(t *testing.T) {
 	})
 }
 
-// A server that lags behind the one that the live subscription was on says that the
-// log ends before an event that this node has seen.
+// The sink reads from a server that lags behind the server that delivered the live events.
+// It says that the log ends before an event that this node has seen.
 func TestSink_aServerThatLagsBehindHidesNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		n := w.start(func(n *node) { n.cut = true })
 		w.happen(2 * windowEvents)
 		n.set(func() { n.cut, n.lagging = false, true })
-		w.record(domain.Opened{}, make([]byte, windowBytes+1)) // which no window holds
+		w.record(domain.Opened{}, make([]byte, windowBytes+1)) // larger than the window
 		sleep(time.Minute)
 		if _, complete := w.arrived(); complete {
-			t.Error("it was not behind")
+			t.Error("the sink has sent everything already")
 		}
 		if e := w.newest(); !e.Position.Before(w.last()) {
 			t.Errorf("the lease is %+v", e)
@@ -424,7 +425,7 @@ func TestSink_aServerThatLagsBehindHidesNothing(t *testing.T) {
 		w.mu.Lock()
 		w.happened[len(w.happened)-1].Data = []byte(`{}`)
 		w.mu.Unlock()
-		w.arrives(retryLate + 2*time.Second)
+		w.arrives(longestPause + 2*time.Second)
 	})
 }
 
@@ -442,8 +443,8 @@ func TestSink_aLeaseThatCannotBeReadStopsIt(t *testing.T) {
 	})
 }
 
-// Who catches up leaves the node time for other work; who is level does not rest.
-func TestSink_restsWhileItCatchesUp(t *testing.T) {
+// A sink that catches up pauses between chunks. One that has caught up does not.
+func TestSink_pausesWhileItCatchesUp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		slow := func() (error, error) {
 			sleep(time.Millisecond)

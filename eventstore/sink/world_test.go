@@ -23,18 +23,18 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a log, a broker and the nodes between them, in a synctest bubble: time
-// passes when everybody waits.
+// advances when every goroutine waits.
 type world struct {
 	t *testing.T
 
 	mu       sync.Mutex // guards the fields below
 	position uint64
-	happened []*domain.Recorded       // to distributions
-	doubted  map[domain.Position]bool // of these, what the read models do not believe
+	happened []*domain.Recorded       // events of distributions
+	doubted  map[domain.Position]bool // events that the read models refuse
 	leases   []*domain.Recorded
-	written  []time.Time // when leases were
+	written  []time.Time // when each lease was written
 	kept     uint64
-	taken    []taken // by the broker, repeats included
+	taken    []taken // messages that the broker took, repeats included
 	nodes    []*node
 }
 
@@ -46,7 +46,7 @@ type taken struct {
 	event domain.CloudEvent
 }
 
-// node is a sink with its links to the log and to the broker.
+// node is a sink with its connections to the log and to the broker.
 type node struct {
 	*Sink
 	w      *world
@@ -56,12 +56,12 @@ type node struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 
-	// What a test does to it, guarded by w.mu. A fault before means that nothing is
-	// done, one behind that nobody is told.
+	// Faults that a test injects, guarded by w.mu. A fault "before" makes a call fail
+	// without effect, one "behind" makes it fail after it took effect.
 	dead    bool
-	cut     bool // off the broker, which it notices
-	spoilt  bool // somebody else wrote into the sink's stream
-	lagging bool // the server that it reads from does not have the last event
+	cut     bool // the broker is unreachable, and Ready says so
+	spoilt  bool // another program wrote into the sink's stream
+	lagging bool // the server that the node reads from lacks the last event
 	looks   int  // how often it read the lease
 	publish func() (before, behind error)
 	append  func() (before, behind error)
@@ -69,7 +69,7 @@ type node struct {
 
 var errCut = errors.New("cut off")
 
-// A node's read models have followed everything, and believe all but what is doubted.
+// The read models have followed everything, and refuse only the doubted events.
 func (n *node) WaitFor(context.Context, domain.Position) error { return nil }
 
 func (n *node) Believes(r *domain.Recorded) bool {
@@ -93,10 +93,10 @@ func inWorld(t *testing.T, f func(w *world)) {
 	})
 }
 
-// sleep is for a bubble's time.
+// sleep advances the time of the bubble.
 func sleep(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // synctest
 
-// start adds a node that begins to follow now. change is done to it before.
+// start adds a node that starts now. change may modify it first.
 func (w *world) start(change ...func(*node)) *node {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -121,7 +121,7 @@ func (n *node) stop() {
 	<-n.ended
 }
 
-// kill is kill -9: nothing that it does has an effect any more.
+// kill acts like kill -9: nothing that the node does has an effect any more.
 func (n *node) kill() {
 	n.set(func() { n.dead = true })
 	n.stop()
@@ -135,7 +135,7 @@ func (n *node) set(change func()) {
 
 const nine = domain.Instant(1_795_000_000_000)
 
-// happen appends n events, to three queues in turn, and tells the nodes.
+// happen appends n events to three queues in turn, and delivers them to all nodes.
 func (w *world) happen(n int) {
 	w.t.Helper()
 	for range n {
@@ -159,7 +159,7 @@ func (w *world) record(e domain.Event, data []byte) {
 	w.mu.Unlock()
 	for _, n := range nodes {
 		n.Follow(r)
-		n.Follow(r) // it comes again after a reconnection
+		n.Follow(r) // delivered again, as after a reconnection
 	}
 }
 
@@ -215,7 +215,7 @@ func (n *node) Encode(_ string, e domain.Event, _ domain.Metadata) (domain.Propo
 	return domain.Proposed{Type: "sink.leased", Data: data}, err
 }
 
-// testHash has the form of one.
+// testHash has the form of a hash.
 func testHash(revision int) string { return fmt.Sprintf("%043d", revision) }
 
 // Append implements Log.
@@ -292,8 +292,8 @@ func (n *node) Publish(topic string, messages ...*message.Message) error {
 	return behind
 }
 
-// arrived is what the broker took, and whether that is all that happened, in the
-// order of the log when repeats are left out.
+// arrived returns what the broker took. complete says that, without the repeats, this is
+// everything that happened, in the order of the log.
 func (w *world) arrived() (all []taken, complete bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -315,7 +315,7 @@ func (w *world) arrived() (all []taken, complete bool) {
 	return w.taken, next == len(w.happened)
 }
 
-// arrives fails the test when not all that happened has come to the broker after d.
+// arrives fails the test if the broker does not have everything that happened after d.
 func (w *world) arrives(d time.Duration) []taken {
 	w.t.Helper()
 	sleep(d)
@@ -327,7 +327,7 @@ func (w *world) arrives(d time.Duration) []taken {
 	return all
 }
 
-// once fails the test when a message came twice.
+// once fails the test if a message arrived twice.
 func (w *world) once(all []taken) {
 	w.t.Helper()
 	seen := map[string]int{}
@@ -338,7 +338,7 @@ func (w *world) once(all []taken) {
 	}
 }
 
-// newest is the lease as it stands.
+// newest returns the present lease.
 func (w *world) newest() domain.Leased {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -348,7 +348,7 @@ func (w *world) newest() domain.Leased {
 	return w.leases[len(w.leases)-1].Event.(domain.Leased)
 }
 
-// last is where the last event stands.
+// last returns the position of the last event.
 func (w *world) last() domain.Position {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -361,9 +361,8 @@ func (w *world) writes() int {
 	return len(w.leases)
 }
 
-// checkWrites holds all that was written against two rules: a holder that stays
-// writes once a second at most, and no checkpoint is ahead of what was sent, nor
-// does one go back.
+// checkWrites checks two rules for all leases: a holder writes at most once a second, and
+// a checkpoint is never ahead of what was sent and never goes back.
 func (w *world) checkWrites() {
 	w.t.Helper()
 	sent := map[string]time.Time{}

@@ -25,12 +25,13 @@ import (
 	"github.com/lotline/lotline/eventstore"
 )
 
-// cases are what a store has to stand. Each says by itself whether it did.
+// cases are the requirements for a store. Each fails its test if the store does not meet
+// it.
 var cases = map[string]func(testing.TB, store){
 	"racing writers":               racingWriters,
 	"expected revisions":           expectedRevisions,
 	"reads cut short":              readsCutShort,
-	"lost answers":                 lostAnswers,
+	"lost responses":               lostResponses,
 	"dropped subscriptions":        droppedSubscriptions,
 	"slow subscribers":             slowSubscribers,
 	"large events":                 largeEvents,
@@ -41,8 +42,8 @@ var cases = map[string]func(testing.TB, store){
 	"the bytes that were appended": bytesThatWereAppended,
 }
 
-// Writers race for a stream's next revision: each revision has one winner, and what
-// a winner wrote is there.
+// Writers compete for the next revision of a stream. Each revision has one winner, and
+// the stream holds what the winner wrote.
 func racingWriters(t testing.TB, s store) {
 	writers, wins := 16, 4
 	if s.small {
@@ -103,7 +104,7 @@ func racingWriters(t testing.TB, s store) {
 	expectIDs(t, readWhole(ctx, t, l, stream), want)
 }
 
-// Every expected revision meets every state of a stream.
+// Every kind of expected revision is tried in every state of a stream.
 func expectedRevisions(t testing.TB, s store) {
 	const refused, either = -1, -2
 	ctx, c := s.within(t), s.client(t)
@@ -125,8 +126,8 @@ func expectedRevisions(t testing.TB, s store) {
 	for _, state := range []struct {
 		name  string
 		make  func(stream string) error
-		holds int    // events that can be read
-		want  [6]int // the revision that an append gets under each expectation
+		holds int    // number of events that can be read
+		want  [6]int // the revision that an append gets, for each expectation
 	}{
 		{"missing", func(string) error { return nil }, 0, [6]int{0, 0, refused, refused, refused, refused}},
 		{"empty", func(stream string) error {
@@ -134,7 +135,8 @@ func expectedRevisions(t testing.TB, s store) {
 			m.SetMaxCount(100)
 			_, err := c.SetStreamMetadata(ctx, stream, esdb.AppendToStreamOptions{ExpectedRevision: esdb.NoStream{}}, m)
 			return err
-			// Whether a stream exists of which there is only metadata is not relied on.
+			// Stores may differ in whether a stream with only metadata counts as existing.
+			// Lotline does not rely on it.
 		}, 0, [6]int{0, 0, either, refused, refused, refused}},
 		{"of one event", func(stream string) error { return put(stream, 1) }, 1, [6]int{refused, 1, 1, 1, refused, refused}},
 		{"deleted", func(stream string) error {
@@ -143,7 +145,8 @@ func expectedRevisions(t testing.TB, s store) {
 			}
 			_, err := c.DeleteStream(ctx, stream, esdb.DeleteStreamOptions{ExpectedRevision: esdb.Revision(1)})
 			return err
-			// Nor whether one exists that was deleted.
+			// Stores may differ in whether a deleted stream counts as existing. Lotline
+			// does not rely on it.
 		}, 0, [6]int{2, 2, either, refused, 2, refused}},
 		{"tombstoned", func(stream string) error {
 			if err := put(stream, 1); err != nil {
@@ -190,7 +193,7 @@ func expectedRevisions(t testing.TB, s store) {
 	}
 }
 
-// countEvents is how many events of a stream can be read.
+// countEvents returns how many events of a stream can be read.
 func countEvents(ctx context.Context, c *esdb.Client, stream string) int {
 	read, err := c.ReadStream(ctx, stream, esdb.ReadStreamOptions{Direction: esdb.Forwards, From: esdb.Start{}}, math.MaxInt64)
 	if err != nil {
@@ -204,8 +207,8 @@ func countEvents(ctx context.Context, c *esdb.Client, stream string) int {
 	}
 }
 
-// A read that breaks off at any event is an error, and is not taken for a shorter
-// stream.
+// A read that breaks off at any event ends with an error, so that it is not taken for a
+// read of a shorter stream.
 func readsCutShort(t testing.TB, s store) {
 	const events = 8
 	ctx, stream := s.within(t), newName()
@@ -213,28 +216,28 @@ func readsCutShort(t testing.TB, s store) {
 	if _, _, err := s.log(t).Append(ctx, stream, domain.EmptyHead(), want); err != nil {
 		t.Fatal(err)
 	}
-	// at is the event behind which the next read breaks off, received is closed when
-	// the reader has it, and then breaks is what happens.
+	// The next read breaks off after the first at events. The reader closes received once
+	// it has them, and then the proxy calls breaks.
 	var at int
 	var received chan struct{}
-	var breaks func(*middle) error
-	var m *middle
-	s, m = s.behind(t, faults{read: func(*streamspb.ReadReq) sieve {
+	var breaks func(*proxy) error
+	var m *proxy
+	s, m = s.throughProxy(t, faults{read: func(*streamspb.ReadReq) sieve {
 		n, at, received, breaks := 0, at, received, breaks
-		return func(answer *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error {
+		return func(response *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error {
 			if n == at {
 				<-received
 				return breaks(m)
 			}
 			n++
-			return send(answer)
+			return send(response)
 		}
 	}})
 	l := s.log(t)
-	for name, how := range map[string]func(*middle) error{
-		"the connection breaks":    func(m *middle) error { m.cut(); return errCut },
-		"the store says it closes": func(*middle) error { return status.Error(codes.Unavailable, "closing") },
-		"the store is broken":      func(*middle) error { return status.Error(codes.Internal, "broken") },
+	for name, how := range map[string]func(*proxy) error{
+		"the connection breaks":    func(m *proxy) error { m.cut(); return errCut },
+		"the store says it closes": func(*proxy) error { return status.Error(codes.Unavailable, "closing") },
+		"the store is broken":      func(*proxy) error { return status.Error(codes.Internal, "broken") },
 	} {
 		breaks = how
 		for at = range events {
@@ -259,7 +262,7 @@ func readsCutShort(t testing.TB, s store) {
 				t.Errorf("%s behind event %d: the reader has %d events of %d and the error %v", name, at, n, events, last)
 			}
 			if n != at {
-				// Then nobody lets the store go on.
+				// Otherwise the proxy would wait for received for ever.
 				t.Fatalf("%s behind event %d: the reader has %d events", name, at, n)
 			}
 		}
@@ -268,19 +271,19 @@ func readsCutShort(t testing.TB, s store) {
 	expectIDs(t, readWhole(ctx, t, l, stream), want)
 }
 
-// An append is done, and nobody says so. Sent again at the same revision, it is the
-// same append.
-func lostAnswers(t testing.TB, s store) {
+// The store carries out an append, but its response is lost. If the client sends the
+// append again at the same revision, the store does not append the events twice.
+func lostResponses(t testing.TB, s store) {
 	const appends, each = 4, 2
 	var lose atomic.Bool
-	var m *middle
-	s, m = s.behind(t, faults{append: func(c *appendCall) (*streamspb.AppendResp, error) {
-		answer, err := c.forward(c)
+	var m *proxy
+	s, m = s.throughProxy(t, faults{append: func(c *appendCall) (*streamspb.AppendResp, error) {
+		response, err := c.forward(c)
 		if err == nil && lose.Load() {
 			m.cut()
 			return nil, errCut
 		}
-		return answer, err
+		return response, err
 	}})
 	ctx, l, stream := s.within(t), s.log(t), newName()
 	head := domain.EmptyHead()
@@ -291,7 +294,7 @@ func lostAnswers(t testing.TB, s store) {
 		want = append(want, events...)
 		lose.Store(true)
 		if _, _, err := l.Append(ctx, stream, head, events); !errors.Is(err, domain.ErrOutcomeUnknown) {
-			t.Errorf("an append without an answer: %v", err)
+			t.Errorf("an append without an response: %v", err)
 		}
 		lose.Store(false)
 		var err error
@@ -306,12 +309,12 @@ func lostAnswers(t testing.TB, s store) {
 	}
 }
 
-// follower is a follower of the log that knows one stream.
+// follower is a follower of the log that records the events of one stream.
 type follower struct {
 	stream string
 	at     domain.Position
 	got    chan *domain.Recorded
-	then   func() // what happens when it has an event
+	then   func() // called after each event
 }
 
 func (f *follower) Position() domain.Position { return f.at }
@@ -331,12 +334,13 @@ func (f *follower) Passed(domain.Position) {}
 
 func (f *follower) CaughtUp() {}
 
-// A subscription that is dropped after every event goes on by itself, behind it.
+// A subscription that is dropped after every event resumes by itself, after the last
+// event.
 func droppedSubscriptions(t testing.TB, s store) {
 	const events = 8
 	stream := newName()
-	// Each subscription brings one event of the stream, however many there are.
-	s, m := s.behind(t, faults{read: func(*streamspb.ReadReq) sieve {
+	// Each subscription delivers one event of the stream and is then dropped.
+	s, m := s.throughProxy(t, faults{read: func(*streamspb.ReadReq) sieve {
 		sent := false
 		return func(m *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error {
 			if sent {
@@ -365,7 +369,7 @@ func droppedSubscriptions(t testing.TB, s store) {
 	defer cancel()
 	for i, e := range want {
 		if i >= events/2 {
-			// The connection may be cut under an append as well. The same is sent again
+			// The connection may be cut during an append as well. The append is repeated
 			// until it is acknowledged.
 			for {
 				after, _, err := l.Append(ctx, stream, head, want[i:i+1])
@@ -392,7 +396,8 @@ func droppedSubscriptions(t testing.TB, s store) {
 	}
 }
 
-// A subscriber that stands still holds nobody up, and has everything in the end.
+// A subscriber that does not receive delays no other client, and gets every event in the
+// end.
 func slowSubscribers(t testing.TB, s store) {
 	const events, size = 20, 256 << 10
 	ctx, l, stream := s.within(t), s.log(t), newName()
@@ -429,7 +434,7 @@ func slowSubscribers(t testing.TB, s store) {
 	}
 }
 
-// from is a subscription to the streams whose names begin with a prefix.
+// from returns the options of a subscription to streams whose names begin with a prefix.
 func from(start domain.Position, prefix string) esdb.SubscribeToAllOptions {
 	options := esdb.SubscribeToAllOptions{
 		From: esdb.Start{}, MaxSearchWindow: 8, CheckpointInterval: 1,
@@ -441,7 +446,7 @@ func from(start domain.Position, prefix string) esdb.SubscribeToAllOptions {
 	return options
 }
 
-// receiveAll takes n events of one stream, from its beginning.
+// receiveAll receives the first n events of a stream.
 func receiveAll(from *esdb.Subscription, n int) error {
 	for next := uint64(0); next < uint64(n); {
 		e := from.Recv()
@@ -460,14 +465,14 @@ func receiveAll(from *esdb.Subscription, n int) error {
 }
 
 // An append of 1 MiB is written, a larger one is refused, and a stream of many large
-// events comes whole.
+// events can be read in full.
 func largeEvents(t testing.TB, s store) {
 	const size = 500 << 10
 	many := 8
 	if s.small {
 		many = 2
 	}
-	// What counts beside an event's data differs a little between stores.
+	// Stores differ a little in what they count besides an event's data.
 	const limit, overhead = 1 << 20, 1 << 10
 	ctx, l, stream := s.within(t), s.log(t), newName()
 	large := func(n int, fill byte) domain.Proposed {
@@ -510,8 +515,8 @@ func largeEvents(t testing.TB, s store) {
 	}
 }
 
-// Nobody deletes a stream of Lotline's. When somebody did, it is not taken for a
-// good one.
+// Lotline deletes no streams. If somebody else deletes a stream, Lotline must notice that
+// the stream is damaged.
 func deletes(t testing.TB, s store) {
 	ctx, l, c, stream := s.within(t), s.log(t), s.client(t), newName()
 	events := newEvents(3)
@@ -525,8 +530,8 @@ func deletes(t testing.TB, s store) {
 	if got := readWhole(ctx, t, l, stream); len(got) != 0 {
 		t.Errorf("a deleted stream shows %d events", len(got))
 	}
-	// Whoever knew the stream goes on behind it; whoever begins it anew is told that
-	// it is not new.
+	// The store accepts an append that expects no stream, and continues the revisions of
+	// the deleted stream. Log notices that and returns an error.
 	if _, _, err := l.Append(ctx, stream, domain.EmptyHead(), events[2:]); err == nil {
 		t.Error("a deleted stream was begun anew")
 	}
@@ -563,8 +568,8 @@ func deletes(t testing.TB, s store) {
 	}
 }
 
-// An append is known by its events' ids at the revision that it was made at, and
-// only there.
+// A repeated append is recognised by its events' ids at its original revision, and only
+// there.
 func repeatedAppends(t testing.TB, s store) {
 	ctx, c, stream := s.within(t), s.client(t), newName()
 	events := forClient(newEvents(3))
@@ -578,7 +583,7 @@ func repeatedAppends(t testing.TB, s store) {
 		name     string
 		expected esdb.ExpectedRevision
 		events   []esdb.EventData
-		same     bool // as the first append
+		same     bool // recognised as the first append
 		refused  bool
 		holds    int
 	}{
@@ -616,15 +621,15 @@ func repeatedAppends(t testing.TB, s store) {
 	}
 }
 
-// appended is an append as the one saw it who made it.
+// appended is an append from the view of its writer.
 type appended struct {
-	begun, ended int64 // when, on a common clock
+	begun, ended int64 // times of one clock for all writers
 	position     domain.Position
-	event        domain.Proposed // the last one
+	event        domain.Proposed // the last event of the append
 	events       int
 }
 
-// reader is a subscription to the log and what it gave.
+// reader is a subscription to the log and what it received.
 type reader struct {
 	*esdb.Subscription
 
@@ -635,7 +640,7 @@ type reader struct {
 
 type checkpoint struct {
 	position esdb.Position
-	behind   int // events
+	behind   int // number of events received before it
 }
 
 func (r *reader) run() {
@@ -665,8 +670,8 @@ func positionOf(e *esdb.RecordedEvent) domain.Position {
 	return domain.Position{Commit: e.Position.Commit, Prepare: e.Position.Prepare}
 }
 
-// The log has one order, which everybody sees, which holds everything once, and
-// which goes by time where one append was over before another was begun.
+// The log has one order. Every client sees the same order, with every event once. If one
+// append ended before another one began, its events come first.
 func orderOfTheLog(t testing.TB, s store) {
 	writers, streams, rounds := 16, 100, 3
 	if s.small {
@@ -756,7 +761,7 @@ func orderOfTheLog(t testing.TB, s store) {
 	}
 	slices.SortFunc(all, func(a, b appended) int { return int(a.begun - b.begun) })
 	byEnd := slices.SortedFunc(slices.Values(all), func(a, b appended) int { return int(a.ended - b.ended) })
-	var over domain.Position // the latest of those that ended before a began
+	var over domain.Position // the highest position of the appends that ended before a began
 	for _, a := range all {
 		total += a.events
 		for len(byEnd) > 0 && byEnd[0].ended < a.begun {
@@ -814,8 +819,8 @@ func orderOfTheLog(t testing.TB, s store) {
 	}
 }
 
-// readLog reads the log from behind a position to its end, and keeps what is in the
-// streams whose names begin with a prefix.
+// readLog reads the log from a position to its end, and returns the events of streams
+// whose names begin with a prefix.
 func readLog(ctx context.Context, t testing.TB, c *esdb.Client, start domain.Position, prefix string) []*esdb.RecordedEvent {
 	t.Helper()
 	options := esdb.ReadAllOptions{Direction: esdb.Forwards, From: esdb.Start{}}
@@ -842,7 +847,8 @@ func readLog(ctx context.Context, t testing.TB, c *esdb.Client, start domain.Pos
 	}
 }
 
-// What was acknowledged is seen by every read that begins then, on any connection.
+// Every read that begins after an append was acknowledged sees its events, on any
+// connection.
 func readingWhatWasAppended(t testing.TB, s store) {
 	streams, each := 4, 16
 	if s.small {
@@ -884,7 +890,7 @@ func readingWhatWasAppended(t testing.TB, s store) {
 	all.Wait()
 }
 
-// Data, metadata, type and id come back byte by byte: the hashes are made of them.
+// Data, metadata, type and id come back byte for byte: the hashes are computed from them.
 func bytesThatWereAppended(t testing.TB, s store) {
 	ctx, c, stream := s.within(t), s.client(t), newName()
 	every := make([]byte, 256)

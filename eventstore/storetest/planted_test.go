@@ -21,16 +21,15 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// planted is a mistake that a store could make, and what the case that is there for
-// it must say to it.
+// planted is a bug that a store could have, and what the case that must find it reports.
 type planted struct {
 	bug  func() faults
 	says string // a regular expression
-	// waits: it shows in that something does not happen.
+	// waits says that the bug shows as something that does not happen.
 	waits bool
 }
 
-// bugs are the mistakes that each case is shown.
+// bugs are the bugs that each case must find.
 var bugs = map[string]map[string]planted{
 	"racing writers": {
 		"takes a stale revision": {takesStaleRevisions, `was given to two writers`, false},
@@ -45,7 +44,7 @@ var bugs = map[string]map[string]planted{
 	"reads cut short": {
 		"ends a read early": {endsReadsEarly, `the reader has 5 events of 8 and the error <nil>`, false},
 	},
-	"lost answers": {
+	"lost responses": {
 		"writes a repeated append again": {writesRepeatedAppends, `the stream holds \d+ events of 8`, false},
 		"refuses a repeated append":      {refusesRepeatedAppends, `the same append sent again: .*another revision`, false},
 	},
@@ -101,15 +100,16 @@ func TestCases_failOnPlantedBugs(t *testing.T) {
 	for name, planted := range bugs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// Or whatever is between the case and the store could be what fails.
+			// First without a bug: otherwise the proxy itself could be what the case
+			// fails on.
 			s := embeddedStore(t)
 			s.small = true
-			through, _ := s.behind(t, faults{})
+			through, _ := s.throughProxy(t, faults{})
 			if said := record(t, func(t testing.TB) { cases[name](t, through) }); len(said) > 0 {
 				t.Errorf("without a bug it says: %s", strings.Join(said, "\n"))
 			}
 			for bug, p := range planted {
-				if said := p.shown(t, s, cases[name]); !slices.ContainsFunc(said, regexp.MustCompile(p.says).MatchString) {
+				if said := p.findings(t, s, cases[name]); !slices.ContainsFunc(said, regexp.MustCompile(p.says).MatchString) {
 					t.Errorf("a store that %s: the case says %q, and not: %s", bug, said, p.says)
 				}
 			}
@@ -117,24 +117,24 @@ func TestCases_failOnPlantedBugs(t *testing.T) {
 	}
 }
 
-// shown runs a case on a store with the bug and returns what it says. What takes
-// no patience to be seen is not given up early, or a slow machine would be found
-// instead.
-func (p planted) shown(t *testing.T, s store, run func(testing.TB, store)) (said []string) {
+// findings runs a case on a store with the bug and returns what it reports. Bugs that
+// show without waiting get full patience at once, because on a slow machine the case
+// could otherwise report a timeout instead.
+func (p planted) findings(t *testing.T, s store, run func(testing.TB, store)) (said []string) {
 	t.Helper()
 	patience := plenty
 	if p.waits {
 		patience = time.Second
 	}
 	for ; patience <= plenty && !slices.ContainsFunc(said, regexp.MustCompile(p.says).MatchString); patience *= 4 {
-		s, _ := s.behind(t, p.bug())
+		s, _ := s.throughProxy(t, p.bug())
 		s.patience = patience
 		said = record(t, func(t testing.TB) { run(t, s) })
 	}
 	return said
 }
 
-// recorder takes what a case says without failing the test.
+// recorder is a testing.TB that records failures instead of failing the test.
 type recorder struct {
 	testing.TB
 	ctx context.Context
@@ -144,7 +144,7 @@ type recorder struct {
 	cleanups []func()
 }
 
-// record runs a case and returns what it found wrong.
+// record runs a case and returns the failures it reports.
 func record(t *testing.T, run func(testing.TB)) []string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -152,7 +152,8 @@ func record(t *testing.T, run func(testing.TB)) []string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// As testing does: the context first, what was made last next.
+		// Package testing has the same order: it first cancels the context, and then runs
+		// the cleanups, the last one first.
 		defer func() {
 			cancel()
 			for _, f := range slices.Backward(r.cleanups) {
@@ -194,13 +195,13 @@ func (r *recorder) Failed() bool {
 	return len(r.said) > 0
 }
 
-// What a mistake needs to know of a message.
+// Helpers for the bugs below.
 
 func setAny(c *appendCall) {
 	c.options().ExpectedStreamRevision = &streamspb.AppendReq_Options_Any{Any: &shared.Empty{}}
 }
 
-// claimed is the success that a client expects which expects a revision.
+// claimed returns the success that a client with an exact expected revision expects.
 func claimed(c *appendCall) *streamspb.AppendResp {
 	revision := uint64(len(c.requests) - 2)
 	if expected, ok := c.options().GetExpectedStreamRevision().(*streamspb.AppendReq_Options_Revision); ok {
@@ -218,7 +219,7 @@ func refusal() *streamspb.AppendResp {
 
 func onAppend(f func(*appendCall) (*streamspb.AppendResp, error)) faults { return faults{append: f} }
 
-// expectsRevision reports whether an append does.
+// expectsRevision reports whether an append expects a revision, or no stream.
 func expectsRevision(c *appendCall) bool {
 	switch c.options().GetExpectedStreamRevision().(type) {
 	case *streamspb.AppendReq_Options_Revision, *streamspb.AppendReq_Options_NoStream:
@@ -229,7 +230,7 @@ func expectsRevision(c *appendCall) bool {
 
 func isMetadata(stream string) bool { return strings.HasPrefix(stream, "$$") }
 
-// reading is a sieve for the events of reads that match.
+// reading returns faults that change or drop the events of the reads that match.
 func reading(matches func(*streamspb.ReadReq_Options) bool, event func() func(*streamspb.ReadResp_ReadEvent_RecordedEvent) bool) func() faults {
 	return func() faults {
 		return faults{read: func(r *streamspb.ReadReq) sieve {
@@ -253,19 +254,19 @@ func ofAll(o *streamspb.ReadReq_Options) bool {
 	return o.GetAll() != nil && o.GetSubscription() == nil && o.GetReadDirection() == streamspb.ReadReq_Options_Forwards
 }
 
-// Mistakes of appends.
+// Bugs of appends.
 
 func takesStaleRevisions() faults {
 	return onAppend(func(c *appendCall) (*streamspb.AppendResp, error) {
 		if !expectsRevision(c) {
 			return c.forward(c)
 		}
-		answer := claimed(c)
+		response := claimed(c)
 		setAny(c)
 		if _, err := c.forward(c); err != nil {
 			return nil, err
 		}
-		return answer, nil
+		return response, nil
 	})
 }
 
@@ -291,27 +292,27 @@ func refusesGoodRevisions() faults {
 
 func writesWhatItRefuses() faults {
 	return onAppend(func(c *appendCall) (*streamspb.AppendResp, error) {
-		answer, err := c.forward(c)
-		if answer.GetWrongExpectedVersion() == nil {
-			return answer, err
+		response, err := c.forward(c)
+		if response.GetWrongExpectedVersion() == nil {
+			return response, err
 		}
 		setAny(c)
 		if _, err := c.forward(c); err != nil {
 			return nil, err
 		}
-		return answer, nil
+		return response, nil
 	})
 }
 
-// takesTombstonesForMissing says of a tombstoned stream what is said of a missing one.
+// takesTombstonesForMissing responds for a tombstoned stream as for a missing one.
 func takesTombstonesForMissing() faults {
 	return faults{
 		append: func(c *appendCall) (*streamspb.AppendResp, error) {
-			answer, err := c.forward(c)
+			response, err := c.forward(c)
 			if err != nil && strings.Contains(err.Error(), "is deleted") {
 				return refusal(), nil
 			}
-			return answer, err
+			return response, err
 		},
 		end: func(r *streamspb.ReadReq, err error, send func(*streamspb.ReadResp) error) error {
 			if err == nil || !strings.Contains(err.Error(), "is deleted") {
@@ -324,7 +325,7 @@ func takesTombstonesForMissing() faults {
 	}
 }
 
-// repeated remembers the ids of first events.
+// repeated remembers the id of each append's first event.
 type repeated struct{ sync.Map }
 
 func (r *repeated) seen(c *appendCall) bool {
@@ -338,7 +339,7 @@ func writesRepeatedAppends() faults {
 		if !known.seen(c) {
 			return c.forward(c)
 		}
-		answer := claimed(c)
+		response := claimed(c)
 		setAny(c)
 		for _, r := range c.requests[1:] {
 			r.GetProposedMessage().Id = &shared.UUID{Value: &shared.UUID_String_{String_: uuid.NewString()}}
@@ -346,7 +347,7 @@ func writesRepeatedAppends() faults {
 		if _, err := c.forward(c); err != nil {
 			return nil, err
 		}
-		return answer, nil
+		return response, nil
 	})
 }
 
@@ -388,21 +389,22 @@ func takesLargeAppends() faults {
 
 func keepsPartOfLargeAppends() faults {
 	return onAppend(func(c *appendCall) (*streamspb.AppendResp, error) {
-		answer, err := c.forward(c)
+		response, err := c.forward(c)
 		if err != nil && size(c) > 1<<20 {
 			c.requests = c.requests[:2]
 			c.requests[1].GetProposedMessage().Data = []byte("{}")
-			_, _ = c.forward(c) // the mistake is in what it answers
+			_, _ = c.forward(c) // the bug is in the response
 		}
-		return answer, err
+		return response, err
 	})
 }
 
-// acknowledgesEarly carries one append out only when 40 others have been.
+// acknowledgesEarly acknowledges one append at once, but carries it out only after 40
+// other appends have arrived.
 func acknowledgesEarly() faults {
 	var n atomic.Int64
 	go40 := make(chan struct{})
-	var late sync.Map // names of streams, to channels that are closed when they may go on
+	var late sync.Map // stream names to channels, which are closed when the append may continue
 	return onAppend(func(c *appendCall) (*streamspb.AppendResp, error) {
 		switch n.Add(1) {
 		case 7:
@@ -429,7 +431,7 @@ func acknowledgesEarly() faults {
 	})
 }
 
-// Mistakes of reads.
+// Bugs of reads.
 
 var endsReadsEarly = func() faults {
 	return faults{read: func(r *streamspb.ReadReq) sieve {
@@ -509,7 +511,7 @@ var beginsDeletedStreamsAtZero = reading(ofStream, func() func(*streamspb.ReadRe
 	}
 })
 
-// showsDeletedEvents answers every read of a stream that shows nothing with an event.
+// showsDeletedEvents returns an event for every read of a stream without visible events.
 func showsDeletedEvents() faults {
 	return faults{read: func(r *streamspb.ReadReq) sieve {
 		return func(m *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error {
@@ -527,9 +529,9 @@ func showsDeletedEvents() faults {
 	}}
 }
 
-// Mistakes of subscriptions.
+// Bugs of subscriptions.
 
-// onSubscriptions makes a mistake in the tenth event, or whatever else it comes by.
+// onSubscriptions applies a sieve to every subscription.
 func onSubscriptions(mistake func() sieve) func() faults {
 	return func() faults {
 		return faults{read: func(r *streamspb.ReadReq) sieve {
@@ -541,7 +543,7 @@ func onSubscriptions(mistake func() sieve) func() faults {
 	}
 }
 
-// tenth is a sieve for the tenth event.
+// tenth applies a sieve to the tenth event only.
 func tenth(f sieve) sieve {
 	n := 0
 	return func(m *streamspb.ReadResp, send func(*streamspb.ReadResp) error) error {
@@ -627,7 +629,7 @@ func skipsWhenTakenUp() faults {
 	}}
 }
 
-// ofFirst is a sieve for the first subscription only.
+// ofFirst applies a sieve to the first subscription only.
 func ofFirst(first sieve) func(*streamspb.ReadReq) sieve {
 	var n atomic.Int64
 	return func(r *streamspb.ReadReq) sieve {

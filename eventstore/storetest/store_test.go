@@ -1,7 +1,7 @@
-// Package storetest holds what Lotline relies on in an event store, as tests. They
-// run against the embedded store, and against the server that
-// LOTLINE_TEST_EVENTSTORE names (esdb://…) when it is set: each uses streams of its
-// own and supposes nothing about what else the log holds.
+// Package storetest tests what Lotline relies on in an event store. The tests run against
+// the embedded store, and also against the server that LOTLINE_TEST_EVENTSTORE names
+// (esdb://…), if it is set. Each test uses its own streams and assumes nothing about
+// other events in the log.
 package storetest
 
 import (
@@ -29,15 +29,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // store is an event store to be tested.
 type store struct {
 	connection string // esdb://…
-	// patience is how long something may take that has to happen.
+	// patience is how long a test waits for something that must happen.
 	patience time.Duration
-	// small asks for as little work as shows what is to be shown.
+	// small asks a test to do only as much work as it needs to find its planted bugs.
 	small bool
 }
 
 const plenty = time.Minute
 
-// embeddedStore starts an embedded store in a directory of its own.
+// embeddedStore starts an embedded store in a new directory.
 func embeddedStore(t testing.TB) store {
 	t.Helper()
 	server, err := embedded.Open(filepath.Join(t.TempDir(), "events.db"), zerolog.Nop())
@@ -61,22 +61,22 @@ func embeddedStore(t testing.TB) store {
 	return store{connection: "esdb://" + l.Addr().String() + "?tls=false", patience: plenty}
 }
 
-// behind puts a middle in front of the store.
-func (s store) behind(t testing.TB, f faults) (store, *middle) {
+// throughProxy puts a proxy in front of the store.
+func (s store) throughProxy(t testing.TB, f faults) (store, *proxy) {
 	t.Helper()
 	config, err := esdb.ParseConnectionString(s.connection)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !config.DisableTLS {
-		t.Skip("nobody can stand between a client and a store that speak TLS")
+		t.Skip("the test needs a proxy, and a proxy cannot read a connection with TLS")
 	}
-	m := newMiddle(t, config.Address, f)
+	m := newProxy(t, config.Address, f)
 	s.connection = "esdb://" + m.listener.Addr().String() + "?tls=false"
 	return s, m
 }
 
-// log is the store as the program sees it.
+// log returns the store as the engine uses it.
 func (s store) log(t testing.TB) *eventstore.Log {
 	t.Helper()
 	keys, err := eventstore.NewKeyring(make([]byte, 32))
@@ -95,7 +95,7 @@ func (s store) log(t testing.TB) *eventstore.Log {
 	return l
 }
 
-// client is the store as the official client shows it.
+// client returns the official client of the store.
 func (s store) client(t testing.TB) *esdb.Client {
 	t.Helper()
 	config, err := esdb.ParseConnectionString(s.connection)
@@ -115,7 +115,7 @@ func (s store) client(t testing.TB) *esdb.Client {
 	return c
 }
 
-// within is a context for what has to happen.
+// within returns a context for something that must happen within the store's patience.
 func (s store) within(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), s.patience)
@@ -123,7 +123,8 @@ func (s store) within(t testing.TB) context.Context {
 	return ctx
 }
 
-// newName is the name of a stream that is not there yet. Any suffix may follow it.
+// newName returns the name of a stream that does not exist. Callers may append any
+// suffix.
 func newName() string {
 	return string(domain.KindQueue) + "-" + strings.ReplaceAll(uuid.NewString(), "-", "")
 }
@@ -144,7 +145,7 @@ func newEvents(n int) []domain.Proposed {
 	return out
 }
 
-// forClient is what Log makes of events, but for the hash.
+// forClient converts events as Log does, but without the hash.
 func forClient(events []domain.Proposed) []esdb.EventData {
 	out := make([]esdb.EventData, len(events))
 	for i, e := range events {
@@ -153,8 +154,8 @@ func forClient(events []domain.Proposed) []esdb.EventData {
 	return out
 }
 
-// readWhole reads a stream to its end, and checks that its revisions have no gap
-// and its hash chain holds.
+// readWhole reads all of a stream, and checks that its revisions have no gap and that its
+// hash chain verifies.
 func readWhole(ctx context.Context, t testing.TB, l *eventstore.Log, stream string) []*domain.Recorded {
 	t.Helper()
 	var out []*domain.Recorded
@@ -176,7 +177,7 @@ func readWhole(ctx context.Context, t testing.TB, l *eventstore.Log, stream stri
 	return out
 }
 
-// expectIDs checks that a stream holds events, all of them and once.
+// expectIDs checks that a stream holds the wanted events, each once and in order.
 func expectIDs(t testing.TB, got []*domain.Recorded, want []domain.Proposed) {
 	t.Helper()
 	if len(got) != len(want) {

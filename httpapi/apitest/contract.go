@@ -1,11 +1,10 @@
-// Package apitest holds an HTTP API to its OpenAPI 3.1 document: tests hand it
-// each request with its answer, and it says where the two differ from the
-// document.
+// Package apitest checks an HTTP API against its OpenAPI 3.1 document: tests give it each
+// request with its answer, and it reports the differences from the document.
 //
-// Schemas are judged by a JSON Schema 2020-12 validator. What is around them is
-// judged as narrowly as the document can be read: what it does not describe (a
-// status, a header, a query parameter, a field of an answer) is a difference. It
-// knows as much of OpenAPI as such a document needs, and fails on the rest.
+// A JSON Schema 2020-12 validator checks values against the document's schemas. Everything
+// else is read strictly: a status, a header, a query parameter or a field that the document
+// does not describe is a difference. The package supports only the parts of OpenAPI that
+// this API's document uses.
 package apitest
 
 import (
@@ -24,7 +23,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// Contract is what an OpenAPI document says. Safe for concurrent use.
+// Contract is an OpenAPI document to check exchanges against. Safe for concurrent use.
 type Contract struct {
 	*document
 	paths []path
@@ -35,8 +34,7 @@ type path struct {
 	segments []string
 }
 
-// New reads a document in JSON, whose references all have to lead to places in
-// itself.
+// New reads a document in JSON. All its references must point into the document itself.
 func New(text []byte) (*Contract, error) {
 	d, err := newDocument(text)
 	if err != nil {
@@ -49,7 +47,7 @@ func New(text []byte) (*Contract, error) {
 	if len(c.paths) == 0 {
 		return nil, errors.New("the document has no paths")
 	}
-	// A literal segment goes before a parameter.
+	// A path with a literal segment is tried before one with a parameter.
 	slices.SortFunc(c.paths, func(a, b path) int { return -strings.Compare(a.template, b.template) })
 	slices.SortStableFunc(c.paths, func(a, b path) int {
 		return strings.Count(a.template, "{") - strings.Count(b.template, "{")
@@ -59,19 +57,20 @@ func New(text []byte) (*Contract, error) {
 
 // Exchange is a request and its answer.
 type Exchange struct {
-	Request *http.Request // its body is not read
-	Sent    []byte        // the body
+	Request *http.Request // the body in it is not read
+	Sent    []byte        // the body of the request
 	Status  int
 	Header  http.Header
-	Answer  []byte
+	Answer  []byte // the body of the answer
 }
 
-// Check returns what the document does not describe of an exchange, or nil. The
-// document may refuse a request only if the answer does so too, with a 4xx.
+// Check returns an error about everything in an exchange that the document does not
+// describe, or nil if it describes everything. Check ignores the mistakes of a request that
+// was refused with a 4xx status.
 func (c *Contract) Check(x Exchange) error {
 	item, template, variables := c.find(x.Request.URL)
 	if item == nil {
-		return c.answer(x, "/components/responses/NotFound", http.StatusNotFound)
+		return c.answer(x, "/components/responses/NotFoundAnswer", http.StatusNotFound)
 	}
 	method := strings.ToLower(x.Request.Method)
 	if method == "head" {
@@ -80,10 +79,10 @@ func (c *Contract) Check(x Exchange) error {
 	at := pointer("/paths", template, method)
 	operation, ok := item[method].(map[string]any)
 	if !ok && method == "options" && x.Status == http.StatusNoContent {
-		return c.answer(x, "/components/responses/Preflight", http.StatusNoContent)
+		return c.answer(x, "/components/responses/PreflightAnswer", http.StatusNoContent)
 	}
 	if !ok {
-		return c.answer(x, "/components/responses/MethodNotAllowed", http.StatusMethodNotAllowed)
+		return c.answer(x, "/components/responses/MethodNotAllowedAnswer", http.StatusMethodNotAllowed)
 	}
 	refused := c.request(x, at, operation, variables)
 	if x.Status/100 == 4 {
@@ -93,8 +92,9 @@ func (c *Contract) Check(x Exchange) error {
 	return errors.Join(refused, answer)
 }
 
-// find is the path item that a path belongs to, with its template and the
-// values of its variables. A path that is encoded without need belongs to none.
+// find returns the path item of a URL, with the path's template and the values of its
+// variables. It returns nil for a path with unnecessary percent-encoding, because the API
+// does not serve such paths.
 func (c *Contract) find(requested *url.URL) (item map[string]any, template string, variables map[string]string) {
 	if strings.Contains(requested.RawPath, "%") {
 		return nil, "", nil
@@ -122,50 +122,14 @@ next:
 	return nil, "", nil
 }
 
-// request returns why the document refuses a request.
+// request returns an error about everything in a request that the document does not allow.
 func (c *Contract) request(x Exchange, at string, operation map[string]any, variables map[string]string) error {
-	var wrong []error
-	known := map[string]bool{}
-	query, err := url.ParseQuery(x.Request.URL.RawQuery)
-	if err != nil {
-		wrong = append(wrong, err)
-	}
-	itemAt := at[:strings.LastIndex(at, "/")]
-	for _, list := range []string{pointer(itemAt, "parameters"), pointer(at, "parameters")} {
-		all, _ := c.look(list).([]any)
-		for i := range all {
-			at, p := c.resolve(pointer(list, strconv.Itoa(i)))
-			name, _ := p["name"].(string)
-			var values []string
-			switch p["in"] {
-			case "path":
-				values = []string{variables[name]}
-			case "query":
-				known[name] = true
-				values = query[name]
-			case "header":
-				if lines := x.Request.Header.Values(name); len(lines) > 0 {
-					values = []string{strings.Join(lines, ", ")}
-				}
-			default:
-				wrong = append(wrong, fmt.Errorf("%s: a parameter in %v", at, p["in"]))
-				continue
-			}
-			if err := c.text(at, p, values); err != nil {
-				wrong = append(wrong, fmt.Errorf("parameter %s: %w", name, err))
-			}
-		}
-	}
-	for name := range query {
-		if !known[name] {
-			wrong = append(wrong, fmt.Errorf("parameter %s is not described", name))
-		}
-	}
+	wrong := c.parameters(x, at, variables)
 	security, own := operation["security"].([]any)
 	if !own {
 		security, _ = c.root["security"].([]any)
 	}
-	if len(security) > 0 && !slices.ContainsFunc(security, func(s any) bool { return c.shown(x.Request, object(s)) }) {
+	if len(security) > 0 && !slices.ContainsFunc(security, func(s any) bool { return c.hasCredentials(x.Request, object(s)) }) {
 		wrong = append(wrong, errors.New("the credentials are not there"))
 	}
 	if err := c.sent(x, pointer(at, "requestBody")); err != nil {
@@ -174,9 +138,62 @@ func (c *Contract) request(x Exchange, at string, operation map[string]any, vari
 	return errors.Join(wrong...)
 }
 
-// shown reports whether a request has all the credentials of a security
-// requirement. Whether they hold is not the document's matter.
-func (c *Contract) shown(r *http.Request, requirement map[string]any) bool {
+// parameters returns an error for each path, query or header parameter of a request that
+// the document does not allow.
+func (c *Contract) parameters(x Exchange, at string, variables map[string]string) []error {
+	var wrong []error
+	query, err := url.ParseQuery(x.Request.URL.RawQuery)
+	if err != nil {
+		wrong = append(wrong, err)
+	}
+	known := map[string]bool{}
+	for _, at := range c.describedParameters(at) {
+		at, p := c.resolve(at)
+		name, _ := p["name"].(string)
+		var values []string
+		switch p["in"] {
+		case "path":
+			values = []string{variables[name]}
+		case "query":
+			known[name] = true
+			values = query[name]
+		case "header":
+			if lines := x.Request.Header.Values(name); len(lines) > 0 {
+				values = []string{strings.Join(lines, ", ")}
+			}
+		default:
+			wrong = append(wrong, fmt.Errorf("%s: a parameter in %v", at, p["in"]))
+			continue
+		}
+		if err := c.text(at, p, values); err != nil {
+			wrong = append(wrong, fmt.Errorf("parameter %s: %w", name, err))
+		}
+	}
+	for name := range query {
+		if !known[name] {
+			wrong = append(wrong, fmt.Errorf("parameter %s is not described", name))
+		}
+	}
+	return wrong
+}
+
+// describedParameters returns the JSON pointers of the parameters that the document
+// describes for an operation, and for its path.
+func (c *Contract) describedParameters(operationAt string) []string {
+	itemAt := operationAt[:strings.LastIndex(operationAt, "/")]
+	var all []string
+	for _, list := range []string{pointer(itemAt, "parameters"), pointer(operationAt, "parameters")} {
+		described, _ := c.look(list).([]any)
+		for i := range described {
+			all = append(all, pointer(list, strconv.Itoa(i)))
+		}
+	}
+	return all
+}
+
+// hasCredentials reports whether a request has all the credentials of a security
+// requirement. It does not check whether they are valid.
+func (c *Contract) hasCredentials(r *http.Request, requirement map[string]any) bool {
 	for name := range requirement {
 		_, scheme := c.resolve(pointer("/components/securitySchemes", name))
 		header, _ := scheme["name"].(string)
@@ -190,7 +207,7 @@ func (c *Contract) shown(r *http.Request, requirement map[string]any) bool {
 	return true
 }
 
-// sent returns why the document refuses the body of a request.
+// sent returns an error if the document does not allow the body of a request.
 func (c *Contract) sent(x Exchange, at string) error {
 	if c.look(at) == nil {
 		if len(x.Sent) > 0 {
@@ -208,8 +225,8 @@ func (c *Contract) sent(x Exchange, at string) error {
 	return c.content(pointer(at, "content"), x.Request.Header.Get("Content-Type"), x.Sent)
 }
 
-// answer returns how an answer differs from the response that is described at a
-// place.
+// answer returns an error about every difference between an answer and the response that
+// the document describes at a JSON pointer.
 func (c *Contract) answer(x Exchange, at string, status int) error {
 	if x.Status != status || c.look(at) == nil {
 		return fmt.Errorf("the answer's status %d is not described", x.Status)
@@ -225,7 +242,7 @@ func (c *Contract) answer(x Exchange, at string, status int) error {
 	}
 	for name := range x.Header {
 		isDescribed := func(d string) bool { return http.CanonicalHeaderKey(d) == name }
-		if !slices.Contains(unspoken, name) && !slices.ContainsFunc(slices.Collect(maps.Keys(described)), isDescribed) {
+		if !slices.Contains(commonHeaders, name) && !slices.ContainsFunc(slices.Collect(maps.Keys(described)), isDescribed) {
 			wrong = append(wrong, fmt.Errorf("the answer's header %s is not described", name))
 		}
 	}
@@ -249,18 +266,19 @@ func (c *Contract) answer(x Exchange, at string, status int) error {
 	return errors.Join(wrong...)
 }
 
-// unspoken are the headers that belong to HTTP and the Fetch standard rather than
-// to an operation.
-var unspoken = []string{
+// commonHeaders are the headers that the document need not describe, because they belong to
+// HTTP and the Fetch standard and not to an operation.
+var commonHeaders = []string{
 	"Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
 	"Cache-Control", "Connection", "Content-Length", "Content-Type", "Date", "X-Content-Type-Options",
 }
 
-// mediaLines has one JSON text a line. Its schema is that of a line.
+// mediaLines is the media type with one JSON text on each line. Its schema in the document
+// describes one line.
 const mediaLines = "application/x-ndjson"
 
-// content judges a body by the media types that are described at a place. Only
-// JSON is looked into, and only if there is some.
+// content checks a body against the media types that the document describes at a JSON
+// pointer. It checks the content of JSON bodies only, and not of empty ones.
 func (c *Contract) content(at, contentType string, b []byte) error {
 	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -293,8 +311,8 @@ func (c *Contract) content(at, contentType string, b []byte) error {
 	return nil
 }
 
-// text judges the values of a parameter or header, which is described at a
-// place.
+// text checks the values of the parameter or header that the document describes at a JSON
+// pointer.
 func (c *Contract) text(at string, described map[string]any, values []string) error {
 	if len(values) == 0 {
 		if described["required"] == true {
@@ -317,8 +335,8 @@ func (c *Contract) text(at string, described map[string]any, values []string) er
 	return c.Validate(at, scalar(schema["type"], values[0]))
 }
 
-// scalar reads a text as its schema's type has it. What cannot be read stays a
-// text, which the schema then refuses.
+// scalar converts a text to the schema's type. If it cannot, it returns the text, which the
+// schema then refuses.
 func scalar(schemaType any, s string) any {
 	if schemaType == "integer" || schemaType == "number" {
 		if n := json.Number(s); json.Valid([]byte(s)) && n != "" {

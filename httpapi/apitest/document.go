@@ -11,7 +11,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// document is a description in JSON, with schemas in it. Safe for concurrent use.
+// document is an OpenAPI or AsyncAPI document with JSON schemas. Safe for concurrent use.
 type document struct {
 	root map[string]any
 
@@ -20,9 +20,10 @@ type document struct {
 	schemas  map[string]*jsonschema.Schema // by JSON pointer
 }
 
-// base is where the schemas are, for the validator.
+// base is the URL under which the validator finds the document. It is never fetched.
 const base = "https://api.invalid/document.json"
 
+// newDocument reads a document in JSON.
 func newDocument(text []byte) (*document, error) {
 	open, err := readObject(text)
 	if err != nil {
@@ -42,6 +43,7 @@ func newDocument(text []byte) (*document, error) {
 	return d, nil
 }
 
+// readObject reads a JSON text that must be an object.
 func readObject(text []byte) (map[string]any, error) {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
@@ -54,11 +56,11 @@ func readObject(text []byte) (map[string]any, error) {
 	return o, nil
 }
 
-// closeSchemas makes every object of the document's schemas refuse fields that
-// are not described. A document leaves answers open, so that fields can be added
-// without breaking clients; a test wants to know of each.
+// closeSchemas changes the document's schemas so that objects may not have undescribed
+// fields. The document itself allows them in answers, so that fields can be added without
+// breaking clients. But a test must find every undescribed field.
 func closeSchemas(node any) {
-	shut := func(schema any) {
+	refuseOthers := func(schema any) {
 		s, ok := schema.(map[string]any)
 		if !ok {
 			return
@@ -79,19 +81,18 @@ func closeSchemas(node any) {
 				continue
 			case "properties":
 				for _, p := range object(v) {
-					shut(p)
+					refuseOthers(p)
 				}
 			case "schema", "payload", "items", "additionalProperties":
-				shut(v)
+				refuseOthers(v)
 			}
 			closeSchemas(v)
 		}
 	}
 }
 
-// Validate judges a value, as jsonschema.UnmarshalJSON reads it, by the schema at
-// a JSON pointer of the document. Fields that the schema does not describe are
-// refused.
+// Validate checks a value against the schema at a JSON pointer of the document. v must come
+// from jsonschema.UnmarshalJSON. Validate refuses fields that the schema does not describe.
 func (d *document) Validate(at string, v any) error {
 	s, err := d.schema(at)
 	if err != nil {
@@ -100,6 +101,7 @@ func (d *document) Validate(at string, v any) error {
 	return s.Validate(v)
 }
 
+// schema returns the compiled schema at a JSON pointer.
 func (d *document) schema(at string) (*jsonschema.Schema, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -115,7 +117,7 @@ func (d *document) schema(at string) (*jsonschema.Schema, error) {
 	return s, nil
 }
 
-// Look returns what is at a JSON pointer of the document, or nil.
+// Look returns the value at a JSON pointer of the document, or nil if there is none.
 func (d *document) Look(at string) any { return d.look(at) }
 
 func (d *document) look(at string) any {
@@ -139,8 +141,8 @@ func (d *document) look(at string) any {
 	return v
 }
 
-// resolve follows the references at a place to the object that is meant, and
-// returns where it is.
+// resolve follows references from a JSON pointer. It returns the object at the end and its
+// JSON pointer.
 func (d *document) resolve(at string) (string, map[string]any) {
 	for {
 		o := object(d.look(at))
@@ -157,7 +159,7 @@ var (
 	unescape = strings.NewReplacer("~1", "/", "~0", "~")
 )
 
-// pointer is the JSON pointer of a place below another.
+// pointer returns the JSON pointer of a value below the value at another JSON pointer.
 func pointer(at string, keys ...string) string {
 	for _, k := range keys {
 		at += "/" + escape.Replace(k)
@@ -165,7 +167,7 @@ func pointer(at string, keys ...string) string {
 	return at
 }
 
-// object is v as an object, or an empty one.
+// object returns v as an object, or an empty object if v is something else.
 func object(v any) map[string]any {
 	o, _ := v.(map[string]any)
 	return o

@@ -10,15 +10,15 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// Messages is what an AsyncAPI 3.0 document says of what is sent. It is held as
-// narrowly as a Contract. Safe for concurrent use.
+// Messages is an AsyncAPI 3.0 document to check messages against. It is as strict as a
+// Contract. Safe for concurrent use.
 type Messages struct {
 	*document
-	types map[string]map[string]string // where a message is described, by its type, by its channel's address
+	types map[string]map[string]string // channel address -> message type -> JSON pointer of its description
 }
 
-// NewMessages reads a document in YAML, whose references all have to lead to places
-// in itself. A message's name is its type.
+// NewMessages reads a document in YAML. All its references must point into the document
+// itself. The name of a message in the document is the message's type.
 func NewMessages(text []byte) (*Messages, error) {
 	var v any
 	if err := yaml.Load(text, &v); err != nil {
@@ -55,7 +55,7 @@ func NewMessages(text []byte) (*Messages, error) {
 	return m, nil
 }
 
-// Types are the types of messages by the addresses of their channels.
+// Types returns the types of messages of each channel, by the channel's address.
 func (m *Messages) Types() map[string][]string {
 	all := map[string][]string{}
 	for address, types := range m.types {
@@ -66,8 +66,8 @@ func (m *Messages) Types() map[string][]string {
 	return all
 }
 
-// Check returns what the document does not describe of a message: where it is sent
-// to, its headers, and the CloudEvent that it is.
+// Check returns an error about everything in a message that the document does not describe:
+// its address, its headers, and its payload, which is a CloudEvent.
 func (m *Messages) Check(address string, headers map[string]string, payload []byte) error {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(payload))
 	if err != nil {

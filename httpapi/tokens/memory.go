@@ -2,21 +2,22 @@ package tokens
 
 import "sync"
 
-// remembered is how many verified tokens are remembered, in some 90 MB when all
-// of them are.
+// remembered is the largest number of verified tokens that are remembered. That many take
+// about 90 MB of memory.
 const remembered = 1 << 19
 
-// memory remembers the tokens that were verified last, in two halves: when the young
-// one is full it becomes the old one, and what was old and not asked for since is
-// forgotten. Safe for concurrent use.
+// memory remembers the tokens that were verified or used last. It has two halves. When the
+// young half is full, it becomes the old half, and the previous old half is dropped. A
+// token in the old half moves to the young one when it is used. Safe for concurrent use.
 type memory struct {
-	room int // for how many there is
+	room int // the largest number of tokens
 
 	mu         sync.RWMutex // guards the fields below
 	young, old map[[16]byte]verified
 }
 
-// find returns what a token says, by the beginning of its SHA-256.
+// find returns the claims of a remembered token. id is the beginning of the token's
+// SHA-256.
 func (m *memory) find(id [16]byte) (v verified, ok bool) {
 	m.mu.RLock()
 	v, ok = m.young[id]
@@ -31,6 +32,7 @@ func (m *memory) find(id [16]byte) (v verified, ok bool) {
 	return v, ok || aging
 }
 
+// add remembers a token.
 func (m *memory) add(id [16]byte, v verified) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,9 +1,9 @@
-// Package tokens makes and verifies the tokens that consumers show: JWTs (RFC 7519)
+// Package tokens makes and verifies the tokens that consumers present: JWTs (RFC 7519)
 // signed with Ed25519 (RFC 8037).
 //
-// A token is never stored. What it says follows from an event or from the call that
-// it answers, and which key signs it from when it was issued, so the same is made
-// whenever it is asked for. The package must not decide who gets one.
+// Tokens are never stored. The claims of a token come from an event or from an API call,
+// and its time of issue decides which key signs it. So the same token can be made again at
+// any time, unless its key was revoked. The package must not decide who gets a token.
 package tokens
 
 import (
@@ -21,38 +21,38 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// Use is what a token is for. It is accepted for that alone.
+// Use is the purpose of a token. A token is accepted for its own use only.
 type Use string
 
-// The uses, as the claim `aud` has them.
+// The uses, as they are written in the claim `aud`.
 const (
-	Access    Use = "lotline:access"    // to act as a consumer
-	Admission Use = "lotline:admission" // to show that one was admitted
-	Payment   Use = "lotline:payment"   // to show that one has won, and what
+	Access    Use = "lotline:access"           // the bearer may act as the consumer
+	Admission Use = Use(domain.GrantAdmission) // proves that the consumer was admitted
+	Payment   Use = "lotline:payment"          // proves what the consumer won
 )
 
 const issuer = "lotline"
 
 const (
-	// accessLife is how long an access token is good for.
+	// accessLife is how long an access token is valid.
 	accessLife = time.Hour
-	// grantLife is how long a token is good for that an event grants which sets no
-	// end.
+	// grantLife is how long a token for a grant without an end is valid.
 	grantLife = 24 * time.Hour
 )
 
-// Claims are what a token says.
+// Claims are the content of a token.
 type Claims struct {
 	Use          Use
 	Organization domain.ID
 	Consumer     string
 	Distribution domain.ID      // "" for Access
-	EventID      string         // of the event that grants it, "" for Access
-	IssuedAt     domain.Instant // a token tells whole seconds of it
-	ExpiresAt    domain.Instant // in whole seconds
+	EventID      string         // the event that gave the grant, "" for Access
+	IssuedAt     domain.Instant // the token has only its whole seconds
+	ExpiresAt    domain.Instant // always a whole second
 }
 
-// NewAccess lets a consumer of an organization act from now on, for an hour.
+// NewAccess returns the claims of an access token: it allows its bearer to act as a consumer
+// of an organization, for one hour from now.
 func NewAccess(organization domain.ID, consumer string, now domain.Instant) Claims {
 	return Claims{
 		Use: Access, Organization: organization, Consumer: consumer,
@@ -60,66 +60,71 @@ func NewAccess(organization domain.ID, consumer string, now domain.Instant) Clai
 	}
 }
 
-// NewGrant is what an event of a distribution grants a consumer: it was issued at
-// the event's time, and ends when what was granted ends, or after a day when ends is
-// 0. The same event gives the same token.
-func NewGrant(use Use, eventID string, organization, distribution domain.ID, consumer string, at, ends domain.Instant) Claims {
-	if ends == 0 {
-		ends = at.Add(grantLife)
+// NewGrant returns the claims of a token that proves a grant of an organization's
+// distribution. The token's time of issue is the time of the grant. It expires when the
+// grant ends, or after 24 hours if the grant has no end. The same grant always gives the
+// same claims.
+func NewGrant(organization domain.ID, g domain.Grant) Claims {
+	until := g.Until
+	if until == 0 {
+		until = g.From.Add(grantLife)
 	}
 	return Claims{
-		Use: use, Organization: organization, Consumer: consumer, Distribution: distribution, EventID: eventID,
-		IssuedAt: at, ExpiresAt: wholeSecond(ends),
+		Use: Use(g.Use), Organization: organization, Consumer: g.Consumer, Distribution: g.Distribution,
+		EventID: "evt_" + domain.Base32(g.Event), IssuedAt: g.From, ExpiresAt: wholeSecond(until),
 	}
 }
 
-// wholeSecond cuts i to the second, which is what a token tells: so it never
-// outlives what it stands for.
+// wholeSecond rounds i down to the second, because a token has whole seconds only. Rounding
+// down makes sure that a token never outlives its grant.
 func wholeSecond(i domain.Instant) domain.Instant { return i - i%1000 }
 
 // Why a token is not accepted.
 var (
-	// ErrInvalid: it is none of ours, or the key that signed it does not count any
-	// more.
+	// ErrInvalid: the token was not made by this engine, or the key that signed it is no
+	// longer accepted.
 	ErrInvalid = errors.New("the token is not valid")
-	// ErrExpired: its time is over.
+	// ErrExpired: the token has expired.
 	ErrExpired = errors.New("the token has expired")
-	// ErrUse: it is for something else.
+	// ErrUse: the token is for another use.
 	ErrUse = errors.New("the token is for another use")
 )
 
-// Keys has the keys that sign. *projections.Views does.
-type Keys interface {
-	// SigningKeys are the keys as they are now; they are not changed any more. An
-	// error says why they cannot be told.
+// SigningKeySource has the signing keys. *projections.Views implements it.
+type SigningKeySource interface {
+	// SigningKeys returns the signing keys as they are now. The returned value never
+	// changes: after a change of the keys, SigningKeys returns another pointer. An error
+	// means that the keys are not known now.
 	SigningKeys() (*domain.SigningKeys, error)
 }
 
 // Tokens makes and verifies tokens. Safe for concurrent use.
 type Tokens struct {
-	keys Keys
+	keys SigningKeySource
 	ring atomic.Pointer[ring]
 	seen memory
 }
 
-// New returns the tokens that are signed with keys.
-func New(keys Keys) *Tokens { return &Tokens{keys: keys, seen: memory{room: remembered}} }
+// New returns Tokens that sign and verify with keys.
+func New(keys SigningKeySource) *Tokens { return &Tokens{keys: keys, seen: memory{room: remembered}} }
 
-// ring is what follows from the signing keys.
+// ring is computed from the signing keys, once for each version of them.
 type ring struct {
 	of   *domain.SigningKeys
-	keys map[string]pair // by id; those that are not revoked
-	jwks []byte
+	keys map[string]pair // the keys that are not revoked, by id
+	jwks []byte          // the public keys in JSON
 }
 
+// pair is a signing key with its two halves.
 type pair struct {
 	domain.SigningKey
 	public  ed25519.PublicKey
 	private ed25519.PrivateKey
 }
 
-// now is the ring of the keys as they are. It is made when they have changed.
-func (t *Tokens) now() (*ring, error) {
+// current returns the ring of the current signing keys. It makes a new ring only if the keys
+// have changed.
+func (t *Tokens) current() (*ring, error) {
 	keys, err := t.keys.SigningKeys()
 	if err != nil {
 		return nil, err
@@ -147,7 +152,7 @@ func newRing(keys *domain.SigningKeys) *ring {
 	set := struct {
 		Keys []jwk `json:"keys"`
 	}{[]jwk{}}
-	show := func(id string, public ed25519.PublicKey) {
+	publish := func(id string, public ed25519.PublicKey) {
 		set.Keys = append(set.Keys, jwk{"OKP", "Ed25519", "sig", "EdDSA", id, base64.RawURLEncoding.EncodeToString(public)})
 	}
 	for _, k := range keys.Keys {
@@ -157,12 +162,12 @@ func newRing(keys *domain.SigningKeys) *ring {
 		private := k.Private()
 		public := private.Public().(ed25519.PublicKey)
 		r.keys[k.ID] = pair{k, public, private}
-		show(k.ID, public)
+		publish(k.ID, public)
 	}
 	if current, ok := keys.Current(); ok {
-		// Who keeps the set a while knows the next key when it comes.
+		// A verifier that stores the set must know the next key before it signs.
 		next := current.Next()
-		show(next.ID, next.Public())
+		publish(next.ID, next.Public())
 	}
 	var err error
 	if r.jwks, err = json.Marshal(set); err != nil {
@@ -171,28 +176,29 @@ func newRing(keys *domain.SigningKeys) *ring {
 	return r
 }
 
-// JWKS is the set of the keys that verify, in JSON (RFC 7517).
+// JWKS returns the set of the public keys that verify tokens, in JSON (RFC 7517).
 func (t *Tokens) JWKS() ([]byte, error) {
-	r, err := t.now()
+	r, err := t.current()
 	if err != nil {
 		return nil, err
 	}
 	return r.jwks, nil
 }
 
-// payload is how claims stand in a token.
+// payload is the JSON form of claims in a token.
 type payload struct {
 	jwt.RegisteredClaims
 
-	Audience     string `json:"aud"` // one, not a list of one
+	Audience     string `json:"aud"` // a single text, not a list
 	Organization string `json:"org"`
 	Distribution string `json:"distribution,omitempty"`
 }
 
-// Sign makes the token that says c. The key is the one that signed at c.IssuedAt as
-// long as that is known and not revoked, so that the same claims make the same token.
+// Sign makes a token of the claims c. It signs with the key that was in use at c.IssuedAt, so
+// that the same claims make the same token. If that key is unknown or revoked, it signs with
+// the current key.
 func (t *Tokens) Sign(c Claims) (string, error) {
-	r, err := t.now()
+	r, err := t.current()
 	if err != nil {
 		return "", err
 	}
@@ -211,11 +217,12 @@ func (t *Tokens) Sign(c Claims) (string, error) {
 	return token.SignedString(r.keys[signer.ID].private)
 }
 
-// Verify returns what a token says that is ours, for that use, and good at now.
-// ErrInvalid, ErrExpired and ErrUse say that it is not; any other error, that this
-// cannot be told now. A signature is verified once; all else, each time.
+// Verify returns the claims of a token if this engine made it, it is for the given use, and
+// it is valid at the time now. ErrInvalid, ErrExpired and ErrUse say why a token is not
+// accepted. Any other error means that the token cannot be verified now. Verify remembers
+// tokens whose signature it has verified, and checks everything else on each call.
 func (t *Tokens) Verify(token string, use Use, now domain.Instant) (Claims, error) {
-	r, err := t.now()
+	r, err := t.current()
 	if err != nil {
 		return Claims{}, err
 	}
@@ -227,11 +234,11 @@ func (t *Tokens) Verify(token string, use Use, now domain.Instant) (Claims, erro
 			return Claims{}, err
 		}
 	}
-	about := v.about.Value()
-	switch k, ok := r.keys[about.key]; {
+	common := v.common.Value()
+	switch k, ok := r.keys[common.key]; {
 	case !ok || !k.Signs(v.issued):
 		return Claims{}, ErrInvalid
-	case about.use != use:
+	case common.use != use:
 		return Claims{}, ErrUse
 	case v.expires <= now:
 		return Claims{}, ErrExpired
@@ -240,40 +247,41 @@ func (t *Tokens) Verify(token string, use Use, now domain.Instant) (Claims, erro
 		t.seen.add(id, v)
 	}
 	return Claims{
-		Use: use, Organization: about.organization, Consumer: v.consumer, Distribution: about.distribution, EventID: about.event,
+		Use: use, Organization: common.organization, Consumer: v.consumer, Distribution: common.distribution, EventID: common.event,
 		IssuedAt: v.issued, ExpiresAt: v.expires,
 	}, nil
 }
 
-// verified is what a token says whose signature is right, in little room: many are
-// remembered.
+// verified has the claims of a token whose signature was verified. It is small, because
+// many of them are remembered.
 type verified struct {
 	consumer        string
 	issued, expires domain.Instant
-	about           unique.Handle[about]
+	common          unique.Handle[common]
 }
 
-// about is what the tokens of many consumers have in common.
-type about struct {
+// common has the claims that the tokens of many consumers share.
+type common struct {
 	key                        string // the id of the key that signed it
 	use                        Use
 	organization, distribution domain.ID
 	event                      string
 }
 
-// maxToken is how long a token may be. Ours are shorter.
+// maxToken is the largest length of a token that is read, in bytes. Sign makes shorter ones.
 const maxToken = 2048
 
 var parser = jwt.NewParser(
 	jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 	jwt.WithStrictDecoding(),
-	// Verify does it, for those that are remembered as well.
+	// Verify checks the claims itself, also of remembered tokens.
 	jwt.WithoutClaimsValidation(),
 )
 
-// read verifies a token's signature.
+// read verifies a token's signature and returns its claims. It does not check its use or
+// its times.
 func (r *ring) read(token string) (verified, error) {
-	if !domain.VisibleASCII(token, maxToken) { // base64 would skip line breaks
+	if !domain.VisibleASCII(token, maxToken) { // base64 would ignore line breaks
 		return verified{}, ErrInvalid
 	}
 	var p payload
@@ -291,6 +299,6 @@ func (r *ring) read(token string) (verified, error) {
 	}
 	return verified{
 		consumer: p.Subject, issued: domain.InstantOf(p.IssuedAt.Time), expires: domain.InstantOf(p.ExpiresAt.Time),
-		about: unique.Make(about{id, Use(p.Audience), domain.ID(p.Organization), domain.ID(p.Distribution), p.ID}),
+		common: unique.Make(common{id, Use(p.Audience), domain.ID(p.Organization), domain.ID(p.Distribution), p.ID}),
 	}, nil
 }

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -17,7 +18,7 @@ import (
 	"github.com/lotline/lotline/domain"
 )
 
-// held are signing keys in memory, or why there are none.
+// held is a source of signing keys in memory, or of an error.
 type held struct {
 	mu   sync.Mutex
 	keys *domain.SigningKeys
@@ -30,7 +31,7 @@ func (h *held) SigningKeys() (*domain.SigningKeys, error) {
 	return h.keys, h.err
 }
 
-// must decides a command and goes by what it leads to.
+// must carries out a command on the signing keys.
 func (h *held) must(tb testing.TB, now domain.Instant, c domain.Command) {
 	tb.Helper()
 	next := h.keys.Fork().(*domain.SigningKeys)
@@ -56,7 +57,7 @@ func newHeld(tb testing.TB) *held {
 	return h
 }
 
-// sign makes the token that says c.
+// sign makes a token of the claims c.
 func sign(tb testing.TB, t *Tokens, c Claims) string {
 	tb.Helper()
 	token, err := t.Sign(c)
@@ -66,8 +67,15 @@ func sign(tb testing.TB, t *Tokens, c Claims) string {
 	return token
 }
 
-func admission(at, ends domain.Instant) Claims {
-	return NewGrant(Admission, "evt_1", "org_1", "queue_1", "consumer-1", at, ends)
+// event is the id of the event that gives the grants in these tests.
+const event = "evt_0000000000000000000000000z"
+
+func admission(at, ends domain.Instant) Claims { return grant(Admission, "queue_1", at, ends) }
+
+func grant(use Use, distribution domain.ID, at, ends domain.Instant) Claims {
+	return NewGrant("org_1", domain.Grant{
+		Use: domain.GrantUse(use), Consumer: "consumer-1", Event: [16]byte{15: 31}, Distribution: distribution, From: at, Until: ends,
+	})
 }
 
 func TestSign_theSameEventMakesTheSameToken(t *testing.T) {
@@ -98,8 +106,8 @@ func TestSign_theSameEventMakesTheSameToken(t *testing.T) {
 	}
 }
 
-// Whoever verifies tokens keeps the key set for a while. The key that signs after a
-// planned rotation was in the set before, and so was each one after it.
+// Verifiers store the key set for a while. So the key that signs after a planned rotation is
+// already in the set before, for every rotation.
 func TestKeySet_aPlannedRotationSignsWithAKeyThatIsInTheSet(t *testing.T) {
 	t.Parallel()
 	h := newHeld(t)
@@ -141,7 +149,8 @@ func TestKeySet_aPlannedRotationSignsWithAKeyThatIsInTheSet(t *testing.T) {
 			t.Errorf("no new next key is in %q, which was %q", next, kept)
 		}
 	}
-	// The secret of a key tells the next one. A key that is revoked is not followed by it.
+	// The next key is derived from the secret of the current one. After a revocation it is not,
+	// because the secret may be known to others.
 	kept, old := kids(), signer(now)
 	h.must(t, now, domain.RevokeSigningKey{KeyID: old, Secret: [32]byte{9}})
 	if id := signer(now); slices.Contains(kept, id) {
@@ -152,9 +161,9 @@ func TestKeySet_aPlannedRotationSignsWithAKeyThatIsInTheSet(t *testing.T) {
 	}
 }
 
-// The key that signs is told to the millisecond, although tokens tell seconds: what
-// was issued in the second of a rotation is signed as it was at first, and what
-// comes right behind the rotation not by the old key.
+// The time of issue decides to the millisecond which key signs, although a token has whole
+// seconds only. A token from before the rotation, in the same second, is always signed by the
+// old key. A token from right after the rotation is not.
 func TestSign_inTheSecondOfARotation(t *testing.T) {
 	t.Parallel()
 	h := newHeld(t)
@@ -172,15 +181,15 @@ func TestSign_inTheSecondOfARotation(t *testing.T) {
 	}
 }
 
-// What a token says, byte for byte: others read it.
+// The content of a token is fixed, byte for byte, because other programs read it.
 func TestSign_whatATokenSays(t *testing.T) {
 	t.Parallel()
 	tokens := New(newHeld(t))
 	for want, c := range map[string]Claims{
-		`{"iss":"lotline","sub":"consumer-1","exp":1800003600,"iat":1800000000,"aud":"lotline:access","org":"org_1"}`:                                           NewAccess("org_1", "consumer-1", start+999),
-		`{"iss":"lotline","sub":"consumer-1","exp":1800000060,"iat":1800000000,"jti":"evt_1","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start+999, start+60_999),
-		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"evt_1","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start, 0),
-		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"evt_1","aud":"lotline:payment","org":"org_1","distribution":"auction_1"}`: NewGrant(Payment, "evt_1", "org_1", "auction_1", "consumer-1", start, 0),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800003600,"iat":1800000000,"aud":"lotline:access","org":"org_1"}`:                                                   NewAccess("org_1", "consumer-1", start+999),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800000060,"iat":1800000000,"jti":"` + event + `","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start+999, start+60_999),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"` + event + `","aud":"lotline:admission","org":"org_1","distribution":"queue_1"}`: admission(start, 0),
+		`{"iss":"lotline","sub":"consumer-1","exp":1800086400,"iat":1800000000,"jti":"` + event + `","aud":"lotline:payment","org":"org_1","distribution":"auction_1"}`: grant(Payment, "auction_1", start, 0),
 	} {
 		parts := strings.Split(sign(t, tokens, c), ".")
 		for i, want := range []string{`{"alg":"EdDSA","kid":"` + tokens.ring.Load().of.Keys[0].ID + `","typ":"JWT"}`, want} {
@@ -191,13 +200,14 @@ func TestSign_whatATokenSays(t *testing.T) {
 	}
 }
 
-// Of a token's two ends the earlier counts, to the millisecond.
-func TestVerify_times(t *testing.T) {
+// A token has whole seconds only, so it expires at the last whole second before its grant
+// ends, and not a millisecond later.
+func TestVerify_refusesATokenFromItsLastSecondOn(t *testing.T) {
 	t.Parallel()
 	tokens := New(newHeld(t))
 	token := sign(t, tokens, admission(start+500, start+60_500))
 	for now, want := range map[domain.Instant]error{start: nil, start + 59_999: nil, start + 60_000: ErrExpired, start + 60_500: ErrExpired} {
-		for range 2 { // remembered or not
+		for range 2 { // first without and then with the remembered token
 			if _, err := tokens.Verify(token, Admission, now); !errors.Is(err, want) {
 				t.Errorf("at %d: %v, want %v", now-start, err, want)
 			}
@@ -208,12 +218,12 @@ func TestVerify_times(t *testing.T) {
 	}
 }
 
-// Whoever gets hold of a key that is retired can make no tokens of now. Those that say
-// that they are older end soon.
+// With a stolen key that is retired, nobody can make tokens issued now. Tokens with an older
+// time of issue expire soon.
 func TestVerify_aRetiredKeySignsNothingNew(t *testing.T) {
 	t.Parallel()
 	h := newHeld(t)
-	stale := &held{keys: h.keys} // has not heard of the rotation
+	stale := &held{keys: h.keys} // does not know of the rotation
 	retired := start.Add(domain.SigningPeriod)
 	h.must(t, retired, domain.Advance{})
 	tokens, left := New(h), New(stale)
@@ -231,12 +241,12 @@ func TestVerify_aRetiredKeySignsNothingNew(t *testing.T) {
 	}
 }
 
-// The longest session's token is good to its end, however often keys have changed.
+// The token of the longest session is valid until its end, however often keys are rotated.
 func TestVerify_theLongestTokenOutlivesTheRotations(t *testing.T) {
 	t.Parallel()
 	h := newHeld(t)
 	tokens := New(h)
-	at := start.Add(domain.SigningPeriod) - 1000 // at the end of the key's time
+	at := start.Add(domain.SigningPeriod) - 1000 // one second before the key is rotated
 	token := sign(t, tokens, admission(at, at.Add(domain.LongestToken)))
 	var now domain.Instant
 	for now = at; now < at.Add(domain.LongestToken); now = now.Add(24 * time.Hour) {
@@ -254,14 +264,17 @@ func TestVerify_theLongestTokenOutlivesTheRotations(t *testing.T) {
 	}
 }
 
-// The longest consumer's id, in the characters that take most, is no reason to refuse
-// what we made.
-func TestVerify_takesAllThatSignMakes(t *testing.T) {
+// Verify accepts the longest token that Sign can make: one for the longest consumer id, in
+// the characters that take the most space.
+func TestVerify_acceptsTheLongestTokenOfSign(t *testing.T) {
 	t.Parallel()
 	tokens := New(newHeld(t))
 	for _, r := range []string{"<", `"`, `\`, "x", "~"} {
 		id := "_" + strings.Repeat("z", 26)
-		c := NewGrant(Admission, "evt"+id, domain.ID("org"+id), domain.ID("auction"+id), strings.Repeat(r, 128), start, 0)
+		c := NewGrant(domain.ID("org"+id), domain.Grant{
+			Use: domain.GrantAdmission, Consumer: strings.Repeat(r, 128), Event: [16]byte(bytes.Repeat([]byte{255}, 16)),
+			Distribution: domain.ID("auction" + id), From: start,
+		})
 		token := sign(t, tokens, c)
 		if got, err := tokens.Verify(token, Admission, start); err != nil || got != c {
 			t.Errorf("%d bytes: %+v, %v", len(token), got, err)
@@ -269,7 +282,7 @@ func TestVerify_takesAllThatSignMakes(t *testing.T) {
 	}
 }
 
-func TestTokens_withoutKeys(t *testing.T) {
+func TestTokens_withoutSigningKeysReturnTheError(t *testing.T) {
 	t.Parallel()
 	reason := errors.New("the keys cannot be read")
 	h := newHeld(t)
@@ -293,8 +306,7 @@ func TestTokens_withoutKeys(t *testing.T) {
 	}
 }
 
-// However many tokens come, so many are remembered, and those that come often are
-// among them.
+// The number of remembered tokens is bounded, and tokens that are used often stay.
 func TestMemory_isBounded(t *testing.T) {
 	t.Parallel()
 	m := &memory{room: 100}
@@ -314,13 +326,13 @@ func TestMemory_isBounded(t *testing.T) {
 	}
 }
 
-// What is said of memory in the documentation.
-func TestMemory_size(t *testing.T) {
+// The memory that the documentation states.
+func TestMemory_takesNoMoreThanDocumented(t *testing.T) {
 	const part = 8
 	m := &memory{room: remembered / part}
 	before := heap()
 	for i := range m.room - 1 {
-		v := verified{consumer: strconv.Itoa(1_000_000_000+i) + strings.Repeat("0", 20), about: unique.Make(about{key: "key"})}
+		v := verified{consumer: strconv.Itoa(1_000_000_000+i) + strings.Repeat("0", 20), common: unique.Make(common{key: "key"})}
 		m.add([16]byte{byte(i), byte(i >> 8), byte(i >> 16)}, v)
 	}
 	if got := (heap() - before) * part >> 20; got > 100 {
@@ -336,7 +348,7 @@ func heap() int64 {
 	return int64(s.HeapAlloc)
 }
 
-// Several goroutines verify while keys come and go.
+// Several goroutines verify tokens while the signing keys change.
 func TestVerify_whileKeysChange(t *testing.T) {
 	t.Parallel()
 	h := newHeld(t)
@@ -362,8 +374,8 @@ func TestVerify_whileKeysChange(t *testing.T) {
 	all.Wait()
 }
 
-// FuzzVerify checks that nothing is accepted but what Sign made: for each token that
-// holds, its claims make the same token again.
+// FuzzVerify checks that only tokens of Sign are accepted: for each accepted token, Sign
+// makes the same token from its claims.
 func FuzzVerify(f *testing.F) {
 	h := newHeld(f)
 	tokens := New(h)
@@ -397,7 +409,7 @@ func FuzzVerify(f *testing.F) {
 				t.Fatalf("%q is accepted as %+v, which is %q", foreign, c, again)
 			}
 		}
-		// Even with the right signature: what is accepted has what we go by.
+		// Even with a valid signature, an accepted token must have the required claims.
 		var holds []Use
 		for _, use := range uses {
 			c, err := tokens.Verify(signed(header, payload), use, start)
@@ -415,8 +427,8 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// BenchmarkVerify compares a token that was verified before to one that was not, with
-// all that counts each time.
+// BenchmarkVerify compares a remembered token with a new one. The checks that are not
+// remembered are part of both.
 func BenchmarkVerify(b *testing.B) {
 	h := newHeld(b)
 	token := sign(b, New(h), NewAccess("org_1", "guest_5c2k7m8j5rfx8b4q0vhw3c6dtz", start))
@@ -442,7 +454,7 @@ func BenchmarkVerify(b *testing.B) {
 	})
 }
 
-// BenchmarkSign is what a token costs that is made on demand.
+// BenchmarkSign measures the time to make a token on demand.
 func BenchmarkSign(b *testing.B) {
 	tokens := New(newHeld(b))
 	c := admission(start, 0)

@@ -1,9 +1,9 @@
 package esdb_test
 
-// This file stands in for the client's own of the same name, which starts
-// EventStoreDB in Docker: here `lotline store` is started instead, each on a data
-// directory and a port of its own. What the tests call keeps its name and
-// signature.
+// This file replaces the client's own file of the same name, which starts EventStoreDB
+// in Docker. This one starts `lotline store` instead, each time with a data directory
+// and a port of its own. The functions that the tests call have the same names and
+// signatures as in the client's file.
 
 import (
 	"crypto/ecdsa"
@@ -56,11 +56,12 @@ func GetEnvOrDefault(key, defaultValue string) string {
 
 func isSecure() bool { return GetEnvOrDefault("EVENTSTORE_INSECURE", "true") == "false" }
 
-// WaitForAdminToBeAvailable has nothing to wait for: the one account is there from
-// the start.
+// WaitForAdminToBeAvailable returns at once: the store has its one account from the
+// start.
 func WaitForAdminToBeAvailable(*testing.T, *esdb.Client) {}
 
-// IsESDBVersion20 is about servers from before 2021.
+// IsESDBVersion20 reports whether the server is EventStoreDB 20, a version from before
+// 2021. The store is not.
 func IsESDBVersion20() bool { return false }
 
 func CreateEmptyDatabase(t *testing.T) (*Container, *esdb.Client) { return createDatabase(t, false) }
@@ -68,7 +69,7 @@ func CreateEmptyDatabase(t *testing.T) (*Container, *esdb.Client) { return creat
 func CreatePopulatedDatabase(t *testing.T) (*Container, *esdb.Client) { return createDatabase(t, true) }
 
 func createDatabase(t *testing.T, populated bool) (*Container, *esdb.Client) {
-	// The path of the socket in it has to be short.
+	// The path must be short, because the store makes a Unix socket in this directory.
 	dir, err := os.MkdirTemp("", "ct")
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +142,7 @@ func CreateClient(connStr string, t *testing.T) *esdb.Client {
 	return client
 }
 
-// certificates is where the tests expect to find them.
+// certificates is the directory in which the tests look for the certificates.
 const certificates = "../certs"
 
 func TestMain(m *testing.M) {
@@ -154,8 +155,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// writeCertificates makes the certificates of this run: of the authority, of
-// another that nobody trusts, and of the node.
+// writeCertificates writes the certificates of this run: one of an authority, one of
+// another authority that nobody trusts, and one of the node. The first authority signs
+// the node's certificate.
 func writeCertificates() error {
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority of the tests"},
@@ -178,7 +180,8 @@ func writeCertificates() error {
 	return err
 }
 
-// writeCertificate signs with the certificate's own key when it is given none.
+// writeCertificate makes a key, and writes it and its certificate to files. signer signs
+// the certificate. If signer is nil, the new key signs it.
 func writeCertificate(name string, certificate, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,9 +1,9 @@
 package esdb_test
 
 // The client's tests read from a database of 20 million bytes that comes with a
-// Docker image. This file makes the part of it that they look at, out of what
-// they expect to find: the JSON files beside the client. Its positions have gaps,
-// as those of a real server do.
+// Docker image. This file makes the part of the database that the tests read. It
+// takes the events from the JSON files that the client's module has of the expected
+// results. The positions have gaps, like those of a real server.
 
 import (
 	"cmp"
@@ -20,8 +20,8 @@ import (
 	"github.com/lotline/lotline/eventstore/embedded"
 )
 
-// populate makes the file of a store with that data set. The rows are written
-// past the store, which would choose ids of streams, times and positions itself.
+// populate makes the file of a store with that data set. It inserts the rows into the
+// file directly, because the store would choose the times and positions itself.
 func populate(path string) error {
 	server, err := embedded.Open(path, zerolog.Nop())
 	if err != nil {
@@ -88,7 +88,7 @@ func execute(db *sqlite3.Conn, sql string, values ...any) error {
 	return statement.Exec()
 }
 
-// storedEvent is what the tests expect of an event.
+// storedEvent is an event in the form of the JSON files.
 type storedEvent struct {
 	EventID        uuid.UUID `json:"eventId"`
 	EventType      string    `json:"eventType"`
@@ -106,7 +106,7 @@ type storedEvent struct {
 	UserMetadata bytesAsNumbers `json:"userMetadata"`
 }
 
-// bytesAsNumbers are bytes that are written as an array of numbers.
+// bytesAsNumbers are bytes that JSON has as an array of numbers.
 type bytesAsNumbers []byte
 
 func (b *bytesAsNumbers) UnmarshalJSON(data []byte) error {
@@ -131,7 +131,7 @@ func readResource(name string, into any) error {
 	return json.Unmarshal(data, into)
 }
 
-// dataset is the events in the order of their positions.
+// dataset returns the events in the order of their positions.
 func dataset() ([]storedEvent, error) {
 	at := make(map[uint64]storedEvent)
 	for _, name := range []string{
@@ -149,7 +149,7 @@ func dataset() ([]storedEvent, error) {
 		}
 	}
 
-	// Of the events of type eventType-194 only place and revision are known.
+	// The files have only the positions and revisions of the events of type eventType-194.
 	var positions []Position
 	var revisions []uint64
 	if err := readResource("all-positions-filtered-stream-194-e0-e30.json", &positions); err != nil {
@@ -162,7 +162,7 @@ func dataset() ([]storedEvent, error) {
 		at[position.Commit] = madeEvent(fmt.Sprintf("dataset20M-at-%d", position.Commit), "eventType-194", revisions[i], position.Commit)
 	}
 
-	// dataset20M-0 has 6,000 events, at places that nothing else has.
+	// dataset20M-0 has 6,000 events. No other events have these positions.
 	for revision := range uint64(6000) {
 		position := 13_000_000 + 100*revision
 		at[position] = madeEvent("dataset20M-0", "eventType-0", revision, position)

@@ -1,6 +1,6 @@
-// What the embedded store does for the official clients for NodeJS. Each test runs
-// with each client, against a store without TLS and one with TLS and a password;
-// tools/node-client-tests.sh starts them and says where they are.
+// Tests of the embedded store with the official clients for NodeJS. Each test runs with
+// each client, against a store without TLS and against one with TLS and a password.
+// tools/node-client-tests.sh starts the stores and passes their addresses.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -15,10 +15,10 @@ const stores = { "without TLS": at("PLAIN"), "with TLS and a password": at("SECU
 const mebibyte = 1 << 20;
 const grpcUnimplemented = 12;
 
-// The longest that a test takes is waiting for an age of a second.
+// The slowest test waits until events are older than one second.
 const patience = { timeout: 20_000 };
 
-// fresh is a name that nothing else has.
+// fresh returns a name that is not used yet.
 const fresh = (what) => `${what}-${randomUUID()}`;
 
 const password = (connection) => decodeURIComponent(/admin:([^@]*)@/.exec(connection)?.[1] ?? "");
@@ -30,7 +30,7 @@ async function collect(stream) {
   return events;
 }
 
-// follow takes events from a subscription until there are enough, and ends it.
+// follow returns the events of a subscription until there are enough, and then ends it.
 async function follow(subscription, enough) {
   const events = [];
   for await (const { event } of subscription) {
@@ -54,11 +54,12 @@ async function failure(promise) {
   assert.fail("the call was carried out");
 }
 
-// The clients differ in the name of the class and in what they call an expected
-// revision: option in an append's options, expected and actual with suffix in an error.
+// The clients differ in the name of the class and in the names for an expected revision.
+// option is its name in an append's options. An error has the fields expected and actual,
+// each followed by suffix.
 export function testClient({ library, Client, option, suffix }) {
-  // Disposing of a client leaves its connection open, and that keeps the process: it
-  // is ended when it has had time to report.
+  // A disposed client leaves its connection open, and the open connection keeps the
+  // process alive. So the process is ended after it has had time to report.
   after(() => setTimeout(() => process.exit(), 500).unref());
 
   for (const [where, connection] of Object.entries(stores)) {
@@ -78,8 +79,8 @@ export function testClient({ library, Client, option, suffix }) {
     const append = (stream, events, expected = ANY, options = {}) => client.appendToStream(stream, events, { ...expecting(expected), ...options });
     const read = (stream, options) => collect(client.readStream(stream, options));
 
-    // With credentials of its own an append is a call of its own, without them one of
-    // many on a call that stays open.
+    // An append with its own credentials is a separate call. Appends without them share
+    // one call that stays open.
     const ways = { "in a batch": {}, alone: { credentials: { username: "admin", password: password(connection) || "any" } } };
 
     const refuses = (error, expected, actual) => {
@@ -239,7 +240,7 @@ export function testClient({ library, Client, option, suffix }) {
         const first = await append(one, sent[0]);
         await append(other, sent.slice(1, 3));
         const last = await append(one, sent[3]);
-        // An engine may write as well.
+        // The log may also have events of an engine.
         const ours = (events) => events.filter((e) => e.streamId === one || e.streamId === other);
         const all = (options) => collect(client.readAll(options));
 
@@ -421,12 +422,12 @@ export function testClient({ library, Client, option, suffix }) {
         assert.deepEqual(revisions(await read(stream)), [3, 4, 5]);
         assert.deepEqual(revisions(await read(stream, { direction: BACKWARDS, fromRevision: END })), [5, 4, 3]);
         await client.setStreamMetadata(stream, { maxAge: 1 });
-        while ((await read(stream)).length > 0); // it must not last: the test has a time limit
+        while ((await read(stream)).length > 0); // the events must go before the time limit
         await client.setStreamMetadata(stream, {});
         assert.deepEqual(revisions(await read(stream)), upTo(6));
       });
 
-      // A link is read as "target by link". What it leads to may be nothing.
+      // A link is written as "target by link". The target may be missing.
       const spelled = ({ event, link }) => {
         const at = (e) => (e ? `${e.revision}@${e.streamId}` : "nothing");
         return link ? `${at(event)} by ${at(link)}` : at(event);
@@ -500,7 +501,7 @@ export function testClient({ library, Client, option, suffix }) {
         assert.deepEqual(got, [`1@${target} by 0@${links}`, `nothing by 1@${links}`]);
         const parked = `$persistentsubscription-${links}::group-parked`;
         const expected = [`1@${target} by 0@${parked}`, `nothing by 1@${parked}`];
-        for (let last; ; ) { // it must come to that: the test has a time limit
+        for (let last; ; ) { // repeats until both events are parked; the test has a time limit
           last = await spell(client.readStream(parked, { resolveLinkTos: true })).catch(() => []);
           if (last.length < expected.length) continue;
           assert.deepEqual(last, expected);
@@ -588,7 +589,7 @@ export function testClient({ library, Client, option, suffix }) {
           const error = await failure(refused());
           assert.equal(error.code, grpcUnimplemented, `${call}: ${error.stack}`);
         }
-        // This one is asked for over HTTP, of servers that do not know it otherwise.
+        // The client makes this call over HTTP, because the store does not have it over gRPC.
         assert.match(String(await failure(client.createProjection("p", "fromAll()", { trackEmittedStreams: true }))), /Not Found/);
         if (client.appendRecords) {
           await assert.rejects(client.appendRecords([{ streamName: fresh("many"), record: jsonEvent({ type: "made", data: {} }) }]), UnsupportedError);
@@ -642,7 +643,7 @@ export function testClient({ library, Client, option, suffix }) {
             "list groups": () => stranger.listAllPersistentSubscriptions(),
           })) {
             const refused = await failure(attempt());
-            // Where a client has no error of its own for it, it shows the status.
+            // A client without an error class for this shows the gRPC status.
             assert.ok(refused instanceof AccessDeniedError || /UNAUTHENTICATED/.test(String(refused)), `${call} as ${user}: ${refused.stack}`);
           }
           await stranger.dispose();

@@ -1,6 +1,6 @@
-// Command zones writes a time-zone database to a zip archive: the zones of a folder
-// that is laid out as /usr/share/zoneinfo is, and a file +VERSION with the name of
-// the edition. The same files always give the same archive.
+// Command zones writes a time-zone database to a zip archive. It takes the zones from a
+// folder with the layout of /usr/share/zoneinfo, and adds a file +VERSION with the name
+// of the edition. The same files always give the same archive.
 package main
 
 import (
@@ -42,7 +42,7 @@ func run(folder, archive string) error {
 		return flate.NewWriter(to, flate.BestCompression)
 	})
 	add := func(name string, data []byte) error {
-		// Without a time of change.
+		// The header has no modification time, so that only the files decide the bytes.
 		f, err := w.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Deflate})
 		if err == nil {
 			_, err = f.Write(data)
@@ -52,7 +52,7 @@ func run(folder, archive string) error {
 	if err := add("+VERSION", []byte(edition+"\n")); err != nil {
 		return err
 	}
-	// In the order of their names.
+	// WalkDir visits the files in the order of their names.
 	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -70,7 +70,7 @@ func run(folder, archive string) error {
 		if entry.IsDir() {
 			return nil
 		}
-		data, err := os.ReadFile(path) // which follows a link
+		data, err := os.ReadFile(path) // ReadFile follows symbolic links
 		if err != nil || !bytes.HasPrefix(data, []byte("TZif")) {
 			return err
 		}

@@ -1,6 +1,7 @@
-// Package rawlog is what stores are measured against: a file to which records are
-// appended, as many as wait with one sync, with neither order nor index. Nothing
-// that is durable can be quicker. It is for benchmarks alone.
+// Package rawlog is the baseline that benchmarks compare a store with. It does only what
+// every durable store must do: it appends records to a file, and syncs the file once for
+// all records that are waiting. It keeps no index, and no boundaries between records.
+// Only benchmarks use it.
 package rawlog
 
 import (
@@ -9,13 +10,13 @@ import (
 	"sync"
 )
 
-// Bounds on what waits and on what is written at once.
+// queued is how many records may wait. batchSize is how many of them one write takes.
 const (
 	queued    = 4096
 	batchSize = 1024
 )
 
-// Log appends records to a file. Safe for concurrent use.
+// Log appends records to a file. It is safe for concurrent use.
 type Log struct {
 	file    *os.File
 	queue   chan appending
@@ -27,7 +28,7 @@ type appending struct {
 	done   chan error
 }
 
-// Create makes the file of a log.
+// Create returns an empty log in the file at path. It overwrites a file that exists.
 func Create(path string) (*Log, error) {
 	file, err := os.Create(path)
 	if err != nil {
@@ -38,14 +39,14 @@ func Create(path string) (*Log, error) {
 	return l, nil
 }
 
-// Append returns when record is on disk.
+// Append appends a record and returns once it is on disk.
 func (l *Log) Append(record []byte) error {
 	a := appending{record: record, done: make(chan error, 1)}
 	l.queue <- a
 	return <-a.done
 }
 
-// Close is for when no Append is under way.
+// Close closes the file. No Append may be in flight.
 func (l *Log) Close() error {
 	close(l.queue)
 	l.writing.Wait()

@@ -5,5 +5,6 @@ import (
 	"syscall"
 )
 
-// flush leaves out what a reader does not need, such as the time of the change.
+// flush syncs the file without metadata that a reader does not need, such as the
+// modification time.
 func flush(file *os.File) error { return syscall.Fdatasync(int(file.Fd())) }
