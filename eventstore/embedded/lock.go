@@ -30,6 +30,12 @@ func lockFile(path string) (*os.File, error) {
 	return file, nil
 }
 
+// unlockFile ends the lock at once. Closing the file alone would not: a child process that
+// is being started has a copy of the file for a moment.
+func unlockFile(lock *os.File) error {
+	return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
+}
+
 // checkOwner refuses a file that belongs to another user. Some users, such as root, could
 // open it nevertheless. They would leave an index of the write-ahead log beside it that
 // its owner cannot open.

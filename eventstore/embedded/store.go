@@ -121,7 +121,7 @@ func openStoreOn(vfsName, path string, now func() time.Time) (_ *store, err erro
 	s.hub.watchers = make(map[string]map[*watcher]struct{})
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, lock.Close())
+			err = errors.Join(err, unlockFile(lock))
 		}
 	}()
 
@@ -291,7 +291,7 @@ func (s *store) close() error {
 	}
 	// The writer is closed last: the last connection to close moves the write-ahead log
 	// into the database.
-	errs = append(errs, s.writer.close(), s.lock.Close())
+	errs = append(errs, s.writer.close(), unlockFile(s.lock))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close event store: %w", err)
 	}
